@@ -1,0 +1,42 @@
+# make demo   the digits sweep, twice: the second run shows everything cached
+# make test   lint, types, and all tests against the installed package, with a real Slurm where it can be
+# make lint   lint and types only
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pyproject.toml setup.cfg
+DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca
+
+.PHONY: demo test lint clean
+
+demo: .venv/demo
+	cd examples/digits && $(DEMO)
+	@echo; echo "The same again:"; echo
+	cd examples/digits && $(DEMO)
+
+# What the tests need of Slurm they start and stop themselves; what they skip, they say.
+test: lint
+	$(BIN)/pytest --cov --cov-report=term
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The package is installed, not linked: what is tested is what is shipped.
+# setuptools would ship what an earlier build left, hence the rm.
+.venv/demo: .venv/created $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install --quiet --upgrade '.[examples]'
+	touch $@
+
+.venv/test: .venv/created $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install --quiet --upgrade '.[test]'
+	touch $@ .venv/demo
+
+.venv/created:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,63 @@
+"""Clusters ``null`` and ``debug``: the tasks run in this process, one after another."""
+
+from __future__ import annotations
+
+import os
+import typing as tp
+
+from . import process
+from .base import Batch, Cluster, Reference, Report, State, Submission
+
+
+class InlineCluster(Cluster):
+    """Runs tasks in this process. With ``debug`` the launch's own code starts pdb on an error."""
+
+    name = "inline"
+
+    def check(self) -> None:
+        pass
+
+    def submit(self, batch: Batch) -> Submission:
+        return _InlineSubmission(batch)
+
+    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+        return [process_report(reference) for reference in references]
+
+    def cancel(self, reference: Reference) -> None:
+        """A task in another process's own thread cannot be cancelled but by ending that process: left alone."""
+
+
+class DebugCluster(InlineCluster):
+    name = "debug"
+
+
+class _InlineSubmission(Submission):
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._waiting = list(batch.positions)
+
+    @property
+    def jobs(self) -> dict[int, str | None]:
+        return {position: str(os.getpid()) for position in self._batch.positions}
+
+    def step(self) -> dict[int, Report]:
+        if not self._waiting:
+            return {}
+        position = self._waiting[0]
+        self._batch.here(position)
+        del self._waiting[0]
+        return {position: Report(State.ENDED, "it ended the task without a value or an error")}
+
+    def interrupt(self) -> tp.Sequence[int]:
+        cancelled, self._waiting = self._waiting, []
+        return cancelled
+
+
+def process_report(reference: Reference) -> Report:
+    """What the process table says of a job whose owner is a process."""
+    running = process.alive(reference.owner)
+    if running is None:
+        return Report(State.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")
+    if running:
+        return Report(State.RUNNING if reference.started else State.PENDING)
+    return Report(State.ENDED, "its process is gone", failed=False)

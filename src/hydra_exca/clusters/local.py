@@ -1,0 +1,190 @@
+"""Cluster ``local``: processes of this machine, bounded, that outlive the launch that started them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import typing as tp
+
+import psutil
+
+from .. import paths
+from ..errors import ConfigError, Problem
+from .base import Batch, Cluster, Options, Reference, Report, State, Submission
+from .inline import process_report
+
+log = logging.getLogger("exca.clusters")
+_GRACE_S = 5.0  # between SIGTERM and SIGKILL
+
+
+class LocalCluster(Cluster):
+    """Processes of this machine, each in a session of its own: they do not die with the launch."""
+
+    name = "local"
+
+    def check(self) -> None:
+        if self._gpus_per_task() and len(self._slots()) == 0:
+            raise ConfigError(
+                "More GPUs are asked for than this machine has; nothing was run.",
+                [Problem(f"{self._gpus_per_task()} asked, {len(visible_gpus() or ())} here", "gpus_per_node")],
+            )
+
+    def submit(self, batch: Batch) -> Submission:
+        return _LocalSubmission(batch, self._slots(), self.options)
+
+    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+        return [process_report(reference) for reference in references]
+
+    def cancel(self, reference: Reference) -> None:
+        if process_report(reference).state is State.RUNNING:
+            end(reference.owner["pid"])
+
+    def _gpus_per_task(self) -> int:
+        return int(self.options.common.get("gpus_per_node") or 0)
+
+    def _slots(self) -> list[tuple[str, ...]]:
+        """One item for each task that may run at a time: the GPUs it sees."""
+        count = max(1, min(cores(), self.options.array_parallelism))
+        wanted = self._gpus_per_task()
+        if not wanted:
+            return [()] * count
+        gpus = visible_gpus()
+        if gpus is None:
+            log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
+            gpus = [str(index) for index in range(count * wanted)]
+        groups = [tuple(gpus[start : start + wanted]) for start in range(0, len(gpus) - wanted + 1, wanted)]
+        return groups[:count]
+
+
+def cores() -> int:
+    """How many cores this process may use, which can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str] | None:
+    """The GPUs this process may use, None if it cannot be told."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return None
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
+    return [str(index) for index in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
+
+
+def end(pid: int) -> None:
+    """Ends a job's process and all it started: SIGTERM, then SIGKILL for what is left."""
+    try:
+        leader = psutil.Process(pid)
+        family = [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        _signal(member, signal.SIGTERM)
+    for member in psutil.wait_procs(family, timeout=_GRACE_S)[1]:
+        _signal(member, signal.SIGKILL)
+
+
+def exit_reason(code: int) -> str:
+    """What an exit code of subprocess tells.
+
+    >>> exit_reason(-9), exit_reason(3)
+    ('killed by SIGKILL (signal 9)', 'exit code 3')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name} (signal {-code})"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        pass
+
+
+@dataclasses.dataclass
+class _Running:
+    process: subprocess.Popen[bytes]
+    gpus: tuple[str, ...]
+    deadline: float | None
+
+
+class _LocalSubmission(Submission):
+    def __init__(self, batch: Batch, slots: list[tuple[str, ...]], options: Options) -> None:
+        self._batch = batch
+        self._free = list(reversed(slots))
+        minutes = options.common.get("timeout_min")
+        self._limit_s = None if minutes is None else 60.0 * minutes
+        self._waiting = list(reversed(batch.positions))
+        self._running: dict[int, _Running] = {}
+        self._jobs: dict[int, str | None] = dict.fromkeys(batch.positions)
+
+    @property
+    def jobs(self) -> dict[int, str | None]:
+        return dict(self._jobs)
+
+    def step(self) -> dict[int, Report]:
+        reports = {position: self._ended(position) for position in self._exited()}
+        while self._free and self._waiting:
+            self._start(self._waiting.pop())
+        return reports
+
+    def interrupt(self) -> tp.Sequence[int]:
+        positions = [*self._waiting, *self._running]
+        self._waiting.clear()
+        for running in self._running.values():
+            end(running.process.pid)
+            running.process.wait()
+        self._running.clear()
+        return positions
+
+    def _exited(self) -> list[int]:
+        now = time.monotonic()
+        return [p for p, r in self._running.items() if r.process.poll() is not None or _late(r, now)]
+
+    def _ended(self, position: int) -> Report:
+        running = self._running.pop(position)
+        self._free.append(running.gpus)
+        if running.process.poll() is None:
+            end(running.process.pid)
+            running.process.wait()
+            return Report(State.ENDED, f"TIMEOUT: it ran longer than timeout_min={_minutes(self._limit_s)}")
+        return Report(State.ENDED, exit_reason(running.process.returncode))
+
+    def _start(self, position: int) -> None:
+        entry_point = self._batch.entry_point
+        gpus = self._free.pop()
+        with open(paths.position_log(self._batch.folder, position), "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, *_SAFE_PATH, "-m", entry_point.__module__, str(self._batch.folder), str(position)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
+            )
+        deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
+        self._running[position] = _Running(process, gpus, deadline)
+        self._jobs[position] = str(process.pid)
+
+
+# the working directory is not to shadow what is installed; Python 3.10 has no such option
+_SAFE_PATH = ["-P"] if sys.version_info >= (3, 11) else []
+
+
+def _late(running: _Running, now: float) -> bool:
+    return running.deadline is not None and now > running.deadline
+
+
+def _minutes(seconds: float | None) -> str:
+    return f"{(seconds or 0) / 60:g}"

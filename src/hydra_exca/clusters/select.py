@@ -1,0 +1,33 @@
+"""Which cluster a name means."""
+
+from __future__ import annotations
+
+import shutil
+
+from ..errors import ConfigError, Problem
+from .base import Cluster, Options
+from .inline import DebugCluster, InlineCluster
+from .local import LocalCluster
+
+CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
+
+
+def get(name: str | None, options: Options) -> Cluster:
+    """The cluster called ``name``. ``auto`` is Slurm where there is ``sbatch``, else this machine.
+
+    Whether Slurm answers is not asked here: an ``sbatch`` that is there and silent must become an error of
+    `Cluster.check`, never jobs on a login node.
+    """
+    if name == "auto":
+        name = "slurm" if shutil.which("sbatch") else "local"
+    if name == "slurm":
+        from .slurm import SlurmCluster  # imports submitit, 100 ms
+
+        return SlurmCluster(options)
+    if name is None or name == InlineCluster.name:
+        return InlineCluster(options)
+    known: dict[str, type[Cluster]] = {"local": LocalCluster, "debug": DebugCluster}
+    if name not in known:
+        valid = ", ".join((*CLUSTERS, "null"))
+        raise ConfigError("No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "cluster")])
+    return known[name](options)

@@ -1,0 +1,225 @@
+"""Cluster ``slurm``: one job array, submitted through submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import time
+import typing as tp
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from ..errors import ConfigError, Problem, SubmissionError
+from . import scheduler
+from .base import Batch, Cluster, EntryPoint, Options, Reference, Report, State, Submission
+from .inline import process_report
+
+log = logging.getLogger("exca.clusters")
+_ANSWER_S = 30.0  # a scheduler that takes longer does not answer
+_POLL_S = 10.0  # how often the scheduler is asked at most, once it has been asked quickly a few times
+DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
+
+
+class SlurmCluster(Cluster):
+    """Slurm, asked by its own commands and given jobs through submitit."""
+
+    name = "slurm"
+
+    def check(self) -> None:
+        for command in (["sbatch", "--version"], scheduler.ping_command()):
+            self._check_answer(command)
+        with _translated():
+            self._executor(os.devnull)
+
+    def submit(self, batch: Batch) -> Submission:
+        folder = self.options.submitit_folder
+        executor = self._executor(str(batch.folder if folder is None else f"{folder}/{batch.token}"))
+        remotes = [Remote(batch.entry_point, str(batch.folder), position) for position in batch.positions]
+        with _outside_of_any_job():
+            try:
+                jobs = executor.submit_array(remotes) if len(remotes) > 1 else [executor.submit(remotes[0])]
+            except (FailedJobError, FailedSubmissionError, OSError) as error:
+                raise self._refused(error) from error
+        ids = {position: job.job_id for position, job in zip(batch.positions, jobs, strict=True)}
+        return _SlurmSubmission(self, batch, ids)
+
+    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+        # the launching processes first: one that is gone by now submits nothing after the queue was read
+        launching = {r: process_report(r) for r in references if r.job is None}
+        asked = [r for r in references if r not in launching or launching[r].state is not State.PENDING]
+        rows = _find(asked) if asked else {}
+        return [_conclude(rows, reference, launching.get(reference)) for reference in references]
+
+    def cancel(self, reference: Reference) -> None:
+        job = reference.job or self.ask([reference])[0].job
+        if job is not None:
+            _run(scheduler.cancel_command(job))
+
+    def _check_answer(self, command: list[str]) -> None:
+        if shutil.which(command[0]) is None:
+            raise _silent(f"there is no {command[0]!r} on this machine")
+        done = _run(command)
+        if done is None:
+            raise _silent(f"{' '.join(command)!r} gave no answer in {_ANSWER_S:g} s")
+        if done.returncode != 0 or " is DOWN" in done.stdout:
+            said = (done.stderr + done.stdout).strip()
+            raise _silent(f"{' '.join(command)!r} ended with status {done.returncode}: {said}")
+
+    def _executor(self, folder: str) -> tp.Any:
+        executor = submitit.AutoExecutor(
+            cluster="slurm", folder=folder, slurm_max_num_timeout=self.options.max_num_timeout
+        )
+        executor.update_parameters(**self._parameters())
+        return executor
+
+    def _parameters(self) -> dict[str, tp.Any]:
+        """The options under submitit's names; what is not set is left to submitit and the site."""
+        parameters = {**self.options.common, **{f"slurm_{k}": v for k, v in self.options.slurm.items()}}
+        parameters["slurm_array_parallelism"] = self.options.array_parallelism
+        if parameters.get("timeout_min") is None:
+            parameters["timeout_min"] = DEFAULT_TIMEOUT_MIN
+        return {key: value for key, value in parameters.items() if value is not None}
+
+    def _refused(self, error: Exception) -> SubmissionError:
+        sent = "\n".join(f"    {key} = {value!r}" for key, value in sorted(self._parameters().items()))
+        return SubmissionError(
+            f"Slurm refused the jobs; nothing was submitted. sbatch says:\n    {error}\nThe options sent:\n{sent}"
+        )
+
+
+class Remote:
+    """What a Slurm job calls. submitit calls `checkpoint` when the job is preempted or out of time."""
+
+    def __init__(self, entry_point: EntryPoint, folder: str, position: int) -> None:
+        self.entry_point = entry_point
+        self.folder = folder
+        self.position = position
+        self.requeued = False
+
+    def __call__(self) -> None:
+        self.entry_point(self.folder, self.position, lambda: self.requeued)
+
+    def checkpoint(self) -> tp.Any:
+        """The same again: the task finds its checkpoints in its output folder."""
+        again = Remote(self.entry_point, self.folder, self.position)
+        self.requeued = True
+        return submitit.helpers.DelayedSubmission(again)
+
+
+class _SlurmSubmission(Submission):
+    def __init__(self, cluster: SlurmCluster, batch: Batch, jobs: dict[int, str]) -> None:
+        self._cluster = cluster
+        self._references = {
+            position: Reference(batch.token, position, job, {}, started=True, submitted=time.time())
+            for position, job in jobs.items()
+        }
+        self._suspects: set[int] = set()
+        self._interval = 1.0
+        self._next = time.monotonic() + self._interval
+
+    @property
+    def jobs(self) -> dict[int, str | None]:
+        return {position: reference.job for position, reference in self._references.items()}
+
+    def settle(self, position: int) -> None:
+        self._references.pop(position, None)
+
+    def step(self) -> dict[int, Report]:
+        if time.monotonic() < self._next or not self._references:
+            return {}
+        positions = list(self._references)
+        reports = dict(zip(positions, self._cluster.ask([self._references[p] for p in positions]), strict=True))
+        self._interval = min(_POLL_S, 1.5 * self._interval)
+        self._next = time.monotonic() + self._interval
+        return {position: report for position, report in reports.items() if self._is_news(position, report)}
+
+    def interrupt(self) -> tp.Sequence[int]:
+        return ()  # the jobs go on; the same command joins them
+
+    def _is_news(self, position: int, report: Report) -> bool:
+        """An end counts when it is seen twice: the outcome's file may take longer to be seen than the state."""
+        if report.state is not State.ENDED:
+            self._suspects.discard(position)
+            return report.state is State.PENDING and bool(scheduler.STUCK.search(report.reason))
+        if position not in self._suspects:
+            self._suspects.add(position)
+            self._next = min(self._next, time.monotonic() + 2.0)
+            return False
+        return True
+
+
+def _find(references: tp.Sequence[Reference]) -> dict[tuple[str, int], Report] | None:
+    """Reports by token and position, None when the scheduler cannot be asked."""
+    jobs = {reference.job.partition("_")[0] for reference in references if reference.job}
+    users = {str(r.owner["user"]) for r in references if r.job is None and "user" in r.owner}
+    users |= {str(os.getuid())} if users and jobs else set()
+    queue = _run(scheduler.queue_command(jobs, users))
+    if queue is None or (queue.returncode != 0 and "Invalid job id" not in queue.stderr):
+        return None
+    found = _by_position(scheduler.read_rows(queue.stdout), references)
+    missing = [r for r in references if (r.token, r.position) not in found]
+    if missing:
+        since = min(reference.submitted for reference in references)
+        accounting = _run(scheduler.accounting_command(jobs, users, since))
+        if accounting is not None and accounting.returncode == 0:
+            found = {**_by_position(scheduler.read_rows(accounting.stdout), references), **found}
+    return found
+
+
+def _by_position(rows: tp.Iterable[scheduler.Row], references: tp.Sequence[Reference]) -> dict[tuple[str, int], Report]:
+    """Only rows of these launches: their token is in the path of the script. An id alone comes again."""
+    tokens = {reference.token for reference in references}
+    found = {}
+    for row in rows:
+        for token in tokens:
+            if token in row.command:
+                found[token, scheduler.position(row.job)] = row.report()
+    return found
+
+
+def _conclude(rows: dict[tuple[str, int], Report] | None, reference: Reference, launching: Report | None) -> Report:
+    if rows is None:
+        return Report(State.UNKNOWN, "Slurm does not answer")
+    report = rows.get((reference.token, reference.position))
+    if report is not None:
+        return report
+    if launching is not None:  # not at the scheduler (yet): its launching process decides
+        return launching
+    return Report(State.ENDED, "Slurm knows nothing of it (any more): cancelled while it was pending?")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
+    """What the command did, None if it did not end in time or could not be run."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except (subprocess.TimeoutExpired, OSError):
+        return None
+
+
+def _silent(what: str) -> ConfigError:
+    return ConfigError(
+        "Slurm does not answer; nothing was run.",
+        [Problem(f"{what}. Try again, or run on this machine with hydra/launcher/cluster=local", "cluster")],
+    )
+
+
+@contextlib.contextmanager
+def _translated() -> tp.Iterator[None]:
+    """Translates what submitit says of options it does not know."""
+    try:
+        yield
+    except (ValueError, NameError, TypeError, AssertionError) as error:
+        raise ConfigError(
+            "submitit refuses the options of the launcher; nothing was run.", [Problem(str(error))]
+        ) from error
+
+
+@contextlib.contextmanager
+def _outside_of_any_job() -> tp.Iterator[None]:
+    """A job that submits jobs must not hand them its own SLURM_ variables."""
+    with submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else contextlib.nullcontext():
+        yield

@@ -1,0 +1,121 @@
+"""Everything that is raised on purpose.
+
+    ExcaError                     everything raised on purpose
+      ConfigError                 the user's configuration cannot work
+      CacheError                  the cache folder cannot be used as asked
+        DefaultsChangedError      the code's defaults changed under a stored entry
+        CorruptEntryError         an entry is there and cannot be trusted
+      JobError                    something about one job; carries job id, factory, uid, log path
+        SubmissionError           the scheduler refused
+        TaskFailedError           the task raised
+        JobLostError              the job ended and left no outcome
+
+Each message says what happened, to which task, and what to do next. All of them pickle: they travel from
+the jobs to the process that waits for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+
+
+class ExcaError(Exception):
+    """Anything raised on purpose by this package."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration: ``key`` is its dotted path ("" for the whole), ``message`` says what.
+
+    ``overrides`` are those of the task that has it (empty when it concerns all tasks).
+    """
+
+    message: str
+    key: str = ""
+    overrides: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}" if self.key else self.message
+
+
+class ConfigError(ExcaError):
+    """The configuration cannot work; nothing was run. ``problems`` lists all that is wrong with it."""
+
+    def __init__(self, message: str, problems: tp.Sequence[Problem] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.message = message
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        previous: tuple[str, ...] | None = None
+        for problem in self.problems:
+            if problem.overrides != previous and problem.overrides:
+                lines.append(f"  with {' '.join(problem.overrides)}")
+            previous = problem.overrides
+            lines.append(f"    {problem}")
+        return "\n".join(lines)
+
+
+class CacheError(ExcaError):
+    """The cache folder cannot be used as asked."""
+
+
+class DefaultsChangedError(CacheError):
+    """The defaults in the code differ from those under which an entry was stored."""
+
+
+class CorruptEntryError(CacheError):
+    """An entry is there and cannot be trusted."""
+
+
+class JobError(ExcaError):
+    """Something about one job. ``factory`` and ``uid`` name the task, ``job_id`` and ``log`` where it ran."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        factory: str = "",
+        uid: str = "",
+        job_id: str | None = None,
+        log: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.factory = factory
+        self.uid = uid
+        self.job_id = job_id
+        self.log = log
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return _rebuild, (type(self), self.message, {k: v for k, v in vars(self).items() if k != "message"})
+
+
+class SubmissionError(JobError):
+    """The scheduler refused: its stderr and the options that were sent are in the message."""
+
+
+class TaskFailedError(JobError):
+    """The task raised: ``type``, ``text`` and ``traceback`` are those of the original, as text."""
+
+    def __init__(self, message: str, *, type: str = "", text: str = "", traceback: str = "", **job: tp.Any) -> None:
+        super().__init__(message, **job)
+        self.type = type
+        self.text = text
+        self.traceback = traceback
+
+
+class JobLostError(JobError):
+    """The job ended and left no outcome. ``state`` is what is known of why: a Slurm state or an exit code."""
+
+    def __init__(self, message: str, *, state: str = "", **job: tp.Any) -> None:
+        super().__init__(message, **job)
+        self.state = state
+
+
+def _rebuild(cls: type[JobError], message: str, fields: dict[str, tp.Any]) -> JobError:
+    error = cls(message)
+    vars(error).update(fields)
+    return error

@@ -1,0 +1,97 @@
+"""The on-disk layout: every file name this package writes is spelled here, and nowhere else.
+
+<folder>/
+  CACHEDIR.TAG  .gitignore
+  <factory>,<version>/
+    project.json          which project's code computes here
+    .names/<digest>       the name an identity's entry was given, decided once
+    <uid>/                one entry
+      outcome.json        written last: the commit marker
+      claim.<n>.json      who computes it; the highest n owns
+      previous.json       the outcome that a forced attempt is to replace; previous-output/ with it
+    value.<n>.<format>  a large or binary value, of the n-th claim
+      uid.yaml config.yaml
+      output/             the Hydra output directory of the task
+      logs/<n>.out .err   one log per attempt
+      code                link to the snapshot that computed it
+  code/<digest>/          snapshots
+  launches/<token>/       one launch: its record, payload, and what the cluster needs
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CACHEDIR_TAG = "CACHEDIR.TAG"
+CACHEDIR_TAG_TEXT = """\
+Signature: 8a477f597d28d172789f06886806bc55
+# A cache of hydra-exca-launcher, see bford.info/cachedir
+"""
+GITIGNORE = ".gitignore"
+PROJECT = "project.json"
+NAMES = ".names"
+OUTCOME = "outcome.json"
+OUTPUT = "output"
+PREVIOUS = "previous.json"
+PREVIOUS_OUTPUT = "previous-output"
+LOGS = "logs"
+CODE = "code"
+LAUNCHES = "launches"
+UID_YAML = "uid.yaml"
+CONFIG_YAML = "config.yaml"
+LAUNCH_RECORD = "launch.json"
+PAYLOAD = "payload.pkl"
+ARGUMENTS = "arguments.bin"
+SWEEP = "sweep.json"
+OUTPUT_POINTER = "exca-output.txt"
+
+_CLAIM = re.compile(r"claim\.(\d+)\.json")
+_VERSION = re.compile(r"[A-Za-z0-9._+\-]{1,64}")
+
+
+def is_version(text: str) -> bool:
+    """Whether ``text`` may name a version: it becomes part of a folder's name."""
+    return bool(_VERSION.fullmatch(text)) and text not in (".", "..")
+
+
+def factory_folder(folder: Path, factory: str, version: str) -> Path:
+    return folder / f"{factory},{version}"
+
+
+def claim_name(number: int) -> str:
+    return f"claim.{number}.json"
+
+
+def claim_number(name: str) -> int | None:
+    """The number of a claim file, None for any other file name."""
+    match = _CLAIM.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def value_name(number: int, suffix: str) -> str:
+    return f"value.{number}.{suffix}"
+
+
+def temporary_name(name: str, unique: str) -> str:
+    """A name beside ``name`` that no reader takes for it."""
+    return f".{name}.{unique}.tmp"
+
+
+def aside_name(name: str, unique: str) -> str:
+    """Where something that stands in the way, or cannot be trusted, is moved."""
+    return f"{name}.aside-{unique}"
+
+
+def log_names(number: int) -> tuple[str, str]:
+    """The log files of the attempt that holds claim ``number``: standard output and standard error."""
+    return f"{number}.out", f"{number}.err"
+
+
+def launch_folder(folder: Path, token: str) -> Path:
+    return folder / LAUNCHES / token
+
+
+def position_log(launch: Path, position: int) -> Path:
+    """What the process at one position of a launch prints before it has a claim and a log of its own."""
+    return launch / f"{position}.log"

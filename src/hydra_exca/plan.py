@@ -1,0 +1,39 @@
+"""What a launch does about a task, from where it stands and the mode: one table, no side effects."""
+
+from __future__ import annotations
+
+import enum
+
+from .status import Mode, Status
+
+
+class Action(str, enum.Enum):
+    """What a launch does about one task."""
+
+    REUSE = "reuse"
+    RAISE = "raise the stored error"
+    JOIN = "join"
+    RUN = "run"
+    CANCEL_AND_RUN = "cancel, then run"
+    REFUSE = "refuse"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_TABLE = {
+    Status.NOT_SUBMITTED: (Action.RUN, Action.RUN, Action.RUN, Action.REFUSE),
+    Status.RUNNING: (Action.JOIN, Action.JOIN, Action.CANCEL_AND_RUN, Action.JOIN),
+    Status.COMPLETED: (Action.REUSE, Action.REUSE, Action.RUN, Action.REUSE),
+    Status.FAILED: (Action.RAISE, Action.RUN, Action.RUN, Action.RAISE),
+}
+_MODES = (Mode.CACHED, Mode.RETRY, Mode.FORCE, Mode.READ_ONLY)
+
+
+def decide(status: Status, mode: Mode) -> Action:
+    """The action for a task with this status in this mode.
+
+    >>> decide(Status.FAILED, Mode.RETRY)
+    <Action.RUN: 'run'>
+    """
+    return _TABLE[status][_MODES.index(mode)]

@@ -1,0 +1,304 @@
+"""What a class of records says of itself: fields, defaults, expected classes, names it leaves out of the identity.
+
+A record is a pydantic model or a dataclass. All of it is read once per class; no value is touched here.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import difflib
+import functools
+import types
+import typing as tp
+
+import pydantic
+
+T = tp.TypeVar("T")
+MISSING: tp.Any = object()
+EXCLUSIONS = ("_exclude_from_class_uid", "_exclude_from_cls_uid", "_exclude_from_cache_uid")
+
+Skip = tp.Mapping[str, tp.Any]
+"""Names to leave out, as a tree: ``{"device": {}, "optim": {"lr": {}}}``; an empty tree is the end of a name."""
+NOTHING: Skip = types.MappingProxyType({})
+
+
+class UnfitError(Exception):
+    """A value cannot be part of an identity. ``parts`` is its path, collected while the error travels outwards."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.parts: list[str] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Expect:
+    """What an annotation promises of the records at one place.
+
+    ``classes`` are those that need not say their name, because nothing else can stand there or because the
+    discriminator ``keys`` tell them apart. ``tagged``: a callable discriminator, so the class is always shown.
+    ``items`` is the same for the elements of a container.
+    """
+
+    classes: tuple[type, ...] = ()
+    keys: tuple[str, ...] = ()
+    tagged: bool = False
+    items: Expect | None = None
+
+
+ANYTHING = Expect()
+
+
+@dataclasses.dataclass(frozen=True)
+class Default:
+    """A default: a ``value``, or a ``factory`` that makes one; neither where there is none that can be known.
+
+    ``form`` holds the canonical form of ``value`` once it is computed: a default belongs to its class and stays.
+    """
+
+    value: tp.Any = MISSING
+    factory: tp.Callable[[], tp.Any] | None = None
+    form: list[tp.Any] = dataclasses.field(default_factory=list, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The facts of one class. ``fields`` are sorted by name, so that reordering a class changes no identity."""
+
+    cls: type
+    fields: tuple[tuple[str, Expect, Default], ...]
+    is_model: bool
+    allows_extra: bool
+    exclusions: tuple[tp.Any, ...]  # tuples of names, and descriptors that give some for an instance
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for name, _, _ in self.fields)
+
+    @functools.cached_property
+    def static_skip(self) -> Skip | None:
+        """What the class leaves out, if that is the same for all instances."""
+        if any(hasattr(raw, "__get__") for raw in self.exclusions):
+            return None
+        return self._skip(None)
+
+    def skip(self, instance: tp.Any) -> Skip:
+        """The names that this class leaves out of the identity of ``instance``."""
+        static = self.static_skip
+        return self._skip(instance) if static is None else static
+
+    def _skip(self, instance: tp.Any) -> Skip:
+        names = [name for raw in self.exclusions for name in _names(self.cls, raw, instance)]
+        skip = tree(names)
+        self.check(skip, self.names)
+        return skip
+
+    def extra(self, instance: tp.Any) -> dict[str, tp.Any]:
+        """What an instance holds beside its fields, where its class allows that."""
+        if not self.allows_extra:
+            return {}
+        if self.is_model:
+            return instance.model_extra or {}
+        # a pydantic dataclass keeps them among its attributes, where cached properties are too
+        return {name: v for name, v in vars(instance).items() if name not in self.names and not hasattr(self.cls, name)}
+
+    def check(self, skip: Skip, known: tp.Collection[str]) -> None:
+        """Raises for the first name that is none of ``known``, unless this class takes any name."""
+        unknown = [name for name in skip if name not in known]
+        if unknown and not self.allows_extra:
+            hint = near(unknown[0], known)
+            raise UnfitError(f"cannot leave out {unknown[0]!r}: {self.cls.__qualname__} has no such field{hint}")
+
+
+def per_class(function: tp.Callable[[type], T]) -> tp.Callable[[type], T]:
+    """Remembers what a function says of a class."""
+    return functools.lru_cache(maxsize=4096)(function)
+
+
+def is_record(cls: tp.Any) -> bool:
+    return isinstance(cls, type) and (issubclass(cls, pydantic.BaseModel) or dataclasses.is_dataclass(cls))
+
+
+@per_class
+def record_of(cls: type) -> Record:
+    """The facts of a model or dataclass; computed once (0.1 ms)."""
+    is_model = issubclass(cls, pydantic.BaseModel)
+    infos = cls.model_fields if issubclass(cls, pydantic.BaseModel) else getattr(cls, "__pydantic_fields__", None)
+    if infos is not None:
+        fields = {name: (_expect_of_info(info), _default_of_info(info)) for name, info in infos.items()}
+    else:
+        fields = _dataclass_fields(cls)
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+    return Record(
+        cls=cls,
+        fields=tuple((name, *fields[name]) for name in sorted(fields)),
+        is_model=is_model,
+        allows_extra=config.get("extra") == "allow",
+        exclusions=tuple(raw for name in EXCLUSIONS if (raw := _declared(cls, name)) is not MISSING),
+    )
+
+
+def _expect_of_info(info: pydantic.fields.FieldInfo) -> Expect:
+    return expect(info.annotation, [info, *info.metadata])
+
+
+def _default_of_info(info: pydantic.fields.FieldInfo) -> Default:
+    if info.default_factory is None:
+        return Default() if info.is_required() else Default(value=info.default)
+    if getattr(info, "default_factory_takes_validated_data", False):  # since pydantic 2.10
+        return Default()
+    return Default(factory=tp.cast(tp.Callable[[], tp.Any], info.default_factory))
+
+
+def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[Expect, Default]]:
+    try:
+        hints = tp.get_type_hints(cls, include_extras=True)
+    except Exception:  # noqa: BLE001 - names that only a type checker can resolve: nothing is expected, so classes are shown
+        hints = {}
+    fields = {}
+    for field in dataclasses.fields(cls):
+        default = Default()
+        if field.default is not dataclasses.MISSING:
+            default = Default(value=field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = Default(factory=field.default_factory)
+        fields[field.name] = (expect(hints.get(field.name, tp.Any)), default)
+    return fields
+
+
+# -- annotations ----------------------------------------------------------------------------------------------------
+
+_SCALARS = (int, float, str, bool, bytes, type(None))  # never taken for a record, so they leave no doubt
+
+
+def expect(annotation: tp.Any, metadata: tp.Sequence[tp.Any] = (), aliases: tuple[tp.Any, ...] = ()) -> Expect:
+    """What ``annotation`` promises of the records in its values; ``aliases`` are the named types it stands in."""
+    origin, args = tp.get_origin(annotation), tp.get_args(annotation)
+    if origin is tp.Annotated:
+        return expect(args[0], [*args[1:], *metadata], aliases)
+    if hasattr(annotation, "__value__"):  # type Pet = Cat | Dog; one that refers to itself promises nothing below
+        known = annotation in aliases
+        return ANYTHING if known else expect(annotation.__value__, metadata, (*aliases, annotation))
+    if origin in (tp.Union, types.UnionType):
+        return _expect_union(args, metadata, aliases)
+    if origin is tp.Final and args:
+        return expect(args[0], metadata, aliases)
+    if is_record(origin or annotation):
+        return Expect(classes=(origin or annotation,))
+    if isinstance(origin, type) and issubclass(origin, collections.abc.Mapping) and len(args) == 2:
+        return Expect(items=expect(args[1], (), aliases))
+    if isinstance(origin, type) and issubclass(origin, collections.abc.Iterable):
+        return Expect(items=_merge([expect(arg, (), aliases) for arg in args if arg is not ...], False))
+    return ANYTHING
+
+
+def _expect_union(members: tp.Sequence[tp.Any], metadata: tp.Sequence[tp.Any], aliases: tuple[tp.Any, ...]) -> Expect:
+    discriminators = [d for d in map(_discriminator, metadata) if d is not None]
+    options = [expect(member, (), aliases) for member in members if not _is_scalar(member)]
+    found = _merge(options, bool(discriminators))
+    keys = dict.fromkeys([*(d for d in discriminators if isinstance(d, str)), *found.keys])
+    return dataclasses.replace(found, keys=tuple(keys), tagged=found.tagged or any(map(callable, discriminators)))
+
+
+def _is_scalar(member: tp.Any) -> bool:
+    if tp.get_origin(member) is tp.Annotated:
+        return _is_scalar(tp.get_args(member)[0])
+    return member in _SCALARS or tp.get_origin(member) is tp.Literal
+
+
+def _discriminator(metadata: tp.Any) -> tp.Any:
+    found = getattr(metadata, "discriminator", None)  # of a Field(...), or of a Discriminator(...)
+    return _discriminator(found) if isinstance(found, pydantic.Discriminator) else found
+
+
+def _merge(options: tp.Sequence[Expect], told_apart: bool) -> Expect:
+    """The options of a union as one; their classes are only sure when a discriminator tells them apart."""
+    if len(options) < 2:
+        return options[0] if options else ANYTHING
+    items = [option.items or ANYTHING for option in options if not option.classes]
+    return Expect(
+        classes=tuple(cls for option in options for cls in option.classes) if told_apart else (),
+        keys=tuple(dict.fromkeys(key for option in options for key in option.keys)),
+        tagged=any(option.tagged for option in options),
+        items=_merge(items, False) if any(option.items for option in options) else None,
+    )
+
+
+# -- exclusions -----------------------------------------------------------------------------------------------------
+
+
+def _declared(cls: type, name: str) -> tp.Any:
+    """What the nearest class of the MRO says under ``name``.
+
+    Pydantic makes private attributes of underscore variables, out of ``vars``, and copies those of the bases.
+    """
+    for position, base in enumerate(cls.__mro__):
+        if name in vars(base):
+            return vars(base)[name]
+        private = getattr(base, "__private_attributes__", {}).get(name)
+        inherited = [getattr(b, "__private_attributes__", {}).get(name) for b in cls.__mro__[position + 1 :]]
+        if private is not None and not any(private is other for other in inherited):
+            return private.get_default()
+    return MISSING
+
+
+def _names(cls: type, raw: tp.Any, instance: tp.Any) -> list[str]:
+    if hasattr(raw, "__get__"):
+        raw = raw.__get__(instance, cls)
+    if callable(raw):
+        raw = raw()
+    if isinstance(raw, str):
+        raise UnfitError(f"what {cls.__qualname__} leaves out of its uid is the string {raw!r}: write ({raw!r},)")
+    if not isinstance(raw, (tuple, list, set, frozenset)) or not all(isinstance(name, str) for name in raw):
+        raise UnfitError(f"what {cls.__qualname__} leaves out of its uid must be a tuple of names, not {raw!r}")
+    return sorted(raw)
+
+
+def tree(names: tp.Iterable[str]) -> Skip:
+    """Dotted names as a tree: where ``optim`` and ``optim.lr`` meet, the shorter wins."""
+    root: dict[str, tp.Any] = {}
+    for name in sorted(set(names), key=len, reverse=True):
+        *parents, last = name.split(".")
+        node = root
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = {}
+    return root
+
+
+def merged(one: Skip, other: Skip) -> Skip:
+    """Both trees as one; an end in either is an end."""
+    if not one or not other:
+        return one or other
+    result = {**one, **other}
+    for name in one.keys() & other.keys():
+        result[name] = merged(one[name], other[name]) if one[name] and other[name] else {}
+    return result
+
+
+def near(name: str, known: tp.Collection[str]) -> str:
+    """The end of a message about an unknown name: what may have been meant."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {', '.join(close)}?"
+    return f"; there are: {', '.join(sorted(known)[:10])}" if known else "; there are none"
+
+
+def excluded_names(value: tp.Any, prefix: str = "") -> tuple[str, ...]:
+    """The dotted names that the class of a record, and those of the records in its fields, leave out."""
+    if isinstance(value, dict):
+        items: tp.Iterable[tuple[tp.Any, tp.Any]] = value.items()
+        own: tuple[str, ...] = ()
+    elif is_record(type(value)):
+        record = record_of(type(value))
+        skip = record.skip(value)
+        own = tuple(prefix + name for name in _leaves(skip))
+        items = ((name, getattr(value, name)) for name in record.names - {name for name in skip if not skip[name]})
+    else:
+        return ()
+    return own + tuple(name for key, child in items for name in excluded_names(child, f"{prefix}{key}."))
+
+
+def _leaves(skip: Skip) -> list[str]:
+    return sorted(f"{name}.{below}" if below else name for name in skip for below in (_leaves(skip[name]) or [""]))

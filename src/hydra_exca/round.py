@@ -1,0 +1,158 @@
+"""One submission of a launch: claims what is wanted, writes what the jobs need, and watches the jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import typing as tp
+
+from . import clusters, paths, payload, worker
+from .status import Mode
+from .store import CacheFolder, Claim, ClaimState
+from .store import files as store_files
+from .survey import Standing, Survey
+from .uid import Identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task of a launch: its identity, what the program is given, and how to speak of it.
+
+    ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``.
+    """
+
+    identity: Identity
+    argument: tp.Any
+    overrides: tuple[str, ...] = ()
+    describe: tp.Callable[[], tuple[str, str]] = lambda: ("", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a launch goes about it. ``record`` is kept with the launch, ``project`` with the results.
+
+    ``prepare`` may change what the jobs get, say their search path.
+    """
+
+    folder: CacheFolder
+    cluster: clusters.Cluster
+    mode: Mode = Mode.CACHED
+    project: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    stderr_to_stdout: bool = False
+    prepare: tp.Callable[[payload.Payload], payload.Payload] = lambda unchanged: unchanged
+
+
+class Round:
+    """The tasks that one submission has claimed, and their jobs."""
+
+    def __init__(self, settings: Settings, program: worker.Program, wanted: tp.Sequence[tuple[Standing, Task]]) -> None:
+        """Pickles everything first: what cannot be pickled is refused before anything is claimed."""
+        self._settings = settings
+        self._raw_program = program
+        self._wanted = wanted
+        self.token = f"{time.strftime('%Y%m%d-%H%M%S')}-{store_files.unique()}"
+        self.folder = paths.launch_folder(settings.folder.path, self.token)
+        self.claimed: list[Standing] = []
+        self._tasks: list[Task] = []
+        self._submission: clusters.Submission | None = None
+        self._here = isinstance(settings.cluster, clusters.InlineCluster)
+        self._program = b"" if self._here else payload.dump(program, "the function")
+        self._arguments = {id(standing): b"" if self._here else _dump(task) for standing, task in wanted}
+
+    def claim(self, survey: Survey) -> None:
+        """Publishes a claim on each wanted entry; ``claimed`` has those that nobody else took meanwhile."""
+        for standing, task in self._wanted:
+            shelf = survey.shelf(standing.identity)
+            shelf.create(self._settings.project)
+            entry = standing.entry = shelf.open(standing.identity)
+            last = entry.claim()
+            if _number(last) != _number(standing.claim):
+                continue
+            claim = self._claim_after(last)
+            if entry.take(claim):
+                standing.claim = claim
+                self.claimed.append(standing)
+                self._tasks.append(task)
+
+    def submit(self) -> None:
+        """Makes room in the entries, writes payload and record, and hands the positions to the cluster."""
+        for standing, task in zip(self.claimed, self._tasks, strict=True):
+            self._make_room(standing, task)
+        self.folder.mkdir(parents=True)
+        name = self._settings.cluster.name
+        if not self._here:
+            header = payload.Payload.of_this_process(name, self._program, self._settings.stderr_to_stdout)
+            payload.write(self.folder, self._settings.prepare(header), [self._job(s) for s in self.claimed])
+        self._write_record({})
+        batch = clusters.Batch(self.folder, range(len(self.claimed)), worker.run, self._run_here)
+        self._submission = self._settings.cluster.submit(batch)
+        self._write_record(self._submission.jobs)
+
+    def step(self) -> list[tuple[Standing, clusters.Report]]:
+        """Lets the cluster go on; returns what it has to tell: jobs that ended, or that wait for a telling reason."""
+        if self._submission is None:
+            return []
+        for position, standing in enumerate(self.claimed):
+            if standing.outcome is not None:
+                self._submission.settle(position)
+        return [(self.claimed[position], report) for position, report in self._submission.step().items()]
+
+    def interrupt(self) -> None:
+        """Gives up what was not submitted, and what the cluster cancels on an interrupt."""
+        everything = range(len(self.claimed))
+        for position in everything if self._submission is None else self._submission.interrupt():
+            entry = self.claimed[position].entry
+            assert entry is not None
+            owner = entry.claim()
+            if owner is not None and owner.token == self.token and entry.outcome() is None:
+                entry.release(owner)
+
+    def _claim_after(self, last: Claim | None) -> Claim:
+        none = Claim(0, ClaimState.RELEASED, "", "", None, 0, {})
+        return (last or none).next(
+            ClaimState.QUEUED,
+            token=self.token,
+            cluster=self._settings.cluster.name,
+            job=None,
+            position=len(self.claimed),
+            owner=clusters.describe_process(),
+        )
+
+    def _make_room(self, standing: Standing, task: Task) -> None:
+        assert standing.entry is not None
+        if self._settings.mode in (Mode.FORCE, Mode.RETRY):
+            standing.entry.set_previous_aside(keep_output=self._settings.mode is Mode.RETRY)
+        standing.outcome = None
+        standing.entry.write_description(*task.describe())
+
+    def _run_here(self, position: int) -> None:
+        standing, task = self.claimed[position], self._tasks[position]
+        assert standing.entry is not None
+        identity = standing.identity.to_json()
+        worker.attempt_task(
+            standing.entry, identity, self.token, lambda attempt: self._raw_program(task.argument, attempt)
+        )
+
+    def _job(self, standing: Standing) -> payload.Job:
+        assert standing.entry is not None
+        return payload.Job(str(standing.entry.path), standing.identity.to_json(), self._arguments[id(standing)])
+
+    def _write_record(self, jobs: tp.Mapping[int, str | None]) -> None:
+        record = {
+            **self._settings.record,
+            "token": self.token,
+            "cluster": self._settings.cluster.name,
+            "entries": [f"{s.entry.path.parent.name}/{s.entry.uid}" for s in self.claimed if s.entry],
+            "jobs": {str(position): job for position, job in jobs.items()},
+        }
+        store_files.write(self.folder / paths.LAUNCH_RECORD, json.dumps(record, indent=1).encode())
+
+
+def _dump(task: Task) -> bytes:
+    return payload.dump(task.argument, f"what the task {' '.join(task.overrides)} is given")
+
+
+def _number(claim: Claim | None) -> int:
+    return 0 if claim is None else claim.number

@@ -1,0 +1,141 @@
+"""The user's script: how jobs load it, and what its names are called.
+
+A job loads it by its path as ``__mp_main__``, as multiprocessing does (multiprocessing.spawn), so that a
+function of it travels as a name and its classes are those of the next run. A script that would start the
+program again on being loaded, for want of ``if __name__ == "__main__"``, travels by value.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import importlib
+import os
+import runpy
+import sys
+import types
+import typing as tp
+from pathlib import Path
+
+_MAIN = ("__main__", "__mp_main__")
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """Where the script is: its file, and its module name if it was started by ``python -m``."""
+
+    path: str
+    module: str | None = None
+
+
+def current() -> Script | None:
+    """The script that runs, None where there is none that a job could load (a notebook, a console)."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or not os.path.isfile(path):
+        return None
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None and name.endswith("__main__"):  # python -m <a package>: a program, not a script
+        return None
+    return Script(os.path.abspath(path), name) if _can_be_loaded(os.path.abspath(path)) else None
+
+
+def load(script: Script) -> None:
+    """Makes the script's names those of ``__main__`` here, without starting its program."""
+    if script.module is not None:
+        names = runpy.run_module(script.module, run_name="__mp_main__", alter_sys=True)
+    else:
+        names = runpy.run_path(script.path, run_name="__mp_main__")
+    module = types.ModuleType("__mp_main__")
+    module.__dict__.update(names)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+def attribute(name: str, module: str | None = None, unwrapped: int = 0) -> tp.Any:
+    """What the script (or ``module``) calls ``name``, without as many of its decorators as ``unwrapped`` says."""
+    found: tp.Any = sys.modules["__main__"] if module is None else importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    for _ in range(unwrapped):
+        found = found.__wrapped__
+    return found
+
+
+def reference(obj: tp.Any) -> tuple[str, str | None, int] | None:
+    """The arguments with which `attribute` gives this class or function in a job too, None if there are none.
+
+    Functions below a decorator (that of hydra.main, say) are found through ``__wrapped__``. What a module other
+    than the script defines under its own name needs none of this: pickle finds it.
+    """
+    if obj.__module__ in _MAIN:
+        if obj.__module__ == "__main__" and current() is None:
+            return None
+        module = None
+    else:
+        module = obj.__module__
+    depth = _depth(obj, module)
+    return None if depth is None or (module and depth == 0) else (obj.__qualname__, module, depth)
+
+
+def _depth(obj: tp.Any, module: str | None) -> int | None:
+    try:
+        found = attribute(obj.__qualname__, module)
+    except (AttributeError, ImportError, TypeError):
+        return None
+    depth = 0
+    while found is not obj:
+        if not hasattr(found, "__wrapped__") or isinstance(obj, type):
+            return None
+        found, depth = found.__wrapped__, depth + 1
+    return depth
+
+
+def module_name(obj: tp.Any) -> str:
+    """The module of a class or function as ``python -m`` would spell it, never ``__main__``.
+
+    ``pkg/train.py`` is ``pkg.train`` where ``pkg`` is a package, whichever way it was started.
+    """
+    name = str(obj.__module__)
+    if name not in _MAIN:
+        return name
+    main = sys.modules.get("__main__")
+    spec = getattr(getattr(main, "__spec__", None), "name", None)
+    if spec is not None and not spec.endswith("__main__"):
+        return str(spec)
+    path = getattr(main, "__file__", None)
+    return "interactive" if path is None else _dotted(Path(path).resolve())
+
+
+def _dotted(path: Path) -> str:
+    parts = [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").exists() and folder != folder.parent:
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
+@functools.cache
+def _can_be_loaded(path: str) -> bool:
+    """Whether loading it starts nothing: it asks for its ``__name__`` at the top level, or calls nothing there."""
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    if any(isinstance(node, ast.If) and _asks_for_name(node.test) for node in tree.body):
+        return True
+    return not any(_starts_something(node) for node in tree.body)
+
+
+def _asks_for_name(test: ast.expr) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
+
+
+def _starts_something(node: ast.stmt) -> bool:
+    """Whether a statement calls a function that the script itself may have defined."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, (ast.Name, ast.Call))
+    )

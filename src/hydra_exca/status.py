@@ -1,0 +1,34 @@
+"""The words for where a task stands and for what a launch does about it."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Status(str, enum.Enum):
+    """Where a task stands. The four values are public."""
+
+    NOT_SUBMITTED = "not submitted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether an outcome is stored: the status changes only by running the task again."""
+        return self in (Status.COMPLETED, Status.FAILED)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Mode(str, enum.Enum):
+    """What a launch does with tasks that were asked for before. The four values are public."""
+
+    CACHED = "cached"
+    RETRY = "retry"
+    FORCE = "force"
+    READ_ONLY = "read-only"
+
+    def __str__(self) -> str:
+        return self.value

@@ -1,0 +1,71 @@
+"""Claims: the right to compute one entry.
+
+``claim.<n>.json`` is published by link(2), whole, and never removed; the highest n owns. Taking over is
+publishing n+1, which one of any number of takers manages. So is starting (each start of a job, requeues
+included), committing an outcome and giving up: whoever still believes to own an older claim fails to publish
+the next one and changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import time
+import typing as tp
+from pathlib import Path
+
+from .. import paths
+from . import files
+
+
+class ClaimState(str, enum.Enum):
+    """What the owner of a claim is doing."""
+
+    QUEUED = "queued"  # a launch has it and will submit, or has submitted, a job
+    RUNNING = "running"  # a job computes
+    COMMITTING = "committing"  # the outcome is computed and about to be written, or written
+    RELEASED = "released"  # given up: nobody computes
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One claim. ``owner`` is the process that published it, as the clusters describe processes."""
+
+    number: int
+    state: ClaimState
+    token: str
+    cluster: str
+    job: str | None
+    position: int
+    owner: dict[str, tp.Any]
+    time: float = dataclasses.field(default_factory=time.time)
+
+    def next(self, state: ClaimState, **changes: tp.Any) -> Claim:
+        """The claim that would follow this one."""
+        return dataclasses.replace(self, number=self.number + 1, state=state, time=time.time(), **changes)
+
+    def to_json(self) -> bytes:
+        return files.dump_json(dataclasses.asdict(self))
+
+
+def highest(folder: Path) -> Claim | None:
+    """The claim that owns the entry, None if there never was one."""
+    try:
+        numbers = [paths.claim_number(name) for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return None
+    known = [number for number in numbers if number is not None]
+    return _read(folder / paths.claim_name(max(known))) if known else None
+
+
+def publish(folder: Path, claim: Claim) -> bool:
+    """Takes ``claim``; False when somebody has taken that number before."""
+    return files.publish(folder / paths.claim_name(claim.number), claim.to_json())
+
+
+def _read(path: Path) -> Claim:
+    fields = json.loads(path.read_bytes())
+    fields["state"] = ClaimState(fields["state"])
+    return Claim(**fields)

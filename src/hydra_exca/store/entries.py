@@ -1,0 +1,213 @@
+"""Entries: what is stored for one identity, and the marker that says it is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import typing as tp
+from pathlib import Path
+
+from .. import paths
+from ..errors import CorruptEntryError
+from ..status import Status
+from . import claims, files, values
+from .claims import Claim, ClaimState
+
+Json = dict[str, tp.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a task ended: ``value`` says where its value is, ``error`` holds type, message, traceback, job state.
+
+    ``claim`` is the number under which it was committed, ``identity`` the stored identity, times are seconds
+    since the epoch.
+    """
+
+    status: Status
+    claim: int
+    identity: Json
+    value: Json | None = None
+    error: Json | None = None
+    started: float | None = None
+    ended: float | None = None
+    host: str | None = None
+    cluster: str | None = None
+    job: str | None = None
+    token: str | None = None
+    log: str | None = None
+
+    def to_json(self) -> bytes:
+        return files.dump_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Outcome:
+        fields = json.loads(data)
+        fields["status"] = Status(fields["status"])
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """What is on disk for one entry: its outcome if it has one, else the claim that owns it, if any."""
+
+    outcome: Outcome | None = None
+    claim: Claim | None = None
+
+
+class Entry:
+    """The folder of one entry. Reading changes nothing; the verbs say what they write."""
+
+    def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
+        self.path = path
+        self.trust_users = trust_users
+
+    @property
+    def uid(self) -> str:
+        return self.path.name
+
+    @property
+    def output(self) -> Path:
+        return self.path / paths.OUTPUT
+
+    def output_folder(self) -> Path:
+        """Where the task's outputs are: here, or in the folder that `note_output` named."""
+        try:
+            return Path((self.path / paths.OUTPUT_POINTER).read_text().strip())
+        except FileNotFoundError:
+            return self.output
+
+    def log_paths(self, number: int) -> tuple[Path, Path]:
+        """Standard output and standard error of the attempt that holds claim ``number``."""
+        out, err = paths.log_names(number)
+        return self.path / paths.LOGS / out, self.path / paths.LOGS / err
+
+    def outcome(self) -> Outcome | None:
+        """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
+        path = self.path / paths.OUTCOME
+        try:
+            return Outcome.from_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptEntryError(f"{path} cannot be read: {error}") from error
+
+    def standing(self) -> Standing:
+        """Outcome or owner. Whoever commits does so under a claim, so no outcome is missed between the two looks."""
+        outcome = self.outcome()
+        if outcome is not None:
+            return Standing(outcome=outcome)
+        claim = claims.highest(self.path)
+        return Standing(outcome=self.outcome() if claim is not None else None, claim=claim)
+
+    def claim(self) -> Claim | None:
+        """The claim that owns this entry."""
+        return claims.highest(self.path)
+
+    def value(self, outcome: Outcome) -> tp.Any:
+        """The value of a completed outcome; see `values.load` for what it raises."""
+        assert outcome.value is not None
+        return values.load(self.path, outcome.value, self.trust_users)
+
+    # verbs
+
+    def create(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def take(self, claim: Claim) -> bool:
+        """Publishes ``claim``; False when somebody was quicker."""
+        return claims.publish(self.path, claim)
+
+    def store_value(self, claim: Claim, value: tp.Any) -> Json:
+        """Writes the value that the owner of ``claim`` computed; nobody sees it before the outcome says so."""
+        return values.store(self.path, claim.number, value)
+
+    def commit(self, claim: Claim, outcome: Outcome) -> bool:
+        """Writes the marker, if ``claim`` still owns the entry; False when it does not: nothing was written.
+
+        The next claim is published first, so that between asking who owns the entry and writing nobody else
+        can start.
+        """
+        committing = claim.next(ClaimState.COMMITTING)
+        if not self._owns(claim) or not self.take(committing):
+            return False
+        outcome = dataclasses.replace(outcome, claim=committing.number)
+        files.write(self.path / paths.OUTCOME, outcome.to_json())
+        if outcome.status is Status.COMPLETED:
+            self._drop_previous()
+        return True
+
+    def release(self, claim: Claim) -> bool:
+        """Gives ``claim`` up: what was set aside for it comes back, and the entry is nobody's."""
+        if not self._owns(claim):
+            return False
+        self.restore_previous()
+        return self.take(claim.next(ClaimState.RELEASED))
+
+    def set_outcome_aside(self) -> Path | None:
+        """Moves an outcome that cannot be trusted out of the way; returns where to."""
+        try:
+            return files.set_aside(self.path / paths.OUTCOME)
+        except FileNotFoundError:
+            return None
+
+    def set_previous_aside(self, keep_output: bool) -> None:
+        """Makes room for another attempt: a value stays as the previous one until the next is complete.
+
+        ``keep_output`` leaves the output folder where it is (checkpoints); otherwise the attempt starts with an
+        empty one, and the old is restored with the old outcome should the attempt never complete.
+        """
+        outcome = self.outcome()
+        if outcome is None:
+            return
+        if outcome.status is Status.COMPLETED:
+            if not keep_output and self.output.exists():
+                os.rename(self.output, self.path / paths.PREVIOUS_OUTPUT)
+            os.replace(self.path / paths.OUTCOME, self.path / paths.PREVIOUS)
+            return
+        os.unlink(self.path / paths.OUTCOME)
+        if not keep_output and self.output.exists():
+            shutil.rmtree(self.output)
+
+    def has_previous(self) -> bool:
+        """Whether a value waits to be replaced, or to come back."""
+        return (self.path / paths.PREVIOUS).exists()
+
+    def previous(self) -> Outcome:
+        """The outcome that an attempt was to replace."""
+        return Outcome.from_json((self.path / paths.PREVIOUS).read_bytes())
+
+    def restore_previous(self) -> None:
+        """Brings back the value that an attempt was to replace, and its output folder."""
+        if not self.has_previous():
+            return
+        old_output = self.path / paths.PREVIOUS_OUTPUT
+        if old_output.exists():
+            if self.output.exists():
+                files.set_aside(self.output)
+            os.rename(old_output, self.output)
+        os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
+
+    def write_description(self, uid_yaml: str, config_yaml: str) -> None:
+        """The two files for people: what makes the uid, and everything."""
+        files.write(self.path / paths.UID_YAML, uid_yaml.encode())
+        files.write(self.path / paths.CONFIG_YAML, config_yaml.encode())
+
+    def note_output(self, folder: Path) -> None:
+        """Says that the outputs are in ``folder``, where links are not wanted or not to be had."""
+        files.write(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
+
+    def _owns(self, claim: Claim) -> bool:
+        owner = claims.highest(self.path)
+        return owner is not None and owner.number == claim.number
+
+    def _drop_previous(self) -> None:
+        if not self.has_previous():
+            return
+        old = self.previous()
+        os.unlink(self.path / paths.PREVIOUS)
+        if old.value is not None and "file" in old.value:
+            (self.path / old.value["file"]).unlink(missing_ok=True)
+        shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)

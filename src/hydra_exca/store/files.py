@@ -1,0 +1,119 @@
+"""Files that appear whole or not at all, and reading only what can be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import typing as tp
+import uuid
+from pathlib import Path
+
+from .. import paths
+from ..errors import CacheError
+
+SHARED = 0o666  # as the umask allows
+OWN_CODE = 0o644  # what is executed on loading: nobody else may write it
+PRIVATE = 0o600  # what may hold secrets
+
+
+def unique() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def dump_json(value: tp.Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def write(path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], *, mode: int = SHARED) -> None:
+    """Replaces ``path`` atomically and durably: temporary file beside it, fsync, rename."""
+    temporary = _temporary(path, data, mode, durable=True)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def publish(path: Path, data: bytes) -> bool:
+    """Creates ``path`` whole, unless it exists; says whether this call created it.
+
+    link(2) fails when the name is taken, so of any number of callers one wins. It is not made durable: what
+    is published this way matters only while processes live. Over NFS a link may be reported as failed though
+    it was made (link(2), BUGS); the link count of the temporary file tells.
+    """
+    temporary = _temporary(path, data, SHARED, durable=False)
+    try:
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return os.stat(temporary).st_nlink == 2
+    finally:
+        os.unlink(temporary)
+
+
+def set_aside(path: Path) -> Path:
+    """Moves what is at ``path`` out of the way and returns where to; nothing is deleted."""
+    target = path.with_name(paths.aside_name(path.name, unique()))
+    os.rename(path, target)
+    return target
+
+
+def read_trusted(path: Path, trust_users: tp.Collection[str]) -> bytes:
+    """The content of a file whose loading runs code, if nobody but its reader, root or a trusted user wrote it."""
+    with open(path, "rb") as file:
+        check_trusted(file, path, trust_users)
+        return file.read()
+
+
+def check_trusted(file: tp.BinaryIO, path: Path, trust_users: tp.Collection[str]) -> None:
+    """Raises CacheError if the open ``file`` could hold what another user wrote.
+
+    The open file is asked, not the path: it cannot be exchanged between the question and the reading.
+    """
+    stat = os.fstat(file.fileno())
+    own = stat.st_uid in (os.getuid(), 0)
+    if not (own and not stat.st_mode & 0o022) and user_name(stat.st_uid) not in trust_users:
+        raise CacheError(_untrusted(path, stat, own))
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _untrusted(path: Path, stat: os.stat_result, own: bool) -> str:
+    owner = user_name(stat.st_uid)
+    if own:
+        return (
+            f"{path} can be written by others (mode {stat.st_mode & 0o777:o}), and loading it runs code. "
+            f"If you trust all who can write it: chmod go-w {path}"
+        )
+    return (
+        f"{path} belongs to {owner}, and loading it runs code. If you trust them: hydra.launcher.trust_users=[{owner}]"
+    )
+
+
+def _temporary(path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], mode: int, durable: bool) -> Path:
+    temporary = path.with_name(paths.temporary_name(path.name, unique()))
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if callable(data):
+                data(tp.cast(tp.BinaryIO, file))
+            else:
+                file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return temporary

@@ -1,0 +1,148 @@
+"""The cache folder and its shelves: one ``<factory>,<version>`` folder each."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as tp
+from pathlib import Path
+
+from .. import paths
+from ..errors import CacheError, ConfigError, Problem
+from ..uid import Identity
+from . import files
+from .entries import Entry
+
+
+class CacheFolder:
+    """The folder that holds all: entries, snapshots, launches."""
+
+    def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
+        self.path = path
+        self.trust_users = frozenset(trust_users)
+
+    def shelf(self, factory: str, version: str) -> Shelf:
+        return Shelf(paths.factory_folder(self.path, factory, version), self.trust_users)
+
+    def check(self) -> None:
+        """Raises ConfigError if results could not be written here. Writes nothing."""
+        parent = self.path if self.path.exists() else self.path.parent
+        if not parent.is_dir():
+            what = "is not a folder" if parent.exists() else "does not exist"
+            raise _folder_error(f"{parent} {what}; create it, or choose another place for the results")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise _folder_error(f"{parent} cannot be written by {files.user_name(os.getuid())}")
+
+    def create(self) -> None:
+        """Makes the folder, marked as a cache for backup programs and ignored by git."""
+        self.check()
+        try:
+            self.path.mkdir(exist_ok=True)
+            files.publish(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
+            files.publish(self.path / paths.GITIGNORE, b"*\n")
+        except OSError as error:
+            raise _folder_error(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+class Shelf:
+    """All entries of one factory and version."""
+
+    def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
+        self.path = path
+        self.trust_users = trust_users
+        self._listing: dict[str, list[str]] | None = None
+
+    def find(self, identity: Identity) -> Entry | None:
+        """The entry of ``identity``, None if it never had one. Raises CorruptEntryError for an unreadable one.
+
+        The folder is listed once for any number of questions; `refresh` lists it again.
+        """
+        for name in self._candidates(identity):
+            entry = Entry(self.path / name, self.trust_users)
+            if self._belongs(entry, identity):
+                return entry
+        return None
+
+    def refresh(self) -> None:
+        """Forgets the listing: the next question sees what others have created since."""
+        self._listing = None
+
+    def open(self, identity: Identity) -> Entry:
+        """The entry of ``identity``, created if need be.
+
+        Its readable part depends on how the task was asked for, so the name is decided by whoever comes first,
+        and once: by the digest's first digits, or by more of them if another identity has the same.
+        """
+        entry = self.find(identity) or Entry(self.path / self._decide_name(identity), self.trust_users)
+        entry.create()
+        return entry
+
+    def check_project(self, project: dict[str, tp.Any]) -> None:
+        """Raises CacheError if the entries here come from another project. Writes nothing."""
+        known = _read_json(self.path / paths.PROJECT)
+        if known is not None and known != project:
+            raise CacheError(
+                f"{self.path} holds results of another project ({_describe(known)}), and this one "
+                f"({_describe(project)}) has the same function name. Tell them apart with "
+                "hydra.launcher.project=<a name>, or use another hydra.launcher.folder"
+            )
+
+    def create(self, project: dict[str, tp.Any]) -> None:
+        """Makes the shelf and records whose it is; raises CacheError if it is another project's."""
+        (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
+        files.publish(self.path / paths.PROJECT, files.dump_json(project))
+        self.check_project(project)
+
+    def _candidates(self, identity: Identity) -> tp.Iterator[str]:
+        if self._listing is None:
+            self._listing = self._list()
+        keys = ("default",) if identity.uid() == "default" else (identity.digest[:8], identity.digest[:16])
+        for key in keys:
+            yield from self._listing.get(key, ())
+
+    def _list(self) -> dict[str, list[str]]:
+        listing: dict[str, list[str]] = {}
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return listing
+        for name in names:
+            listing.setdefault(name.rpartition("-")[2], []).append(name)
+        return listing
+
+    def _belongs(self, entry: Entry, identity: Identity) -> bool:
+        """Whether it is this identity's: its marker holds all of it; before there is one, the record of its name."""
+        outcome = entry.outcome()
+        if outcome is not None:
+            return identity.same_as(outcome.identity)
+        return any(
+            record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
+            for record in (_read_json(self._name_path(identity, length)) for length in (8, 16))
+        )
+
+    def _decide_name(self, identity: Identity) -> str:
+        for length in (8, 16):
+            path = self._name_path(identity, length)
+            files.publish(path, files.dump_json({"name": identity.uid(length), "digest": identity.digest}))
+            record = _read_json(path)
+            if record is not None and record["digest"] == identity.digest:
+                return str(record["name"])
+        raise CacheError(f"{self.path}: two identities share sixteen digits, {identity.digest}")
+
+    def _name_path(self, identity: Identity, length: int) -> Path:
+        return self.path / paths.NAMES / identity.digest[:length]
+
+
+def _read_json(path: Path) -> tp.Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _describe(project: dict[str, tp.Any]) -> str:
+    return " ".join(str(part) for part in project.values() if part)
+
+
+def _folder_error(message: str) -> ConfigError:
+    return ConfigError("The cache folder cannot be used; nothing was run.", [Problem(message, "hydra.launcher.folder")])

@@ -1,0 +1,162 @@
+"""Where the tasks of a launch stand: the question before every launch, which changes nothing on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as tp
+from pathlib import Path
+
+from . import clusters, paths, plan, uid
+from .errors import CacheError, CorruptEntryError, DefaultsChangedError, ExcaError
+from .plan import Action
+from .status import Mode, Status
+from .store import CacheFolder, Claim, ClaimState, Entry, Outcome, Shelf
+from .uid import Identity
+
+
+@dataclasses.dataclass
+class Standing:
+    """One distinct identity of a launch: where it stands and what is done about it.
+
+    ``gone`` is what its cluster says of a job that is no more but left no outcome. ``corrupt`` tells why what is
+    stored cannot be used and is computed again.
+    """
+
+    identity: Identity
+    entry: Entry | None = None
+    status: Status = Status.NOT_SUBMITTED
+    action: Action = Action.RUN
+    outcome: Outcome | None = None
+    claim: Claim | None = None
+    gone: clusters.Report | None = None
+    corrupt: CorruptEntryError | None = None
+    problem: ExcaError | None = None
+    value: tp.Any = None
+
+
+class Survey:
+    """Looks identities up in a cache folder, in bulk: one listing a shelf, one question a cluster."""
+
+    def __init__(self, folder: CacheFolder) -> None:
+        self._folder = folder
+        self._shelves: dict[tuple[str, str], Shelf] = {}
+
+    def shelf(self, identity: Identity) -> Shelf:
+        key = (identity.factory, identity.version)
+        if key not in self._shelves:
+            self._shelves[key] = self._folder.shelf(*key)
+        return self._shelves[key]
+
+    def look(self, identities: tp.Sequence[Identity], mode_of: tp.Callable[[Identity], Mode]) -> list[Standing]:
+        """Where each identity stands, what its mode makes of it, and the value where one is reused."""
+        for shelf in self._shelves.values():
+            shelf.refresh()
+        found = [self._find(identity) for identity in identities]
+        self._ask_owners([standing for standing in found if standing.status is Status.RUNNING])
+        for standing in found:
+            mode = mode_of(standing.identity)
+            standing.action = plan.decide(standing.status, mode)
+            _check_reuse(standing, mode)
+        return found
+
+    def ask(self, standings: tp.Sequence[Standing]) -> list[clusters.Report]:
+        """What the clusters say of the owners of running entries; one question each, however many entries."""
+        reports: dict[int, clusters.Report] = {}
+        by_cluster: dict[str, list[Standing]] = {}
+        for standing in standings:
+            assert standing.claim is not None
+            by_cluster.setdefault(standing.claim.cluster, []).append(standing)
+        for name, members in by_cluster.items():
+            answers = clusters.get(name, clusters.Options()).ask([self.reference(member.claim) for member in members])
+            reports.update({id(member): answer for member, answer in zip(members, answers, strict=True)})
+        return [reports[id(standing)] for standing in standings]
+
+    def reference(self, claim: Claim | None) -> clusters.Reference:
+        """What a cluster needs to know a claim's job by. The job id of a queued one is in its launch's record."""
+        assert claim is not None
+        started = claim.state is not ClaimState.QUEUED
+        job = claim.job if started or claim.cluster != "slurm" else self._recorded_job(claim)
+        return clusters.Reference(claim.token, claim.position, job, claim.owner, started, claim.time)
+
+    def _find(self, identity: Identity) -> Standing:
+        entry = self.shelf(identity).find(identity)
+        standing = Standing(identity, entry)
+        if entry is None:
+            return standing
+        try:
+            known = entry.standing()
+        except CorruptEntryError as error:
+            standing.corrupt = error
+            return standing
+        standing.outcome, standing.claim = known.outcome, known.claim
+        if known.outcome is not None:
+            standing.status = known.outcome.status
+        elif known.claim is not None and known.claim.state is not ClaimState.RELEASED:
+            standing.status = Status.RUNNING
+        return standing
+
+    def _ask_owners(self, running: tp.Sequence[Standing]) -> None:
+        for standing, report in zip(running, self.ask(running), strict=True):
+            if report.state is clusters.State.ENDED:
+                standing.gone = report
+                standing.status = _status_of_gone(standing, report)
+
+    def _recorded_job(self, claim: Claim) -> str | None:
+        try:
+            record = json.loads(
+                (paths.launch_folder(self._folder.path, claim.token) / paths.LAUNCH_RECORD).read_bytes()
+            )
+        except (OSError, ValueError):
+            return None
+        return tp.cast("str | None", record.get("jobs", {}).get(str(claim.position)))
+
+
+def _status_of_gone(standing: Standing, report: clusters.Report) -> Status:
+    """An owner that is gone: its cluster says that it failed, or an older value is to come back, or nobody runs it."""
+    assert standing.entry is not None
+    if standing.entry.has_previous():
+        standing.outcome = standing.entry.previous()
+        return Status.COMPLETED
+    return Status.FAILED if report.failed else Status.NOT_SUBMITTED
+
+
+def _check_reuse(standing: Standing, mode: Mode) -> None:
+    """Before a stored outcome is used: is it what the code of today means, and can it be read?"""
+    if standing.corrupt is not None and mode is Mode.READ_ONLY:
+        standing.problem = standing.corrupt
+    if standing.action not in (Action.REUSE, Action.RAISE) or standing.outcome is None:
+        return
+    changed = uid.changed_defaults(standing.outcome.identity, standing.identity)
+    if changed:
+        standing.problem = _defaults_changed(standing, changed)
+    elif standing.action is Action.REUSE:
+        _load(standing, mode)
+
+
+def _load(standing: Standing, mode: Mode) -> None:
+    assert standing.entry is not None and standing.outcome is not None
+    try:
+        standing.value = standing.entry.value(standing.outcome)
+    except CorruptEntryError as error:
+        standing.corrupt = error
+        standing.status, standing.action = Status.NOT_SUBMITTED, plan.decide(Status.NOT_SUBMITTED, mode)
+        standing.problem = error if mode is Mode.READ_ONLY else None
+    except CacheError as error:
+        standing.problem = error
+
+
+def _defaults_changed(standing: Standing, changed: tp.Sequence[str]) -> DefaultsChangedError:
+    assert standing.entry is not None
+    return DefaultsChangedError(
+        f"{standing.entry.uid} was computed under other defaults: {'; '.join(changed)}. What is stored would "
+        "silently mean something else: bump the version, or put the defaults back"
+    )
+
+
+def relative(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,84 @@
+"""The callback: what a launch records of its code, and the copy of the code that its jobs run from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import typing as tp
+import warnings
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import ExcaError
+
+if tp.TYPE_CHECKING:
+    from ..payload import Payload
+    from ..workdir import Snapshot
+
+LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
+
+
+@dataclasses.dataclass
+class _Launching:
+    """What the callback found out before the sweep, for the launcher of the same process."""
+
+    record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    snapshot: Snapshot | None = None
+
+
+_launching = _Launching()
+
+
+def recorded() -> dict[str, tp.Any]:
+    """What the callback adds to the launch record."""
+    return dict(_launching.record)
+
+
+def use_snapshot(payload: Payload) -> Payload:
+    """The payload of jobs that import from the snapshot, if there is one."""
+    return payload if _launching.snapshot is None else _launching.snapshot.applied(payload)
+
+
+class ExcaCallback(Callback):
+    """Records version, git commit and argv with each launch, and makes the snapshot the jobs import from."""
+
+    def __init__(self, folder: str = "exca", version: str = "0", workdir: tp.Any = None) -> None:
+        self.folder = folder
+        self.version = str(version)
+        self.copied = list(workdir.get("copied") or []) if workdir else []
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
+        """Ends the program with a message when the code cannot be recorded or copied: nothing was submitted then."""
+        global _launching
+        try:
+            _launching = self._prepare(Path(config.hydra.runtime.cwd))
+        except (ExcaError, OSError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise SystemExit(f"exca: {error}") from error
+            raise SystemExit(f"exca: {error}") from None
+
+    def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
+        """Warns when the launcher was asked for and Hydra is about to ignore it."""
+        if OmegaConf.select(config, "hydra.launcher._target_") == LAUNCHER:
+            warnings.warn(
+                "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached.",
+                stacklevel=2,
+            )
+
+    def _prepare(self, started_from: Path) -> _Launching:
+        from .. import provenance, workdir
+        from ..store import CacheFolder
+
+        script = Path(sys.argv[0]).absolute().parent
+        repository = provenance.git(script if script.is_dir() else started_from)
+        commit = None if repository is None else repository.commit
+        record = {"version": self.version, "git_commit": commit, "argv": sys.argv}
+        if not self.copied:
+            return _Launching(record)
+        cache = started_from / Path(self.folder).expanduser()
+        CacheFolder(cache).create()
+        snapshot = workdir.snapshot(self.copied, cache, started_from)
+        return _Launching({**record, "code": snapshot.digest}, snapshot)

@@ -1,0 +1,286 @@
+"""One batch of a sweep, from Hydra's launcher to the engine and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import getpass
+import logging
+import os
+import socket
+import sys
+import time
+import typing as tp
+from collections import Counter
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from .. import clusters, engine, plan
+from ..errors import ConfigError, ExcaError, Problem
+from ..status import Status
+from ..store import CacheFolder
+from ..survey import Standing, relative
+from . import callback, factory, options, outputs, schema, tasks
+from .compact import compact
+from .options import SweepOptions
+from .program import HydraJob, HydraProgram
+from .tasks import SweepTask
+
+log = logging.getLogger("exca.sweep")
+_SWEEPERS_WITHOUT_VALUES = ("BasicSweeper",)
+
+
+@dataclasses.dataclass
+class PlannedReturn(JobReturn):
+    """What a dry run returns for a job: nothing was run, and its value says what would have been."""
+
+    plan: str = ""
+
+    @property
+    def return_value(self) -> tp.Any:
+        return self.plan
+
+    @return_value.setter
+    def return_value(self, value: tp.Any) -> None:
+        raise AttributeError("a planned job has no value")
+
+
+def launch(
+    context: HydraContext,
+    function: TaskFunction,
+    config: DictConfig,
+    raw_options: tp.Mapping[str, tp.Any],
+    state: dict[str, tp.Any],
+    job_overrides: tp.Sequence[tp.Sequence[str]],
+    first: int,
+) -> list[JobReturn]:
+    """The results of one batch, in its order. ``state`` is kept from batch to batch of one launcher."""
+    setup_globals()
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    try:
+        return _Batch(context, function, config, raw_options, state).run(job_overrides, first)
+    except ExcaError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise compact(error) from error
+        raise compact(error) from None
+    finally:
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+
+
+class _Batch:
+    def __init__(
+        self,
+        context: HydraContext,
+        function: TaskFunction,
+        config: DictConfig,
+        raw_options: tp.Mapping[str, tp.Any],
+        state: dict[str, tp.Any],
+    ) -> None:
+        self._context = context
+        self._function = function
+        self._config = config
+        self._state = state
+        self._options = options.read(raw_options, Path(config.hydra.runtime.cwd))
+        self._started = time.time()
+
+    def run(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
+        asked = self._compose(job_overrides, first)
+        launch = engine.Launch(
+            [self._engine_task(task) for task in asked],
+            HydraProgram(self._context, self._function, self._options.link_outputs, self._options.cluster == "debug"),
+            self._settings(),
+            self._state.setdefault("computed", set()),
+        )
+        standings = launch.survey()
+        if self._options.dry_run:
+            return self._planned(asked, standings)
+        self._say_plan(asked, standings)
+        launch.finished = self._say_failure
+        results = launch.run()
+        return self._finish(asked, results)
+
+    def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
+        name = factory.factory(self._function)
+        kinds = schema.of(self._function, self._options.schema)
+        composer = tasks.Composer(self._context, self._config, self._options, name, kinds)
+        asked = composer.tasks(job_overrides, first)
+        for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
+            log.warning("exca: %s", notice)
+        return asked
+
+    def _engine_task(self, task: SweepTask) -> engine.Task:
+        return engine.Task(
+            task.identity,
+            HydraJob(task.config, task.pins, task.sweep_folder, task.subfolder),
+            tuple(filter_overrides(task.overrides)),
+            functools.partial(tasks.describe, task),
+        )
+
+    def _settings(self) -> engine.Settings:
+        chosen = self._options
+        name = "inline" if chosen.cluster is None else chosen.cluster
+        record = {
+            "argv": sys.argv,
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "working_directory": os.getcwd(),
+            "started": self._started,
+            "version": chosen.version,
+            **callback.recorded(),
+        }
+        return engine.Settings(
+            folder=CacheFolder(chosen.folder, chosen.trust_users),
+            cluster=clusters.get(name, chosen.jobs),
+            mode=chosen.mode,
+            project=factory.project(self._function, chosen.folder, chosen.project),
+            record=record,
+            stderr_to_stdout=chosen.stderr_to_stdout,
+            prepare=callback.use_snapshot,
+        )
+
+    # what the console says
+
+    def _say_plan(self, asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing]) -> None:
+        distinct = list({id(standing): standing for standing in standings}.values())
+        counts = Counter(standing.action for standing in distinct)
+        running = counts[plan.Action.RUN] + counts[plan.Action.CANCEL_AND_RUN]
+        cached = counts[plan.Action.REUSE] + counts[plan.Action.RAISE]
+        same = "" if len(distinct) == len(asked) else f" ({len(asked) - len(distinct)} the same as others)"
+        where = f" on {self._cluster_name()}" if running else ""
+        log.info(
+            "exca: %s%s: %d cached, %d running elsewhere, %d to run%s",
+            _count(len(asked), "task"),
+            same,
+            cached,
+            counts[plan.Action.JOIN],
+            running,
+            where,
+        )
+
+    def _cluster_name(self) -> str:
+        return clusters.get(
+            "inline" if self._options.cluster is None else self._options.cluster, self._options.jobs
+        ).name
+
+    def _say_failure(self, result: engine.Result) -> None:
+        if result.error is not None:
+            log.error("exca: failed: %s", _headline(result))
+
+    def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[engine.Result]) -> list[JobReturn]:
+        for task, result in zip(asked, results, strict=True):
+            self._show_output(task, result)
+        self._write_index(asked, results)
+        distinct = list({id(result.standing): result for result in results}.values())
+        failed = [result for result in distinct if result.error is not None]
+        counts = Counter(result.how for result in distinct)
+        log.info(
+            "exca: %d cached, %d joined, %d run, %d failed in %.1f s; results in %s, outputs in %s",
+            counts["cached"],
+            counts["joined"],
+            counts["run"],
+            len(failed),
+            time.time() - self._started,
+            relative(results[0].entry.path.parent),
+            relative(Path(asked[0].sweep_folder).absolute()),
+        )
+        for result in failed:
+            log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
+        return [self._job_return(task, result) for task, result in zip(asked, results, strict=True)]
+
+    def _planned(self, asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing]) -> list[JobReturn]:
+        lines, returns = [], []
+        for task, standing in zip(asked, standings, strict=True):
+            overrides = " ".join(filter_overrides(task.overrides))
+            name = standing.entry.uid if standing.entry else standing.identity.uid()
+            lines.append(f"  #{task.number} {overrides} -> {name}: {standing.status}, would {standing.action}")
+            returns.append(
+                PlannedReturn(overrides=list(filter_overrides(task.overrides)), plan=f"{name}: {standing.action}")
+            )
+        lines += [f"  {line}" for line in _split_by_excluded(asked, self._options)]
+        log.info("exca: dry run, nothing is run:\n%s", "\n".join(lines))
+        return tp.cast(list[JobReturn], returns)
+
+    # what Hydra is given back
+
+    def _show_output(self, task: SweepTask, result: engine.Result) -> None:
+        shown = Path(task.sweep_folder, task.subfolder).absolute()
+        output = result.entry.output_folder()
+        output.mkdir(parents=True, exist_ok=True)
+        link = self._options.link_outputs
+        outputs.show(shown, output, link=link, sweep_folder=Path(task.sweep_folder).absolute())
+
+    def _write_index(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[engine.Result]) -> None:
+        rows = self._state.setdefault("rows", [])
+        for task, result in zip(asked, results, strict=True):
+            rows.append(
+                {
+                    "number": task.number,
+                    "overrides": list(filter_overrides(task.overrides)),
+                    "uid": result.entry.uid,
+                    "status": str(result.standing.status),
+                    "how": result.how,
+                    "folder": task.subfolder,
+                    "output": str(result.entry.output_folder()),
+                }
+            )
+        outputs.write_index(Path(asked[0].sweep_folder), rows)
+
+    def _job_return(self, task: SweepTask, result: engine.Result) -> JobReturn:
+        config = task.config
+        shown = os.path.join(task.sweep_folder, task.subfolder)
+        with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
+            config.hydra.runtime.output_dir = os.path.abspath(shown)
+            job = result.standing.outcome.job if result.standing.outcome else None
+            config.hydra.job.id = job or str(task.number)
+        failed = result.standing.status is not Status.COMPLETED or result.error is not None
+        return JobReturn(
+            overrides=OmegaConf.to_container(config.hydra.overrides.task),  # type: ignore[arg-type]
+            cfg=tasks.without_hydra(config),
+            hydra_cfg=_hydra_config(config),
+            working_dir=shown if _changes_directory(config) else os.getcwd(),
+            task_name=JobRuntime.instance().get("name"),
+            status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+            _return_value=compact(result.error) if result.error is not None else result.value,
+        )
+
+
+def _hydra_config(config: DictConfig) -> DictConfig:
+    """As run_job leaves it in a JobReturn: the hydra node alone, interpolating into the whole."""
+    singleton: tp.Any = Singleton.instance(HydraConfig)
+    before = singleton.cfg
+    try:
+        singleton.set_config(config)
+        return tp.cast(DictConfig, singleton.cfg)
+    finally:
+        singleton.cfg = before
+
+
+def _changes_directory(config: DictConfig) -> bool:
+    from hydra import version
+
+    chosen = config.hydra.job.chdir
+    return bool(not version.base_at_least("1.2") if chosen is None else chosen)
+
+
+def _headline(result: engine.Result, retry: bool = False) -> str:
+    error = result.error
+    assert error is not None
+    first = str(error).splitlines()[0]
+    log_path = getattr(error, "log", None)
+    where = f" (log: {relative(Path(log_path))})" if log_path else ""
+    again = "; it was not run again: hydra.launcher.mode=retry runs what failed" if retry else ""
+    return f"{' '.join(result.task.overrides)} -> {first}{where}{again}"
+
+
+def _split_by_excluded(asked: tp.Sequence[SweepTask], chosen: SweepOptions) -> list[str]:
+    """Notes on tasks that differ only because a value that counts is made of one that does not."""
+    return tasks.split_by_excluded(asked, chosen.exclude_from_uid)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

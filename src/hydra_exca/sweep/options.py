@@ -1,0 +1,80 @@
+"""The launcher's options, sorted: what is ours, what every cluster takes, what only Slurm does."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+from pathlib import Path
+
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from omegaconf import OmegaConf
+
+from .. import clusters, paths
+from ..errors import ConfigError, Problem
+from ..status import Mode
+
+_ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """What ``hydra.launcher`` says, checked: paths absolute, the mode and the version valid ones."""
+
+    folder: Path
+    cluster: str | None
+    mode: Mode
+    version: str
+    project: str | None
+    exclude_from_uid: tuple[str, ...]
+    allow_missing: tuple[str, ...]
+    node_env: tuple[str, ...]
+    schema: str | None
+    dry_run: bool
+    link_outputs: bool
+    trust_users: tuple[str, ...]
+    workdir: dict[str, tp.Any]
+    jobs: clusters.Options
+
+    @property
+    def stderr_to_stdout(self) -> bool:
+        return bool(self.jobs.common.get("stderr_to_stdout", False))
+
+
+def read(options: tp.Mapping[str, tp.Any], started_from: Path) -> SweepOptions:
+    """Sorts the launcher's options; ``started_from`` is where a relative folder counts from.
+
+    Raises ConfigError that lists everything wrong with them.
+    """
+    plain = {key: _plain(value) for key, value in options.items()}
+    own = {field.name: plain.pop(field.name) for field in dataclasses.fields(SweepOptions) if field.name in plain}
+    engine = {key: plain.pop(key) for key in _ENGINE if key in plain}
+    common_keys = set(OmegaConf.structured(BaseQueueConf).keys())
+    _check(own)
+    for key in ("exclude_from_uid", "allow_missing", "node_env", "trust_users"):
+        own[key] = tuple(own[key])
+    own["folder"] = started_from / Path(own["folder"]).expanduser()
+    own["mode"] = Mode(own["mode"])
+    jobs = clusters.Options(
+        common={key: value for key, value in plain.items() if key in common_keys},
+        slurm={key: value for key, value in plain.items() if key not in common_keys},
+        **engine,
+    )
+    return SweepOptions(**own, jobs=jobs)
+
+
+def _check(own: tp.Mapping[str, tp.Any]) -> None:
+    problems = []
+    modes = [mode.value for mode in Mode]
+    if own["mode"] not in modes:
+        problems.append(Problem(f"{own['mode']!r} is none of {', '.join(modes)}", "hydra.launcher.mode"))
+    if not paths.is_version(own["version"]):
+        rule = "it names a folder: letters, digits and ._+- only, 64 at most"
+        problems.append(Problem(f"{own['version']!r} cannot be a version; {rule}", "hydra.launcher.version"))
+    if own["project"] is not None and not paths.is_version(own["project"]):
+        problems.append(Problem(f"{own['project']!r} cannot name a project, as a version", "hydra.launcher.project"))
+    if problems:
+        raise ConfigError("The launcher's options cannot work; nothing was run.", problems)
+
+
+def _plain(value: tp.Any) -> tp.Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,60 @@
+"""The sweep folder as Hydra users know it: a view of the entries' outputs, one name for each job."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as tp
+from pathlib import Path
+
+from .. import paths
+from ..store import files
+
+
+def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> None:
+    """Makes ``job_folder`` show the entry's ``output``: a link, or a real folder with a file that names it.
+
+    What stands in the way is moved aside, never deleted; a link is only replaced.
+    """
+    if link and _can_be_a_link(job_folder, sweep_folder) and _link(job_folder, output):
+        return
+    if job_folder.is_symlink():
+        job_folder.unlink()
+    job_folder.mkdir(parents=True, exist_ok=True)
+    if output.resolve() != job_folder.resolve():
+        files.write(job_folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+
+
+def write_index(sweep_folder: Path, rows: tp.Sequence[dict[str, tp.Any]]) -> None:
+    """Writes ``sweep.json``: overrides, uid, status and output of every job of the sweep."""
+    sweep_folder.mkdir(parents=True, exist_ok=True)
+    files.write(sweep_folder / paths.SWEEP, json.dumps(list(rows), indent=1).encode())
+
+
+def _can_be_a_link(job_folder: Path, sweep_folder: Path) -> bool:
+    """Not the sweep folder itself (``hydra.sweep.subdir=.``): it holds what is not the job's."""
+    return os.path.normpath(job_folder) != os.path.normpath(sweep_folder)
+
+
+def _link(job_folder: Path, output: Path) -> bool:
+    """Whether the link is there now; False on a file system that has none."""
+    job_folder.parent.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath(output.resolve(), job_folder.parent.resolve())
+    if job_folder.is_symlink() and os.readlink(job_folder) == target:
+        return True
+    temporary = job_folder.with_name(paths.temporary_name(job_folder.name, files.unique()))
+    try:
+        os.symlink(target, temporary)
+    except OSError:
+        return False
+    if job_folder.exists() and not job_folder.is_symlink():
+        _clear(job_folder)
+    os.replace(temporary, job_folder)
+    return True
+
+
+def _clear(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # not empty, or a file
+        files.set_aside(folder)

@@ -1,0 +1,92 @@
+"""The job's side under Hydra: the process becomes what the launch was, and runs the composed config."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing as tp
+from pathlib import Path
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, flag_override
+
+from ..worker import Attempt
+from . import outputs, worlds
+
+
+@dataclasses.dataclass(frozen=True)
+class HydraJob:
+    """What one job needs: its composed config, the values that were pinned, where its outputs are shown."""
+
+    config: DictConfig
+    pins: dict[worlds.Path, tp.Any]
+    sweep_folder: str
+    subfolder: str
+
+
+class HydraProgram:
+    """Runs the user's function as Hydra would, in the directory that belongs to the task.
+
+    What Hydra keeps per process (resolvers, ConfigStore, GlobalHydra) travels along once.
+    """
+
+    def __init__(self, context: HydraContext, function: tp.Any, link_outputs: bool, debug: bool) -> None:
+        self._context = context
+        self._function = function
+        self._link_outputs = link_outputs
+        self._debug = debug
+
+    def __getstate__(self) -> dict[str, tp.Any]:
+        return {**vars(self), "singletons": Singleton.get_state()}
+
+    def __setstate__(self, state: dict[str, tp.Any]) -> None:
+        Singleton.set_state(state.pop("singletons"))
+        setup_globals()
+        vars(self).update(state)
+
+    def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
+        self._show_output(job, attempt)
+        config = job.config.copy()
+        with flag_override(config, ["readonly", "struct"], [False, False]):
+            config.hydra.job.id = attempt.job_id
+            # resolved once, at launch: the directory does not depend on the job's id or start
+            config.hydra.sweep.dir, config.hydra.sweep.subdir = job.sweep_folder, job.subfolder
+        returned = run_job(
+            hydra_context=self._context,
+            task_function=self._with_pins(job.pins),
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        if returned.status is JobStatus.FAILED:
+            raise returned._return_value
+        return returned._return_value
+
+    def _with_pins(self, pins: dict[worlds.Path, tp.Any]) -> tp.Callable[[DictConfig], tp.Any]:
+        """The user's function, given the values that were hashed; the config that is written keeps the texts."""
+
+        @functools.wraps(self._function)
+        def pinned(config: DictConfig) -> tp.Any:
+            worlds.pinned(config, pins)
+            if not self._debug:
+                return self._function(config)
+            try:
+                return self._function(config)
+            except Exception as error:
+                import pdb
+
+                print(f"{type(error).__name__}: {error}")
+                pdb.post_mortem(error.__traceback__)
+                raise
+
+        return pinned
+
+    def _show_output(self, job: HydraJob, attempt: Attempt) -> None:
+        shown = Path(job.sweep_folder, job.subfolder).absolute()
+        output = attempt.entry.output if self._link_outputs else shown
+        output.mkdir(parents=True, exist_ok=True)
+        outputs.show(shown, output, link=self._link_outputs, sweep_folder=Path(job.sweep_folder).absolute())
+        if not self._link_outputs:
+            attempt.entry.note_output(shown)

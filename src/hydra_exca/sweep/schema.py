@@ -1,0 +1,148 @@
+"""Typed configurations: which model or dataclass a task must fit, and what is wrong where it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing as tp
+
+import pydantic
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .. import script
+from ..errors import ConfigError, Problem
+
+RECEIVES = "__exca_receives__"  # what hydra_exca.main writes on the function it hands to Hydra
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """What validates the tasks: ``kinds`` in turn; the function is handed the first if it ``receives`` it."""
+
+    kinds: tuple[type, ...] = ()
+    receives: bool = False
+
+    def problems(self, values: dict[str, tp.Any], config: DictConfig) -> list[Problem]:
+        """Everything wrong with one task's resolved values, each with its key."""
+        found: list[Problem] = []
+        for kind in self.kinds:
+            if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+                found += model_problems(kind, values)
+            else:
+                found += _dataclass_problems(kind, values, config)
+        return list(dict.fromkeys(found))
+
+    def model(self, values: dict[str, tp.Any]) -> pydantic.BaseModel:
+        """The validated model that the function is handed."""
+        return tp.cast(type[pydantic.BaseModel], self.kinds[0]).model_validate(values)
+
+
+def of(function: tp.Any, named: str | None) -> Schema:
+    """The schema of a task function: what it receives or is annotated with, and what ``named`` says."""
+    received = getattr(function, RECEIVES, None)
+    kinds = [received if received is not None else annotated(function)]
+    if named is not None:
+        kinds.append(_import(named))
+    return Schema(tuple(kind for kind in kinds if kind is not None), receives=received is not None)
+
+
+def annotated(function: tp.Any) -> type | None:
+    """The pydantic model or dataclass that annotates the function's first argument, None if there is none."""
+    target = function if inspect.isroutine(function) else getattr(type(function), "__call__", None)
+    try:
+        parameters = list(inspect.signature(function).parameters)
+        hints = tp.get_type_hints(inspect.unwrap(target)) if target is not None else {}
+    except (TypeError, ValueError, NameError):
+        return None
+    kind = hints.get(parameters[0]) if parameters else None
+    return kind if is_schema(kind) else None
+
+
+def is_schema(kind: tp.Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, pydantic.BaseModel) or dataclasses.is_dataclass(kind))
+
+
+def model_problems(kind: type[pydantic.BaseModel], values: dict[str, tp.Any]) -> list[Problem]:
+    """What pydantic says against the values, each with the key in the configuration."""
+    try:
+        kind.model_validate(values)
+    except pydantic.ValidationError as error:
+        return [_problem(detail, values) for detail in error.errors(include_url=False)]
+    return []
+
+
+def validate(kind: type[pydantic.BaseModel], values: dict[str, tp.Any], overrides: tp.Sequence[str]) -> tp.Any:
+    """The model; raises ConfigError that lists every problem."""
+    problems = model_problems(kind, values)
+    if problems:
+        found = [dataclasses.replace(problem, overrides=tuple(overrides)) for problem in problems]
+        raise ConfigError(f"The configuration does not fit {kind.__qualname__}; nothing was run.", found)
+    return kind.model_validate(values)
+
+
+def _problem(detail: tp.Any, values: dict[str, tp.Any]) -> Problem:
+    key = _key(detail["loc"], values)
+    shown = detail["input"]
+    given = "" if detail["type"] == "missing" or isinstance(shown, (dict, list)) else f" (given: {shown!r})"
+    return Problem(f"{detail['msg']}{given}", key)
+
+
+def _key(location: tp.Sequence[str | int], values: tp.Any) -> str:
+    """The dotted key of a place: pydantic also names members of unions there, which the configuration has not."""
+    parts: list[str] = []
+    for index, part in enumerate(location):
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        elif index < len(location) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _dataclass_problems(kind: tp.Any, values: dict[str, tp.Any], config: DictConfig) -> list[Problem]:
+    """What is wrong by pydantic and by OmegaConf, which reads enums by name and knows ???: either may accept."""
+    try:
+        adapter = pydantic.TypeAdapter(kind, config=None)
+        adapter.validate_python(values)
+        return []
+    except pydantic.ValidationError as error:
+        details = error.errors(include_url=False)
+    except pydantic.PydanticUserError:
+        details = []
+    try:
+        OmegaConf.merge(OmegaConf.structured(kind), config)
+        return []
+    except OmegaConfBaseException as error:
+        own = Problem(str(error).splitlines()[0], str(error.full_key or ""))
+    except (ValueError, TypeError):
+        return []  # a dataclass that neither can read says nothing about the configuration
+    return [_problem(detail, values) for detail in details] or [own]
+
+
+def _import(name: str) -> type:
+    """The class that ``hydra.launcher.schema`` names, in a module or in the script itself."""
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module: tp.Any = _script_module(module_name) or importlib.import_module(module_name)
+        kind = getattr(module, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise _schema_error(f"{name!r} cannot be imported: {error}") from error
+    if not is_schema(kind):
+        raise _schema_error(f"{name!r} is no pydantic model and no dataclass, but {kind!r}")
+    return tp.cast(type, kind)
+
+
+def _script_module(name: str) -> tp.Any:
+    import sys
+
+    main = sys.modules.get("__main__")
+    probe = type("probe", (), {"__module__": "__main__"})
+    return main if name in ("", "__main__", script.module_name(probe)) else None
+
+
+def _schema_error(message: str) -> ConfigError:
+    return ConfigError("The schema cannot be used; nothing was run.", [Problem(message, "hydra.launcher.schema")])

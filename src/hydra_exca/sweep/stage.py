@@ -1,0 +1,271 @@
+"""Worlds, assumed values of all that belongs to a run, and the stage on which resolvers see one or another of them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import datetime as dt
+import fnmatch
+import functools
+import os
+import re
+import typing as tp
+import warnings
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
+from omegaconf.basecontainer import BaseContainer
+
+Tree: tp.TypeAlias = dict[tp.Any, tp.Any]
+
+MISSING = "???"
+RUN_KEYS = ("runtime.output_dir", "runtime.cwd", "run", "sweep", "job.id")
+RUN_ENV = ("SLURM_*",)
+# A custom resolver may read these from os.environ by itself, also where none of them is set yet.
+SLURM_NAMES = {
+    *("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_PROCID"),
+    *("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NNODES"),
+}
+# These only pass on what they are given or find in the config, where it is seen anyway.
+TRANSPARENT = {"oc.create", "oc.decode", "oc.deprecated", "oc.select", "oc.dict.keys", "oc.dict.values"}
+RUN_VARIABLE = "oc.env of the run"
+OWN = TRANSPARENT | {"oc.env", RUN_VARIABLE, "now", "hydra", "python_version"}
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Assumed values of all that belongs to a run. The real world has no ``root``: there, things are as they are."""
+
+    now: dt.datetime
+    root: str = ""
+    digit: str = ""
+    environ: str = ""
+
+
+# The times share no field of strftime. Below /dev/null no resolver finds or creates anything. The digits are those
+# that index short lists and that scripts have special cases for: oc.env gives these, while a resolver that reads
+# os.environ by itself finds the run's variables unset in one world and set in the other.
+FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), "/dev/null/first", "0")
+SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), "/dev/null/another/second.world", "1", "2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A resolver that was called; ``key`` is the variable of oc.env, the path below hydra, else the arguments."""
+
+    name: str
+    key: str
+
+    def within(self, *keys: str) -> bool:
+        return self.name == "hydra" and any(f"{self.key}.".startswith(f"{key}.") for key in keys)
+
+    @property
+    def run(self) -> bool:
+        return self.name in ("now", RUN_VARIABLE) or self.within(*RUN_KEYS)
+
+    @property
+    def custom(self) -> bool:
+        return self.name not in OWN
+
+    @property
+    def foreign(self) -> bool:
+        return self.custom or self.name == "oc.env"
+
+
+Calls: tp.TypeAlias = frozenset[Call]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What stands for a value that did not resolve; ``missing`` is the ``???`` it refers to, if that is why."""
+
+    error: str
+    missing: str = ""
+
+
+class Stage:
+    """While it is open, resolvers see the world that is played, and each call of one is noted.
+
+    The one place that touches private parts of OmegaConf and Hydra: neither has a public way to list resolvers or to
+    observe their calls, or to put back that there was no HydraConfig. Closing puts everything back.
+    """
+
+    def __init__(self, config: DictConfig, node_env: tp.Sequence[str]) -> None:
+        self._config = config
+        self._run_env = (*RUN_ENV, *node_env)
+        self._environ = dict(os.environ)
+        self._calls: set[Call] = set()
+        self.real = self._world = World(dt.datetime.now())
+        self.own: set[int] = set()
+
+    def __enter__(self) -> Stage:
+        old = BaseContainer._resolvers  # noqa: SLF001
+        with contextlib.ExitStack() as undo:
+            undo.callback(setattr, BaseContainer, "_resolvers", old)
+            undo.callback(_set_environ, self._environ)
+            instances = Singleton._instances  # noqa: SLF001
+            if HydraConfig not in instances:
+                undo.callback(instances.pop, HydraConfig, None)
+            undo.callback(setattr, HydraConfig.instance(), "cfg", HydraConfig.instance().cfg)
+            undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # oc.deprecated warns each time; the job says it once
+            traced = {name: self._traced(name, resolver) for name, resolver in old.items()}
+            BaseContainer._resolvers = traced  # noqa: SLF001
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @functools.cached_property
+    def full(self) -> DictConfig:
+        """A copy of the whole config: what ``${hydra:}`` reads."""
+        return copy.deepcopy(self._config)
+
+    @functools.cached_property
+    def _places(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
+        """Where the run-dependent values of ``full`` are: config, key, and what stands there."""
+        hydra = self.full.hydra
+        found = [(hydra.runtime, "cwd"), (hydra.job, "id"), (hydra.runtime, "output_dir")]
+        found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
+        return [(holder, key, unresolved(holder)[key]) for holder, key in found]
+
+    def play(self, world: World) -> None:
+        self._world = world
+        names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run, self._environ)}
+        others = {name: value for name, value in self._environ.items() if name not in names}
+        assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
+        _set_environ(others | assumed if world.root else self._environ)
+        tp.cast(tp.Any, HydraConfig.instance()).cfg = self.full
+        for holder, key, raw in self._places:
+            _set(holder, key, self._assumed(key) if world.root else raw)
+        if not world.root:
+            self._fill_in(self.full.hydra)
+
+    def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
+        """The value at a key (a config, something plain, or a Failure) and the calls it took."""
+        self._calls = set()
+        value: tp.Any
+        try:
+            value = MISSING if OmegaConf.is_missing(holder, key) else holder[key]
+            value = value if OmegaConf.is_config(value) else copied(value)
+        except Exception as error:  # noqa: BLE001 - resolvers are the user's code
+            text = str(error).split("\n    full_key:")[0]
+            hit = re.search(r"Missing mandatory value: (\S+)", text)
+            value = Failure(text, hit[1] if hit else "")
+        return value, frozenset(self._calls)
+
+    def masked(self, value: tp.Any) -> tp.Any:
+        """A value of the real world without the paths of this run in its strings."""
+        self.play(self.real)
+        texts = {str(self.read(holder, key)[0]) for holder, key, _ in self._places}
+        paths = sorted((text for text in texts if os.sep in text), key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, paths)) or r"(?!)")
+        return mapped(value, lambda leaf: pattern.sub("<run>", leaf) if isinstance(leaf, str) else leaf)
+
+    def _assumed(self, key: tp.Any) -> str:
+        return self._world.digit if key == "id" else f"{self._world.root}/{key}"
+
+    def _fill_in(self, hydra: tp.Any) -> None:
+        """Sets what Hydra itself only sets when the job starts, as far as it can be told now."""
+        missing = [(holder, key) for holder, key, raw in self._places if raw == MISSING]
+        for holder, key in missing:
+            if key == "output_dir":
+                parts = [self.read(hydra.sweep, part)[0] for part in ("dir", "subdir")]
+                if all(isinstance(part, str) and part != MISSING for part in parts):
+                    _set(holder, key, os.path.abspath(os.path.join(*parts)))
+            elif key in ("id", "cwd"):
+                _set(holder, key, "0" if key == "id" else os.getcwd())
+
+    def _is_run(self, name: str) -> bool:
+        return named(name, self._run_env)
+
+    def _traced(self, name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
+        def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
+            known_as = self._note(name, args)
+            if known_as == RUN_VARIABLE and self._world.root:
+                return self._world.digit
+            if name == "now" and len(args) == 1:
+                return self._time(root, args, args_str)
+            with _uncached(root, name):
+                return resolver(root, parent, node, args, args_str)
+
+        return call
+
+    def _note(self, name: str, args: tp.Sequence[tp.Any]) -> str:
+        key = str(args[0]) if args else ""
+        if name == "oc.env" and self._is_run(key):
+            name = RUN_VARIABLE
+        elif name == "hydra":
+            key = ".".join(filter(None, re.split(r"[.\[\]]+", key)))
+        elif name not in OWN:
+            key = ", ".join(map(str, args))
+        if name not in TRANSPARENT:
+            self._calls.add(Call(name, key))
+        return name
+
+    def _time(self, root: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
+        # Hydra hands the times that composing the sweep has used on to its jobs, in the cache of their configs.
+        known = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
+        return known.get(args_str) or self._world.now.strftime(args[0])
+
+
+@contextlib.contextmanager
+def _uncached(root: tp.Any, name: str) -> tp.Iterator[None]:
+    """Neither reads nor leaves anything in a resolver's cache: what is cached calls nothing that could be noted."""
+    cache = OmegaConf.get_cache(root)
+    kept = cache.pop(name, None)
+    try:
+        yield
+    finally:
+        cache.pop(name, None)
+        if kept is not None:
+            cache[name] = kept
+
+
+def _set_environ(wanted: tp.Mapping[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
+
+
+def _set(holder: DictConfig, key: tp.Any, value: tp.Any) -> None:
+    with read_write(holder), open_dict(holder):
+        holder[key] = value
+
+
+def unresolved(config: tp.Any, *, without: str = "") -> Tree:
+    """Plain containers with interpolations as text. Half of a whole config is its hydra node: better without."""
+
+    def raw(node: tp.Any) -> tp.Any:
+        if OmegaConf.is_config(node):
+            return OmegaConf.to_container(node)
+        return raw(node._value()) if isinstance(node, Node) else node  # noqa: SLF001
+
+    return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
+
+
+def task_of(config: tp.Any) -> DictConfig:
+    """A copy of a job's config as the job gets it: without the hydra node, which takes as long to copy as the rest."""
+    task: DictConfig = copy.deepcopy(config, {id(config.hydra): DictConfig({})})
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task
+
+
+def mapped(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
+    if type(tree) is dict:
+        return {key: mapped(value, change) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(mapped(value, change) for value in tree)
+    return change(tree)
+
+
+def copied(tree: tp.Any) -> tp.Any:
+    return mapped(tree, lambda leaf: OmegaConf.to_container(leaf, resolve=True) if OmegaConf.is_config(leaf) else leaf)
+
+
+def named(name: str, patterns: tp.Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

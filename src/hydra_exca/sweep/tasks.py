@@ -1,0 +1,257 @@
+"""From a sweep's overrides to tasks: compose, validate, identify. All problems are collected before any is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import typing as tp
+
+import pydantic
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from .. import uid
+from ..errors import ConfigError, Problem
+from ..uid import Identity
+from . import schema, worlds
+from .options import SweepOptions
+
+Fields = dict[str, tp.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepTask:
+    """One job of a sweep: its number, its composed config, and what became of it on the way to a task.
+
+    ``pins`` are the values its job gets instead of interpolations that were part of the identity.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    config: DictConfig
+    sweep_folder: str
+    subfolder: str
+    pins: dict[worlds.Path, tp.Any]
+    identity: Identity
+    notices: tuple[str, ...] = ()
+
+
+class Composer:
+    """Composes, validates and identifies the jobs of one batch."""
+
+    def __init__(
+        self, context: HydraContext, config: DictConfig, options: SweepOptions, factory: str, kinds: schema.Schema
+    ) -> None:
+        self._context = context
+        self._config = config
+        self._options = options
+        self._factory = factory if options.project is None else f"{factory}@{options.project}"
+        self._schema = kinds
+        self._matched: set[str] = set()
+        self._unmatched: dict[str, Problem] = {}
+
+    def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
+        """One task a job. Raises ConfigError that lists every problem of every job."""
+        tasks, problems = [], []
+        for number, overrides in enumerate(job_overrides, first):
+            try:
+                tasks.append(self._task(number, tuple(overrides)))
+            except ConfigError as error:
+                shown = tuple(filter_overrides(overrides))
+                found = error.problems or (Problem(error.message),)
+                problems += [dataclasses.replace(problem, overrides=shown) for problem in found]
+        if tasks:
+            problems += [p for name, p in self._unmatched.items() if name not in self._matched]
+        if problems:
+            jobs = len({problem.overrides for problem in problems})
+            raise ConfigError(f"{jobs} of {len(job_overrides)} tasks cannot work; nothing was run.", problems)
+        return tasks
+
+    def _task(self, number: int, overrides: tuple[str, ...]) -> SweepTask:
+        config = self._compose(number, overrides)
+        resolved = worlds.resolve(
+            config, node_env=self._options.node_env, allow_missing=self._options.allow_missing
+        )
+        problems = list(resolved.problems)
+        if not problems:
+            problems = self._schema.problems(_present(resolved.values), without_hydra(config))
+        if problems:
+            raise ConfigError("", problems)
+        sweep_folder, subfolder = _folders(config)
+        identity = self._identity(resolved, config, overrides)
+        return SweepTask(
+            number, overrides, config, sweep_folder, subfolder, resolved.pins, identity, resolved.notices
+        )
+
+    def _compose(self, number: int, overrides: tuple[str, ...]) -> DictConfig:
+        try:
+            config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+            raise ConfigError("", [Problem(str(error) or str(cause))]) from error
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+        return config
+
+    # identity
+
+    def _identity(self, resolved: worlds.Resolved, config: DictConfig, overrides: tuple[str, ...]) -> Identity:
+        environment = uid.canonical(worlds.env_set(config), "hydra.job.env_set")
+        extra = {"hydra.job.env_set": environment} if environment else {}
+        make: dict[str, tp.Any] = {"factory": self._factory, "version": self._options.version}
+        if self._schema.receives:
+            fields, full, excluded = self._model_fields(resolved)
+            return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
+        fields = self._exclude({**uid.canonical(resolved.identity), **extra})
+        return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
+
+    def _exclude(self, fields: Fields) -> Fields:
+        """Without what ``exclude_from_uid`` names. A name must be one of some task, not of all: groups differ."""
+        for pattern in self._options.exclude_from_uid:
+            try:
+                fields = uid.exclude(fields, [pattern], where="hydra.launcher.exclude_from_uid")
+                self._matched.add(pattern)
+            except ConfigError as error:
+                told = error.problems[0]
+                self._unmatched[pattern] = Problem(
+                    f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid"
+                )
+        return fields
+
+    def _swept(self, overrides: tp.Sequence[str]) -> Fields:
+        """The readable part: what was asked for on the command line, without what does not count."""
+        parsed = OverridesParser.create().parse_overrides(list(filter_overrides(overrides)))
+        asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
+        for pattern in self._options.exclude_from_uid:
+            try:
+                asked = uid.flatten(uid.exclude(_nested(asked), [pattern], where=""))
+            except ConfigError:
+                continue
+        return asked
+
+    def _model_fields(self, resolved: worlds.Resolved) -> tuple[Fields, Fields, tuple[str, ...]]:
+        """Fields that count, all fields, and what was left out, of the model that the function is handed."""
+        real = self._schema.model(_present(resolved.values))
+        excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
+        fields, full = self._counted(real)
+        if resolved.sentinels is None:
+            return fields, full, excluded
+        texts = _run_texts(resolved.identity)
+        try:
+            first, second = (self._counted(self._schema.model(_present(world))) for world in resolved.sentinels)
+        except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
+            return _replaced(fields, texts), _replaced(full, texts), excluded
+        return _agreed(first[0], second[0], texts), _agreed(first[1], second[1], texts), excluded
+
+    def _counted(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
+        return uid.model_fields(model, self._names_left_out(model))
+
+    def _names_left_out(self, model: pydantic.BaseModel) -> tuple[str, ...]:
+        if not self._options.exclude_from_uid:
+            return ()
+        full = uid.model_fields(model)[1]
+        left = uid.flatten(self._exclude(full))
+        return tuple(name for name in uid.flatten(full) if name not in left)
+
+
+def describe(task: SweepTask) -> tuple[str, str]:
+    """The texts of ``uid.yaml`` and ``config.yaml``: what makes the uid, and the configuration as it was composed."""
+    return yaml.safe_dump(task.identity.fields, sort_keys=False), OmegaConf.to_yaml(without_hydra(task.config))
+
+
+def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str]) -> list[str]:
+    """Notes on keys that differ between tasks only because they are made of a key that was left out."""
+    if not patterns:
+        return []
+    groups: dict[str, list[SweepTask]] = {}
+    for task in asked:
+        swept = {each for each in task.overrides if not _names_left_out(each, patterns)}
+        groups.setdefault(json.dumps(sorted(swept)), []).append(task)
+    notes = []
+    for members in groups.values():
+        flat = [uid.flatten(task.identity.fields) for task in members]
+        for key in dict.fromkeys(key for fields in flat for key in fields):
+            if len({uid.encode(fields.get(key)) for fields in flat}) > 1:
+                notes.append(f"{key} still tells tasks apart that differ only in {', '.join(patterns)}")
+    return list(dict.fromkeys(notes))
+
+
+def _names_left_out(override: str, patterns: tp.Sequence[str]) -> bool:
+    key = override.partition("=")[0].lstrip("+~")
+    return any(fnmatch.fnmatch(key, each) or fnmatch.fnmatch(key, f"{each}.*") for each in patterns)
+
+
+def _folders(config: DictConfig) -> tuple[str, str]:
+    """``hydra.sweep.dir`` and ``subdir``, resolved as run_job would."""
+    singleton = HydraConfig.instance()
+    before = singleton.cfg
+    try:
+        singleton.set_config(config)
+        return str(OmegaConf.select(config, "hydra.sweep.dir")), str(OmegaConf.select(config, "hydra.sweep.subdir"))
+    finally:
+        singleton.cfg = before
+        OmegaConf.set_readonly(config.hydra, None)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+def _present(values: tp.Any) -> tp.Any:
+    """Without leaves that may stay missing."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _present(value) for key, value in values.items() if value != "???"}
+
+
+def _nested(dotted: Fields) -> Fields:
+    nested: Fields = {}
+    for name, value in dotted.items():
+        *parents, last = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {}) if isinstance(place.setdefault(parent, {}), dict) else {}
+        place[last] = value
+    return nested
+
+
+def _run_texts(identity: tp.Any, path: str = "") -> dict[str, str]:
+    """The texts of run-dependent leaves, by dotted key."""
+    if isinstance(identity, uid.RunDependent):
+        return {path: identity.text}
+    if not isinstance(identity, dict):
+        return {}
+    found: dict[str, str] = {}
+    for key, value in identity.items():
+        found.update(_run_texts(value, f"{path}.{key}" if path else str(key)))
+    return found
+
+
+def _agreed(first: tp.Any, second: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
+    """What two worlds agree on; where they do not, the text of what is in the configuration there."""
+    if uid.encode(first) == uid.encode(second):
+        return first
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = [*first, *(key for key in second if key not in first)]
+        missing = {"~absent": True}
+        return {
+            key: _agreed(first.get(key, missing), second.get(key, missing), texts, f"{path}.{key}" if path else key)
+            for key in keys
+        }
+    return uid.canonical(uid.RunDependent(texts.get(path, "depends on the run")))
+
+
+def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
+    if path in texts:
+        return uid.canonical(uid.RunDependent(texts[path]))
+    if not isinstance(fields, dict):
+        return fields
+    return {key: _replaced(value, texts, f"{path}.{key}" if path else key) for key, value in fields.items()}

@@ -1,0 +1,303 @@
+"""The identity of a task: which results are the same one, and the name they have on disk.
+
+Pure: nothing here writes, and no object that is given is changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as tp
+
+import pydantic
+
+from . import records
+from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode, same
+from .errors import CacheError, ConfigError, Problem
+from .leaves import Json, RunDependent
+
+__all__ = [
+    "SCHEME",
+    "Identity",
+    "Pinned",
+    "RunDependent",
+    "canonical",
+    "changed_defaults",
+    "class_exclusions",
+    "digest",
+    "encode",
+    "exclude",
+    "flatten",
+    "label",
+    "make",
+    "model_fields",
+]
+
+LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the longest digest
+
+
+def model_fields(
+    model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()
+) -> tuple[dict[str, Json], dict[str, Json]]:
+    """The fields of a model in canonical form: those that differ from the defaults, and all.
+
+    Both are without what the classes leave out of their uid, and without the dotted names of ``leave_out``. Those
+    must be given here rather than to ``exclude``: ``fields`` alone does not say why a sub-model is not the default.
+    """
+    with NamedErrors():
+        facts = records.record_of(type(model))
+        skip = records.tree(leave_out)
+        facts.check(skip, facts.names)
+        return Walk().fields(model, facts, skip)
+
+
+def class_exclusions(model: pydantic.BaseModel) -> tuple[str, ...]:
+    """The dotted names that the class of a model, and those of its sub-models, leave out of the uid."""
+    with NamedErrors():
+        return records.excluded_names(model)
+
+
+# -- dotted names ---------------------------------------------------------------------------------------------------
+
+
+def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
+    """A nested mapping, plain or canonical, with dotted names; lists, empty mappings and tagged values are leaves.
+
+    >>> flatten({"optim": {"lr": 0.1, "betas": [0.9, 0.99]}})
+    {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99]}
+    """
+    return {path: node for path, node in _nodes(mapping) if not _has_names(node)}
+
+
+def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, where: str) -> dict[str, tp.Any]:
+    """A copy of ``fields`` without some dotted names; in a pattern, ``*`` stands for any text, dots too.
+
+    ``optim`` takes away the subtree, ``optim.lr`` the leaf. ``where`` says in errors who asked: a pattern that
+    matches nothing is a ConfigError.
+    """
+    if isinstance(patterns, str):
+        raise ConfigError(f"{where} is the string {patterns!r}: write a list, [{patterns!r}]")
+    paths = [path for path, _ in _nodes(fields)]
+    unmatched = [pattern for pattern in patterns if not any(map(_regex(pattern).fullmatch, paths))]
+    if unmatched:
+        problems = [Problem(f"matches nothing{records.near(pattern, paths)}", pattern) for pattern in unmatched]
+        raise ConfigError(f"{where} names what is not in the configuration", problems)
+    return _without(fields, [_regex(pattern) for pattern in patterns], "")
+
+
+def _without(node: tp.Mapping[str, tp.Any], patterns: list[re.Pattern[str]], prefix: str) -> dict[str, tp.Any]:
+    result = {}
+    for key, child in node.items():
+        path = prefix + _unescaped(key)
+        if not any(pattern.fullmatch(path) for pattern in patterns):
+            result[key] = _without(child, patterns, f"{path}.") if _has_names(child) else child
+    return result
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
+
+
+def _nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tuple[str, tp.Any]]:
+    """All subtrees and leaves with their dotted names."""
+    for key, child in mapping.items():
+        path = prefix + _unescaped(key)
+        yield path, child
+        if _has_names(child):
+            yield from _nodes(child, f"{path}.")
+
+
+def _has_names(node: tp.Any) -> bool:
+    return isinstance(node, tp.Mapping) and bool(node) and not _is_tagged(node)
+
+
+def _is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
+    """A canonical value of a type that JSON has not; a record that says its class is not one."""
+    tags = {key for key in node if isinstance(key, str) and key.startswith("~") and not key.startswith("~~")}
+    return bool(tags - {"~class", "~extra"})
+
+
+def _unescaped(key: tp.Any) -> str:
+    return key[1:] if isinstance(key, str) and key.startswith("~~") else str(key)
+
+
+# -- the readable part ------------------------------------------------------------------------------------------------
+
+
+def label(fields: tp.Mapping[str, tp.Any]) -> str:
+    """``fields`` for people, in the given order, shortened to a legal file name of at most 143 bytes; "" for none.
+
+    >>> label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
+    'coeff=3,optim.name=sgd,optim.lr=0.1,data=data_a_b.csv'
+    """
+    parts = [f"{_legal_key(key)}={_legal_value(_bare(key, value))}" for key, value in flatten(fields).items()]
+    kept, room = [], LABEL_BYTES - len(",+9999")
+    for part in parts:
+        room -= len(part) + 1
+        if room < 0:
+            break
+        kept.append(part)
+    return ",".join(kept + ([f"+{len(parts) - len(kept)}"] if len(kept) < len(parts) else []))
+
+
+def _bare(key: str, value: tp.Any) -> tp.Any:
+    return value.rpartition(":")[2] if key.endswith("~class") else value
+
+
+def _legal_key(key: str) -> str:
+    return _legal(key.replace("~", ""))[-40:].lstrip("-._+") or "x"
+
+
+def _legal_value(value: tp.Any) -> str:
+    text = _shown(value)
+    text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
+    text = text if len(text) <= 24 else f"{text[:12]}..{text[-10:]}"
+    return text.rstrip("_") or "empty"
+
+
+def _legal(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
+
+
+def _shown(value: tp.Any) -> str:
+    """A plain or canonical value as short text; never the value of what is pinned."""
+    if isinstance(value, (str, bool, int)) or value is None:
+        return str(value)
+    if isinstance(value, float):
+        return min(str(value), format(value, ".6g"), key=len)
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(_shown, value))
+    if not isinstance(value, dict):
+        return _shown(canonical(value))
+    if not _is_tagged(value):
+        return "-".join(f"{_unescaped(key)}_{_shown(child)}" for key, child in value.items())
+    tag, content = next(iter(value.items()))
+    if isinstance(content, list) and tag in _NAME_FIRST:
+        content = content[-1]
+    return f"{tag[1:]}_{content[:8]}" if tag == "~secret" else _shown(content)
+
+
+_NAME_FIRST = ("~array", "~enum", "~ip", "~scalar", "~sub", "~tensor", "~url")  # tags whose last element says most
+
+
+# -- identities -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a result is the result of.
+
+    ``fields`` is the canonical form that is hashed, ``full`` the same with defaults. ``excluded`` are the dotted
+    names left out, known so that a field left out since is not taken for one that is gone.
+    """
+
+    factory: str
+    version: str
+    fields: dict[str, Json]
+    full: dict[str, Json]
+    label: str
+    digest: str
+    excluded: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+    def uid(self, length: int = 8) -> str:
+        """The name on disk: ``<label>-<hex>``, or ``default`` exactly when no field differs from its default."""
+        return f"{self.label or 'default'}-{self.digest[:length]}" if self.fields else "default"
+
+    def to_json(self) -> dict[str, Json]:
+        """What is stored with a result, to be compared on every hit."""
+        return {
+            "scheme": SCHEME,
+            "factory": self.factory,
+            "version": self.version,
+            "label": self.label,
+            "digest": self.digest,
+            "fields": self.fields,
+            "full": self.full,
+        }
+
+    @classmethod
+    def from_json(cls, stored: tp.Mapping[str, Json]) -> Identity:
+        """The inverse of ``to_json``; CacheError if it was not written by these rules, or was changed since."""
+        names = ("factory", "version", "fields", "full", "label", "digest")
+        if not isinstance(stored, tp.Mapping) or not all(name in stored for name in ("scheme", *names)):
+            raise CacheError("a stored identity is not complete: the entry was not written by this library")
+        if stored["scheme"] != SCHEME:
+            raise CacheError(f"a stored identity follows the rules {stored['scheme']}, those of today are {SCHEME}")
+        if stored["digest"] != digest(stored["fields"]):
+            raise CacheError("a stored identity does not have its digest: the entry was changed after it was written")
+        return cls(**{name: stored[name] for name in names})
+
+    def same_as(self, stored: tp.Mapping[str, Json]) -> bool:
+        """Whether a stored identity is this one: all of it, not only the digest."""
+        mine = self.to_json()
+        return all(name in stored and same(stored[name], mine[name]) for name in _COMPARED)
+
+
+_COMPARED = ("scheme", "factory", "version", "fields")
+
+
+def make(
+    factory: str,
+    version: str,
+    fields: tp.Mapping[str, Json],
+    full: tp.Mapping[str, Json] | None = None,
+    label: str | None = None,
+    excluded: tp.Sequence[str] = (),
+) -> Identity:
+    """The identity of canonical ``fields``; ``label`` replaces the readable part, which is made of them by default."""
+    return Identity(
+        factory=factory,
+        version=version,
+        fields=dict(fields),
+        full=dict(fields if full is None else full),
+        label=_readable(fields) if label is None else _legal_label(label),
+        digest=digest(dict(fields)),
+        excluded=tuple(excluded),
+    )
+
+
+_readable = label
+
+
+def _legal_label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text).lstrip("-._+=,")[:LABEL_BYTES]
+
+
+def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str]:
+    """One message for each default of a stored identity that is another one today, or gone.
+
+    Such a default is not part of the uid, so the stored result is that of another value than the code of today has.
+    """
+    left_out = [_regex(pattern) for name in today.excluded for pattern in (name, f"{name}.*")]
+    return [
+        f"{path}: stored {_brief(old)}, {'gone' if new is _GONE else _brief(new)} today"
+        for path, old, new in _changed("", stored["full"], stored["fields"], today.full)
+        if not any(pattern.fullmatch(path) for pattern in left_out)
+    ]
+
+
+_GONE: tp.Any = object()
+
+
+def _changed(path: str, old: Json, given: Json, new: Json) -> tp.Iterator[tuple[str, Json, Json]]:
+    """Path, old and new value of the leaves of ``old`` that are not in ``given`` and differ in ``new``."""
+    if isinstance(old, dict) and old and (new is _GONE or (isinstance(new, dict) and new)) and not _is_tagged(old):
+        for key, child in old.items():
+            below = f"{path}.{_unescaped(key)}" if path else _unescaped(key)
+            yield from _changed(below, child, _get(given, key), _get(new, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (child, today) in enumerate(zip(old, new, strict=True)):
+            yield from _changed(f"{path}.{index}", child, _get(given, index), today)
+    elif not same(old, new) and not same(old, given):
+        yield path, old, new
+
+
+def _get(node: Json, key: tp.Any) -> Json:
+    if isinstance(node, list):
+        return node[key] if isinstance(key, int) and key < len(node) else _GONE
+    return node.get(key, _GONE) if isinstance(node, dict) else _GONE
+
+
+def _brief(value: Json) -> str:
+    text = encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."

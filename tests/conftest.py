@@ -1,0 +1,66 @@
+"""What all tests share: the Slurm of tests/slurm, and the fixtures that ship with Hydra."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SLURM = Path(__file__).parent / "slurm"
+SLURM_CONF = "/etc/exca-slurm/slurm.conf"
+SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
+        config.pluginmanager.import_plugin("hydra.extra.pytest_plugin")
+
+
+@pytest.fixture(autouse=True)
+def _slurm_where_marked(request: pytest.FixtureRequest) -> None:
+    """Gives the fixture ``slurm`` to every test, and every parameter of a test, that is marked so."""
+    if request.node.get_closest_marker("slurm"):
+        request.getfixturevalue("slurm")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[None]:
+    """The test Slurm, up, in SLURM_CONF; started if it was not, and then stopped at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", SLURM_CONF)
+        if _is_up():
+            yield
+            return
+        problem = _start()
+        if problem:
+            _stop()
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+        yield
+        _stop()
+
+
+def _is_up() -> bool:
+    if not SLURMCTLD_PID.exists():  # without a controller sinfo takes 10 s to give up
+        return False
+    idle = subprocess.run(["sinfo", "-h", "-t", "idle,mix,alloc", "-o", "%D"], capture_output=True, text=True)
+    return idle.returncode == 0 and bool(idle.stdout.strip())
+
+
+def _start() -> str:
+    """Starts it and returns why not, or nothing."""
+    if os.geteuid() != 0:
+        return "no Slurm for the tests: start one with `sudo tests/slurm/start`"
+    with tempfile.TemporaryFile("w+") as log:  # no pipe: the daemons would hold it open
+        started = subprocess.run([SLURM / "start"], stdout=subprocess.DEVNULL, stderr=log)
+        log.seek(0)
+        said = log.read()[-2000:]
+    return "" if started.returncode == 0 else f"no Slurm for the tests: {said}"
+
+
+def _stop() -> None:
+    if os.geteuid() == 0:
+        subprocess.run([SLURM / "stop"], check=False)

@@ -1,0 +1,160 @@
+"""What a Hydra app sees of the installed package: config groups, schema, and what its start costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig
+
+ROOT = Path(__file__).parent.parent
+OWN_CALLBACK = "{_target_: builtins.dict}"
+FILES = {
+    "config.yaml": "defaults: [_self_, {experiment: null}]\nseed: 1\n",
+    "primary.yaml": "defaults: [_self_, {override hydra/launcher: exca}, {override hydra/launcher/cluster: mine}]",
+    "listed.yaml": f"defaults: [_self_, {{override hydra/callbacks: mine}}]\n"
+    f"hydra: {{callbacks: {{inline: {OWN_CALLBACK}}}}}",
+    "experiment/big.yaml": "# @package _global_\n"
+    "defaults: [{override /hydra/launcher: exca}, {override /hydra/launcher/cluster: mine}]\nseed: 5",
+    "hydra/callbacks/mine.yaml": f"listed: {OWN_CALLBACK}",
+    "hydra/launcher/cluster/mine.yaml": "# @package hydra.launcher\ndefaults: [slurm]\npartition: gpu\ntimeout_min: 77",
+}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Path]:
+    """The config folder of somebody's app."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        yield tmp_path
+    GlobalHydra.instance().clear()
+
+
+def hydra_config(*overrides: str, config: str = "config") -> DictConfig:
+    node: DictConfig = compose(config, list(overrides), return_hydra_config=True).hydra
+    return node
+
+
+@pytest.mark.parametrize(
+    ("preset", "cluster", "timeout_min"),
+    [
+        ("auto", "auto", None),
+        ("slurm", "slurm", 60),
+        ("local", "local", None),
+        ("inline", None, None),
+        ("debug", "debug", None),
+    ],
+)
+def test_a_preset_says_where_jobs_run(app: Path, preset: str, cluster: str | None, timeout_min: int | None) -> None:
+    launcher = hydra_config("hydra/launcher=exca", f"hydra/launcher/cluster={preset}").launcher
+    assert (launcher.cluster, launcher.timeout_min) == (cluster, timeout_min)
+
+
+def test_the_default_preset_is_auto(app: Path) -> None:
+    assert hydra_config("hydra/launcher=exca").launcher.cluster == "auto"
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ("config", ["hydra/launcher=exca", "hydra/launcher/cluster=mine"]),
+        ("primary", []),
+        ("config", ["experiment=big"]),
+    ],
+)
+def test_a_preset_of_the_user_inherits_ours_and_wins(app: Path, config: str, overrides: list[str]) -> None:
+    launcher = hydra_config(*overrides, config=config).launcher
+    assert (launcher.cluster, launcher.partition, launcher.timeout_min) == ("slurm", "gpu", 77)
+
+
+def test_the_command_line_wins_over_the_preset_of_an_experiment(app: Path) -> None:
+    assert hydra_config("experiment=big", "hydra/launcher/cluster=local").launcher.cluster == "local"
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "users"),
+    [
+        ("config", [], set()),
+        ("config", ["hydra/callbacks=mine"], {"listed"}),
+        ("config", ["hydra/callbacks=exca"], set()),
+        ("listed", [], {"listed", "inline"}),
+        ("listed", ["hydra/callbacks=exca"], {"inline"}),
+    ],
+)
+def test_the_launcher_turns_the_callback_on_beside_the_users(
+    app: Path, config: str, overrides: list[str], users: set[str]
+) -> None:
+    callbacks = hydra_config("hydra/launcher=exca", *overrides, config=config).callbacks
+    assert set(callbacks) == {"exca"} | users
+    assert callbacks.exca["_target_"] == "hydra_exca.sweep.callback.ExcaCallback"
+
+
+def test_the_callback_takes_its_options_from_the_launcher(app: Path) -> None:
+    callback = hydra_config(
+        "hydra/launcher=exca", "hydra.launcher.folder=here", "hydra.launcher.workdir.copied=[src]"
+    ).callbacks.exca
+    assert (callback.folder, callback.version, callback.workdir.copied) == ("here", "0", ["src"])
+
+
+@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+def test_the_callback_works_with_another_launcher(app: Path, launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCA_FOLDER", "there")
+    callback = hydra_config("hydra/callbacks=exca", f"hydra/launcher={launcher}").callbacks.exca
+    assert (callback.folder, callback.version, callback.workdir) == ("there", "0", None)
+
+
+def test_a_mistyped_option_is_refused(app: Path) -> None:
+    with pytest.raises(ConfigCompositionException, match=r"hydra\.launcher\.timeout"):
+        hydra_config("hydra/launcher=exca", "hydra.launcher.timeout=3")
+
+
+def test_an_added_option_is_accepted(app: Path) -> None:
+    assert hydra_config("hydra/launcher=exca", "+hydra.launcher.use_srun=false").launcher.use_srun is False
+
+
+def test_every_option_of_submitit_keeps_its_name_and_default(app: Path) -> None:
+    ours, theirs = hydra_config("hydra/launcher=exca").launcher, hydra_config("hydra/launcher=submitit_slurm").launcher
+    changed = {"_target_", "submitit_folder", "timeout_min"}
+    assert set(theirs) <= set(ours)
+    assert {key: ours[key] for key in theirs if key not in changed} == {
+        key: theirs[key] for key in theirs if key not in changed
+    }
+
+
+def test_the_schema_is_not_offered_as_a_launcher(app: Path) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    assert [name for name in loader.list_groups("hydra/launcher") if "exca" in name] == []
+    assert [name for name in loader.get_group_options("hydra/launcher") if "exca" in name] == ["exca"]
+
+
+def test_a_start_of_any_app_imports_nothing_heavy(app: Path) -> None:
+    """Hydra imports the plugin at every start of every app, ours or not."""
+    script = (
+        "import sys, hydra\n"
+        f"with hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
+        "    hydra.compose('config', ['hydra/launcher=exca'], return_hydra_config=True)\n"
+        "print(*sorted({'submitit', 'pydantic', 'numpy', 'psutil', 'cloudpickle'} & set(sys.modules)))"
+    )
+    started = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=app, check=True)
+    assert started.stdout.split() == []
+
+
+def test_every_package_and_config_file_of_the_sources_is_installed() -> None:
+    roots = {"src/hydra_exca": "hydra_exca", "conf": "hydra_exca/conf", "hydra_plugins": "hydra_plugins"}
+    sources = {
+        f"{installed}/{path.relative_to(ROOT / root).as_posix()}"
+        for root, installed in roots.items()
+        for path in (ROOT / root).rglob("*")
+        if path.suffix in {".py", ".yaml"} or path.name == "py.typed"
+    }
+    files = {path.as_posix() for path in metadata.files("hydra-exca-launcher") or []}
+    assert sources - files == set()
