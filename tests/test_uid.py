@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from typing_extensions import TypeAliasType
 
 from hydra_exca import uid
 from hydra_exca.errors import CacheError, ConfigError
@@ -457,7 +458,7 @@ def test_extras_count_and_private_and_computed_do_not() -> None:
             raise AssertionError
 
     model = Open.model_validate({"ex": 2, "note": "n", "~odd": 1})
-    model._private = 5  # noqa: SLF001
+    model._private = 5
     before = dict(vars(model))
     assert fields(model) == {"x": 2, "note": "n", "~~odd": 1}
     assert vars(model) == before
@@ -551,6 +552,45 @@ def test_discriminators_of_every_spelling_are_found() -> None:
 
     kind = {"kind": "cat"}
     assert fields(Spelled()) == {"a": kind, "b": kind, "c": kind, "d": kind, "e": [kind]}
+
+
+Friend = TypeAliasType("Friend", Pet)
+
+
+class Tree(BaseModel):
+    node: list[Friend] | dict[str, int] | None = None
+    left: Tree | None = None
+    free: pydantic.JsonValue = None
+
+
+def test_aliases_and_recursive_types_are_understood() -> None:
+    assert fields(Tree(left=Tree(node=[Dog()]), free=[{"a": [1]}])) == {
+        "left": {"node": [{"~class": f"{__name__}:Dog", "kind": "dog"}]},
+        "free": [{"a": [1]}],
+    }
+
+
+@dataclasses.dataclass
+class Slotted:
+    __slots__ = ("x",)
+    x: int
+
+
+def test_a_model_that_holds_itself_is_an_error() -> None:
+    tree = Tree()
+    tree.left = tree
+    with pytest.raises(ConfigError, match="left: refers to itself"):
+        fields(tree)
+
+
+def test_dataclasses_with_slots_are_read_too() -> None:
+    assert uid.canonical(Slotted(2)) == {"~class": f"{__name__}:Slotted", "x": 2}
+
+
+def test_a_discriminator_that_is_left_out_is_replaced_by_the_class() -> None:
+    names = ("pet.kind",)
+    found = [uid.model_fields(Home(pet=pet), names)[0] for pet in (Cat(), Dog())]
+    assert found == [{"pet": {"~class": f"{__name__}:{name}"}} for name in ("Cat", "Dog")]
 
 
 def kind_of(value: tp.Any) -> str:

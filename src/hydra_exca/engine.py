@@ -90,6 +90,8 @@ class Launch:
             if missing:
                 self._start(missing)
             self._wait()
+            for round_ in self._rounds:
+                round_.close()
         except KeyboardInterrupt:
             for round_ in self._rounds:
                 round_.interrupt()
@@ -303,7 +305,8 @@ def stored_error(standing: Standing) -> ExcaError:
     entry, outcome = standing.entry, standing.outcome
     assert entry is not None and outcome is not None and outcome.error is not None
     stored = outcome.error
-    job = {"factory": standing.identity.factory, "uid": entry.uid, "job_id": outcome.job, "log": outcome.log}
+    job: dict[str, tp.Any] = {"factory": standing.identity.factory, "uid": entry.uid}
+    job.update(job_id=outcome.job, log=outcome.log)
     log_line = f"\n  log: {outcome.log}" if outcome.log else ""
     if stored["kind"] == "lost":
         tail = _tail(outcome.log)

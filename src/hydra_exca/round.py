@@ -99,6 +99,11 @@ class Round:
                 self._submission.settle(position)
         return [(self.claimed[position], report) for position, report in self._submission.step().items()]
 
+    def close(self) -> None:
+        """All outcomes are there."""
+        if self._submission is not None:
+            self._submission.close()
+
     def interrupt(self) -> None:
         """Gives up what was not submitted, and what the cluster cancels on an interrupt."""
         everything = range(len(self.claimed))

@@ -93,7 +93,7 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, req
     value = error = None
     try:
         value = entry.store_value(claim, compute(attempt))
-    except (Exception, SystemExit) as raised:  # noqa: BLE001  whatever the task raises is its outcome
+    except (Exception, SystemExit) as raised:
         if isinstance(raised, SystemExit) and requeued():
             raise
         error = describe_error(raised)
@@ -124,7 +124,12 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     kind = type(error)
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
-    return {"kind": "raised", "type": f"{module}{kind.__qualname__}", "message": str(error), "traceback": text}
+    return {
+        "kind": "raised",
+        "type": f"{module}{kind.__qualname__}",
+        "message": str(error),
+        "traceback": text.replace("__mp_main__.", ""),
+    }
 
 
 def _is_plumbing(frame: types.TracebackType) -> bool:

@@ -103,8 +103,11 @@ class Submission(abc.ABC):
         worth telling.
         """
 
-    def settle(self, position: int) -> None:
+    def settle(self, position: int) -> None:  # noqa: B027  most clusters have nothing to do
         """No more questions about this one: its outcome is there."""
+
+    def close(self) -> None:  # noqa: B027  most clusters have nothing to do
+        """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
 
     @abc.abstractmethod
     def interrupt(self) -> tp.Sequence[int]:

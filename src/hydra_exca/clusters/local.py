@@ -14,8 +14,9 @@ import typing as tp
 
 import psutil
 
-from .. import paths
-from ..errors import ConfigError, Problem
+from hydra_exca import paths
+from hydra_exca.errors import ConfigError, Problem
+
 from .base import Batch, Cluster, Options, Reference, Report, State, Submission
 from .inline import process_report
 
@@ -78,17 +79,21 @@ def visible_gpus() -> list[str] | None:
     return [str(index) for index in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
 
 
-def end(pid: int) -> None:
-    """Ends a job's process and all it started: SIGTERM, then SIGKILL for what is left."""
-    try:
-        leader = psutil.Process(pid)
-        family = [leader, *leader.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
+def end(*pids: int) -> None:
+    """Ends the processes of jobs and all they started: SIGTERM, then SIGKILL for what is left."""
+    family = [member for pid in pids for member in _family(pid)]
     for member in family:
         _signal(member, signal.SIGTERM)
     for member in psutil.wait_procs(family, timeout=_GRACE_S)[1]:
         _signal(member, signal.SIGKILL)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def exit_reason(code: int) -> str:
@@ -139,11 +144,20 @@ class _LocalSubmission(Submission):
             self._start(self._waiting.pop())
         return reports
 
+    def close(self) -> None:
+        deadline = time.monotonic() + _GRACE_S
+        for running in self._running.values():
+            try:
+                running.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("process %d has stored its result and does not exit", running.process.pid)
+        self._running.clear()
+
     def interrupt(self) -> tp.Sequence[int]:
         positions = [*self._waiting, *self._running]
         self._waiting.clear()
+        end(*(running.process.pid for running in self._running.values()))
         for running in self._running.values():
-            end(running.process.pid)
             running.process.wait()
         self._running.clear()
         return positions

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from ..errors import ConfigError, Problem
+from hydra_exca.errors import ConfigError, Problem
+
 from .base import Cluster, Options
 from .inline import DebugCluster, InlineCluster
 from .local import LocalCluster

@@ -13,9 +13,10 @@ import typing as tp
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from ..errors import ConfigError, Problem, SubmissionError
+from hydra_exca.errors import ConfigError, Problem, SubmissionError
+
 from . import scheduler
-from .base import Batch, Cluster, EntryPoint, Options, Reference, Report, State, Submission
+from .base import Batch, Cluster, EntryPoint, Reference, Report, State, Submission
 from .inline import process_report
 
 log = logging.getLogger("exca.clusters")

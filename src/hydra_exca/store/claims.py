@@ -16,7 +16,8 @@ import time
 import typing as tp
 from pathlib import Path
 
-from .. import paths
+from hydra_exca import paths
+
 from . import files
 
 

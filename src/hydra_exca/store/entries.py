@@ -9,9 +9,10 @@ import shutil
 import typing as tp
 from pathlib import Path
 
-from .. import paths
-from ..errors import CorruptEntryError
-from ..status import Status
+from hydra_exca import paths
+from hydra_exca.errors import CorruptEntryError
+from hydra_exca.status import Status
+
 from . import claims, files, values
 from .claims import Claim, ClaimState
 

@@ -9,8 +9,8 @@ import typing as tp
 import uuid
 from pathlib import Path
 
-from .. import paths
-from ..errors import CacheError
+from hydra_exca import paths
+from hydra_exca.errors import CacheError
 
 SHARED = 0o666  # as the umask allows
 OWN_CODE = 0o644  # what is executed on loading: nobody else may write it

@@ -7,9 +7,10 @@ import os
 import typing as tp
 from pathlib import Path
 
-from .. import paths
-from ..errors import CacheError, ConfigError, Problem
-from ..uid import Identity
+from hydra_exca import paths
+from hydra_exca.errors import CacheError, ConfigError, Problem
+from hydra_exca.uid import Identity
+
 from . import files
 from .entries import Entry
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import cloudpickle
 
-from .. import paths, script
-from ..errors import CacheError, ConfigError, CorruptEntryError
+from hydra_exca import paths, script
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
+
 from . import files
 
 INLINE_BYTES = 4096
@@ -62,7 +63,7 @@ def dumps(value: tp.Any, what: str) -> bytes:
     buffer = io.BytesIO()
     try:
         _Pickler(buffer, protocol=5).dump(value)
-    except Exception as error:  # noqa: BLE001  pickling runs user code: anything may come out of it
+    except Exception as error:
         raise ConfigError(f"{what} cannot be pickled: {_culprit(value, error)}") from error
     return buffer.getvalue()
 
@@ -116,7 +117,7 @@ def _load_npy(data: bytes, path: Path) -> tp.Any:
 def _load_pickle(data: bytes, path: Path) -> tp.Any:
     try:
         return pickle.loads(data)
-    except Exception as error:  # noqa: BLE001  unpickling runs user code: anything may come out of it
+    except Exception as error:
         raise CacheError(
             f"{path} is intact, but the code of today cannot load it: {type(error).__name__}: {error}. "
             "Bring back what it names, or compute it anew with mode=force"

@@ -12,11 +12,11 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import ExcaError
+from hydra_exca.errors import ExcaError
 
 if tp.TYPE_CHECKING:
-    from ..payload import Payload
-    from ..workdir import Snapshot
+    from hydra_exca.payload import Payload
+    from hydra_exca.workdir import Snapshot
 
 LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
@@ -69,8 +69,8 @@ class ExcaCallback(Callback):
             )
 
     def _prepare(self, started_from: Path) -> _Launching:
-        from .. import provenance, workdir
-        from ..store import CacheFolder
+        from hydra_exca import provenance, workdir
+        from hydra_exca.store import CacheFolder
 
         script = Path(sys.argv[0]).absolute().parent
         repository = provenance.git(script if script.is_dir() else started_from)

@@ -7,14 +7,16 @@ import typing as tp
 
 from hydra.errors import CompactHydraException
 
-from ..errors import ExcaError
+from hydra_exca.errors import ExcaError
 
 
 def compact(error: ExcaError) -> ExcaError:
     """The same error, which Hydra prints without frames: it derives from its CompactHydraException too."""
     if isinstance(error, CompactHydraException):
         return error
-    shown = _compact_type(type(error)).__new__(_compact_type(type(error)))
+    original: tp.Any = type(error)
+    kind: tp.Any = _compact_type(original)
+    shown: ExcaError = kind.__new__(kind)
     shown.args = error.args
     vars(shown).update(vars(error))
     return shown.with_traceback(error.__traceback__)
@@ -24,7 +26,7 @@ class _Compact(CompactHydraException):
     """Pickles as the error it shows."""
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
-        original = type(self).__mro__[2]
+        original: tp.Any = type(self).__mro__[2]
         plain = original.__new__(original)
         plain.args = self.args
         vars(plain).update(vars(self))
@@ -32,5 +34,5 @@ class _Compact(CompactHydraException):
 
 
 @functools.cache
-def _compact_type(kind: type[ExcaError]) -> type[ExcaError]:
-    return tp.cast(type[ExcaError], type(kind.__name__, (_Compact, kind), {"__module__": kind.__module__}))
+def _compact_type(kind: tp.Any) -> type[ExcaError]:
+    return tp.cast("type[ExcaError]", type(kind.__name__, (_Compact, kind), {"__module__": kind.__module__}))

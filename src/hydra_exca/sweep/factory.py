@@ -8,7 +8,7 @@ import os
 import typing as tp
 from pathlib import Path
 
-from .. import provenance, script
+from hydra_exca import provenance, script
 
 
 def factory(function: tp.Any) -> str:

@@ -20,11 +20,13 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, fi
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from .. import clusters, engine, plan
-from ..errors import ConfigError, ExcaError, Problem
-from ..status import Status
-from ..store import CacheFolder
-from ..survey import Standing, relative
+from hydra_exca import clusters, engine, plan
+from hydra_exca.errors import ExcaError
+from hydra_exca.round import Settings, Task
+from hydra_exca.status import Status
+from hydra_exca.store import CacheFolder
+from hydra_exca.survey import Standing, relative
+
 from . import callback, factory, options, outputs, schema, tasks
 from .compact import compact
 from .options import SweepOptions
@@ -92,7 +94,7 @@ class _Batch:
         asked = self._compose(job_overrides, first)
         launch = engine.Launch(
             [self._engine_task(task) for task in asked],
-            HydraProgram(self._context, self._function, self._options.link_outputs, self._options.cluster == "debug"),
+            self._program(),
             self._settings(),
             self._state.setdefault("computed", set()),
         )
@@ -113,15 +115,25 @@ class _Batch:
             log.warning("exca: %s", notice)
         return asked
 
-    def _engine_task(self, task: SweepTask) -> engine.Task:
-        return engine.Task(
+    def _program(self) -> HydraProgram:
+        hydra = self._config.hydra
+        return HydraProgram(
+            self._context,
+            self._function,
+            link_outputs=self._options.link_outputs,
+            debug=self._options.cluster == "debug",
+            after_here=lambda: configure_log(hydra.hydra_logging, hydra.verbose),
+        )
+
+    def _engine_task(self, task: SweepTask) -> Task:
+        return Task(
             task.identity,
             HydraJob(task.config, task.pins, task.sweep_folder, task.subfolder),
             tuple(filter_overrides(task.overrides)),
             functools.partial(tasks.describe, task),
         )
 
-    def _settings(self) -> engine.Settings:
+    def _settings(self) -> Settings:
         chosen = self._options
         name = "inline" if chosen.cluster is None else chosen.cluster
         record = {
@@ -133,7 +145,7 @@ class _Batch:
             "version": chosen.version,
             **callback.recorded(),
         }
-        return engine.Settings(
+        return Settings(
             folder=CacheFolder(chosen.folder, chosen.trust_users),
             cluster=clusters.get(name, chosen.jobs),
             mode=chosen.mode,
@@ -169,7 +181,8 @@ class _Batch:
 
     def _say_failure(self, result: engine.Result) -> None:
         if result.error is not None:
-            log.error("exca: failed: %s", _headline(result))
+            why = getattr(result.error, "state", "") or getattr(result.error, "type", "") or "its value cannot be read"
+            log.error("exca: %s failed: %s", _name(result), why)
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[engine.Result]) -> list[JobReturn]:
         for task, result in zip(asked, results, strict=True):
@@ -274,7 +287,11 @@ def _headline(result: engine.Result, retry: bool = False) -> str:
     log_path = getattr(error, "log", None)
     where = f" (log: {relative(Path(log_path))})" if log_path else ""
     again = "; it was not run again: hydra.launcher.mode=retry runs what failed" if retry else ""
-    return f"{' '.join(result.task.overrides)} -> {first}{where}{again}"
+    return f"{_name(result)} -> {first}{where}{again}"
+
+
+def _name(result: engine.Result) -> str:
+    return " ".join(result.task.overrides) or result.entry.uid
 
 
 def _split_by_excluded(asked: tp.Sequence[SweepTask], chosen: SweepOptions) -> list[str]:

@@ -10,7 +10,8 @@ import pydantic
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import ConfigError, ExcaError, Problem
+from hydra_exca.errors import ConfigError, ExcaError, Problem
+
 from . import schema
 from .compact import compact
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import OmegaConf
 
-from .. import clusters, paths
-from ..errors import ConfigError, Problem
-from ..status import Mode
+from hydra_exca import clusters, paths
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.status import Mode
 
 _ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder")
 

@@ -7,8 +7,8 @@ import os
 import typing as tp
 from pathlib import Path
 
-from .. import paths
-from ..store import files
+from hydra_exca import paths
+from hydra_exca.store import files
 
 
 def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> None:

@@ -8,11 +8,12 @@ import typing as tp
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
-from ..worker import Attempt
+from hydra_exca.worker import Attempt
+
 from . import outputs, worlds
 
 
@@ -32,14 +33,24 @@ class HydraProgram:
     What Hydra keeps per process (resolvers, ConfigStore, GlobalHydra) travels along once.
     """
 
-    def __init__(self, context: HydraContext, function: tp.Any, link_outputs: bool, debug: bool) -> None:
+    def __init__(
+        self,
+        context: HydraContext,
+        function: tp.Any,
+        *,
+        link_outputs: bool = True,
+        debug: bool = False,
+        after_here: tp.Callable[[], None] = lambda: None,
+    ) -> None:
+        """``after_here`` is called after each job that ran in the launching process: run_job changes its logging."""
         self._context = context
         self._function = function
         self._link_outputs = link_outputs
         self._debug = debug
+        self._after_here = after_here
 
     def __getstate__(self) -> dict[str, tp.Any]:
-        return {**vars(self), "singletons": Singleton.get_state()}
+        return {**vars(self), "_after_here": int, "singletons": Singleton.get_state()}
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
         Singleton.set_state(state.pop("singletons"))
@@ -53,16 +64,17 @@ class HydraProgram:
             config.hydra.job.id = attempt.job_id
             # resolved once, at launch: the directory does not depend on the job's id or start
             config.hydra.sweep.dir, config.hydra.sweep.subdir = job.sweep_folder, job.subfolder
-        returned = run_job(
-            hydra_context=self._context,
-            task_function=self._with_pins(job.pins),
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        if returned.status is JobStatus.FAILED:
-            raise returned._return_value
-        return returned._return_value
+        try:
+            returned = run_job(
+                hydra_context=self._context,
+                task_function=self._with_pins(job.pins),
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        finally:
+            self._after_here()
+        return returned.return_value  # raises what the function raised
 
     def _with_pins(self, pins: dict[worlds.Path, tp.Any]) -> tp.Callable[[DictConfig], tp.Any]:
         """The user's function, given the values that were hashed; the config that is written keeps the texts."""

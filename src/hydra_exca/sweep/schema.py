@@ -11,8 +11,8 @@ import pydantic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .. import script
-from ..errors import ConfigError, Problem
+from hydra_exca import script
+from hydra_exca.errors import ConfigError, Problem
 
 RECEIVES = "__exca_receives__"  # what hydra_exca.main writes on the function it hands to Hydra
 
@@ -50,10 +50,10 @@ def of(function: tp.Any, named: str | None) -> Schema:
 
 def annotated(function: tp.Any) -> type | None:
     """The pydantic model or dataclass that annotates the function's first argument, None if there is none."""
-    target = function if inspect.isroutine(function) else getattr(type(function), "__call__", None)
+    target = function if inspect.isroutine(function) else type(function).__call__
     try:
         parameters = list(inspect.signature(function).parameters)
-        hints = tp.get_type_hints(inspect.unwrap(target)) if target is not None else {}
+        hints = tp.get_type_hints(inspect.unwrap(target))
     except (TypeError, ValueError, NameError):
         return None
     kind = hints.get(parameters[0]) if parameters else None
@@ -89,13 +89,12 @@ def _problem(detail: tp.Any, values: dict[str, tp.Any]) -> Problem:
     return Problem(f"{detail['msg']}{given}", key)
 
 
-def _key(location: tp.Sequence[str | int], values: tp.Any) -> str:
+def _key(location: tp.Sequence[tp.Any], values: tp.Any) -> str:
     """The dotted key of a place: pydantic also names members of unions there, which the configuration has not."""
     parts: list[str] = []
     for index, part in enumerate(location):
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+        inside = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if inside or (isinstance(values, dict) and part in values):
             values = values[part]
         elif index < len(location) - 1:
             continue

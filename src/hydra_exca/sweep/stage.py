@@ -9,6 +9,7 @@ import datetime as dt
 import fnmatch
 import functools
 import os
+import pickle
 import re
 import typing as tp
 import warnings
@@ -122,7 +123,15 @@ class Stage:
     @functools.cached_property
     def full(self) -> DictConfig:
         """A copy of the whole config: what ``${hydra:}`` reads."""
-        return copy.deepcopy(self._config)
+        return _copied_config(self._config)
+
+    @functools.cached_property
+    def task(self) -> DictConfig:
+        """A copy as the job gets it: without the hydra node."""
+        task = _copied_config(self._config)
+        with read_write(task), open_dict(task):
+            del task["hydra"]
+        return task
 
     @functools.cached_property
     def _places(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
@@ -247,12 +256,12 @@ def unresolved(config: tp.Any, *, without: str = "") -> Tree:
     return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
 
 
-def task_of(config: tp.Any) -> DictConfig:
-    """A copy of a job's config as the job gets it: without the hydra node, which takes as long to copy as the rest."""
-    task: DictConfig = copy.deepcopy(config, {id(config.hydra): DictConfig({})})
-    with read_write(task), open_dict(task):
-        del task["hydra"]
-    return task
+def _copied_config(config: DictConfig) -> DictConfig:
+    """A copy with its caches. By pickle that takes a third of the time of deepcopy, which is half of all there is."""
+    try:
+        return tp.cast(DictConfig, pickle.loads(pickle.dumps(config)))
+    except Exception:  # noqa: BLE001 - what the user put into the config need not pickle
+        return copy.deepcopy(config)
 
 
 def mapped(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:

@@ -17,9 +17,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .. import uid
-from ..errors import ConfigError, Problem
-from ..uid import Identity
+from hydra_exca import uid
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.uid import Identity
+
 from . import schema, worlds
 from .options import SweepOptions
 
@@ -76,9 +77,7 @@ class Composer:
 
     def _task(self, number: int, overrides: tuple[str, ...]) -> SweepTask:
         config = self._compose(number, overrides)
-        resolved = worlds.resolve(
-            config, node_env=self._options.node_env, allow_missing=self._options.allow_missing
-        )
+        resolved = worlds.resolve(config, node_env=self._options.node_env, allow_missing=self._options.allow_missing)
         problems = list(resolved.problems)
         if not problems:
             problems = self._schema.problems(_present(resolved.values), without_hydra(config))
@@ -86,9 +85,7 @@ class Composer:
             raise ConfigError("", problems)
         sweep_folder, subfolder = _folders(config)
         identity = self._identity(resolved, config, overrides)
-        return SweepTask(
-            number, overrides, config, sweep_folder, subfolder, resolved.pins, identity, resolved.notices
-        )
+        return SweepTask(number, overrides, config, sweep_folder, subfolder, resolved.pins, identity, resolved.notices)
 
     def _compose(self, number: int, overrides: tuple[str, ...]) -> DictConfig:
         try:
@@ -104,7 +101,7 @@ class Composer:
     # identity
 
     def _identity(self, resolved: worlds.Resolved, config: DictConfig, overrides: tuple[str, ...]) -> Identity:
-        environment = uid.canonical(worlds.env_set(config), "hydra.job.env_set")
+        environment = uid.canonical(worlds.env_set(config, node_env=self._options.node_env), "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
         make: dict[str, tp.Any] = {"factory": self._factory, "version": self._options.version}
         if self._schema.receives:
@@ -121,9 +118,7 @@ class Composer:
                 self._matched.add(pattern)
             except ConfigError as error:
                 told = error.problems[0]
-                self._unmatched[pattern] = Problem(
-                    f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid"
-                )
+                self._unmatched[pattern] = Problem(f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid")
         return fields
 
     def _swept(self, overrides: tp.Sequence[str]) -> Fields:
@@ -178,9 +173,9 @@ def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str])
     notes = []
     for members in groups.values():
         flat = [uid.flatten(task.identity.fields) for task in members]
-        for key in dict.fromkeys(key for fields in flat for key in fields):
-            if len({uid.encode(fields.get(key)) for fields in flat}) > 1:
-                notes.append(f"{key} still tells tasks apart that differ only in {', '.join(patterns)}")
+        keys = dict.fromkeys(key for fields in flat for key in fields)
+        splitting = [key for key in keys if len({uid.encode(fields.get(key)) for fields in flat}) > 1]
+        notes += [f"{key} still tells tasks apart that differ only in {', '.join(patterns)}" for key in splitting]
     return list(dict.fromkeys(notes))
 
 
@@ -202,7 +197,7 @@ def _folders(config: DictConfig) -> tuple[str, str]:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _present(values: tp.Any) -> tp.Any:

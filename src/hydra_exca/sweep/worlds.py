@@ -31,7 +31,6 @@ from .stage import (
     copied,
     mapped,
     named,
-    task_of,
     unresolved,
 )
 
@@ -72,7 +71,7 @@ def resolve(config: DictConfig, *, node_env: tp.Sequence[str] = (), allow_missin
     if not any(map(_is_interpolation, leaves.values())):
         return Resolved(plain, copied(plain), {}, None, tuple(problems), ())
     with Stage(config, node_env) as stage:
-        shapes = _examined(stage, task_of(config), leaves, allow_missing)
+        shapes = _examined(stage, stage.task, leaves, allow_missing)
     found = list(_findings(shapes))
     problems += [Problem(finding.problem, _dotted(finding.path)) for finding in found if finding.problem]
     run = any(isinstance(finding.identity, RunDependent) for finding in found)
