@@ -276,7 +276,7 @@ class Launch:
         if claim.job is not None:
             candidates += sorted(launch.glob(f"{claim.job}_0_log.*"))
         written = [path for path in candidates if path.exists() and path.stat().st_size]
-        return str(written[0]) if written else None
+        return entry.relative_log(written[0]) if written else None
 
     # results
 
@@ -306,10 +306,11 @@ def stored_error(standing: Standing) -> ExcaError:
     assert entry is not None and outcome is not None and outcome.error is not None
     stored = outcome.error
     job: dict[str, tp.Any] = {"factory": standing.identity.factory, "uid": entry.uid}
-    job.update(job_id=outcome.job, log=outcome.log)
-    log_line = f"\n  log: {outcome.log}" if outcome.log else ""
+    log_path = entry.log_of(outcome)
+    job.update(job_id=outcome.job, log=log_path)
+    log_line = f"\n  log: {log_path}" if log_path else ""
     if stored["kind"] == "lost":
-        tail = _tail(outcome.log)
+        tail = _tail(log_path)
         message = f"{entry.uid}: its job ({outcome.cluster} {outcome.job}) ended without a result: {stored['message']}"
         return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
     message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}\n{stored['traceback']}"

@@ -110,7 +110,7 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, req
         cluster=claim.cluster,
         job=attempt.job_id,
         token=claim.token,
-        log=str(entry.log_paths(claim.number)[0]) if entry.log_paths(claim.number)[0].exists() else None,
+        log=entry.relative_log(entry.log_paths(claim.number)[0]),
     )
     if not entry.commit(claim, outcome):
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)

@@ -9,6 +9,7 @@ from hydra_exca.errors import ConfigError, Problem
 from .base import Cluster, Options
 from .inline import DebugCluster, InlineCluster
 from .local import LocalCluster
+from .slurm import SlurmCluster
 
 CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
 
@@ -21,13 +22,9 @@ def get(name: str | None, options: Options) -> Cluster:
     """
     if name == "auto":
         name = "slurm" if shutil.which("sbatch") else "local"
-    if name == "slurm":
-        from .slurm import SlurmCluster  # imports submitit, 100 ms
-
-        return SlurmCluster(options)
     if name is None or name == InlineCluster.name:
         return InlineCluster(options)
-    known: dict[str, type[Cluster]] = {"local": LocalCluster, "debug": DebugCluster}
+    known: dict[str, type[Cluster]] = {"local": LocalCluster, "slurm": SlurmCluster, "debug": DebugCluster}
     if name not in known:
         valid = ", ".join((*CLUSTERS, "null"))
         raise ConfigError("No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "cluster")])

@@ -1,4 +1,7 @@
-"""Cluster ``slurm``: one job array, submitted through submitit."""
+"""Cluster ``slurm``: one job array, submitted through submitit.
+
+submitit is imported where jobs are submitted: 100 ms that a launch whose tasks are all cached does not need.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ import shutil
 import subprocess
 import time
 import typing as tp
-
-import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
@@ -37,6 +37,8 @@ class SlurmCluster(Cluster):
             self._executor(os.devnull)
 
     def submit(self, batch: Batch) -> Submission:
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
         folder = self.options.submitit_folder
         executor = self._executor(str(batch.folder if folder is None else f"{folder}/{batch.token}"))
         remotes = [Remote(batch.entry_point, str(batch.folder), position) for position in batch.positions]
@@ -71,6 +73,8 @@ class SlurmCluster(Cluster):
             raise _silent(f"{' '.join(command)!r} ended with status {done.returncode}: {said}")
 
     def _executor(self, folder: str) -> tp.Any:
+        import submitit
+
         executor = submitit.AutoExecutor(
             cluster="slurm", folder=folder, slurm_max_num_timeout=self.options.max_num_timeout
         )
@@ -106,6 +110,8 @@ class Remote:
 
     def checkpoint(self) -> tp.Any:
         """The same again: the task finds its checkpoints in its output folder."""
+        import submitit
+
         again = Remote(self.entry_point, self.folder, self.position)
         self.requeued = True
         return submitit.helpers.DelayedSubmission(again)
@@ -222,5 +228,10 @@ def _translated() -> tp.Iterator[None]:
 @contextlib.contextmanager
 def _outside_of_any_job() -> tp.Iterator[None]:
     """A job that submits jobs must not hand them its own SLURM_ variables."""
-    with submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else contextlib.nullcontext():
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    import submitit
+
+    with submitit.helpers.clean_env():
         yield

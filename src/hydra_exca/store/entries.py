@@ -85,6 +85,14 @@ class Entry:
         out, err = paths.log_names(number)
         return self.path / paths.LOGS / out, self.path / paths.LOGS / err
 
+    def relative_log(self, path: Path) -> str | None:
+        """How an outcome names a log, so that the cache folder can be moved; None if there is no such file."""
+        return os.path.relpath(path, self.path) if path.exists() else None
+
+    def log_of(self, outcome: Outcome) -> str | None:
+        """Where the log that an outcome names is."""
+        return None if outcome.log is None else os.path.normpath(self.path / outcome.log)
+
     def outcome(self) -> Outcome | None:
         """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
         path = self.path / paths.OUTCOME

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.errors import ExcaError
@@ -67,6 +68,20 @@ class ExcaCallback(Callback):
                 "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached.",
                 stacklevel=2,
             )
+
+    def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
+        """In a plain run, validates what a sweep would have validated; ends the program where it does not fit."""
+        if config.hydra.mode is not RunMode.RUN:
+            return
+        from . import schema
+
+        try:
+            kinds = schema.of(task_function, OmegaConf.select(config, "hydra.launcher.schema"))
+            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            if not kinds.receives:  # hydra_exca.main says it itself
+                kinds.check(tp.cast("dict[str, tp.Any]", OmegaConf.to_container(task, resolve=True)), task)
+        except ExcaError as error:
+            raise SystemExit(str(error)) from None
 
     def _prepare(self, started_from: Path) -> _Launching:
         from hydra_exca import provenance, workdir

@@ -66,6 +66,9 @@ def launch(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     try:
         return _Batch(context, function, config, raw_options, state).run(job_overrides, first)
+    except KeyboardInterrupt:
+        log.warning("exca: interrupted; what is stored stays, and the same command goes on from there")
+        raise SystemExit(130) from None
     except ExcaError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise compact(error) from error

@@ -34,6 +34,12 @@ class Schema:
                 found += _dataclass_problems(kind, values, config)
         return list(dict.fromkeys(found))
 
+    def check(self, values: dict[str, tp.Any], config: DictConfig) -> None:
+        """Raises ConfigError that lists every problem."""
+        problems = self.problems(values, config)
+        if problems:
+            raise ConfigError("The configuration does not fit its schema; nothing was run.", problems)
+
     def model(self, values: dict[str, tp.Any]) -> pydantic.BaseModel:
         """The validated model that the function is handed."""
         return tp.cast(type[pydantic.BaseModel], self.kinds[0]).model_validate(values)
