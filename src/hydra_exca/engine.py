@@ -67,6 +67,7 @@ class Launch:
         self.standings: dict[str, Standing] = {}
         self._rounds: list[Round] = []
         self._how: dict[str, str] = {}
+        self._unknown: set[str] = set()
         self.finished: tp.Callable[[Result], None] = lambda result: None
 
     def survey(self) -> list[Standing]:
@@ -239,6 +240,8 @@ class Launch:
         owned = [s for s in joined if s.claim is not None and s.claim.state is not ClaimState.RELEASED]
         orphans = [standing for standing in joined if standing not in owned]
         for standing, report in zip(owned, self._survey.ask(owned), strict=True):
+            if report.state is State.UNKNOWN:
+                self._say_unknown(standing, report)
             if report.state is not State.ENDED or self._collect(standing):
                 continue
             if report.failed:
@@ -249,6 +252,21 @@ class Launch:
         if orphans and self.settings.mode is not Mode.READ_ONLY:
             log.info("%d tasks were given up by the launch that had them: they are run here", len(orphans))
             self._start(orphans)
+
+    def _say_unknown(self, standing: Standing, report: clusters.Report) -> None:
+        """Once: whoever waits for a job that cannot be asked for is told so."""
+        entry, claim = standing.entry, standing.claim
+        assert entry is not None and claim is not None
+        if claim.token not in self._unknown:
+            self._unknown.add(claim.token)
+            log.warning(
+                "waiting for %s, which a launch on %s computes (%s): %s. If you know that it is gone, remove %s",
+                entry.uid,
+                claim.owner.get("host"),
+                claim.cluster,
+                report.reason,
+                entry.path,
+            )
 
     def _lose(self, standing: Standing, report: clusters.Report) -> None:
         """Writes that a job ended without an outcome, unless somebody was quicker."""

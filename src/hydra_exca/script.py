@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import functools
 import importlib
+import inspect
 import os
 import runpy
 import sys
@@ -100,11 +101,20 @@ def module_name(obj: tp.Any) -> str:
     if name not in _MAIN:
         return name
     main = sys.modules.get("__main__")
+    path = _file_of(obj) or getattr(main, "__file__", None)
+    if path is None:
+        return "interactive"
     spec = getattr(getattr(main, "__spec__", None), "name", None)
-    if spec is not None and not spec.endswith("__main__"):
-        return str(spec)
-    path = getattr(main, "__file__", None)
-    return "interactive" if path is None else _dotted(Path(path).resolve())
+    started_as_module = spec is not None and not spec.endswith("__main__") and getattr(main, "__file__", None) == path
+    return str(spec) if started_as_module else _dotted(Path(path).resolve())
+
+
+def _file_of(obj: tp.Any) -> str | None:
+    """The file of the function; under a profiler, say, that is not the one of ``__main__``."""
+    try:
+        return inspect.getfile(obj)
+    except (TypeError, OSError):
+        return None
 
 
 def _dotted(path: Path) -> str:

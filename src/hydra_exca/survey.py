@@ -15,7 +15,7 @@ from .store import CacheFolder, Claim, ClaimState, Entry, Outcome, Shelf
 from .uid import Identity
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Standing:
     """One distinct identity of a launch: where it stands and what is done about it.
 

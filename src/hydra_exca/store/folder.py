@@ -8,7 +8,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.errors import CacheError, ConfigError, Problem
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 from hydra_exca.uid import Identity
 
 from . import files
@@ -54,7 +54,7 @@ class Shelf:
         self._listing: dict[str, list[str]] | None = None
 
     def find(self, identity: Identity) -> Entry | None:
-        """The entry of ``identity``, None if it never had one. Raises CorruptEntryError for an unreadable one.
+        """The entry of ``identity``, None if it never had one.
 
         The folder is listed once for any number of questions; `refresh` lists it again.
         """
@@ -113,7 +113,10 @@ class Shelf:
 
     def _belongs(self, entry: Entry, identity: Identity) -> bool:
         """Whether it is this identity's: its marker holds all of it; before there is one, the record of its name."""
-        outcome = entry.outcome()
+        try:
+            outcome = entry.outcome()
+        except CorruptEntryError:  # whoever asks for its standing is told
+            outcome = None
         if outcome is not None:
             return identity.same_as(outcome.identity)
         return any(
