@@ -27,6 +27,7 @@ from .uid import Identity
 
 log = logging.getLogger("exca.launch")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
+_TELL_S = 60.0  # how often a launch that waits says how far it is
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for; they are other launches' to watch
 
 
@@ -165,6 +166,7 @@ class Launch:
                 self._how[_key(standing.identity)] = "run" if claimed else "joined"
             if round_.claimed:
                 round_.submit()
+                log.info("exca: %s", round_)
         except BaseException:
             round_.interrupt()
             raise
@@ -188,7 +190,11 @@ class Launch:
         """Until every task has an outcome: markers first, then what the clusters say."""
         pause, asked = _Pause(), time.monotonic()
         waiting = self._of(Action.RUN, Action.JOIN)
+        total, told = len(waiting), time.monotonic()
         while waiting:
+            if time.monotonic() - told > _TELL_S:
+                log.info("exca: %d of %d done", total - len(waiting), total)
+                told = time.monotonic()
             for round_ in self._rounds:
                 for standing, report in round_.step():
                     self._heed(standing, report, round_.token)

@@ -61,6 +61,13 @@ class Round:
         self._program = b"" if self._here else payload.dump(program, "the function")
         self._arguments = {id(standing): b"" if self._here else _dump(task) for standing, task in wanted}
 
+    def __str__(self) -> str:
+        """What was submitted, for people."""
+        jobs = [] if self._submission is None else list(self._submission.jobs.values())
+        name = self._settings.cluster.name
+        as_job = f" as job {str(jobs[0]).partition('_')[0]}" if name == "slurm" and jobs else ""
+        return f"{len(self.claimed)} submitted to {name}{as_job}, launch {self.token}"
+
     def claim(self, survey: Survey) -> None:
         """Publishes a claim on each wanted entry; ``claimed`` has those that nobody else took meanwhile."""
         for standing, task in self._wanted:

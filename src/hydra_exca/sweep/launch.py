@@ -163,19 +163,12 @@ class _Batch:
     def _say_plan(self, asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing]) -> None:
         distinct = list({id(standing): standing for standing in standings}.values())
         counts = Counter(standing.action for standing in distinct)
-        running = counts[plan.Action.RUN] + counts[plan.Action.CANCEL_AND_RUN]
-        cached = counts[plan.Action.REUSE] + counts[plan.Action.RAISE]
-        same = "" if len(distinct) == len(asked) else f" ({len(asked) - len(distinct)} the same as others)"
-        where = f" on {self._cluster_name()}" if running else ""
-        log.info(
-            "exca: %s%s: %d cached, %d running elsewhere, %d to run%s",
-            _count(len(asked), "task"),
-            same,
-            cached,
-            counts[plan.Action.JOIN],
-            running,
-            where,
-        )
+        missing = counts[plan.Action.RUN] + counts[plan.Action.CANCEL_AND_RUN]
+        joined = counts[plan.Action.JOIN]
+        if missing + joined:
+            where = f"{missing} to run on {self._cluster_name()}" if missing else "nothing to run"
+            cached = len(distinct) - missing - joined
+            log.info("exca: %s: %d cached, %d joined, %s", _tasks(asked, distinct), cached, joined, where)
 
     def _cluster_name(self) -> str:
         return clusters.get(
@@ -194,16 +187,11 @@ class _Batch:
         distinct = list({id(result.standing): result for result in results}.values())
         failed = [result for result in distinct if result.error is not None]
         counts = Counter(result.how for result in distinct)
-        log.info(
-            "exca: %d cached, %d joined, %d run, %d failed in %.1f s; results in %s, outputs in %s",
-            counts["cached"],
-            counts["joined"],
-            counts["run"],
-            len(failed),
-            time.time() - self._started,
-            relative(results[0].entry.path.parent),
-            relative(Path(asked[0].sweep_folder).absolute()),
-        )
+        parts = ", ".join(f"{counts[how]} {how}" for how in ("cached", "joined", "run"))
+        seconds = time.time() - self._started
+        log.info("exca: %s: %s, %d failed in %.1f s", _tasks(asked, distinct), parts, len(failed), seconds)
+        results_in = relative(results[0].entry.path.parent)
+        log.info("exca: results in %s, outputs in %s", results_in, relative(Path(asked[0].sweep_folder).absolute()))
         for result in failed:
             log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
         return [self._job_return(task, result) for task, result in zip(asked, results, strict=True)]
@@ -302,5 +290,11 @@ def _split_by_excluded(asked: tp.Sequence[SweepTask], chosen: SweepOptions) -> l
     return tasks.split_by_excluded(asked, chosen.exclude_from_uid)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _tasks(asked: tp.Sequence[tp.Any], distinct: tp.Sequence[tp.Any]) -> str:
+    """How many tasks, and how many jobs share them.
+
+    >>> _tasks("aab", "ab"), _tasks("a", "a")
+    ('2 tasks (for 3 jobs)', '1 task')
+    """
+    noun = "1 task" if len(distinct) == 1 else f"{len(distinct)} tasks"
+    return noun if len(asked) == len(distinct) else f"{noun} (for {len(asked)} jobs)"

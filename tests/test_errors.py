@@ -1,0 +1,108 @@
+"""What is raised on purpose: the tree, the messages, and that all of it travels between processes."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from hydra_exca import errors
+from hydra_exca.errors import (
+    CacheError,
+    ConfigError,
+    CorruptEntryError,
+    DefaultsChangedError,
+    ExcaError,
+    JobError,
+    JobLostError,
+    Problem,
+    SubmissionError,
+    TaskFailedError,
+)
+
+JOB = {"factory": "train.main", "uid": "lr=1-0a1b2c3d", "job_id": "12_3", "log": "logs/2.out"}
+EXAMPLES = [
+    ExcaError("what happened"),
+    ConfigError("cannot work", [Problem("is no number", "optim.lr", ("optim.lr=a",)), Problem("is missing")]),
+    CacheError("what happened"),
+    DefaultsChangedError("what happened"),
+    CorruptEntryError("what happened"),
+    JobError("what happened", **JOB),
+    SubmissionError("what happened", **JOB),
+    TaskFailedError("what happened", type="ValueError", text="no", traceback="Traceback ...", **JOB),
+    JobLostError("what happened", state="OUT_OF_MEMORY", **JOB),
+]
+PARENTS = {
+    ExcaError: Exception,
+    ConfigError: ExcaError,
+    CacheError: ExcaError,
+    DefaultsChangedError: CacheError,
+    CorruptEntryError: CacheError,
+    JobError: ExcaError,
+    SubmissionError: JobError,
+    TaskFailedError: JobError,
+    JobLostError: JobError,
+}
+
+
+def test_the_tree_is_the_one_that_the_module_draws() -> None:
+    found = {cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, BaseException)}
+    assert {cls: cls.__base__ for cls in found} == PARENTS
+
+
+def test_every_error_has_an_example_here() -> None:
+    assert {type(error) for error in EXAMPLES} == set(PARENTS)
+
+
+def test_the_module_draws_every_error() -> None:
+    assert [cls.__name__ for cls in PARENTS if cls.__name__ not in (errors.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_crosses_processes_whole(error: ExcaError, protocol: int) -> None:
+    back = pickle.loads(pickle.dumps(error, protocol))
+    assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_can_be_copied(error: ExcaError) -> None:
+    back = copy.copy(error)
+    assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
+
+
+def test_a_subclass_of_the_users_crosses_processes_too() -> None:
+    assert type(pickle.loads(pickle.dumps(TheirError("x", uid="u")))).__name__ == "TheirError"
+
+
+class TheirError(JobLostError):
+    pass
+
+
+def test_a_config_error_names_each_problem_with_its_key_below_its_overrides() -> None:
+    problems = [
+        Problem("is no number", "lr", ("lr=a",)),
+        Problem("is missing", "data", ("lr=a",)),
+        Problem("is too small", "lr", ("lr=0",)),
+    ]
+    assert str(ConfigError("Nothing was run.", problems)).splitlines() == [
+        "Nothing was run.",
+        "  with lr=a",
+        "    lr: is no number",
+        "    data: is missing",
+        "  with lr=0",
+        "    lr: is too small",
+    ]
+
+
+def test_a_problem_of_all_tasks_is_shown_without_overrides() -> None:
+    assert str(ConfigError("Nothing was run.", [Problem("is no folder", "folder")])).splitlines() == [
+        "Nothing was run.",
+        "    folder: is no folder",
+    ]
+
+
+def test_a_problem_without_a_key_is_its_message() -> None:
+    assert str(Problem("is wrong")) == "is wrong"

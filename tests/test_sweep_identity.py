@@ -1,0 +1,285 @@
+"""What makes a task another task, and what does not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from apps import App, is_one_message
+
+PRINT = 'note("start", cfg.seed)\nreturn 10 * cfg.seed\n'
+
+
+def again(app: App, *overrides: str, **how: object) -> int:
+    """How many tasks a further run computes."""
+    before = len(app.notes)
+    result = app.run(*overrides, "hydra.sweep.dir=again", **how)
+    assert result.returncode == 0, result.text
+    return len(app.notes) - before
+
+
+# -- what is left out --------------------------------------------------------------------------------------------------
+
+
+def test_an_excluded_glob_leaves_all_keys_out_that_match(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\nlog: {every: 1, level: info}\nmodel: {log_every: 3}\n")
+    exclude = "hydra.launcher.exclude_from_uid=[log.*,model.log_*]"
+    app.run("seed=1", exclude)
+    assert again(app, "seed=1", "log.every=5", "log.level=debug", "model.log_every=9", exclude) == 0
+
+
+def test_an_excluded_group_is_left_out_whole(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\nlog: {every: 1, level: info}\n")
+    app.run("seed=1", "hydra.launcher.exclude_from_uid=[log]")
+    assert again(app, "seed=1", "log.every=5", "hydra.launcher.exclude_from_uid=[log]") == 0
+
+
+def test_an_excluded_name_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\ndevice: cpu\n")
+    result = app.run("seed=1,2", "hydra.launcher.exclude_from_uid=[devise]")
+    assert is_one_message(result) and "devise" in result.stderr
+    assert app.notes == []
+
+
+def test_a_dry_run_tells_when_an_excluded_key_still_splits_tasks(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\ndevice: cpu\nrun_name: on-${device}\n")
+    result = app.run("device=cpu,cuda", "hydra.launcher.exclude_from_uid=[device]", "hydra.launcher.dry_run=true")
+    assert "run_name still tells tasks apart that differ only in device" in result.stdout
+
+
+def test_the_uid_shows_what_was_swept_but_nothing_excluded(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\ndevice: cpu\nlr: 0.1\n")
+    app.run("seed=2", "device=cuda", "hydra.launcher.exclude_from_uid=[device]")
+    assert [entry.name.rpartition("-")[0] for entry in app.entries] == ["seed=2"]
+
+
+# -- what counts -------------------------------------------------------------------------------------------------------
+
+
+def test_another_version_is_another_cache(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    app.run()
+    assert again(app, "hydra.launcher.version=2") == 1
+    assert {entry.parent.name for entry in app.entries} == {"train.train,0", "train.train,2"}
+
+
+def test_an_edited_yaml_is_a_new_identity(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\nlr: 0.1\n")
+    app.run("seed=1")
+    app.write("conf/config.yaml", "seed: 1\nlr: 0.2\n")
+    assert again(app, "seed=1") == 1
+
+
+def test_a_value_given_on_the_command_line_or_in_the_yaml_is_the_same_task(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\nlr: 0.1\n")
+    app.run("seed=3", "lr=0.5")
+    app.write("conf/config.yaml", "# edited\nlr: 0.5\nseed: 3\n")
+    assert again(app) == 0
+
+
+def test_the_environment_that_hydra_sets_for_a_job_counts(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    app.run("+hydra.job.env_set.THREADS=1")
+    assert again(app, "+hydra.job.env_set.THREADS=2") == 1
+
+
+def test_the_position_in_the_sweep_counts_with_a_notice_where_it_is_used(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\nnumber: ${hydra:job.num}\n")
+    assert "the position in the sweep is part of the task" in app.run("seed=1").stdout
+    assert again(app, "seed=0,1") == 2
+
+
+def test_another_value_of_the_environment_is_another_task(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\ndata: ${oc.env:DATA}\n")
+    app.run(env={"DATA": "one"})
+    assert [again(app, env={"DATA": value}) for value in ("one", "two")] == [0, 1]
+
+
+RUN_DEPENDENT = """\
+seed: 1
+started: ${now:%Y-%m-%d_%H-%M-%S.%f}
+out: ${hydra:runtime.output_dir}
+relative: {path: "${..out}/model.pt"}
+chosen: ${oc.select:out}
+cwd: ${hydra:runtime.cwd}
+sweep: ${hydra:sweep.dir}
+id: ${hydra:job.id}
+job: ${oc.env:SLURM_JOB_ID,none}
+node: ${oc.env:MACHINE,none}
+"""
+
+
+@pytest.fixture(params=["dictconfig", "model"])
+def run_dependent(request: pytest.FixtureRequest, tmp_path: Path) -> App:
+    """An app whose config has everything that depends on the run, as a DictConfig or as a validated model."""
+    if request.param == "dictconfig":
+        return App(tmp_path, PRINT, config=RUN_DEPENDENT)
+    names = ["started", "out", "chosen", "cwd", "sweep", "id", "job", "node"]
+    fields = "".join(f"    {name}: str\n" for name in names)
+    head = "import hydra_exca\nimport pydantic\nclass Relative(pydantic.BaseModel):\n    path: str\n\n"
+    head += f"class Config(pydantic.BaseModel):\n    seed: int\n    relative: Relative\n{fields}"
+    return App(tmp_path, PRINT, config=RUN_DEPENDENT, head=head, argument="Config", main="hydra_exca.main")
+
+
+def test_what_depends_on_the_run_never_counts(run_dependent: App) -> None:
+    node_env = "hydra.launcher.node_env=[MACHINE]"
+    first = run_dependent.run("seed=1,2", node_env)
+    assert first.values == [10, 20], first.text
+    assert again(run_dependent, "seed=1,2", node_env, env={"SLURM_JOB_ID": "77", "MACHINE": "n7"}) == 0
+
+
+def test_what_depends_on_the_run_is_in_the_identity_as_its_text(tmp_path: Path) -> None:
+    app = App(tmp_path, config="seed: 1\nout: ${hydra:runtime.output_dir}\n")
+    app.run()
+    assert "${hydra:runtime.output_dir}" in (app.entries[0] / "uid.yaml").read_text()
+
+
+def test_a_value_that_changes_each_time_is_an_error_that_names_it(tmp_path: Path) -> None:
+    head = "import uuid\nfrom omegaconf import OmegaConf\n"
+    head += 'OmegaConf.register_new_resolver("draw", lambda: uuid.uuid4().hex)\n'
+    app = App(tmp_path, config="seed: 1\nlucky: ${draw:}\n", head=head)
+    result = app.run()
+    assert is_one_message(result) and "lucky: " in result.stderr
+    assert app.notes == []
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+MODEL = """
+import hydra_exca
+import typing
+import pydantic
+
+class Sgd(pydantic.BaseModel):
+    kind: typing.Literal["sgd"] = "sgd"
+    lr: float = 0.1
+
+class Adam(pydantic.BaseModel):
+    kind: typing.Literal["adam"] = "adam"
+    lr: float = 0.1
+
+class Config(pydantic.BaseModel):
+    seed: int = 1
+    width: int = 3
+    optim: typing.Annotated[Sgd | Adam, pydantic.Field(discriminator="kind")] = Sgd()
+"""
+MODEL_CONFIG = "seed: 1\noptim: {kind: sgd}\n"
+
+
+def model_app(folder: Path, head: str = MODEL, config: str = MODEL_CONFIG) -> App:
+    return App(folder, PRINT, config=config, head=head, argument="Config", main="hydra_exca.main")
+
+
+def test_a_model_is_the_identity_so_that_spelling_out_a_default_changes_nothing(tmp_path: Path) -> None:
+    app = model_app(tmp_path)
+    app.run("seed=2")
+    assert again(app, "seed=2", "+width=3", "+optim.lr=1e-1") == 0
+
+
+def test_a_field_added_with_a_default_changes_nothing(tmp_path: Path) -> None:
+    app = model_app(tmp_path)
+    app.run("seed=2")
+    head = MODEL.replace("    width: int = 3\n", "    width: int = 3\n    depth: int = 4\n")
+    app.write_script(PRINT, head=head, argument="Config", main="hydra_exca.main")
+    assert again(app, "seed=2") == 0
+
+
+def test_a_changed_default_of_a_model_is_refused_with_the_field(tmp_path: Path) -> None:
+    app = model_app(tmp_path)
+    app.run("seed=2")
+    head = MODEL.replace("width: int = 3", "width: int = 4")
+    app.write_script(PRINT, head=head, argument="Config", main="hydra_exca.main")
+    result = app.run("seed=2")
+    assert is_one_message(result)
+    assert "width: stored 3, 4 today" in result.stderr and "bump the version" in result.stderr
+    assert app.notes == ["start 2"]
+
+
+def test_a_gone_default_of_a_model_is_refused_with_the_field(tmp_path: Path) -> None:
+    app = model_app(tmp_path)
+    app.run("seed=2")
+    app.write_script(PRINT, head=MODEL.replace("    width: int = 3\n", ""), argument="Config", main="hydra_exca.main")
+    result = app.run("seed=2")
+    assert is_one_message(result) and "width: stored 3, gone today" in result.stderr
+
+
+def test_after_a_changed_default_a_new_version_runs(tmp_path: Path) -> None:
+    app = model_app(tmp_path)
+    app.run("seed=2")
+    head = MODEL.replace("width: int = 3", "width: int = 4")
+    app.write_script(PRINT, head=head, argument="Config", main="hydra_exca.main")
+    assert again(app, "seed=2", "hydra.launcher.version=1") == 1
+
+
+def test_members_of_a_discriminated_union_are_told_apart(tmp_path: Path) -> None:
+    app = model_app(tmp_path)
+    app.run("seed=2")
+    assert again(app, "seed=2", "optim.kind=adam,sgd") == 1
+
+
+def test_a_class_leaves_fields_out_and_a_launcher_more(tmp_path: Path) -> None:
+    head = "import hydra_exca\nimport pydantic\nimport typing\nclass Config(pydantic.BaseModel):\n"
+    head += "    _exclude_from_class_uid: typing.ClassVar[tuple[str, ...]] = ('device',)\n"
+    head += "    seed: int = 1\n    device: str = 'cpu'\n    workers: int = 0\n"
+    app = model_app(tmp_path, head, "seed: 1\ndevice: cpu\nworkers: 0\n")
+    exclude = "hydra.launcher.exclude_from_uid=[workers]"
+    app.run("seed=2", exclude)
+    assert again(app, "seed=2", "device=cuda", "workers=5", exclude) == 0
+
+
+# -- factories and projects --------------------------------------------------------------------------------------------
+
+
+def two_projects(tmp_path: Path) -> tuple[App, App, dict[str, str]]:
+    """Two apps, each with a train.py, that share a cache folder."""
+    apps = [App(tmp_path / name, 'note("start")\nreturn Path(__file__).parent.name\n') for name in ("one", "two")]
+    return apps[0], apps[1], {"EXCA_FOLDER": str(tmp_path / "shared")}
+
+
+def test_another_project_with_the_same_factory_is_refused(tmp_path: Path) -> None:
+    one, two, shared = two_projects(tmp_path)
+    one.run(env=shared)
+    result = two.run(env=shared)
+    assert is_one_message(result) and "hydra.launcher.project=" in result.stderr
+    assert two.notes == []
+
+
+def test_a_project_name_tells_two_projects_apart(tmp_path: Path) -> None:
+    one, two, shared = two_projects(tmp_path)
+    assert one.run(env=shared).values == ["one"]
+    assert two.run("hydra.launcher.project=two", env=shared).values == ["two"]
+
+
+def test_two_clones_of_one_repository_share_their_results(tmp_path: Path) -> None:
+    one, two, shared = two_projects(tmp_path)
+    for app, url in ((one, "git@host.org:team/code.git"), (two, "https://me:secret@host.org/team/code")):
+        subprocess.run(["git", "init", "-q", str(app.folder)], check=True)
+        subprocess.run(["git", "-C", str(app.folder), "remote", "add", "origin", url], check=True)
+    assert one.run(env=shared).values == ["one"]
+    assert two.run(env=shared).values == ["one"]
+
+
+def test_code_and_cache_can_be_moved_together(tmp_path: Path) -> None:
+    app = App(tmp_path / "here")
+    app.run("seed=1,2")
+    shutil.copytree(tmp_path / "here", tmp_path / "there", symlinks=True)
+    shutil.rmtree(tmp_path / "here")
+    moved = App(tmp_path / "there")
+    assert again(moved, "seed=1,2") == 0
+    assert moved.job(0).resolve().is_relative_to(tmp_path / "there")
+
+
+def test_a_script_and_its_module_find_each_others_results(tmp_path: Path) -> None:
+    app = App(tmp_path, files={"pkg/__init__.py": "", "pkg/conf/config.yaml": "seed: 1\n"})
+    app.write_script(name="pkg/train.py")
+    assert app.run("seed=1", script=["pkg/train.py"]).values == [10]
+    assert again(app, "seed=1", script=["-m", "pkg.train"]) == 0
+    assert {entry.parent.name for entry in app.entries} == {"pkg.train.train,0"}
+
+
+def test_a_module_runs_in_processes_too(tmp_path: Path) -> None:
+    app = App(tmp_path, files={"pkg/__init__.py": "", "pkg/conf/config.yaml": "seed: 1\n", "pkg/near.py": "TEN = 10\n"})
+    app.write_script("from . import near\nreturn near.TEN * cfg.seed\n", name="pkg/train.py")
+    assert app.run("seed=1,2", script=["-m", "pkg.train"], cluster="local").values == [10, 20]

@@ -1,0 +1,137 @@
+"""All tasks are checked before any runs, and one message lists what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from apps import App, Result, is_one_message
+
+MODEL = "import pydantic\nclass Config(pydantic.BaseModel):\n    seed: int\n    name: str = 'x'\n"
+DATACLASS = "import dataclasses\n@dataclasses.dataclass\nclass Config:\n    seed: int = 0\n    name: str = 'x'\n"
+PLAIN = 'note("start", type(cfg).__name__, cfg.seed)\nreturn 10 * cfg.seed\n'
+CONFIG = "seed: 1\nname: x\n"
+
+
+def received(folder: Path, body: str = PLAIN, **how: str) -> App:
+    """An app whose function is handed the validated model."""
+    head = f"import hydra_exca\n{MODEL}"
+    return App(folder, body, config=CONFIG, **{"head": head, "argument": "Config", "main": "hydra_exca.main", **how})  # type: ignore[arg-type]
+
+
+def assert_two_problems(result: Result, app: App) -> None:
+    assert is_one_message(result), result.text
+    assert "2 of 3 tasks cannot work; nothing was run" in result.stderr
+    assert [result.stderr.count(f"with seed={seed}\n    seed: ") for seed in ("abc", "xyz")] == [1, 1]
+    assert (app.notes, app.entries) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("head", "argument", "option"),
+    [
+        pytest.param("", "DictConfig", "hydra.launcher.schema=schemas.Config", id="option"),
+        pytest.param(MODEL, "DictConfig", "hydra.launcher.schema=train.Config", id="option-in-the-script"),
+        pytest.param(MODEL, "Config", None, id="annotated-model"),
+        pytest.param(DATACLASS, "Config", None, id="annotated-dataclass"),
+    ],
+)
+def test_two_wrong_values_are_two_problems_of_one_message(
+    tmp_path: Path, head: str, argument: str, option: str | None
+) -> None:
+    app = App(tmp_path, PLAIN, config=CONFIG, head=head, argument=argument, files={"schemas.py": MODEL})
+    assert_two_problems(app.run("seed=abc,1,xyz", *filter(None, [option]), cluster="local"), app)
+
+
+def test_hydra_exca_main_is_validated_before_anything_runs(tmp_path: Path) -> None:
+    app = received(tmp_path)
+    assert_two_problems(app.run("seed=abc,1,xyz", cluster="local"), app)
+
+
+@pytest.mark.parametrize("head", [pytest.param(MODEL, id="model"), pytest.param(DATACLASS, id="dataclass")])
+def test_a_plain_function_gets_its_dictconfig_though_it_is_annotated(tmp_path: Path, head: str) -> None:
+    app = App(tmp_path, PLAIN, config=CONFIG, head=head, argument="Config")
+    assert app.run("seed=1,2").values == [10, 20]
+    assert app.notes == ["start DictConfig 1", "start DictConfig 2"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"multirun": False, "launcher": None}, id="single-run"),
+        pytest.param({"launcher": "basic"}, id="basic"),
+        pytest.param({"launcher": "submitit_local"}, id="submitit"),
+        pytest.param({"cluster": "inline"}, id="inline"),
+        pytest.param({"cluster": "local"}, id="local"),
+        pytest.param({"cluster": "slurm"}, id="slurm", marks=pytest.mark.slurm),
+    ],
+)
+def test_hydra_exca_main_hands_the_function_the_model(tmp_path: Path, how: dict[str, object]) -> None:
+    app = received(tmp_path)
+    result = app.run("seed=2", **how)
+    assert (app.notes, result.returncode) == (["start Config 2"], 0), result.text
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"multirun": False, "launcher": None}, id="single-run"),
+        pytest.param({"launcher": "basic"}, id="basic"),
+    ],
+)
+def test_without_our_launcher_a_wrong_value_is_the_same_message(tmp_path: Path, how: dict[str, object]) -> None:
+    app = received(tmp_path)
+    result = app.run("seed=abc", **how)
+    assert is_one_message(result), result.text
+    assert "with seed=abc\n    seed: Input should be a valid integer" in result.stderr
+    assert app.notes == []
+
+
+def test_a_model_and_a_schema_option_are_both_held(tmp_path: Path) -> None:
+    strict = "import pydantic\nclass Config(pydantic.BaseModel):\n    seed: int = pydantic.Field(lt=3)\n"
+    app = received(tmp_path)
+    app.write("schemas.py", strict)
+    result = app.run("seed=1,5", "hydra.launcher.schema=schemas.Config")
+    assert is_one_message(result) and "with seed=5\n    seed: Input should be less than 3" in result.stderr
+
+
+def test_a_nested_problem_is_told_by_its_dotted_key(tmp_path: Path) -> None:
+    head = "import pydantic\nclass Optim(pydantic.BaseModel):\n    lr: float\n\n"
+    head += "class Config(pydantic.BaseModel):\n    optim: Optim\n    layers: list[int]\n"
+    app = App(tmp_path, config="optim: {lr: fast}\nlayers: [1, two]\n", head=head, argument="Config")
+    result = app.run()
+    assert is_one_message(result)
+    assert "optim.lr: " in result.stderr and "layers.1: " in result.stderr
+
+
+# -- without a model ---------------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_is_left_missing_is_an_error_with_its_key(tmp_path: Path) -> None:
+    app = App(tmp_path, config='seed: ???\nmodel: {width: "???"}\n')
+    result = app.run("seed=1,2")
+    assert is_one_message(result) and result.stderr.count("model.width: ") == 2
+    assert app.notes == []
+
+
+def test_a_missing_value_that_is_allowed_is_left_to_the_script(tmp_path: Path) -> None:
+    body = 'note("start", cfg.seed)\nimport omegaconf\nassert omegaconf.OmegaConf.is_missing(cfg.model, "width")\nreturn 1'
+    app = App(tmp_path, body, config='seed: 1\nmodel: {width: "???"}\n')
+    result = app.run("seed=1,2", "hydra.launcher.allow_missing=[model.width]")
+    assert result.values == [1, 1], result.text
+
+
+def test_an_interpolation_that_does_not_resolve_is_an_error_with_its_key(tmp_path: Path) -> None:
+    config = "seed: 1\none: ${no.such.key}\ntwo: ${oc.env:NO_SUCH_VARIABLE}\nthree: ${nobody:1}\n"
+    app = App(tmp_path, config=config)
+    result = app.run("seed=1,2")
+    assert is_one_message(result)
+    assert [result.stderr.count(f"    {key}: ") for key in ("one", "two", "three")] == [2, 2, 2]
+    assert app.notes == []
+
+
+def test_a_config_that_does_not_compose_is_one_of_the_problems(tmp_path: Path) -> None:
+    files = {"conf/model/small.yaml": "width: 1\n"}
+    app = App(tmp_path, config="defaults: [model: small, _self_]\nseed: 1\n", files=files)
+    result = app.run("model=small,huge", "seed=1")
+    assert is_one_message(result) and "huge" in result.stderr
+    assert app.notes == []
