@@ -10,7 +10,6 @@ import math
 import multiprocessing
 import os
 import random
-import signal
 import stat
 import tempfile
 import threading
@@ -159,6 +158,7 @@ def test_a_large_value_comes_back_exactly(value: tp.Any) -> None:
 DTYPES = hnp.scalar_dtypes() | hnp.unicode_string_dtypes() | hnp.byte_string_dtypes() | hnp.array_dtypes()
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format:UserWarning")
 @stable
 @given(DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=3))))
 def test_an_array_comes_back_exactly(value: np.ndarray) -> None:
@@ -737,10 +737,11 @@ def test_what_others_created_since_is_seen_after_a_refresh(tmp_path: Path) -> No
     assert mine.find(identity()) is not None
 
 
-def test_an_unreadable_outcome_of_one_entry_is_named(tmp_path: Path) -> None:
-    (shelf(tmp_path).open(identity()).path / paths.OUTCOME).write_bytes(b"{")
-    with pytest.raises(CorruptEntryError, match=paths.OUTCOME):
-        shelf(tmp_path).find(identity())
+def test_an_entry_with_an_unreadable_outcome_is_still_found(tmp_path: Path) -> None:
+    entry = shelf(tmp_path).open(identity())
+    (entry.path / paths.OUTCOME).write_bytes(b"{")
+    found = shelf(tmp_path).find(identity())
+    assert found is not None and found.path == entry.path
 
 
 # -- killed at any moment
@@ -771,7 +772,7 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
         assert ready.wait(30)
         child.join(moments.uniform(0, 0.03))  # not a sleep: the moment of the fault
         crashed = child.exitcode
-        os.kill(tp.cast(int, child.pid), signal.SIGKILL)
+        child.kill()
         child.join(30)
         assert crashed is None, "the next attempt failed on what the killed one left"
         outcome = entry.outcome() or entry.previous()
@@ -797,7 +798,7 @@ def test_a_process_killed_while_writing_leaves_no_half_of_a_file(tmp_path: Path)
         child.start()
         assert ready.wait(30)
         child.join(moments.uniform(0.001, 0.02))
-        os.kill(tp.cast(int, child.pid), signal.SIGKILL)
+        child.kill()
         child.join(30)
         if (tmp_path / "file").exists():
             seen.add((tmp_path / "file").read_bytes())

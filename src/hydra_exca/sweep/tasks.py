@@ -106,6 +106,8 @@ class Composer:
         make: dict[str, tp.Any] = {"factory": self._factory, "version": self._options.version}
         if self._schema.receives:
             fields, full, excluded = self._model_fields(resolved)
+            secrets = dict(_pinned(resolved.identity))
+            fields, full = _redacted(fields, secrets), _redacted(full, secrets)
             return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
         fields = self._exclude({**uid.canonical(resolved.identity), **extra})
         return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
@@ -228,6 +230,31 @@ def _run_texts(identity: tp.Any, path: str = "") -> dict[str, str]:
     for key, value in identity.items():
         found.update(_run_texts(value, f"{path}.{key}" if path else str(key)))
     return found
+
+
+def _pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid.Pinned]]:
+    """The leaves whose values are not to be stored, by dotted key."""
+    if isinstance(identity, uid.Pinned):
+        yield path, identity
+    elif isinstance(identity, dict):
+        for key, value in identity.items():
+            yield from _pinned(value, f"{path}.{key}" if path else str(key))
+
+
+def _redacted(fields: tp.Any, secrets: dict[str, uid.Pinned], path: str = "") -> tp.Any:
+    """A model's fields with text and digest in place of values that are not to be stored, wherever it put them."""
+    if isinstance(fields, dict):
+        return {key: _redacted(value, secrets, f"{path}.{key}" if path else key) for key, value in fields.items()}
+    if isinstance(fields, list):
+        return [_redacted(value, secrets, path) for value in fields]
+    for place, secret in secrets.items():
+        if path == place or _shows(fields, secret.value):
+            return uid.canonical(secret)
+    return fields
+
+
+def _shows(leaf: tp.Any, secret: tp.Any) -> bool:
+    return isinstance(leaf, str) and isinstance(secret, str) and len(secret) > 3 and secret in leaf
 
 
 def _agreed(first: tp.Any, second: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
