@@ -92,7 +92,9 @@ def _told(returned: Any) -> dict[str, Any]:
         "value": None if error else value,
         "error": None if error is None else str(error),
         "kind": type(error).__name__,
-        "details": {k: getattr(error, k) for k in ("type", "text", "traceback", "state", "uid", "log") if hasattr(error, k)},
+        "details": {
+            k: getattr(error, k) for k in ("type", "text", "traceback", "state", "uid", "log") if hasattr(error, k)
+        },
     }
 
 

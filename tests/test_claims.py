@@ -259,7 +259,7 @@ def test_an_exit_of_the_task_is_its_error(entry: Entry) -> None:
     assert found is not None and found.error is not None and found.error["type"] == "SystemExit"
 
 
-class Mute(Exception):
+class MuteError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("it has no text")
 
@@ -268,11 +268,11 @@ def test_an_error_that_cannot_be_shown_is_an_outcome_too(entry: Entry) -> None:
     entry.take(claim(1, "mine", ClaimState.QUEUED))
 
     def fails(attempt: worker.Attempt) -> None:
-        raise Mute
+        raise MuteError
 
     worker.attempt_task(entry, IDENTITY, "mine", fails)
     found = entry.outcome()
-    assert found is not None and found.error is not None and "Mute" in found.error["type"]
+    assert found is not None and found.error is not None and "MuteError" in found.error["type"]
 
 
 # -- any order of events
@@ -340,5 +340,6 @@ class Claims(RuleBasedStateMachine):
 
 def test_in_any_order_of_events_only_the_owner_changes_the_outcome() -> None:
     run_state_machine_as_test(
-        Claims, settings=settings(derandomize=True, deadline=None, database=None, max_examples=60, stateful_step_count=25)
+        Claims,
+        settings=settings(derandomize=True, deadline=None, database=None, max_examples=60, stateful_step_count=25),
     )

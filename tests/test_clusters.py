@@ -75,6 +75,25 @@ def batch(tmp_path: Path, entry_point: clusters.base.EntryPoint) -> tp.Callable[
     return make
 
 
+class Submit(tp.Protocol):
+    def __call__(self, name: str, batch: Batch, **options: tp.Any) -> Submission: ...
+
+
+@pytest.fixture
+def submit() -> tp.Iterator[Submit]:
+    """Submits, and ends at the end of the test what still runs."""
+    made: list[tuple[Batch, Submission]] = []
+
+    def make(name: str, batch: Batch, **options: tp.Any) -> Submission:
+        made.append((batch, cluster(name, **options).submit(batch)))
+        return made[-1][1]
+
+    yield make
+    for batch, submission in made:
+        (batch.folder / "go").touch()
+        submission.interrupt()
+
+
 def cluster(name: str, **common: tp.Any) -> Cluster:
     parallel = common.pop("array_parallelism", 256)
     slurm = common.pop("slurm", {})
@@ -109,30 +128,30 @@ def started(batch: Batch, submission: Submission, position: int = 0) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_position_runs_once(batch: tp.Callable[..., Batch], name: str) -> None:
+def test_every_position_runs_once(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
     mine = batch(count=3)
-    ends(cluster(name).submit(mine), 3)
+    ends(submit(name, mine), 3)
     runs = [len((mine.folder / f"{position}.started").read_text().split()) for position in range(3)]
     assert runs == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_end_is_told_once(batch: tp.Callable[..., Batch], name: str) -> None:
-    submission = cluster(name).submit(batch())
+def test_every_end_is_told_once(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
+    submission = submit(name, batch())
     assert set(ends(submission, 2)) == {0, 1}
     if name != "slurm":  # which tells it again until the position is settled
         assert submission.step() == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_task_alone_runs_at_position_0(batch: tp.Callable[..., Batch], name: str) -> None:
+def test_one_task_alone_runs_at_position_0(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
     mine = batch(count=1)
-    assert set(ends(cluster(name).submit(mine), 1)) == {0} and (mine.folder / "0.done").exists()
+    assert set(ends(submit(name, mine), 1)) == {0} and (mine.folder / "0.done").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_position_that_ran_had_a_job(batch: tp.Callable[..., Batch], name: str) -> None:
-    submission = cluster(name).submit(batch())
+def test_every_position_that_ran_had_a_job(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
+    submission = submit(name, batch())
     known: dict[int, str | None] = {}
     until(lambda: known.update(submission.jobs) or ends_seen(submission) or all(submission.jobs.values()))
     assert all(submission.jobs.values()) and set(submission.jobs) == {0, 1}
@@ -144,8 +163,10 @@ def ends_seen(submission: Submission) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_submission_can_be_closed_when_all_is_there(batch: tp.Callable[..., Batch], name: str) -> None:
-    submission = cluster(name).submit(batch())
+def test_a_submission_can_be_closed_when_all_is_there(
+    submit: Submit, batch: tp.Callable[..., Batch], name: str
+) -> None:
+    submission = submit(name, batch())
     ends(submission, 2)
     for position in (0, 1):
         submission.settle(position)
@@ -154,7 +175,9 @@ def test_a_submission_can_be_closed_when_all_is_there(batch: tp.Callable[..., Ba
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_good_options_pass_the_check_and_submit_nothing(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_good_options_pass_the_check_and_submit_nothing(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     cluster(name, timeout_min=5, mem_gb=1, cpus_per_task=1).check()
     assert os.listdir(tmp_path) == []
@@ -166,26 +189,30 @@ def test_asking_about_nothing_is_no_question(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-def test_a_running_job_is_reported_as_running_to_any_launch(batch: tp.Callable[..., Batch], name: str) -> None:
+def test_a_running_job_is_reported_as_running_to_any_launch(
+    submit: Submit, batch: tp.Callable[..., Batch], name: str
+) -> None:
     mine = batch("wait", count=1)
-    submission = cluster(name).submit(mine)
+    submission = submit(name, mine)
     started(mine, submission)
     until(lambda: cluster(name).ask([reference(mine, submission)])[0].state is State.RUNNING)
     (mine.folder / "go").touch()
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-def test_a_job_that_ended_is_reported_as_ended_to_any_launch(batch: tp.Callable[..., Batch], name: str) -> None:
+def test_a_job_that_ended_is_reported_as_ended_to_any_launch(
+    submit: Submit, batch: tp.Callable[..., Batch], name: str
+) -> None:
     mine = batch(count=1)
-    submission = cluster(name).submit(mine)
+    submission = submit(name, mine)
     ends(submission, 1)
     assert cluster(name).ask([reference(mine, submission)])[0].state is State.ENDED
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-def test_a_cancelled_job_ends(batch: tp.Callable[..., Batch], name: str) -> None:
+def test_a_cancelled_job_ends(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
     mine = batch("wait", count=1)
-    submission = cluster(name).submit(mine)
+    submission = submit(name, mine)
     started(mine, submission)
     theirs = reference(mine, submission)
     cluster(name).cancel(theirs)
@@ -196,15 +223,17 @@ def test_a_cancelled_job_ends(batch: tp.Callable[..., Batch], name: str) -> None
 @pytest.mark.parametrize(
     ("name", "reason"), [("local", "SIGKILL"), pytest.param("slurm", "FAILED", marks=pytest.mark.slurm)]
 )
-def test_why_a_job_was_lost_is_told(batch: tp.Callable[..., Batch], name: str, reason: str) -> None:
-    assert reason in ends(cluster(name).submit(batch("killed", count=1)), 1)[0].reason
+def test_why_a_job_was_lost_is_told(submit: Submit, batch: tp.Callable[..., Batch], name: str, reason: str) -> None:
+    assert reason in ends(submit(name, batch("killed", count=1)), 1)[0].reason
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-def test_the_end_of_an_unknown_job_proves_nothing_about_another(batch: tp.Callable[..., Batch], name: str) -> None:
+def test_the_end_of_an_unknown_job_proves_nothing_about_another(
+    submit: Submit, batch: tp.Callable[..., Batch], name: str
+) -> None:
     """Both are asked about in one question."""
     mine = batch("wait", count=1)
-    submission = cluster(name).submit(mine)
+    submission = submit(name, mine)
     started(mine, submission)
     live = reference(mine, submission)
     gone = reference(mine, submission, token="20250101-000000-000000000000", owner={**live.owner, "started": 1.0})
@@ -212,23 +241,25 @@ def test_the_end_of_an_unknown_job_proves_nothing_about_another(batch: tp.Callab
     (mine.folder / "go").touch()
 
 
-def test_interrupting_inline_gives_up_what_has_not_run(batch: tp.Callable[..., Batch]) -> None:
-    submission = cluster("inline").submit(batch(count=3))
+def test_interrupting_inline_gives_up_what_has_not_run(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
+    submission = submit("inline", batch(count=3))
     submission.step()
     assert list(submission.interrupt()) == [1, 2]
 
 
-def test_interrupting_local_ends_its_processes_and_gives_everything_up(batch: tp.Callable[..., Batch]) -> None:
+def test_interrupting_local_ends_its_processes_and_gives_everything_up(
+    submit: Submit, batch: tp.Callable[..., Batch]
+) -> None:
     mine = batch("wait", count=3)
-    submission = cluster("local", array_parallelism=1).submit(mine)
+    submission = submit("local", mine, array_parallelism=1)
     started(mine, submission)
     assert sorted(submission.interrupt()) == [0, 1, 2]
     assert not psutil.pid_exists(int((mine.folder / "0.started").read_text()))
 
 
 @pytest.mark.slurm
-def test_interrupting_slurm_leaves_its_jobs_alone(batch: tp.Callable[..., Batch]) -> None:
-    submission = cluster("slurm").submit(batch(count=1))
+def test_interrupting_slurm_leaves_its_jobs_alone(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
+    submission = submit("slurm", batch(count=1))
     assert list(submission.interrupt()) == []
     ends(submission, 1)
 
@@ -354,23 +385,25 @@ def test_a_queued_claim_of_a_live_launch_waits(alive: dict[str, tp.Any]) -> None
 # -- local
 
 
-def test_no_more_processes_run_at_a_time_than_allowed(batch: tp.Callable[..., Batch]) -> None:
+def test_no_more_processes_run_at_a_time_than_allowed(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
     mine = batch("wait", count=3)
-    submission = cluster("local", array_parallelism=1).submit(mine)
+    submission = submit("local", mine, array_parallelism=1)
     started(mine, submission)
     submission.step()
     assert [job is not None for job in submission.jobs.values()] == [True, False, False]
     submission.interrupt()
 
 
-def test_a_process_that_takes_too_long_is_ended_and_said_to_be_late(batch: tp.Callable[..., Batch]) -> None:
-    report = ends(cluster("local", timeout_min=0.005).submit(batch("wait", count=1)), 1)[0]
+def test_a_process_that_takes_too_long_is_ended_and_said_to_be_late(
+    submit: Submit, batch: tp.Callable[..., Batch]
+) -> None:
+    report = ends(submit("local", batch("wait", count=1), timeout_min=0.005), 1)[0]
     assert report.reason == "TIMEOUT: it ran longer than timeout_min=0.005"
 
 
-def test_local_jobs_outlive_a_signal_to_the_terminals_group(batch: tp.Callable[..., Batch]) -> None:
+def test_local_jobs_outlive_a_signal_to_the_terminals_group(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
     mine = batch("wait", count=1)
-    submission = cluster("local").submit(mine)
+    submission = submit("local", mine)
     started(mine, submission)
     pid = int((mine.folder / "0.started").read_text())
     assert os.getpgid(pid) == pid != os.getpgid(0)
@@ -393,11 +426,13 @@ def test_a_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatc
         assert stubborn.wait(10) == -signal.SIGKILL
 
 
-def test_each_process_sees_gpus_of_its_own(batch: tp.Callable[..., Batch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_sees_gpus_of_its_own(
+    submit: Submit, batch: tp.Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     monkeypatch.setattr(local, "cores", lambda: 2)
     mine = batch("gpus", count=2)
-    ends(cluster("local", gpus_per_node=2).submit(mine), 2)
+    ends(submit("local", mine, gpus_per_node=2), 2)
     assert {(mine.folder / f"{position}.gpus").read_text() for position in (0, 1)} == {"3,5", "6,7"}
 
 
@@ -411,10 +446,10 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slurm
-def test_a_job_of_another_launch_under_the_same_id_is_ignored(batch: tp.Callable[..., Batch]) -> None:
+def test_a_job_of_another_launch_under_the_same_id_is_ignored(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
     """Ids come again after a reset of the scheduler."""
     mine = batch("wait", count=1)
-    submission = cluster("slurm").submit(mine)
+    submission = submit("slurm", mine)
     started(mine, submission)
     theirs = reference(mine, submission, token="20250101-000000-000000000000")
     report = cluster("slurm").ask([theirs])[0]
@@ -423,10 +458,10 @@ def test_a_job_of_another_launch_under_the_same_id_is_ignored(batch: tp.Callable
 
 
 @pytest.mark.slurm
-def test_a_job_whose_id_is_not_known_is_found_by_its_token(batch: tp.Callable[..., Batch]) -> None:
+def test_a_job_whose_id_is_not_known_is_found_by_its_token(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
     """The launch died between sbatch and writing down the id."""
     mine = batch("wait", count=2)
-    submission = cluster("slurm").submit(mine)
+    submission = submit("slurm", mine)
     started(mine, submission, 1)
     dead = {**process.describe(), "boot": "before"}
     report = cluster("slurm").ask([reference(mine, submission, 1, job=None, started=False, owner=dead)])[0]
@@ -434,9 +469,13 @@ def test_a_job_whose_id_is_not_known_is_found_by_its_token(batch: tp.Callable[..
     assert (report.state, report.job) == (State.RUNNING, submission.jobs[1])
 
 
-@pytest.mark.slurm
-def test_nothing_is_concluded_when_slurm_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", "/nothing/such")
+@pytest.mark.parametrize("said", ["Unable to contact slurm controller (connect failure)", "Socket timed out"])
+def test_nothing_is_concluded_when_slurm_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho 'slurm_load_jobs error: {said}' >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     asked = Reference("t", 0, "1", process.describe(), started=True, submitted=time.time())
     assert cluster("slurm").ask([asked])[0].state is State.UNKNOWN
 
@@ -448,9 +487,11 @@ def test_an_unknown_option_is_an_error_that_names_it() -> None:
 
 
 @pytest.mark.slurm
-def test_a_refusal_of_sbatch_shows_what_it_said_and_what_was_sent(batch: tp.Callable[..., Batch]) -> None:
+def test_a_refusal_of_sbatch_shows_what_it_said_and_what_was_sent(
+    submit: Submit, batch: tp.Callable[..., Batch]
+) -> None:
     with pytest.raises(SubmissionError, match=r"(?s)invalid partition.*slurm_partition = 'nowhere'"):
-        cluster("slurm", slurm={"partition": "nowhere"}).submit(batch())
+        submit("slurm", batch(), slurm={"partition": "nowhere"})
 
 
 def test_slurm_that_does_not_answer_is_an_error_before_anything_runs(

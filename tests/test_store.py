@@ -23,8 +23,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hydra_exca import payload, paths, uid
-from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, ExcaError
+from hydra_exca import paths, payload, uid
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome, Shelf, files, values
 
@@ -86,7 +86,7 @@ def as_nobody(function: tp.Callable[[], tp.Any]) -> tp.Any:
         os.setuid(NOBODY)
         try:
             there.send(function())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  it is handed on
             there.send(f"{type(error).__name__}: {error}")
 
     child = fork.Process(target=become)
@@ -115,7 +115,8 @@ def exactly(one: tp.Any, other: tp.Any) -> bool:
     if isinstance(one, complex):
         return exactly(one.real, other.real) and exactly(one.imag, other.imag)
     if isinstance(one, float):
-        return (math.isnan(one) and math.isnan(other)) or (one == other and math.copysign(1, one) == math.copysign(1, other))
+        same_sign = math.copysign(1, one) == math.copysign(1, other)
+        return (math.isnan(one) and math.isnan(other)) or (one == other and same_sign)
     return bool(one == other)
 
 
@@ -128,9 +129,11 @@ KEYS = TEXT | st.integers() | st.booleans() | st.none() | st.floats() | st.tuple
 def nested(leaves: st.SearchStrategy[tp.Any], keys: st.SearchStrategy[tp.Any]) -> st.SearchStrategy[tp.Any]:
     return st.recursive(
         leaves,
-        lambda inner: st.lists(inner, max_size=4)
-        | st.lists(inner, max_size=4).map(tuple)
-        | st.dictionaries(keys, inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.lists(inner, max_size=4).map(tuple)
+            | st.dictionaries(keys, inner, max_size=4)
+        ),
         max_leaves=12,
     )
 
@@ -279,7 +282,7 @@ def test_a_pickle_of_a_trusted_user_is_loaded(entry: Entry) -> None:
 
 @needs_root
 def test_a_pickle_of_root_is_loaded_by_others(open_folder: Path) -> None:
-    outcome, path = pickled(Entry(open_folder))
+    outcome, _ = pickled(Entry(open_folder))
     assert as_nobody(lambda: Entry(open_folder).value(outcome)) == STORED["pickle"]
 
 
@@ -402,7 +405,7 @@ def test_what_cannot_be_pickled_is_named(value: tp.Any, culprit: str) -> None:
         payload.dump(value, "the function")
 
 
-def test_the_function_of_an_unpicklable_program_is_no_part_of_what_is_stored(entry: Entry) -> None:
+def test_of_a_result_that_cannot_be_pickled_nothing_is_stored(entry: Entry) -> None:
     with pytest.raises(ConfigError, match="the result cannot be pickled"):
         entry.store_value(claim(), Holder(lock))
     assert os.listdir(entry.path) == []
@@ -419,7 +422,7 @@ UNREADABLE: dict[str, bytes] = {
     "a list": b"[]",
     "without fields": b"{}",
     "of an unknown status": WHOLE.replace(b"completed", b"perhaps"),
-    "without an identity": WHOLE.replace(WHOLE[WHOLE.index(b'"identity":') : WHOLE.index(b',"value"')], b'"identity":null'),
+    "without an identity": json.dumps({**json.loads(WHOLE), "identity": None}).encode(),
     "completed without a value": completed(None).to_json(),
     "with an unknown field": WHOLE[:-1] + b',"more":1}',
 }
@@ -803,10 +806,6 @@ def test_a_process_killed_while_writing_leaves_no_half_of_a_file(tmp_path: Path)
         if (tmp_path / "file").exists():
             seen.add((tmp_path / "file").read_bytes())
     assert seen and seen <= contents
-
-
-def test_every_error_of_the_store_is_one_of_ours() -> None:
-    assert issubclass(CorruptEntryError, CacheError) and issubclass(CacheError, ExcaError)
 
 
 def test_an_outcome_says_the_same_after_json() -> None:

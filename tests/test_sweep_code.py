@@ -62,14 +62,6 @@ def test_a_copied_package_is_imported_from_the_snapshot(tmp_path: Path) -> None:
     assert Path(value).is_relative_to(app.cache / "code")
 
 
-def test_a_copied_package_is_imported_from_the_snapshot_in_this_process_too(tmp_path: Path) -> None:
-    app = App(tmp_path, "import lib.part\nreturn lib.part.__file__\n")
-    app.write("lib/__init__.py", "")
-    app.write("lib/part.py", "")
-    (value,) = app.run("hydra.launcher.workdir.copied=[lib]", cluster="inline").values
-    assert Path(value).is_relative_to(app.cache / "code")
-
-
 def test_equal_code_is_copied_once(tmp_path: Path) -> None:
     app = App(tmp_path, files={"model.py": "VALUE = 1\n"})
     for seed in (1, 2):
@@ -81,7 +73,7 @@ def test_a_name_to_copy_that_does_not_exist_stops_the_launch(tmp_path: Path) -> 
     app = App(tmp_path)
     result = app.run("seed=1,2", "hydra.launcher.workdir.copied=[no_such_code]", cluster="local")
     assert is_one_message(result) and "'no_such_code' is no file, no folder and no package" in result.stderr
-    assert (app.notes, app.cache.exists()) == ([], False)
+    assert (app.notes, app.launches) == ([], [])
 
 
 def test_the_launch_record_has_version_commit_and_command_line(tmp_path: Path) -> None:

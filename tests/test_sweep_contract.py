@@ -86,7 +86,7 @@ def test_the_console_counts_what_was_cached_and_run(story: SimpleNamespace) -> N
 
 
 def test_the_console_says_where_the_results_are_in_few_lines(story: SimpleNamespace) -> None:
-    lines = [line for line in story.first.stdout.splitlines() if "exca" in line]
+    lines = [line for line in story.first.stdout.splitlines() if "exca: " in line]
     assert "results in exca/train.train,0, outputs in sweep" in lines[-1]
     assert len(lines) <= 4
 
@@ -267,7 +267,7 @@ def test_two_launches_at_once_compute_each_task_once(cluster: str, tmp_path: Pat
     with app.start("seed=1,2", cluster=cluster) as one:
         wait_until(lambda: "start 2" in app.notes, "the second task to run")
         with app.start("seed=1,2,3", "hydra.sweep.dir=other", cluster=cluster) as other:
-            wait_until(lambda: other.says("1 running elsewhere, 1 to run"), "the other to find it running")
+            wait_until(lambda: other.says("1 joined, 1 to run"), "the other to find it running")
             app.write("go", "")
             results = [one.result(), other.result()]
     assert [result.values for result in results] == [[10, 20], [10, 20, 30]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,7 @@ MINE = "# @package hydra.launcher\ndefaults: [local]\nversion: mine\n"
 @pytest.mark.parametrize(
     ("config", "overrides"),
     [
-        pytest.param(
-            "seed: 1\n", ["hydra/launcher=exca", "hydra/launcher/cluster=mine"], id="command-line"
-        ),
+        pytest.param("seed: 1\n", ["hydra/launcher=exca", "hydra/launcher/cluster=mine"], id="command-line"),
         pytest.param(
             "defaults: [_self_, {override hydra/launcher: exca}, {override hydra/launcher/cluster: mine}]\nseed: 1\n",
             [],
@@ -28,7 +25,9 @@ MINE = "# @package hydra.launcher\ndefaults: [local]\nversion: mine\n"
     ],
 )
 def test_a_preset_of_the_user_is_used(tmp_path: Path, config: str, overrides: list[str]) -> None:
-    experiment = "# @package _global_\ndefaults:\n- override /hydra/launcher: exca\n- override /hydra/launcher/cluster: mine\n"
+    experiment = (
+        "# @package _global_\ndefaults:\n- override /hydra/launcher: exca\n- override /hydra/launcher/cluster: mine\n"
+    )
     files = {"conf/hydra/launcher/cluster/mine.yaml": MINE, "conf/experiment/big.yaml": experiment}
     app = App(tmp_path, config=config, files=files)
     assert app.run("seed=1,2", *overrides, launcher=None).values == [10, 20]
@@ -67,9 +66,6 @@ def test_a_dry_run_of_a_new_app_writes_no_cache(tmp_path: Path) -> None:
     ("override", "said"),
     [
         ("hydra.launcher.timeout=3", "timeout"),
-        ("hydra.launcher.mode=cashed", "'cashed' is none of cached, retry, force, read-only"),
-        ("hydra.launcher.version=a/b", "'a/b' cannot be a version"),
-        ("hydra.launcher.project=a/b", "'a/b' cannot name a project"),
         ("hydra.launcher.cluster=cloud", "'cloud' is none of auto, local, slurm, inline, debug"),
         ("hydra.launcher.schema=no_such_module.Config", "'no_such_module.Config' cannot be imported"),
         ("hydra.launcher.schema=json.dumps", "is no pydantic model"),
@@ -86,6 +82,14 @@ def test_a_bad_option_is_one_message_and_nothing_runs(tmp_path: Path, override: 
     assert app.notes == []
 
 
+def test_all_bad_options_are_listed_together(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    result = app.run("hydra.launcher.mode=cashed", "hydra.launcher.version=a/b", "hydra.launcher.project=c/d")
+    assert is_one_message(result)
+    assert "'cashed' is none of cached, retry, force, read-only" in result.stderr
+    assert "'a/b' cannot be a version" in result.stderr and "'c/d' cannot name a project" in result.stderr
+
+
 def test_frames_are_shown_when_asked_for(tmp_path: Path) -> None:
     app = App(tmp_path)
     result = app.run("hydra.launcher.mode=cashed", env={"HYDRA_FULL_ERROR": "1"})
@@ -94,15 +98,13 @@ def test_frames_are_shown_when_asked_for(tmp_path: Path) -> None:
 
 # -- what cannot be pickled --------------------------------------------------------------------------------------------
 
-NO_GUARD = "import threading\nLOCK = threading.Lock()\n"
-
 
 def test_a_result_that_cannot_be_pickled_is_a_failed_task_that_names_the_part(tmp_path: Path) -> None:
     app = App(tmp_path, "import threading\nreturn {'model': 1, 'lock': threading.Lock()}\n")
     result = app.run("seed=1,2", cluster="local")
     assert result.statuses == ["FAILED", "FAILED"]
     assert all("['lock']" in told["error"] and "_thread.lock" in told["error"] for told in result.returns)
-    assert is_one_message(result), result.text
+    assert "hydra_exca/" not in result.text, result.text  # no frames of ours
 
 
 def test_a_function_that_cannot_be_pickled_is_refused_with_the_global(tmp_path: Path) -> None:
@@ -151,16 +153,18 @@ def test_a_script_without_a_guard_runs_in_processes_too(tmp_path: Path) -> None:
 # -- what is stored ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "completed"}', "\x00\x01"])
-def test_a_corrupted_outcome_is_reported_set_aside_and_recomputed(tmp_path: Path, content: str) -> None:
+def test_a_corrupted_outcome_is_reported_set_aside_and_recomputed(tmp_path: Path) -> None:
     app = App(tmp_path)
-    app.run("seed=1,2")
-    outcome = app.entries[0] / "outcome.json"
-    outcome.write_text(content)
-    result = app.run("seed=1,2")
-    assert (result.values, result.returncode, app.notes) == ([10, 20], 0, ["start 1", "start 2", "start 1"])
-    assert "outcome.json cannot be read" in result.text
-    assert [path.read_text() for path in outcome.parent.glob("outcome.json.aside-*")] == [content]
+    sweep = "seed=1,2,3,4,5,6"
+    app.run(sweep)
+    contents = ["", "{", "[]", '{"status": "completed"}', "\x00\x01"]
+    for entry, content in zip(app.entries, contents, strict=False):
+        (entry / "outcome.json").write_text(content)
+    result = app.run(sweep)
+    assert (result.values, result.returncode) == ([10, 20, 30, 40, 50, 60], 0), result.text
+    assert (result.counts["run"], result.text.count("outcome.json cannot be read")) == (5, 5)
+    aside = [path.read_text() for path in app.cache.glob("*/*/outcome.json.aside-*")]
+    assert sorted(aside) == sorted(contents)
 
 
 def test_a_damaged_value_file_is_reported_and_recomputed(tmp_path: Path) -> None:
@@ -174,14 +178,14 @@ def test_a_damaged_value_file_is_reported_and_recomputed(tmp_path: Path) -> None
 
 
 def test_an_unreadable_claim_stops_nobody(tmp_path: Path) -> None:
+    """A claim is not made durable: a machine that loses power may leave an empty one."""
     app = App(tmp_path)
     app.run()
     (entry,) = app.entries
     (entry / "outcome.json").unlink()
     max(entry.glob("claim.*.json")).write_text("")
     result = app.run()
-    assert "Traceback" not in result.text, result.text
-    assert result.values == [10]
+    assert result.values == [10], result.text
 
 
 def test_a_value_that_others_could_have_written_is_not_loaded(tmp_path: Path) -> None:
@@ -192,10 +196,3 @@ def test_a_value_that_others_could_have_written_is_not_loaded(tmp_path: Path) ->
     result = app.run()
     assert is_one_message(result) and "chmod go-w" in result.stderr
     assert app.notes == ["start"]
-
-
-def test_the_outcome_names_its_status_and_value(tmp_path: Path) -> None:
-    app = App(tmp_path)
-    app.run("seed=4")
-    outcome = json.loads((app.entries[0] / "outcome.json").read_text())
-    assert (outcome["status"], outcome["value"]["inline"]) == ("completed", 40)

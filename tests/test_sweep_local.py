@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import psutil
@@ -118,3 +119,17 @@ def test_an_sbatch_that_does_not_answer_is_an_error_and_nothing_runs(tmp_path: P
     result = app.run(cluster=None, env={"PATH": f"{fake}:{os.environ['PATH']}"})
     assert is_one_message(result) and "broken on purpose" in result.stderr
     assert (app.notes, app.cache.exists()) == ([], False)
+
+
+def test_ctrl_c_ends_the_jobs_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    body = 'note("start", cfg.seed, os.getpid())\nif cfg.seed != 1:\n    wait_for("go")\nreturn 10 * cfg.seed\n'
+    app = App(tmp_path, body)
+    with app.start("seed=1,2,3", "hydra.launcher.array_parallelism=1", cluster="local") as launch:
+        wait_until(lambda: len(app.notes) == 2, "the second task to run")
+        launch.process.send_signal(signal.SIGINT)
+        result = launch.result()
+    assert (result.returncode, "Traceback" in result.text) == (130, False)
+    assert not psutil.pid_exists(int(app.notes[1].split()[2]))
+    app.write("go", "")
+    assert app.run("seed=1,2,3", cluster="local").values == [10, 20, 30]
+    assert sorted(line.split()[1] for line in app.notes) == ["1", "2", "2", "3"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from apps import SWEEP, App
 
 WRITE = """
@@ -18,29 +19,30 @@ def artefacts(app: App, sweep: str = SWEEP) -> list[str]:
     return [path.read_text() for path in sorted((app.folder / sweep).glob("*/artefact.txt"))]
 
 
-def test_a_directory_in_the_way_of_a_link_is_moved_aside(tmp_path: Path) -> None:
-    app = App(tmp_path, WRITE)
-    app.write(f"{SWEEP}/0/precious.txt", "mine")
-    app.run("seed=1")
-    assert artefacts(app) == ["made by 1", "made by 1"][:1]
-    assert [path.read_text() for path in (tmp_path / SWEEP).rglob("precious.txt")] == ["mine"]
-    assert app.job(0).is_symlink()
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """A sweep where in the places of its jobs stand a directory, a file, a dangling link and an empty directory."""
+    app = App(tmp_path_factory.mktemp("crowded"), WRITE)
+    app.write(f"{SWEEP}/0/precious.txt", "of the directory")
+    app.write(f"{SWEEP}/1", "of the file")
+    app.job(2).symlink_to("nowhere")
+    app.job(3).mkdir()
+    app.run("seed=1,2,3,4")
+    return app
 
 
-def test_a_file_in_the_way_of_a_link_is_moved_aside(tmp_path: Path) -> None:
-    app = App(tmp_path, WRITE)
-    app.write(f"{SWEEP}/0", "mine")
-    app.run("seed=1")
-    assert "mine" in [path.read_text() for path in (tmp_path / SWEEP).iterdir() if path.is_file()]
-    assert artefacts(app) == ["made by 1"]
+def test_a_link_takes_the_place_of_what_stands_there(crowded: App) -> None:
+    assert [app_job.is_symlink() for app_job in map(crowded.job, range(4))] == [True] * 4
+    shown = [(crowded.job(number) / "artefact.txt").read_text() for number in range(4)]
+    assert shown == [f"made by {seed}" for seed in (1, 2, 3, 4)]
 
 
-def test_a_dangling_link_is_made_anew(tmp_path: Path) -> None:
-    app = App(tmp_path, WRITE)
-    (tmp_path / SWEEP).mkdir()
-    app.job(0).symlink_to("nowhere")
-    app.run("seed=1")
-    assert artefacts(app) == ["made by 1"]
+def test_a_directory_in_the_way_of_a_link_is_moved_aside(crowded: App) -> None:
+    assert [path.read_text() for path in (crowded.folder / SWEEP).rglob("precious.txt")] == ["of the directory"]
+
+
+def test_a_file_in_the_way_of_a_link_is_moved_aside(crowded: App) -> None:
+    assert "of the file" in [path.read_text() for path in (crowded.folder / SWEEP).iterdir() if path.is_file()]
 
 
 def test_a_numbering_that_starts_again_overwrites_nobody(tmp_path: Path) -> None:
@@ -53,21 +55,13 @@ def test_a_numbering_that_starts_again_overwrites_nobody(tmp_path: Path) -> None
     ]
 
 
-def test_without_links_job_directories_are_real_and_pointed_to(tmp_path: Path) -> None:
+def test_without_links_job_directories_are_real_and_a_cached_task_points_to_the_first(tmp_path: Path) -> None:
     app = App(tmp_path, WRITE)
     app.run("seed=1,2", "hydra.launcher.link_outputs=false")
-    assert artefacts(app) == ["made by 1", "made by 2"]
-    assert not app.job(0).is_symlink()
-    pointers = [(entry / "exca-output.txt").read_text().strip() for entry in app.entries]
-    assert sorted(pointers) == [str(app.job(number)) for number in (0, 1)]
-
-
-def test_without_links_a_cached_task_has_a_file_that_says_where_its_outputs_are(tmp_path: Path) -> None:
-    app = App(tmp_path, WRITE)
-    app.run("seed=1", "hydra.launcher.link_outputs=false")
-    app.run("seed=1", "hydra.launcher.link_outputs=false", "hydra.sweep.dir=again")
-    pointer = (app.job(0, "again") / "exca-output.txt").read_text().strip()
-    assert (Path(pointer) / "artefact.txt").read_text() == "made by 1"
+    assert (artefacts(app), app.job(0).is_symlink()) == (["made by 1", "made by 2"], False)
+    app.run("seed=1,2", "hydra.launcher.link_outputs=false", "hydra.sweep.dir=again")
+    pointers = [(app.job(number, "again") / "exca-output.txt").read_text().strip() for number in (0, 1)]
+    assert pointers == [str(app.job(number)) for number in (0, 1)]
 
 
 def test_with_chdir_a_task_works_in_its_own_output_directory(tmp_path: Path) -> None:

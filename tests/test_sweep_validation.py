@@ -114,7 +114,9 @@ def test_a_value_that_is_left_missing_is_an_error_with_its_key(tmp_path: Path) -
 
 
 def test_a_missing_value_that_is_allowed_is_left_to_the_script(tmp_path: Path) -> None:
-    body = 'note("start", cfg.seed)\nimport omegaconf\nassert omegaconf.OmegaConf.is_missing(cfg.model, "width")\nreturn 1'
+    body = (
+        'note("start", cfg.seed)\nimport omegaconf\nassert omegaconf.OmegaConf.is_missing(cfg.model, "width")\nreturn 1'
+    )
     app = App(tmp_path, body, config='seed: 1\nmodel: {width: "???"}\n')
     result = app.run("seed=1,2", "hydra.launcher.allow_missing=[model.width]")
     assert result.values == [1, 1], result.text

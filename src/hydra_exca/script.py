@@ -135,17 +135,26 @@ def _can_be_loaded(path: str) -> bool:
         return False
     if any(isinstance(node, ast.If) and _asks_for_name(node.test) for node in tree.body):
         return True
-    return not any(_starts_something(node) for node in tree.body)
+    own = {name for node in tree.body for name in _defined(node)}
+    return not any(_calls(node, own) for node in tree.body if not isinstance(node, _DEFINITIONS))
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _asks_for_name(test: ast.expr) -> bool:
     return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
 
 
-def _starts_something(node: ast.stmt) -> bool:
-    """Whether a statement calls a function that the script itself may have defined."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, (ast.Name, ast.Call))
-    )
+def _defined(node: ast.stmt) -> tp.Iterator[str]:
+    """The functions and variables that a statement makes, which may be the program."""
+    if isinstance(node, _DEFINITIONS):
+        yield node.name
+    elif isinstance(node, ast.Assign):
+        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def _calls(node: ast.stmt, own: set[str]) -> bool:
+    """Whether a statement calls something of the script's own, or what another call returned."""
+    calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+    return any(isinstance(func, ast.Call) or (isinstance(func, ast.Name) and func.id in own) for func in calls)

@@ -17,6 +17,7 @@ from .errors import ConfigError, Problem
 if tp.TYPE_CHECKING:
     from .payload import Payload
 
+_TRIES = 5
 _SKIPPED = {"__pycache__", ".git"}
 
 
@@ -52,12 +53,26 @@ def snapshot(copied: tp.Sequence[str], cache: Path, started_from: Path) -> Snaps
     none of the three.
     """
     sources = [_source(name, started_from) for name in copied]
-    found = sorted((str(copy / rest), source / rest) for source, copy in sources for rest in _files(source, cache))
-    digest = _digest(found)
-    target = cache / paths.CODE / digest
-    if not target.exists():
-        _copy(found, target)
-    return Snapshot(target, digest, tuple((source.resolve(), copy) for source, copy in sources))
+    _refuse_clashes(sources)
+    for _ in range(_TRIES):
+        found = {
+            str(copy / rest): source / rest for source, copy in sources for rest in _files(source, cache.resolve())
+        }
+        digests = {name: _sha256(path) for name, path in sorted(found.items())}
+        digest = hashlib.sha256("".join(f"{name}\0{each}\n" for name, each in digests.items()).encode()).hexdigest()
+        target = cache / paths.CODE / digest[:16]
+        if target.exists() or _copy(found, digests, target):
+            return Snapshot(target, digest[:16], tuple((source.resolve(), copy) for source, copy in sources))
+    problem = Problem("files change while they are copied; try again", "hydra.launcher.workdir.copied")
+    raise ConfigError("The code cannot be copied; nothing was run.", [problem])
+
+
+def _refuse_clashes(sources: tp.Sequence[tuple[Path, Path]]) -> None:
+    copies = [copy for _, copy in sources]
+    twice = sorted({str(copy) for copy in copies if copies.count(copy) > 1})
+    if twice:
+        problem = Problem(f"two of them would be copied to {twice[0]!r}", "hydra.launcher.workdir.copied")
+        raise ConfigError("The code cannot be copied; nothing was run.", [problem])
 
 
 def _source(name: str, started_from: Path) -> tuple[Path, Path]:
@@ -70,47 +85,51 @@ def _source(name: str, started_from: Path) -> tuple[Path, Path]:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         spec = None
-    if spec is None:
+    locations = list(spec.submodule_search_locations or []) if spec is not None else []
+    origin = locations[0] if locations else getattr(spec, "origin", None)
+    if origin is None or not os.path.exists(origin):
         problem = Problem(f"{name!r} is no file, no folder and no package", "hydra.launcher.workdir.copied")
         raise ConfigError("The code cannot be copied; nothing was run.", [problem])
-    locations = list(spec.submodule_search_locations or [])
-    source = Path(locations[0] if locations else str(spec.origin))
-    return source, Path(*name.split(".")) if locations else Path(source.name)
+    return Path(origin), Path(*name.split(".")) if locations else Path(Path(origin).name)
 
 
-def _files(source: Path, cache: Path) -> tp.Iterator[Path]:
-    """All files of a folder but those of caches, git and byte code, relative to it; for a file: itself."""
+def _files(source: Path, cache: Path, above: frozenset[Path] = frozenset()) -> tp.Iterator[Path]:
+    """All files of a folder but those of caches, git and byte code, relative to it; for a file: itself.
+
+    Links are followed, but not into a folder that they are in; one that leads nowhere (an editor's lock) is left.
+    """
     if source.is_file():
         yield Path()
         return
-    for folder, folders, names in os.walk(source):
-        here = Path(folder)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in _SKIPPED and here / name != cache and not (here / name / paths.CACHEDIR_TAG).exists()
-        )
-        yield from ((here / name).relative_to(source) for name in sorted(names) if not name.endswith(".pyc"))
+    here = source.resolve()
+    if here in above or here == cache or (here / paths.CACHEDIR_TAG).exists():
+        return
+    for name in sorted(os.listdir(source)):
+        if name not in _SKIPPED and not name.endswith(".pyc") and (source / name).exists():
+            yield from (name / rest for rest in _files(source / name, cache, above | {here}))
 
 
-def _digest(found: tp.Sequence[tuple[str, Path]]) -> str:
-    total = hashlib.sha256()
-    for name, path in found:
-        total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()[:16]
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _copy(found: tp.Sequence[tuple[str, Path]], target: Path) -> None:
-    """Copies beside the target and renames: of two launches that copy the same at once, one copy stays."""
+def _copy(found: dict[str, Path], digests: dict[str, str], target: Path) -> bool:
+    """Copies beside the target and renames: of two launches that copy the same at once, one copy stays.
+
+    False, and nothing is there, when a file is no longer what its digest says.
+    """
     temporary = target.with_name(paths.temporary_name(target.name, uuid.uuid4().hex))
-    for name, path in found:
+    temporary.mkdir(parents=True)
+    for name, path in found.items():
         copy = temporary / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
-    temporary.mkdir(parents=True, exist_ok=True)
-    try:
-        os.rename(temporary, target)
-    except OSError:
-        shutil.rmtree(temporary)
-        if not target.exists():
-            raise
+    same = all(_sha256(temporary / name) == digest for name, digest in digests.items())
+    if same:
+        try:
+            os.rename(temporary, target)
+            return True
+        except OSError:
+            same = target.exists()
+    shutil.rmtree(temporary)
+    return same

@@ -121,13 +121,17 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
     frames = error.__traceback__
     while frames is not None and _is_plumbing(frames):
         frames = frames.tb_next
+    try:
+        message = str(error)
+    except Exception as second:
+        message = f"its text cannot be made: {type(second).__name__}"
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     kind = type(error)
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
     return {
         "kind": "raised",
         "type": f"{module}{kind.__qualname__}",
-        "message": str(error),
+        "message": message,
         "traceback": text.replace("__mp_main__.", ""),
     }
 

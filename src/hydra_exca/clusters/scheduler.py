@@ -87,12 +87,15 @@ def expand(job: str) -> list[str]:
     >>> expand("12_[1-2,7%4]")
     ['12_1', '12_2', '12_7']
     """
-    match = re.fullmatch(r"(\d+)_\[([\d,\-]+)(?:%\d+)?\]", job)
+    match = re.fullmatch(r"(\d+)_\[([\d,\-]+)(\.\.\.)?(?:%\d+)?\]", job)
     if not match:
-        return [job]
-    array, ranges = match.groups()
+        return [job] if re.fullmatch(r"\d+(_\d+)?", job) else []
+    array, ranges, cut = match.groups()
+    parts = ranges.split(",")
+    if cut:  # after 64 characters (SLURM_BITSTR_LEN): the last number may lack digits
+        parts.pop()
     indices: list[int] = []
-    for part in ranges.split(","):
+    for part in parts:
         first, _, last = part.partition("-")
         indices += range(int(first), int(last or first) + 1)
     return [f"{array}_{index}" for index in indices]

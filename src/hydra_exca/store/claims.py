@@ -58,7 +58,7 @@ def highest(folder: Path) -> Claim | None:
     except FileNotFoundError:
         return None
     known = [number for number in numbers if number is not None]
-    return _read(folder / paths.claim_name(max(known))) if known else None
+    return _read(folder / paths.claim_name(max(known)), max(known)) if known else None
 
 
 def publish(folder: Path, claim: Claim) -> bool:
@@ -66,7 +66,10 @@ def publish(folder: Path, claim: Claim) -> bool:
     return files.publish(folder / paths.claim_name(claim.number), claim.to_json())
 
 
-def _read(path: Path) -> Claim:
-    fields = json.loads(path.read_bytes())
-    fields["state"] = ClaimState(fields["state"])
-    return Claim(**fields)
+def _read(path: Path, number: int) -> Claim:
+    """A claim; one that cannot be read is nobody's: it was published whole, so its machine has crashed since."""
+    try:
+        fields = json.loads(path.read_bytes())
+        return Claim(**{**fields, "state": ClaimState(fields["state"])})
+    except (ValueError, TypeError, KeyError):
+        return Claim(number, ClaimState.RELEASED, "", "", None, 0, {})

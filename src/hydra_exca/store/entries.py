@@ -45,9 +45,13 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
+        """Raises ValueError, TypeError or KeyError for what no outcome reads as."""
         fields = json.loads(data)
-        fields["status"] = Status(fields["status"])
-        return cls(**fields)
+        outcome = cls(**{**fields, "status": Status(fields["status"])})
+        told = outcome.value if outcome.status is Status.COMPLETED else outcome.error
+        if not isinstance(outcome.identity, dict) or not isinstance(told, dict):
+            raise ValueError("it has no identity, or neither value nor error")
+        return outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Entry:
             return Outcome.from_json(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
             raise CorruptEntryError(f"{path} cannot be read: {error}") from error
 
     def standing(self) -> Standing:
@@ -136,14 +140,15 @@ class Entry:
     def commit(self, claim: Claim, outcome: Outcome) -> bool:
         """Writes the marker, if ``claim`` still owns the entry; False when it does not: nothing was written.
 
-        The next claim is published first, so that between asking who owns the entry and writing nobody else
-        can start.
+        The next claim is published first, so that nobody can start between asking who owns the entry and writing.
+        Whoever stalls after that for so long that another has started may find an outcome: the first one stays.
         """
         committing = claim.next(ClaimState.COMMITTING)
         if not self._owns(claim) or not self.take(committing):
             return False
         outcome = dataclasses.replace(outcome, claim=committing.number)
-        files.write(self.path / paths.OUTCOME, outcome.to_json())
+        if not files.publish(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
+            return False
         if outcome.status is Status.COMPLETED:
             self._drop_previous()
         return True
@@ -166,18 +171,21 @@ class Entry:
         """Makes room for another attempt: a value stays as the previous one until the next is complete.
 
         ``keep_output`` leaves the output folder where it is (checkpoints); otherwise the attempt starts with an
-        empty one, and the old is restored with the old outcome should the attempt never complete.
+        empty one, and the old is restored with the old outcome should the attempt never complete. Each step
+        leaves a state from which this can be called again.
         """
         outcome = self.outcome()
-        if outcome is None:
-            return
-        if outcome.status is Status.COMPLETED:
-            if not keep_output and self.output.exists():
-                os.rename(self.output, self.path / paths.PREVIOUS_OUTPUT)
+        old_output = self.path / paths.PREVIOUS_OUTPUT
+        if outcome is not None and outcome.status is Status.COMPLETED:
+            shutil.rmtree(old_output, ignore_errors=True)  # of a value that was replaced already
             os.replace(self.path / paths.OUTCOME, self.path / paths.PREVIOUS)
+        elif outcome is not None:
+            os.unlink(self.path / paths.OUTCOME)
+        if keep_output or not self.output.exists():
             return
-        os.unlink(self.path / paths.OUTCOME)
-        if not keep_output and self.output.exists():
+        if self.has_previous() and not old_output.exists():
+            os.rename(self.output, old_output)
+        else:
             shutil.rmtree(self.output)
 
     def has_previous(self) -> bool:

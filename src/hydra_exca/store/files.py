@@ -32,16 +32,18 @@ def write(path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], *, mode: i
     sync_folder(path.parent)
 
 
-def publish(path: Path, data: bytes) -> bool:
+def publish(path: Path, data: bytes, *, durable: bool = False) -> bool:
     """Creates ``path`` whole, unless it exists; says whether this call created it.
 
-    link(2) fails when the name is taken, so of any number of callers one wins. It is not made durable: what
-    is published this way matters only while processes live. Over NFS a link may be reported as failed though
-    it was made (link(2), BUGS); the link count of the temporary file tells.
+    link(2) fails when the name is taken, so of any number of callers one wins. It need not be durable where it
+    matters only while processes live. Over NFS a link may be reported as failed though it was made (link(2),
+    BUGS); the link count of the temporary file tells.
     """
-    temporary = _temporary(path, data, SHARED, durable=False)
+    temporary = _temporary(path, data, SHARED, durable)
     try:
         os.link(temporary, path)
+        if durable:
+            sync_folder(path.parent)
         return True
     except FileExistsError:
         return os.stat(temporary).st_nlink == 2

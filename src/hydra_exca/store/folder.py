@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import typing as tp
@@ -13,6 +14,9 @@ from hydra_exca.uid import Identity
 
 from . import files
 from .entries import Entry
+
+
+_LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets another with the same shorter ones
 
 
 class CacheFolder:
@@ -74,9 +78,10 @@ class Shelf:
         Its readable part depends on how the task was asked for, so the name is decided by whoever comes first,
         and once: by the digest's first digits, or by more of them if another identity has the same.
         """
-        entry = self.find(identity) or Entry(self.path / self._decide_name(identity), self.trust_users)
-        entry.create()
-        return entry
+        with _translated(self.path):
+            entry = self.find(identity) or self._create(identity)
+            entry.create()
+            return entry
 
     def check_project(self, project: dict[str, tp.Any]) -> None:
         """Raises CacheError if the entries here come from another project. Writes nothing."""
@@ -90,15 +95,16 @@ class Shelf:
 
     def create(self, project: dict[str, tp.Any]) -> None:
         """Makes the shelf and records whose it is; raises CacheError if it is another project's."""
-        (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
-        files.publish(self.path / paths.PROJECT, files.dump_json(project))
+        with _translated(self.path):
+            (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
+            files.publish(self.path / paths.PROJECT, files.dump_json(project), durable=True)
         self.check_project(project)
 
     def _candidates(self, identity: Identity) -> tp.Iterator[str]:
         if self._listing is None:
             self._listing = self._list()
-        keys = ("default",) if identity.uid() == "default" else (identity.digest[:8], identity.digest[:16])
-        for key in keys:
+        keys = ("default",) if identity.uid() == "default" else ()
+        for key in (*keys, *(identity.digest[:length] for length in _LENGTHS)):
             yield from self._listing.get(key, ())
 
     def _list(self) -> dict[str, list[str]]:
@@ -121,27 +127,47 @@ class Shelf:
             return identity.same_as(outcome.identity)
         return any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
-            for record in (_read_json(self._name_path(identity, length)) for length in (8, 16))
+            for record in (_read_json(self._name_path(identity, length)) for length in _LENGTHS)
         )
 
-    def _decide_name(self, identity: Identity) -> str:
-        for length in (8, 16):
+    def _create(self, identity: Identity) -> Entry:
+        """An entry for this identity, where no other has one: the records of names may be lost, entries stay."""
+        for length in _LENGTHS:
             path = self._name_path(identity, length)
-            files.publish(path, files.dump_json({"name": identity.uid(length), "digest": identity.digest}))
+            name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
+            files.publish(path, files.dump_json({"name": name.lstrip("-"), "digest": identity.digest}))
             record = _read_json(path)
             if record is not None and record["digest"] == identity.digest:
-                return str(record["name"])
-        raise CacheError(f"{self.path}: two identities share sixteen digits, {identity.digest}")
+                entry = Entry(self.path / str(record["name"]), self.trust_users)
+                if self._is_free(entry, identity):
+                    return entry
+        raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
+
+    def _is_free(self, entry: Entry, identity: Identity) -> bool:
+        try:
+            outcome = entry.outcome()
+        except CorruptEntryError:
+            return True
+        return outcome is None or identity.same_as(outcome.identity)
 
     def _name_path(self, identity: Identity, length: int) -> Path:
         return self.path / paths.NAMES / identity.digest[:length]
 
 
 def _read_json(path: Path) -> tp.Any:
+    """What the file says, None if there is none or a crash of the machine left it empty."""
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> tp.Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
 def _describe(project: dict[str, tp.Any]) -> str:

@@ -22,12 +22,13 @@ from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from . import files
 
 INLINE_BYTES = 4096
+_INT_BITS = 4096  # Python refuses to read longer integers from text (sys.set_int_max_str_digits)
 Record = dict[str, tp.Any]
 
 
 def store(folder: Path, number: int, value: tp.Any) -> Record:
     """Writes ``value`` below an entry's folder (or inline when small) and returns what the marker says of it."""
-    if _is_json(value):
+    if _fits_json(value):
         data = json.dumps(value, ensure_ascii=True).encode()
         if len(data) <= INLINE_BYTES:
             return {"format": "json", "inline": value}
@@ -48,8 +49,10 @@ def load(folder: Path, record: Record, trust_users: tp.Collection[str]) -> tp.An
     path = folder / record["file"]
     try:
         data = files.read_trusted(path, trust_users) if record["format"] == "pickle" else path.read_bytes()
-    except FileNotFoundError:
-        raise CorruptEntryError(f"{path} is gone") from None
+    except PermissionError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise CorruptEntryError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) != record["size"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CorruptEntryError(f"{path} is not what was written: its size or digest differs")
     return _LOADERS[record["format"]](data, path)
@@ -79,10 +82,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
         return super().reducer_override(obj)
 
 
-def _is_json(value: tp.Any) -> bool:
+def _fits_json(value: tp.Any) -> bool:
     """Whether JSON gives back exactly this: the same types, not just equal values."""
+    try:
+        return _is_json(value)
+    except RecursionError:  # it contains itself
+        return False
+
+
+def _is_json(value: tp.Any) -> bool:
     kind = type(value)
-    if value is None or kind in (bool, int, float, str):
+    if kind is int:
+        return bool(value.bit_length() <= _INT_BITS)
+    if value is None or kind in (bool, float, str):
         return True
     if kind is list:
         return all(map(_is_json, value))
@@ -91,7 +103,8 @@ def _is_json(value: tp.Any) -> bool:
 
 def _is_plain_array(value: tp.Any) -> bool:
     numpy = sys.modules.get("numpy")
-    return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
+    # records and objects: .npy does not give back all of them
+    return numpy is not None and type(value) is numpy.ndarray and value.dtype.kind in "biufcmMSU"
 
 
 def _npy(value: tp.Any) -> bytes:
