@@ -621,9 +621,11 @@ def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_p
 def test_a_live_claim_is_joined(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs")).value) as other:
         until(lambda: runs(tmp_path))
-        with Elsewhere(lambda: (lambda r: (r.how, r.value))(one(tmp_path, fails))) as mine:
+        with Elsewhere(lambda: one(tmp_path, says(tmp_path, "mine")).value) as mine:
+            mine._here.poll(0.5)  # gives it the time to do wrong
             (tmp_path / "go").touch()
-            assert (other.result(), mine.result()) == ("theirs", ("joined", "theirs"))
+            values = (other.result(), mine.result())
+    assert values == ("theirs", "theirs") and runs(tmp_path) == ["1"]
 
 
 def test_a_queued_claim_of_a_dead_launch_is_taken_over(tmp_path: Path) -> None:
@@ -645,9 +647,11 @@ def test_workers_of_a_dead_launch_go_on_and_are_joined(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path), cluster="local")) as first:
         until(lambda: runs(tmp_path))
     assert not first.process.is_alive()
-    with Elsewhere(lambda: (lambda r: (r.how, r.value))(one(tmp_path, fails))) as second:
+    with Elsewhere(lambda: one(tmp_path, says(tmp_path, "mine")).value) as second:
+        second._here.poll(0.5)  # gives it the time to do wrong
         (tmp_path / "go").touch()
-        assert second.result() == ("joined", "slow")
+        value = second.result()
+    assert value == "slow" and runs(tmp_path) == ["1"]
 
 
 def test_what_a_worker_of_a_dead_launch_stored_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_an_option_that_submitit_does_not_know_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_controller_that_does_not_answer_is_an_error_and_nothing_runs(tmp_path: Path) -> None:
-    real = Path("/etc/exca-slurm/slurm.conf").read_text()
+    real = Path(os.environ["SLURM_CONF"]).read_text()
     dead = re.sub(r"SlurmctldPort=\d+", "SlurmctldPort=9", real)
     conf = tmp_path / "slurm.conf"
     conf.write_text(dead)

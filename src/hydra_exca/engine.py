@@ -16,13 +16,13 @@ from pathlib import Path
 
 from . import clusters, paths, worker
 from .clusters import State
-from .errors import CacheError, ExcaError, JobLostError, TaskFailedError
+from .errors import CacheError, CorruptEntryError, ExcaError, JobLostError, TaskFailedError
 from .plan import Action
 from .round import Round, Settings, Task
 from .status import Mode, Status
 from .store import Claim, ClaimState, Entry, Outcome
 from .store import files as store_files
-from .survey import Standing, Survey
+from .survey import Standing, Survey, given_up
 from .uid import Identity
 
 log = logging.getLogger("exca.launch")
@@ -67,8 +67,9 @@ class Launch:
             self._first.setdefault(_key(task.identity), task)
         self.standings: dict[str, Standing] = {}
         self._rounds: list[Round] = []
+        self._tokens: set[str] = set()
         self._how: dict[str, str] = {}
-        self._unknown: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self.finished: tp.Callable[[Result], None] = lambda result: None
 
     def survey(self) -> list[Standing]:
@@ -96,7 +97,11 @@ class Launch:
                 round_.close()
         except KeyboardInterrupt:
             for round_ in self._rounds:
-                round_.interrupt()
+                log.warning("exca: %s", round_.interrupt())
+            raise
+        except BaseException:
+            for round_ in self._rounds:
+                round_.abandon()
             raise
         return [self._result(task) for task in self.tasks]
 
@@ -139,26 +144,32 @@ class Launch:
         entry = standing.entry
         if entry is None:
             return
-        if standing.corrupt is not None:
+        if standing.corrupt is not None and _still_corrupt(entry):
             aside = entry.set_outcome_aside()
             log.warning("%s; it is set aside as %s and computed again", standing.corrupt, aside)
-        if standing.gone is not None and standing.status is Status.COMPLETED:
-            assert standing.claim is not None
+        if standing.gone is None or not standing.status.final:
+            return
+        assert standing.claim is not None
+        if standing.status is Status.COMPLETED:
             entry.release(standing.claim)
-        elif standing.gone is not None and standing.status is Status.FAILED:
+        else:
             self._lose(standing, standing.gone)
-            standing.outcome = entry.outcome()
-        if standing.action in (Action.RUN, Action.CANCEL_AND_RUN):
-            standing.claim = entry.claim()
+        standing.outcome, owner = entry.outcome(), entry.claim()
+        if standing.outcome is None:  # another launch is at it again
+            standing.action = Action.JOIN
+        elif owner is not None and owner.token == standing.claim.token:
+            standing.claim = owner
 
     def _start(self, missing: tp.Sequence[Standing]) -> None:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
         self.settings.cluster.check()
         round_ = Round(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
         self.settings.folder.create()
-        self._cancel([standing for standing in missing if standing.action is Action.CANCEL_AND_RUN])
+        old = [(standing, standing.claim) for standing in missing if standing.action is Action.CANCEL_AND_RUN]
+        self._wait_for_uncancellable(old)
         try:
             round_.claim(self._survey)
+            self._cancel([claim for standing, claim in old if claim is not None and standing in round_.claimed])
             for standing in missing:
                 claimed = standing in round_.claimed
                 standing.action = Action.RUN if claimed else Action.JOIN
@@ -168,22 +179,39 @@ class Launch:
                 round_.submit()
                 log.info("exca: %s", round_)
         except BaseException:
-            round_.interrupt()
+            round_.abandon()
             raise
         self.computed.update(_key(standing.identity) for standing in round_.claimed)
         self._rounds.append(round_)
+        self._tokens.add(round_.token)
 
-    def _cancel(self, running: tp.Sequence[Standing]) -> None:
-        """Ends jobs of this user that compute what is to be computed anew, and waits for their end."""
-        for standing in running:
-            assert standing.claim is not None
-            cluster = clusters.get(standing.claim.cluster, clusters.Options())
-            cluster.cancel(self._survey.reference(standing.claim))
-        waiting = [standing for standing in running if standing.claim and standing.claim.state is not ClaimState.QUEUED]
+    def _wait_for_uncancellable(self, old: tp.Sequence[tuple[Standing, Claim | None]]) -> None:
+        """What computes in another process's own thread cannot be cancelled: its end is waited for."""
+        waiting = [(s, claim) for s, claim in old if claim is not None and claim.cluster in ("inline", "debug")]
         pause = _Pause()
         while waiting:
-            reports = self._survey.ask(waiting)
-            waiting = [s for s, r in zip(waiting, reports, strict=True) if r.state is not State.ENDED]
+            left = []
+            for standing, claim in waiting:
+                assert standing.entry is not None
+                now = standing.entry.claim()
+                gone = self._survey.ask([standing])[0].state is State.ENDED
+                if now is not None and now.token == claim.token and now.state is ClaimState.RUNNING and not gone:
+                    left.append((standing, claim))
+                elif now is not None and now.token == claim.token:
+                    standing.claim = now
+            waiting = left
+            pause.sleep()
+
+    def _cancel(self, claims: tp.Sequence[Claim]) -> None:
+        """Ends the jobs of claims that were taken over, and waits for their end: two never write the same output."""
+        references = [self._survey.reference(claim) for claim in claims if claim.cluster not in ("inline", "debug")]
+        named = [claim.cluster for claim in claims if claim.cluster not in ("inline", "debug")]
+        pairs = [(clusters.get(name, clusters.Options()), each) for name, each in zip(named, references, strict=True)]
+        for cluster, reference in pairs:
+            cluster.cancel(reference)
+        pause = _Pause()
+        while pairs:
+            pairs = [(c, r) for c, r in pairs if r.started and c.ask([r])[0].state is not State.ENDED]
             pause.sleep()
 
     def _wait(self) -> None:
@@ -211,8 +239,8 @@ class Launch:
     def _heed(self, standing: Standing, report: clusters.Report, token: str) -> None:
         """What a cluster says of a job of this launch: it ended, or it waits for a reason worth telling."""
         assert standing.entry is not None
-        if report.state is State.PENDING:
-            log.warning("%s waits and may never start: %s", standing.identity.uid(), report.reason)
+        if report.stuck:
+            self._say_stuck(standing, report)
         if report.state is not State.ENDED or self._collect(standing):
             return
         standing.claim = standing.entry.claim()
@@ -227,7 +255,7 @@ class Launch:
         if standing.outcome is None:
             standing.outcome = standing.entry.outcome()
             if standing.outcome is None:
-                return False
+                return standing.problem is not None
             standing.status = standing.outcome.status
             try:
                 if standing.status is Status.COMPLETED:
@@ -243,11 +271,13 @@ class Launch:
         for standing in joined:
             assert standing.entry is not None
             standing.claim = standing.entry.claim()
-        owned = [s for s in joined if s.claim is not None and s.claim.state is not ClaimState.RELEASED]
+        owned = [s for s in joined if s.claim is not None and not given_up(s.claim)]
         orphans = [standing for standing in joined if standing not in owned]
         for standing, report in zip(owned, self._survey.ask(owned), strict=True):
             if report.state is State.UNKNOWN:
                 self._say_unknown(standing, report)
+            if report.stuck:
+                self._say_stuck(standing, report)
             if report.state is not State.ENDED or self._collect(standing):
                 continue
             if report.failed:
@@ -255,16 +285,28 @@ class Launch:
             else:
                 orphans.append(standing)
         orphans = [standing for standing in orphans if not self._collect(standing)]
-        if orphans and self.settings.mode is not Mode.READ_ONLY:
-            log.info("%d tasks were given up by the launch that had them: they are run here", len(orphans))
+        if self.settings.mode is Mode.READ_ONLY:
+            for standing in orphans:
+                standing.problem = CacheError(f"{standing.entry_uid} was given up; mode=read-only runs nothing")
+        elif orphans:
+            log.info("exca: %d tasks were given up by the launch that had them: they are run here", len(orphans))
             self._start(orphans)
+
+    def _say_stuck(self, standing: Standing, report: clusters.Report) -> None:
+        """Once for each reason: whoever waits for a job that may never start is told so."""
+        told = (standing.identity.digest, report.reason)
+        if told not in self._told:
+            self._told.add(told)
+            log.warning(
+                "exca: %s waits and may never start: %s (job %s)", standing.entry_uid, report.reason, report.job
+            )
 
     def _say_unknown(self, standing: Standing, report: clusters.Report) -> None:
         """Once: whoever waits for a job that cannot be asked for is told so."""
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
-        if claim.token not in self._unknown:
-            self._unknown.add(claim.token)
+        if (claim.token, report.reason) not in self._told:
+            self._told.add((claim.token, report.reason))
             log.warning(
                 "waiting for %s, which a launch on %s computes (%s): %s. If you know that it is gone, remove %s",
                 entry.uid,
@@ -279,7 +321,7 @@ class Launch:
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
         error = {"kind": "lost", "type": "JobLostError", "message": report.reason, "traceback": ""}
-        log_path = self._log_of(entry, claim)
+        log_path = self._log_of(entry, claim, report.job or claim.job)
         outcome = Outcome(
             status=Status.FAILED,
             claim=claim.number,
@@ -294,11 +336,11 @@ class Launch:
         )
         entry.commit(claim, outcome)
 
-    def _log_of(self, entry: Entry, claim: Claim) -> str | None:
+    def _log_of(self, entry: Entry, claim: Claim, job: str | None) -> str | None:
         launch = paths.launch_folder(self.settings.folder.path, claim.token)
         candidates = [*reversed(entry.log_paths(claim.number)), paths.position_log(launch, claim.position)]
-        if claim.job is not None:
-            candidates += sorted(launch.glob(f"{claim.job}_0_log.*"))
+        if job is not None:
+            candidates += sorted(launch.glob(f"{job}_0_log.*"))
         written = [path for path in candidates if path.exists() and path.stat().st_size]
         return entry.relative_log(written[0]) if written else None
 
@@ -306,7 +348,9 @@ class Launch:
 
     def _result(self, task: Task) -> Result:
         standing = self.standings[_key(task.identity)]
-        how = self._how.get(_key(task.identity), "joined" if standing.action is Action.JOIN else "cached")
+        how = "joined" if standing.action is Action.JOIN else self._how.get(_key(task.identity), "cached")
+        if how == "run" and standing.outcome is not None and standing.outcome.token not in self._tokens:
+            how = "joined"  # another launch has taken it over
         error = None if standing.status is Status.COMPLETED else stored_error(standing)
         return Result(task, standing, how, standing.value, error)
 
@@ -337,7 +381,8 @@ def stored_error(standing: Standing) -> ExcaError:
         tail = _tail(log_path)
         message = f"{entry.uid}: its job ({outcome.cluster} {outcome.job}) ended without a result: {stored['message']}"
         return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
-    message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}\n{stored['traceback']}"
+    kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
+    message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"
     kept = {"type": stored["type"], "text": stored["message"], "traceback": stored["traceback"]}
     return TaskFailedError(message, **kept, **job)
 
@@ -349,6 +394,17 @@ def _tail(path: str | None, lines: int = 10) -> str:
     except OSError:
         return ""
     return "".join(f"\n    | {line}" for line in text.splitlines()[-lines:])
+
+
+def _still_corrupt(entry: Entry) -> bool:
+    """Whether nobody has mended it since it was looked at."""
+    try:
+        outcome = entry.outcome()
+        if outcome is not None and outcome.status is Status.COMPLETED:
+            entry.value(outcome)
+    except CorruptEntryError:
+        return True
+    return False
 
 
 def _foreign(standing: Standing) -> ExcaError | None:

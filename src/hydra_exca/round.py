@@ -111,10 +111,22 @@ class Round:
         if self._submission is not None:
             self._submission.close()
 
-    def interrupt(self) -> None:
-        """Gives up what was not submitted, and what the cluster cancels on an interrupt."""
+    def interrupt(self) -> str:
+        """Gives up what was not submitted, and what the cluster cancels on an interrupt; says what became of it."""
         everything = range(len(self.claimed))
-        for position in everything if self._submission is None else self._submission.interrupt():
+        positions = list(everything if self._submission is None else self._submission.interrupt())
+        self._release(positions)
+        if positions or self._submission is None:
+            return f"{len(positions)} tasks of launch {self.token} are cancelled"
+        return f"the jobs go on ({self}); the same command joins them, scancel ends them"
+
+    def abandon(self) -> None:
+        """The launch fails: gives up what was not started, which nobody else could take from a live process."""
+        everything = range(len(self.claimed))
+        self._release(everything if self._submission is None else self._submission.abandon())
+
+    def _release(self, positions: tp.Iterable[int]) -> None:
+        for position in positions:
             entry = self.claimed[position].entry
             assert entry is not None
             owner = entry.claim()

@@ -44,18 +44,34 @@ def current() -> Script | None:
 
 def load(script: Script) -> None:
     """Makes the script's names those of ``__main__`` here, without starting its program."""
-    if script.module is not None:
-        names = runpy.run_module(script.module, run_name="__mp_main__", alter_sys=True)
-    else:
-        names = runpy.run_path(script.path, run_name="__mp_main__")
+    global _loading
+    _loading = True
+    try:
+        if script.module is not None:
+            names = runpy.run_module(script.module, run_name="__mp_main__", alter_sys=True)
+        else:
+            names = runpy.run_path(script.path, run_name="__mp_main__")
+    finally:
+        _loading = False
     module = types.ModuleType("__mp_main__")
     module.__dict__.update(names)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
-def attribute(name: str, module: str | None = None, unwrapped: int = 0) -> tp.Any:
-    """What the script (or ``module``) calls ``name``, without as many of its decorators as ``unwrapped`` says."""
-    found: tp.Any = sys.modules["__main__"] if module is None else importlib.import_module(module)
+_loading = False
+
+
+def is_loading() -> bool:
+    """Whether a job is loading the script just now: nothing that it starts then is meant."""
+    return _loading
+
+
+def attribute(name: str, module: str, unwrapped: int = 0) -> tp.Any:
+    """What ``module`` calls ``name``, without as many of its decorators as ``unwrapped`` says.
+
+    The script is meant by its name as a module, whether it is what runs here or is imported.
+    """
+    found: tp.Any = sys.modules["__main__"] if module == _main_name() else importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     for _ in range(unwrapped):
@@ -63,26 +79,24 @@ def attribute(name: str, module: str | None = None, unwrapped: int = 0) -> tp.An
     return found
 
 
-def reference(obj: tp.Any) -> tuple[str, str | None, int] | None:
+def reference(obj: tp.Any) -> tuple[str, str, int] | None:
     """The arguments with which `attribute` gives this class or function in a job too, None if there are none.
 
     Functions below a decorator (that of hydra.main, say) are found through ``__wrapped__``. What a module other
     than the script defines under its own name needs none of this: pickle finds it.
     """
-    if obj.__module__ in _MAIN:
-        if obj.__module__ == "__main__" and current() is None:
-            return None
-        module = None
-    else:
-        module = obj.__module__
+    in_script = obj.__module__ in _MAIN
+    if in_script and obj.__module__ == "__main__" and current() is None:
+        return None
+    module = module_name(obj)
     depth = _depth(obj, module)
-    return None if depth is None or (module and depth == 0) else (obj.__qualname__, module, depth)
+    return None if depth is None or (depth == 0 and not in_script) else (obj.__qualname__, module, depth)
 
 
-def _depth(obj: tp.Any, module: str | None) -> int | None:
+def _depth(obj: tp.Any, module: str) -> int | None:
     try:
         found = attribute(obj.__qualname__, module)
-    except (AttributeError, ImportError, TypeError):
+    except (AttributeError, ImportError, TypeError, ValueError):
         return None
     depth = 0
     while found is not obj:
@@ -100,21 +114,27 @@ def module_name(obj: tp.Any) -> str:
     name = str(obj.__module__)
     if name not in _MAIN:
         return name
+    path = _file_of(obj)
+    if path is None or path == getattr(sys.modules.get("__main__"), "__file__", None):
+        return _main_name()
+    return _dotted(Path(path).resolve())  # under a profiler, say
+
+
+def _main_name() -> str:
     main = sys.modules.get("__main__")
-    path = _file_of(obj) or getattr(main, "__file__", None)
-    if path is None:
+    path = getattr(main, "__file__", None)
+    if path is None or not os.path.isfile(path):
         return "interactive"
     spec = getattr(getattr(main, "__spec__", None), "name", None)
-    started_as_module = spec is not None and not spec.endswith("__main__") and getattr(main, "__file__", None) == path
-    return str(spec) if started_as_module else _dotted(Path(path).resolve())
+    return _dotted(Path(path).resolve()) if spec is None or spec.endswith("__main__") else str(spec)
 
 
 def _file_of(obj: tp.Any) -> str | None:
-    """The file of the function; under a profiler, say, that is not the one of ``__main__``."""
     try:
-        return inspect.getfile(obj)
+        path = inspect.getfile(obj)
     except (TypeError, OSError):
         return None
+    return path if os.path.isfile(path) else None
 
 
 def _dotted(path: Path) -> str:

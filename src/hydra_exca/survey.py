@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import typing as tp
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from .plan import Action
 from .status import Mode, Status
 from .store import CacheFolder, Claim, ClaimState, Entry, Outcome, Shelf
 from .uid import Identity
+
+_COMMIT_S = 60.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,6 +37,10 @@ class Standing:
     problem: ExcaError | None = None
     value: tp.Any = None
 
+    @property
+    def entry_uid(self) -> str:
+        return self.identity.uid() if self.entry is None else self.entry.uid
+
 
 class Survey:
     """Looks identities up in a cache folder, in bulk: one listing a shelf, one question a cluster."""
@@ -53,6 +60,9 @@ class Survey:
         for shelf in self._shelves.values():
             shelf.refresh()
         found = [self._find(identity) for identity in identities]
+        for standing in found:
+            if plan.decide(standing.status, mode_of(standing.identity)) is Action.RUN:
+                _note_owner(standing)
         self._ask_owners([standing for standing in found if standing.status is Status.RUNNING])
         for standing in found:
             mode = mode_of(standing.identity)
@@ -92,7 +102,7 @@ class Survey:
         standing.outcome, standing.claim = known.outcome, known.claim
         if known.outcome is not None:
             standing.status = known.outcome.status
-        elif known.claim is not None and known.claim.state is not ClaimState.RELEASED:
+        elif known.claim is not None and not given_up(known.claim):
             standing.status = Status.RUNNING
         return standing
 
@@ -112,12 +122,34 @@ class Survey:
         return tp.cast("str | None", record.get("jobs", {}).get(str(claim.position)))
 
 
+def given_up(claim: Claim) -> bool:
+    """Whether a claim without an outcome is nobody's any more.
+
+    Committing takes moments; an owner that is long past it has lost its outcome to somebody who removed it. Should
+    it be alive after all, of two outcomes the first one stays.
+    """
+    if claim.state is not ClaimState.COMMITTING:
+        return claim.state is ClaimState.RELEASED
+    return time.time() - claim.time > _COMMIT_S or claim.owner == clusters.describe_process()
+
+
+def _note_owner(standing: Standing) -> None:
+    """The claim after which the next is taken. Of a settled entry: unless somebody is at it again already."""
+    if standing.entry is None or standing.claim is not None:
+        return
+    standing.claim = standing.entry.claim()
+    if standing.claim is not None and standing.claim.state in (ClaimState.QUEUED, ClaimState.RUNNING):
+        standing.status = Status.RUNNING
+
+
 def _status_of_gone(standing: Standing, report: clusters.Report) -> Status:
     """An owner that is gone: its cluster says that it failed, or an older value is to come back, or nobody runs it."""
     assert standing.entry is not None
     if standing.entry.has_previous():
         standing.outcome = standing.entry.previous()
         return Status.COMPLETED
+    if standing.outcome is not None:
+        return standing.outcome.status
     return Status.FAILED if report.failed else Status.NOT_SUBMITTED
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import payload as payloads
 from .clusters import process
+from .errors import ConfigError
 from .status import Status
 from .store import Claim, ClaimState, Entry, Outcome
 
@@ -93,7 +94,9 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, req
     value = error = None
     try:
         value = entry.store_value(claim, compute(attempt))
-    except (Exception, SystemExit) as raised:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:
         if isinstance(raised, SystemExit) and requeued():
             raise
         error = describe_error(raised)
@@ -118,15 +121,19 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, req
 
 def describe_error(error: BaseException) -> dict[str, tp.Any]:
     """Type, message and traceback of what a task raised, as text, without the frames above the task's own code."""
+    kind = type(error)
+    if kind.__module__.startswith("submitit."):  # it raises in the task when the time is up
+        return {"kind": "lost", "type": "JobLostError", "message": f"TIMEOUT: {error}", "traceback": ""}
+    if isinstance(error, ConfigError):
+        return {"kind": "raised", "type": kind.__name__, "message": str(error), "traceback": ""}
     frames = error.__traceback__
     while frames is not None and _is_plumbing(frames):
         frames = frames.tb_next
     try:
         message = str(error)
-    except Exception as second:
+    except Exception as second:  # noqa: BLE001  the task's own class makes it
         message = f"its text cannot be made: {type(second).__name__}"
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
-    kind = type(error)
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
     return {
         "kind": "raised",

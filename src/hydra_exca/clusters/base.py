@@ -27,11 +27,13 @@ class Report:
     """What a cluster says of one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
 
     ``failed`` is False where the cluster knows only that the job is no more, not that something went wrong.
+    ``stuck`` says of one that waits that it may wait for ever unless somebody acts.
     """
 
     state: State
     reason: str = ""
     failed: bool = True
+    stuck: bool = False
     job: str | None = None
 
 
@@ -108,6 +110,10 @@ class Submission(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  most clusters have nothing to do
         """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
+
+    @abc.abstractmethod
+    def abandon(self) -> tp.Sequence[int]:
+        """The launch fails: returns the positions that were never started and never will be; the others go on."""
 
     @abc.abstractmethod
     def interrupt(self) -> tp.Sequence[int]:

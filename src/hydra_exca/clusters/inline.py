@@ -48,9 +48,12 @@ class _InlineSubmission(Submission):
         del self._waiting[0]
         return {position: Report(State.ENDED, "it ended the task without a value or an error")}
 
-    def interrupt(self) -> tp.Sequence[int]:
+    def abandon(self) -> tp.Sequence[int]:
         cancelled, self._waiting = self._waiting, []
         return cancelled
+
+    def interrupt(self) -> tp.Sequence[int]:
+        return self.abandon()
 
 
 def process_report(reference: Reference) -> Report:

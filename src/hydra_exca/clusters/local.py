@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import shutil
@@ -30,14 +31,19 @@ class LocalCluster(Cluster):
     name = "local"
 
     def check(self) -> None:
-        if self._gpus_per_task() and len(self._slots()) == 0:
+        if self._gpus_per_task() and len(self._slots) == 0:
             raise ConfigError(
                 "More GPUs are asked for than this machine has; nothing was run.",
-                [Problem(f"{self._gpus_per_task()} asked, {len(visible_gpus() or ())} here", "gpus_per_node")],
+                [
+                    Problem(
+                        f"{self._gpus_per_task()} asked, {len(visible_gpus() or ())} here",
+                        "hydra.launcher.gpus_per_node",
+                    )
+                ],
             )
 
     def submit(self, batch: Batch) -> Submission:
-        return _LocalSubmission(batch, self._slots(), self.options)
+        return _LocalSubmission(batch, self._slots, self.options)
 
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
         return [process_report(reference) for reference in references]
@@ -49,6 +55,7 @@ class LocalCluster(Cluster):
     def _gpus_per_task(self) -> int:
         return int(self.options.common.get("gpus_per_node") or 0)
 
+    @functools.cached_property
     def _slots(self) -> list[tuple[str, ...]]:
         """One item for each task that may run at a time: the GPUs it sees."""
         count = max(1, min(cores(), self.options.array_parallelism))
@@ -153,9 +160,12 @@ class _LocalSubmission(Submission):
                 log.warning("process %d has stored its result and does not exit", running.process.pid)
         self._running.clear()
 
+    def abandon(self) -> tp.Sequence[int]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
     def interrupt(self) -> tp.Sequence[int]:
-        positions = [*self._waiting, *self._running]
-        self._waiting.clear()
+        positions = [*self.abandon(), *self._running]
         end(*(running.process.pid for running in self._running.values()))
         for running in self._running.values():
             running.process.wait()

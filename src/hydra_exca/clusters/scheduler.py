@@ -24,7 +24,7 @@ _ENDED = {
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # with these a job waits for ever unless somebody acts
 STUCK = re.compile(
-    r"PartitionTimeLimit|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|Invalid\w+|BadConstraints|JobHeld\w+"
+    r"PartitionTimeLimit|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|held state|Invalid\w+|BadConstraints|JobHeld\w+"
 )
 
 
@@ -40,7 +40,7 @@ class Row:
     def report(self) -> Report:
         state = self.state.split()[0].rstrip("+")  # "CANCELLED by 1000"
         if state in _WAITING:
-            return Report(State.PENDING, self.reason, job=self.job)
+            return Report(State.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
         if state not in _ENDED:
             return Report(State.RUNNING, self.reason, job=self.job)
         reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"

@@ -27,5 +27,7 @@ def get(name: str | None, options: Options) -> Cluster:
     known: dict[str, type[Cluster]] = {"local": LocalCluster, "slurm": SlurmCluster, "debug": DebugCluster}
     if name not in known:
         valid = ", ".join((*CLUSTERS, "null"))
-        raise ConfigError("No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "cluster")])
+        raise ConfigError(
+            "No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "hydra.launcher.cluster")]
+        )
     return known[name](options)

@@ -6,6 +6,7 @@ submitit is imported where jobs are submitted: 100 ms that a launch whose tasks 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from .base import Batch, Cluster, EntryPoint, Reference, Report, State, Submissi
 from .inline import process_report
 
 log = logging.getLogger("exca.clusters")
+_GONE = Report(State.ENDED)
 _ANSWER_S = 30.0  # a scheduler that takes longer does not answer
 _POLL_S = 10.0  # how often the scheduler is asked at most, once it has been asked quickly a few times
 DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
@@ -52,8 +54,8 @@ class SlurmCluster(Cluster):
 
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
         # the launching processes first: one that is gone by now submits nothing after the queue was read
-        launching = {r: process_report(r) for r in references if r.job is None}
-        asked = [r for r in references if r not in launching or launching[r].state is not State.PENDING]
+        launching = {r: process_report(r) for r in references if not r.started}
+        asked = [r for r in references if r.job or launching.get(r, _GONE).state is not State.PENDING]
         rows = _find(asked) if asked else {}
         return [_conclude(rows, reference, launching.get(reference)) for reference in references]
 
@@ -144,6 +146,9 @@ class _SlurmSubmission(Submission):
         self._next = time.monotonic() + self._interval
         return {position: report for position, report in reports.items() if self._is_news(position, report)}
 
+    def abandon(self) -> tp.Sequence[int]:
+        return ()
+
     def interrupt(self) -> tp.Sequence[int]:
         return ()  # the jobs go on; the same command joins them
 
@@ -151,7 +156,7 @@ class _SlurmSubmission(Submission):
         """An end counts when it is seen twice: the outcome's file may take longer to be seen than the state."""
         if report.state is not State.ENDED:
             self._suspects.discard(position)
-            return report.state is State.PENDING and bool(scheduler.STUCK.search(report.reason))
+            return report.stuck
         if position not in self._suspects:
             self._suspects.add(position)
             self._next = min(self._next, time.monotonic() + 2.0)
@@ -193,8 +198,10 @@ def _conclude(rows: dict[tuple[str, int], Report] | None, reference: Reference, 
         return Report(State.UNKNOWN, "Slurm does not answer")
     report = rows.get((reference.token, reference.position))
     if report is not None:
-        return report
-    if launching is not None:  # not at the scheduler (yet): its launching process decides
+        # a job that ended before it began to compute, of a launch that is gone: what it needed was never written
+        unprovided = launching is not None and launching.state is State.ENDED and report.reason.startswith("FAILED")
+        return dataclasses.replace(report, failed=False) if unprovided else report
+    if launching is not None and reference.job is None:  # not at the scheduler (yet): its launching process decides
         return launching
     return Report(State.ENDED, "Slurm knows nothing of it (any more): cancelled while it was pending?")
 

@@ -15,7 +15,6 @@ from hydra_exca.uid import Identity
 from . import files
 from .entries import Entry
 
-
 _LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets another with the same shorter ones
 
 
@@ -86,11 +85,12 @@ class Shelf:
     def check_project(self, project: dict[str, tp.Any]) -> None:
         """Raises CacheError if the entries here come from another project. Writes nothing."""
         known = _read_json(self.path / paths.PROJECT)
-        if known is not None and known != project:
+        if isinstance(known, dict) and not _same_project(known, project):
             raise CacheError(
-                f"{self.path} holds results of another project ({_describe(known)}), and this one "
-                f"({_describe(project)}) has the same function name. Tell them apart with "
-                "hydra.launcher.project=<a name>, or use another hydra.launcher.folder"
+                f"{self.path} holds results of another project (in {_describe(known)}), and this one (in "
+                f"{_describe(project)}) has the same function name. Tell them apart with "
+                "hydra.launcher.project=<a name>, or use another hydra.launcher.folder. If it is the same project, "
+                f"moved or renamed: remove {self.path / paths.PROJECT}"
             )
 
     def create(self, project: dict[str, tp.Any]) -> None:
@@ -111,8 +111,10 @@ class Shelf:
         listing: dict[str, list[str]] = {}
         try:
             names = os.listdir(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return listing
+        except OSError as error:
+            raise CacheError(f"{self.path} cannot be read: {error.strerror}") from error
         for name in names:
             listing.setdefault(name.rpartition("-")[2], []).append(name)
         return listing
@@ -170,8 +172,18 @@ def _translated(path: Path) -> tp.Iterator[None]:
         raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
+def _same_project(known: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
+    """By their names where one was given, by their git remotes where both have one, else by where the code lies."""
+    if "name" in known or "name" in project:
+        return known.get("name") == project.get("name")
+    keys = ("remote", "path") if "remote" in known and "remote" in project else ("folder",)
+    return all(known.get(key) == project.get(key) for key in keys)
+
+
 def _describe(project: dict[str, tp.Any]) -> str:
-    return " ".join(str(part) for part in project.values() if part)
+    if "remote" in project:
+        return f"{project['remote']}/{project.get('path', '')}"
+    return str(project.get("name") or project.get("folder"))
 
 
 def _folder_error(message: str) -> ConfigError:

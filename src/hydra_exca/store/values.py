@@ -46,6 +46,8 @@ def load(folder: Path, record: Record, trust_users: tp.Collection[str]) -> tp.An
     """
     if "inline" in record:
         return record["inline"]
+    if not {"file", "size", "sha256"} <= record.keys() or record.get("format") not in _LOADERS:
+        raise CorruptEntryError(f"{folder} has an outcome that does not say where its value is, or in which format")
     path = folder / record["file"]
     try:
         data = files.read_trusted(path, trust_users) if record["format"] == "pickle" else path.read_bytes()
@@ -86,7 +88,7 @@ def _fits_json(value: tp.Any) -> bool:
     """Whether JSON gives back exactly this: the same types, not just equal values."""
     try:
         return _is_json(value)
-    except RecursionError:  # it contains itself
+    except (RecursionError, UnicodeEncodeError):  # it contains itself; half a character
         return False
 
 
@@ -94,11 +96,15 @@ def _is_json(value: tp.Any) -> bool:
     kind = type(value)
     if kind is int:
         return bool(value.bit_length() <= _INT_BITS)
+    if kind is str:
+        value.encode()  # lone surrogates are no text: JSON joins two of them
     if value is None or kind in (bool, float, str):
         return True
     if kind is list:
         return all(map(_is_json, value))
-    return kind is dict and all(type(key) is str for key in value) and all(map(_is_json, value.values()))
+    return (
+        kind is dict and all(type(key) is str and _is_json(key) for key in value) and all(map(_is_json, value.values()))
+    )
 
 
 def _is_plain_array(value: tp.Any) -> bool:

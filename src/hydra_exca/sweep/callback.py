@@ -38,6 +38,11 @@ def recorded() -> dict[str, tp.Any]:
     return dict(_launching.record)
 
 
+def has_snapshot() -> bool:
+    """Whether this sweep's jobs are to import from a copy of the code."""
+    return _launching.snapshot is not None
+
+
 def use_snapshot(payload: Payload) -> Payload:
     """The payload of jobs that import from the snapshot, if there is one."""
     return payload if _launching.snapshot is None else _launching.snapshot.applied(payload)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import os
+import types
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import provenance, script
+from hydra_exca import provenance, script, uid
+from hydra_exca.errors import ConfigError
+from hydra_exca.leaves import Json
 
 
 def factory(function: tp.Any) -> str:
@@ -23,16 +27,60 @@ def factory(function: tp.Any) -> str:
 def project(function: tp.Any, folder: Path, name: str | None) -> dict[str, tp.Any]:
     """Whose code it is, to tell apart two that have the same name.
 
-    The name that was given; else the git remote and the place in its repository; else where the code lies as
-    seen from the cache folder, so that both can be moved together.
+    The name that was given; else the git remote and the place in its repository, and where the code lies as seen
+    from the cache folder, so that both can be moved together.
     """
     if name is not None:
         return {"name": name}
     source = _source_folder(function)
+    place = {"folder": os.path.relpath(source, folder.resolve())}
     repository = provenance.git(source)
     if repository is not None and repository.remote is not None:
-        return {"remote": repository.remote, "path": repository.path}
-    return {"folder": os.path.relpath(source, folder.resolve())}
+        return {**place, "remote": repository.remote, "path": repository.path}
+    return place
+
+
+def carried(function: tp.Any) -> dict[str, Json]:
+    """What a function carries along beside its name, in canonical form; empty for one that a module defines.
+
+    Arguments of a partial, variables that a nested function captured, attributes of a method's object, the code of
+    a lambda: as far as these are constants or functions. What can change while the program runs (lists, objects)
+    is not part of it; of a callable object only the class counts.
+    """
+    found: dict[str, tp.Any] = {}
+    while isinstance(function, functools.partial):
+        found.update(
+            {f"argument {name}": each for name, each in (*enumerate(function.args), *function.keywords.items())}
+        )
+        function = function.func
+    function = inspect.unwrap(function)
+    if inspect.ismethod(function):
+        found.update({f"attribute {name}": each for name, each in getattr(function.__self__, "__dict__", {}).items()})
+        function = function.__func__
+    if inspect.isfunction(function) and "<" in function.__qualname__:
+        found["code"] = _code(function.__code__)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        found.update({f"captured {name}": cell.cell_contents for name, cell in cells})
+    told = {name: _constant(each) for name, each in found.items()}
+    return {name: each for name, each in told.items() if each is not None}
+
+
+def _constant(value: tp.Any) -> Json:
+    """The canonical form of a constant or a function, None for anything else."""
+    if inspect.isroutine(value) or isinstance(value, functools.partial):
+        return {"function": factory(value), **carried(value)}
+    try:
+        hash(value)
+        return uid.canonical(value)
+    except (TypeError, ConfigError):
+        return None
+
+
+def _code(code: types.CodeType) -> str:
+    """A digest of what a function does: its instructions, names and constants, those of functions in it too."""
+    parts = [code.co_code.hex(), *code.co_names]
+    parts += [_code(each) if isinstance(each, types.CodeType) else repr(each) for each in code.co_consts]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _target(function: tp.Any) -> tp.Any:

@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, fi
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from hydra_exca import clusters, engine, plan
+from hydra_exca import clusters, engine, plan, script
 from hydra_exca.errors import ExcaError
 from hydra_exca.round import Settings, Task
 from hydra_exca.status import Status
@@ -62,6 +62,8 @@ def launch(
     first: int,
 ) -> list[JobReturn]:
     """The results of one batch, in its order. ``state`` is kept from batch to batch of one launcher."""
+    if script.is_loading():
+        raise RuntimeError("the script starts its program on being loaded: put it below `if __name__ == '__main__':`")
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     try:
@@ -91,6 +93,7 @@ class _Batch:
         self._config = config
         self._state = state
         self._options = options.read(raw_options, Path(config.hydra.runtime.cwd))
+        self._sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
         self._started = time.time()
 
     def run(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
@@ -110,9 +113,8 @@ class _Batch:
         return self._finish(asked, results)
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
-        name = factory.factory(self._function)
         kinds = schema.of(self._function, self._options.schema)
-        composer = tasks.Composer(self._context, self._config, self._options, name, kinds)
+        composer = tasks.Composer(self._context, self._config, self._options, self._function, kinds)
         asked = composer.tasks(job_overrides, first)
         for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
             log.warning("exca: %s", notice)
@@ -169,6 +171,8 @@ class _Batch:
             where = f"{missing} to run on {self._cluster_name()}" if missing else "nothing to run"
             cached = len(distinct) - missing - joined
             log.info("exca: %s: %d cached, %d joined, %s", _tasks(asked, distinct), cached, joined, where)
+        if missing and callback.has_snapshot() and self._cluster_name() in ("inline", "debug"):
+            log.warning("exca: in this process the tasks import the code as it is: workdir.copied has no effect")
 
     def _cluster_name(self) -> str:
         return clusters.get(
@@ -191,7 +195,7 @@ class _Batch:
         seconds = time.time() - self._started
         log.info("exca: %s: %s, %d failed in %.1f s", _tasks(asked, distinct), parts, len(failed), seconds)
         results_in = relative(results[0].entry.path.parent)
-        log.info("exca: results in %s, outputs in %s", results_in, relative(Path(asked[0].sweep_folder).absolute()))
+        log.info("exca: results in %s, outputs in %s", results_in, relative(self._sweep_folder))
         for result in failed:
             log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
         return [self._job_return(task, result) for task, result in zip(asked, results, strict=True)]
@@ -232,7 +236,7 @@ class _Batch:
                     "output": str(result.entry.output_folder()),
                 }
             )
-        outputs.write_index(Path(asked[0].sweep_folder), rows)
+        outputs.write_index(self._sweep_folder, rows)
 
     def _job_return(self, task: SweepTask, result: engine.Result) -> JobReturn:
         config = task.config

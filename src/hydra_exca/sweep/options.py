@@ -54,6 +54,8 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path) -> SweepOptions:
         own[key] = tuple(own[key])
     own["folder"] = started_from / Path(own["folder"]).expanduser()
     own["mode"] = Mode(own["mode"])
+    if own["cluster"] == "debug" and own["mode"] is Mode.CACHED:
+        own["mode"] = Mode.RETRY  # a stored error is what one wants to debug
     jobs = clusters.Options(
         common={key: value for key, value in plain.items() if key in common_keys},
         slurm={key: value for key, value in plain.items() if key not in common_keys},

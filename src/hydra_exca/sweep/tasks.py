@@ -17,11 +17,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import uid
+from hydra_exca import script, uid
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Identity
 
-from . import schema, worlds
+from . import factory, schema, worlds
 from .options import SweepOptions
 
 Fields = dict[str, tp.Any]
@@ -48,12 +48,19 @@ class Composer:
     """Composes, validates and identifies the jobs of one batch."""
 
     def __init__(
-        self, context: HydraContext, config: DictConfig, options: SweepOptions, factory: str, kinds: schema.Schema
+        self,
+        context: HydraContext,
+        config: DictConfig,
+        options: SweepOptions,
+        function: tp.Any,
+        kinds: schema.Schema,
     ) -> None:
+        name = factory.factory(function)
         self._context = context
         self._config = config
         self._options = options
-        self._factory = factory if options.project is None else f"{factory}@{options.project}"
+        self._factory = name if options.project is None else f"{name}@{options.project}"
+        self._carried = factory.carried(function)
         self._schema = kinds
         self._matched: set[str] = set()
         self._unmatched: dict[str, Problem] = {}
@@ -103,6 +110,7 @@ class Composer:
     def _identity(self, resolved: worlds.Resolved, config: DictConfig, overrides: tuple[str, ...]) -> Identity:
         environment = uid.canonical(worlds.env_set(config, node_env=self._options.node_env), "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
+        extra.update({"hydra.function": self._carried} if self._carried else {})
         make: dict[str, tp.Any] = {"factory": self._factory, "version": self._options.version}
         if self._schema.receives:
             fields, full, excluded = self._model_fields(resolved)
@@ -110,6 +118,8 @@ class Composer:
             fields, full = _redacted(fields, secrets), _redacted(full, secrets)
             return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
         fields = self._exclude({**uid.canonical(resolved.identity), **extra})
+        kinds = {place: kind for place, kind in _structured(config) if _is_in(fields, place)}
+        fields = {**fields, **({"hydra.types": kinds} if kinds else {})}
         return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
 
     def _exclude(self, fields: Fields) -> Fields:
@@ -230,6 +240,29 @@ def _run_texts(identity: tp.Any, path: str = "") -> dict[str, str]:
     for key, value in identity.items():
         found.update(_run_texts(value, f"{path}.{key}" if path else str(key)))
     return found
+
+
+def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
+    """The classes of structured configs, by dotted key: OmegaConf.to_object makes other objects of other classes."""
+    keys: list[tp.Any] = [key for key in config if path or key != "hydra"]
+    for key in keys:
+        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+            continue
+        child = config[key]
+        if isinstance(child, DictConfig):
+            place = f"{path}.{key}" if path else str(key)
+            kind = OmegaConf.get_type(child)
+            if kind is not None and kind is not dict:
+                yield place, f"{script.module_name(kind)}:{kind.__qualname__}"
+            yield from _structured(child, place)
+
+
+def _is_in(fields: tp.Any, place: str) -> bool:
+    for part in place.split("."):
+        if not isinstance(fields, dict) or part not in fields:
+            return False
+        fields = fields[part]
+    return True
 
 
 def _pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid.Pinned]]:
