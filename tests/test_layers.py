@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"errors", "status"},
     {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "provenance"},
     {"store", "clusters", "workdir"},
-    {"payload", "worker", "survey", "round", "engine"},
+    {"payload", "worker", "results", "survey", "round", "engine"},
     {"sweep"},
     {"hydra_plugins"},
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import typing as tp
 from pathlib import Path
 
 import pytest
@@ -115,14 +116,13 @@ def test_a_copy_holds_what_its_digest_says_also_when_a_file_is_edited_meanwhile(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever launches the old code again would be given the copy with the edit."""
-    digest = workdir._digest
+    copy = workdir._copy
 
-    def edited_after(found: list[tuple[str, Path]]) -> str:
-        known = digest(found)
+    def edited_before(*arguments: tp.Any) -> bool:
         (project / "src/pkg/model.py").write_text("LR = 2\n")
-        return known
+        return copy(*arguments)
 
-    monkeypatch.setattr(workdir, "_digest", edited_after)
+    monkeypatch.setattr(workdir, "_copy", edited_before)
     edited = snapshot(project, "src")
     monkeypatch.undo()
     (project / "src/pkg/model.py").write_text("LR = 1\n")

@@ -7,17 +7,17 @@ results = launch.run()
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
 import os
 import time
 import typing as tp
-from pathlib import Path
 
 from . import clusters, paths, worker
 from .clusters import State
-from .errors import CacheError, CorruptEntryError, ExcaError, JobLostError, TaskFailedError
+from .errors import CacheError, CorruptEntryError, ExcaError
 from .plan import Action
+from .results import Result, stored_error
 from .round import Round, Settings, Task
 from .status import Mode, Status
 from .store import Claim, ClaimState, Entry, Outcome
@@ -29,22 +29,6 @@ log = logging.getLogger("exca.launch")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
 _TELL_S = 60.0  # how often a launch that waits says how far it is
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for; they are other launches' to watch
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What became of one task: a value or an error, and whether it was cached, joined or run."""
-
-    task: Task
-    standing: Standing
-    how: str
-    value: tp.Any = None
-    error: ExcaError | None = None
-
-    @property
-    def entry(self) -> Entry:
-        assert self.standing.entry is not None
-        return self.standing.entry
 
 
 class Launch:
@@ -88,13 +72,20 @@ class Launch:
             self.survey()
         for standing in self.standings.values():
             self._settle_past(standing)
-        try:
+        with self._giving_up_on_errors():
             missing = self._of(Action.RUN, Action.CANCEL_AND_RUN)
             if missing:
                 self._start(missing)
             self._wait()
-            for round_ in self._rounds:
-                round_.close()
+        for round_ in self._rounds:
+            round_.close()
+        return [self._result(task) for task in self.tasks]
+
+    @contextlib.contextmanager
+    def _giving_up_on_errors(self) -> tp.Iterator[None]:
+        """Claims of a process that lives on are nobody else's to take: what was not started is given up."""
+        try:
+            yield
         except KeyboardInterrupt:
             for round_ in self._rounds:
                 log.warning("exca: %s", round_.interrupt())
@@ -103,7 +94,6 @@ class Launch:
             for round_ in self._rounds:
                 round_.abandon()
             raise
-        return [self._result(task) for task in self.tasks]
 
     # looking
 
@@ -122,8 +112,9 @@ class Launch:
             shelf.check_project(self.settings.project)
         for standing in self._of(Action.REFUSE):
             standing.problem = standing.problem or CacheError(f"{standing.identity.uid()} is {standing.status}")
-        for standing in self._of(Action.CANCEL_AND_RUN):
-            standing.problem = _foreign(standing)
+        cancelled = self._of(Action.CANCEL_AND_RUN)
+        for standing, report in zip(cancelled, self._survey.ask(cancelled), strict=True):
+            standing.problem = _uncancellable(standing, report)
         bad = [standing for standing in self.standings.values() if standing.problem is not None]
         if bad:
             raise self._refusal(bad)
@@ -239,8 +230,7 @@ class Launch:
     def _heed(self, standing: Standing, report: clusters.Report, token: str) -> None:
         """What a cluster says of a job of this launch: it ended, or it waits for a reason worth telling."""
         assert standing.entry is not None
-        if report.stuck:
-            self._say_stuck(standing, report)
+        self._tell(standing, report)
         if report.state is not State.ENDED or self._collect(standing):
             return
         standing.claim = standing.entry.claim()
@@ -253,11 +243,11 @@ class Launch:
         """Takes the outcome and its value, if it is there."""
         assert standing.entry is not None
         if standing.outcome is None:
-            standing.outcome = standing.entry.outcome()
-            if standing.outcome is None:
-                return standing.problem is not None
-            standing.status = standing.outcome.status
             try:
+                standing.outcome = standing.entry.outcome()
+                if standing.outcome is None:
+                    return standing.problem is not None
+                standing.status = standing.outcome.status
                 if standing.status is Status.COMPLETED:
                     standing.value = standing.entry.value(standing.outcome)
             except CacheError as error:
@@ -271,20 +261,7 @@ class Launch:
         for standing in joined:
             assert standing.entry is not None
             standing.claim = standing.entry.claim()
-        owned = [s for s in joined if s.claim is not None and not given_up(s.claim)]
-        orphans = [standing for standing in joined if standing not in owned]
-        for standing, report in zip(owned, self._survey.ask(owned), strict=True):
-            if report.state is State.UNKNOWN:
-                self._say_unknown(standing, report)
-            if report.stuck:
-                self._say_stuck(standing, report)
-            if report.state is not State.ENDED or self._collect(standing):
-                continue
-            if report.failed:
-                self._lose(standing, report)
-            else:
-                orphans.append(standing)
-        orphans = [standing for standing in orphans if not self._collect(standing)]
+        orphans = [standing for standing in self._orphans(joined) if not self._collect(standing)]
         if self.settings.mode is Mode.READ_ONLY:
             for standing in orphans:
                 standing.problem = CacheError(f"{standing.entry_uid} was given up; mode=read-only runs nothing")
@@ -292,29 +269,38 @@ class Launch:
             log.info("exca: %d tasks were given up by the launch that had them: they are run here", len(orphans))
             self._start(orphans)
 
-    def _say_stuck(self, standing: Standing, report: clusters.Report) -> None:
-        """Once for each reason: whoever waits for a job that may never start is told so."""
-        told = (standing.identity.digest, report.reason)
-        if told not in self._told:
-            self._told.add(told)
-            log.warning(
-                "exca: %s waits and may never start: %s (job %s)", standing.entry_uid, report.reason, report.job
-            )
+    def _orphans(self, joined: tp.Sequence[Standing]) -> list[Standing]:
+        """Those that nobody computes any more; a job that its cluster says has failed is noted as failed instead."""
+        owned = [s for s in joined if s.claim is not None and not given_up(s.claim)]
+        orphans = [standing for standing in joined if standing not in owned]
+        for standing, report in zip(owned, self._survey.ask(owned), strict=True):
+            self._tell(standing, report)
+            if report.state is State.ENDED and not self._collect(standing):
+                if report.failed:
+                    self._lose(standing, report)
+                else:
+                    orphans.append(standing)
+        return orphans
 
-    def _say_unknown(self, standing: Standing, report: clusters.Report) -> None:
-        """Once: whoever waits for a job that cannot be asked for is told so."""
+    def _tell(self, standing: Standing, report: clusters.Report) -> None:
+        """Once for each reason: whoever waits for what may never come is told so."""
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
-        if (claim.token, report.reason) not in self._told:
-            self._told.add((claim.token, report.reason))
-            log.warning(
-                "waiting for %s, which a launch on %s computes (%s): %s. If you know that it is gone, remove %s",
-                entry.uid,
-                claim.owner.get("host"),
-                claim.cluster,
-                report.reason,
-                entry.path,
-            )
+        troubled = report.stuck or report.state is State.UNKNOWN
+        if not troubled or (claim.token, report.reason) in self._told:
+            return
+        self._told.add((claim.token, report.reason))
+        if report.stuck:
+            log.warning("exca: %s waits and may never start: %s (job %s)", entry.uid, report.reason, report.job)
+            return
+        who = f"a launch on {claim.owner.get('host')} computes it ({claim.cluster})"
+        log.warning(
+            "exca: waiting for %s: %s, %s. If you know that it is gone, remove %s",
+            entry.uid,
+            who,
+            report.reason,
+            entry.path,
+        )
 
     def _lose(self, standing: Standing, report: clusters.Report) -> None:
         """Writes that a job ended without an outcome, unless somebody was quicker."""
@@ -366,36 +352,6 @@ class _Pause:
         self._seconds = min(_LONGEST_PAUSE_S, 1.5 * self._seconds)
 
 
-def stored_error(standing: Standing) -> ExcaError:
-    """The error of a task without a value: what it raised, or how its job was lost."""
-    if standing.problem is not None:
-        return standing.problem
-    entry, outcome = standing.entry, standing.outcome
-    assert entry is not None and outcome is not None and outcome.error is not None
-    stored = outcome.error
-    job: dict[str, tp.Any] = {"factory": standing.identity.factory, "uid": entry.uid}
-    log_path = entry.log_of(outcome)
-    job.update(job_id=outcome.job, log=log_path)
-    log_line = f"\n  log: {log_path}" if log_path else ""
-    if stored["kind"] == "lost":
-        tail = _tail(log_path)
-        message = f"{entry.uid}: its job ({outcome.cluster} {outcome.job}) ended without a result: {stored['message']}"
-        return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
-    kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
-    message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"
-    kept = {"type": stored["type"], "text": stored["message"], "traceback": stored["traceback"]}
-    return TaskFailedError(message, **kept, **job)
-
-
-def _tail(path: str | None, lines: int = 10) -> str:
-    """The end of a log, indented, for a message."""
-    try:
-        text = Path(path).read_text(errors="replace") if path else ""
-    except OSError:
-        return ""
-    return "".join(f"\n    | {line}" for line in text.splitlines()[-lines:])
-
-
 def _still_corrupt(entry: Entry) -> bool:
     """Whether nobody has mended it since it was looked at."""
     try:
@@ -407,9 +363,11 @@ def _still_corrupt(entry: Entry) -> bool:
     return False
 
 
-def _foreign(standing: Standing) -> ExcaError | None:
-    """An error if the running job is another user's: such a job is never cancelled."""
+def _uncancellable(standing: Standing, report: clusters.Report) -> ExcaError | None:
+    """An error if the running job is another user's, which is never cancelled, or cannot be asked for."""
     assert standing.claim is not None
+    if report.state is State.UNKNOWN:
+        return CacheError(f"{standing.entry_uid} is being computed {report.reason}: it cannot be cancelled from here")
     user = standing.claim.owner.get("user")
     if user in (None, os.getuid()):
         return None

@@ -171,8 +171,9 @@ def _load(standing: Standing, mode: Mode) -> None:
     try:
         standing.value = standing.entry.value(standing.outcome)
     except CorruptEntryError as error:
-        standing.corrupt = error
-        standing.status, standing.action = Status.NOT_SUBMITTED, plan.decide(Status.NOT_SUBMITTED, mode)
+        standing.corrupt, standing.status = error, Status.NOT_SUBMITTED
+        _note_owner(standing)
+        standing.action = plan.decide(standing.status, mode)
         standing.problem = error if mode is Mode.READ_ONLY else None
     except CacheError as error:
         standing.problem = error

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import psutil
 
-_TICK_S = 0.05  # start times of one process, read twice, may differ by rounding
-
 
 def describe(pid: int | None = None) -> dict[str, tp.Any]:
     """This process (or ``pid``), so that `alive` can tell later, also after a reboot or in another container."""
     pid = os.getpid() if pid is None else pid
-    return {**_machine(), "pid": pid, "started": psutil.Process(pid).create_time(), "user": os.getuid()}
+    return {**_machine(), "pid": pid, "started": _started(pid), "user": os.getuid()}
 
 
 def alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
@@ -30,12 +28,20 @@ def alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
         return None
     try:
         process = psutil.Process(owner["pid"])
-        same = abs(process.create_time() - owner["started"]) < _TICK_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return _started(process.pid) == owner["started"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return None
+
+
+def _started(pid: int) -> float:
+    """When a process started: in ticks since boot, which setting the clock does not change, where /proc tells it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return float(stat.rpartition(")")[2].split()[19])  # proc(5): field 22, the name before may hold anything
+    except FileNotFoundError:
+        return psutil.Process(pid).create_time()
 
 
 @functools.cache

@@ -166,20 +166,29 @@ class _SlurmSubmission(Submission):
 
 def _find(references: tp.Sequence[Reference]) -> dict[tuple[str, int], Report] | None:
     """Reports by token and position, None when the scheduler cannot be asked."""
+    found: dict[tuple[str, int], Report] = {}
+    for known in ([r for r in references if r.job], [r for r in references if not r.job]):
+        rows = _rows(known) if known else []
+        if rows is None:
+            return None
+        found.update(_by_position(rows, known))
+    return found
+
+
+def _rows(references: tp.Sequence[Reference]) -> list[scheduler.Row] | None:
+    """What queue and accounting list of jobs whose ids are all known, or all unknown; the queue's word comes last."""
     jobs = {reference.job.partition("_")[0] for reference in references if reference.job}
-    users = {str(r.owner["user"]) for r in references if r.job is None and "user" in r.owner}
-    users |= {str(os.getuid())} if users and jobs else set()
+    users = set() if jobs else {str(reference.owner.get("user", os.getuid())) for reference in references}
     queue = _run(scheduler.queue_command(jobs, users))
     if queue is None or (queue.returncode != 0 and "Invalid job id" not in queue.stderr):
         return None
-    found = _by_position(scheduler.read_rows(queue.stdout), references)
-    missing = [r for r in references if (r.token, r.position) not in found]
-    if missing:
+    rows = scheduler.read_rows(queue.stdout)
+    if len(_by_position(rows, references)) < len(references):
         since = min(reference.submitted for reference in references)
         accounting = _run(scheduler.accounting_command(jobs, users, since))
         if accounting is not None and accounting.returncode == 0:
-            found = {**_by_position(scheduler.read_rows(accounting.stdout), references), **found}
-    return found
+            rows = scheduler.read_rows(accounting.stdout) + rows
+    return rows
 
 
 def _by_position(rows: tp.Iterable[scheduler.Row], references: tp.Sequence[Reference]) -> dict[tuple[str, int], Report]:

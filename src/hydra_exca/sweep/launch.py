@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from hydra_exca import clusters, engine, plan, script
 from hydra_exca.errors import ExcaError
+from hydra_exca.results import Result
 from hydra_exca.round import Settings, Task
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder
@@ -179,12 +180,12 @@ class _Batch:
             "inline" if self._options.cluster is None else self._options.cluster, self._options.jobs
         ).name
 
-    def _say_failure(self, result: engine.Result) -> None:
+    def _say_failure(self, result: Result) -> None:
         if result.error is not None:
             why = getattr(result.error, "state", "") or getattr(result.error, "type", "") or "its value cannot be read"
             log.error("exca: %s failed: %s", _name(result), why)
 
-    def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[engine.Result]) -> list[JobReturn]:
+    def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
         for task, result in zip(asked, results, strict=True):
             self._show_output(task, result)
         self._write_index(asked, results)
@@ -215,14 +216,14 @@ class _Batch:
 
     # what Hydra is given back
 
-    def _show_output(self, task: SweepTask, result: engine.Result) -> None:
+    def _show_output(self, task: SweepTask, result: Result) -> None:
         shown = Path(task.sweep_folder, task.subfolder).absolute()
         output = result.entry.output_folder()
         output.mkdir(parents=True, exist_ok=True)
         link = self._options.link_outputs
         outputs.show(shown, output, link=link, sweep_folder=Path(task.sweep_folder).absolute())
 
-    def _write_index(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[engine.Result]) -> None:
+    def _write_index(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> None:
         rows = self._state.setdefault("rows", [])
         for task, result in zip(asked, results, strict=True):
             rows.append(
@@ -238,7 +239,7 @@ class _Batch:
             )
         outputs.write_index(self._sweep_folder, rows)
 
-    def _job_return(self, task: SweepTask, result: engine.Result) -> JobReturn:
+    def _job_return(self, task: SweepTask, result: Result) -> JobReturn:
         config = task.config
         shown = os.path.join(task.sweep_folder, task.subfolder)
         with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
@@ -275,7 +276,7 @@ def _changes_directory(config: DictConfig) -> bool:
     return bool(not version.base_at_least("1.2") if chosen is None else chosen)
 
 
-def _headline(result: engine.Result, retry: bool = False) -> str:
+def _headline(result: Result, retry: bool = False) -> str:
     error = result.error
     assert error is not None
     first = str(error).splitlines()[0]
@@ -285,7 +286,7 @@ def _headline(result: engine.Result, retry: bool = False) -> str:
     return f"{_name(result)} -> {first}{where}{again}"
 
 
-def _name(result: engine.Result) -> str:
+def _name(result: Result) -> str:
     return " ".join(result.task.overrides) or result.entry.uid
 
 

@@ -1,0 +1,58 @@
+"""What a launch returns for each task, and how the error of one without a value is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+from pathlib import Path
+
+from .errors import ExcaError, JobLostError, TaskFailedError
+from .round import Task
+from .store import Entry
+from .survey import Standing
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one task: a value or an error, and whether it was cached, joined or run."""
+
+    task: Task
+    standing: Standing
+    how: str
+    value: tp.Any = None
+    error: ExcaError | None = None
+
+    @property
+    def entry(self) -> Entry:
+        assert self.standing.entry is not None
+        return self.standing.entry
+
+
+def stored_error(standing: Standing) -> ExcaError:
+    """The error of a task without a value: what it raised, or how its job was lost."""
+    if standing.problem is not None:
+        return standing.problem
+    entry, outcome = standing.entry, standing.outcome
+    assert entry is not None and outcome is not None and outcome.error is not None
+    stored = outcome.error
+    job: dict[str, tp.Any] = {"factory": standing.identity.factory, "uid": entry.uid}
+    log_path = entry.log_of(outcome)
+    job.update(job_id=outcome.job, log=log_path)
+    log_line = f"\n  log: {log_path}" if log_path else ""
+    if stored["kind"] == "lost":
+        tail = _tail(log_path)
+        message = f"{entry.uid}: its job ({outcome.cluster} {outcome.job}) ended without a result: {stored['message']}"
+        return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
+    kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
+    message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"
+    kept = {"type": stored["type"], "text": stored["message"], "traceback": stored["traceback"]}
+    return TaskFailedError(message, **kept, **job)
+
+
+def _tail(path: str | None, lines: int = 10) -> str:
+    """The end of a log, indented, for a message."""
+    try:
+        text = Path(path).read_text(errors="replace") if path else ""
+    except OSError:
+        return ""
+    return "".join(f"\n    | {line}" for line in text.splitlines()[-lines:])
