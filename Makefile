@@ -15,7 +15,7 @@ demo: .venv/demo
 
 # What the tests need of Slurm they start and stop themselves; what they skip, they say.
 test: lint
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 lint: .venv/test
 	$(BIN)/ruff check .

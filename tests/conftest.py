@@ -15,7 +15,11 @@ SLURM_CONF = "/etc/exca-slurm/slurm.conf"
 SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
 
 
+_RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault(_RUN, str(os.getpid()))
     if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
         config.pluginmanager.import_plugin("hydra.extra.pytest_plugin")
 
@@ -29,18 +33,27 @@ def _slurm_where_marked(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[None]:
-    """The test Slurm, up, in SLURM_CONF; started if it was not, and then stopped at the end."""
+    """The test Slurm, up, in SLURM_CONF; started if it was not, and then stopped at the end of the run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", SLURM_CONF)
-        if _is_up():
-            yield
-            return
-        problem = _start()
-        if problem:
-            _stop()
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+        if not _is_up():
+            problem = _start()
+            if problem:
+                _stop()
+                (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+            _started_here().touch()
         yield
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Ends what the run has started, once: with several processes, in the one that started them."""
+    if not hasattr(session.config, "workerinput") and _started_here().exists():
+        _started_here().unlink()
         _stop()
+
+
+def _started_here() -> Path:
+    return Path(tempfile.gettempdir()) / f"exca-slurm-of-tests-{os.environ[_RUN]}"
 
 
 def _is_up() -> bool:
