@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import textwrap
 import time
 import typing as tp
 from collections import Counter
@@ -182,7 +183,7 @@ class _Batch:
 
     def _say_failure(self, result: Result) -> None:
         if result.error is not None:
-            why = getattr(result.error, "state", "") or getattr(result.error, "type", "") or "its value cannot be read"
+            why = getattr(result.error, "state", "") or _kind(result.error)
             log.error("exca: %s failed: %s", _name(result), why)
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
@@ -279,11 +280,17 @@ def _changes_directory(config: DictConfig) -> bool:
 def _headline(result: Result, retry: bool = False) -> str:
     error = result.error
     assert error is not None
-    first = str(error).splitlines()[0]
+    told = str(error).replace(getattr(error, "type", "") or "\0", _kind(error))
+    first = textwrap.shorten(told.splitlines()[0], 160)
     log_path = getattr(error, "log", None)
     where = f" (log: {relative(Path(log_path))})" if log_path else ""
     again = "; it was not run again: hydra.launcher.mode=retry runs what failed" if retry else ""
     return f"{_name(result)} -> {first}{where}{again}"
+
+
+def _kind(error: ExcaError) -> str:
+    """The class of what a task raised, without its module."""
+    return str(getattr(error, "type", "") or type(error).__name__).rpartition(".")[2]
 
 
 def _name(result: Result) -> str:
