@@ -22,7 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from hydra_exca import clusters, engine, plan, script
-from hydra_exca.errors import ExcaError
+from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.results import Result
 from hydra_exca.round import Settings, Task
 from hydra_exca.status import Status
@@ -73,10 +73,9 @@ def launch(
     except KeyboardInterrupt:
         log.warning("exca: interrupted; what is stored stays, and the same command goes on from there")
         raise SystemExit(130) from None
-    except ExcaError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise compact(error) from error
-        raise compact(error) from None
+    except (ExcaError, OSError) as error:
+        told = error if isinstance(error, ExcaError) else CacheError(f"A file could not be read or written: {error}")
+        raise compact(told) from (error if os.environ.get("HYDRA_FULL_ERROR") == "1" else None)
     finally:
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
 
