@@ -54,6 +54,9 @@ class Launch:
         self._tokens: set[str] = set()
         self._how: dict[str, str] = {}
         self._told: set[tuple[str, str]] = set()
+        self._waiting: list[Standing] = []
+        self._total = 0
+        self._asked = self._said = time.monotonic()
         self.finished: tp.Callable[[Result], None] = lambda result: None
 
     def survey(self) -> list[Standing]:
@@ -68,6 +71,26 @@ class Launch:
 
     def run(self) -> list[Result]:
         """Submits what is missing, waits for all, and returns one result a task, in order."""
+        self.submit()
+        with self._giving_up_on_errors():
+            self._wait()
+        for round_ in self._rounds:
+            round_.close()
+        return [self.result(task) for task in self.tasks]
+
+    def _wait(self) -> None:
+        pause = _Pause()
+        left = len(self._waiting)
+        while left:
+            now = self.poll()
+            if now < left:
+                pause = _Pause()
+            elif now:
+                pause.sleep()
+            left = now
+
+    def submit(self) -> None:
+        """Submits what is missing and does not wait for it."""
         if not self.standings:
             self.survey()
         for standing in self.standings.values():
@@ -76,10 +99,22 @@ class Launch:
             missing = self._of(Action.RUN, Action.CANCEL_AND_RUN)
             if missing:
                 self._start(missing)
-            self._wait()
+        self._waiting = self._of(Action.RUN, Action.JOIN)
+        self._total = len(self._waiting)
+
+    def poll(self) -> int:
+        """Looks once at what is waited for, markers first, then what the clusters say; returns how many are left."""
         for round_ in self._rounds:
-            round_.close()
-        return [self._result(task) for task in self.tasks]
+            for standing, report in round_.step():
+                self._heed(standing, report, round_.token)
+        if time.monotonic() - self._asked > _ASK_OWNERS_S:
+            self._watch_joined([standing for standing in self._waiting if standing.action is Action.JOIN])
+            self._asked = time.monotonic()
+        self._waiting = [standing for standing in self._waiting if not self._collect(standing)]
+        if time.monotonic() - self._said > _TELL_S:
+            log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
+            self._said = time.monotonic()
+        return len(self._waiting)
 
     @contextlib.contextmanager
     def _giving_up_on_errors(self) -> tp.Iterator[None]:
@@ -205,28 +240,6 @@ class Launch:
             pairs = [(c, r) for c, r in pairs if r.started and c.ask([r])[0].state is not State.ENDED]
             pause.sleep()
 
-    def _wait(self) -> None:
-        """Until every task has an outcome: markers first, then what the clusters say."""
-        pause, asked = _Pause(), time.monotonic()
-        waiting = self._of(Action.RUN, Action.JOIN)
-        total, told = len(waiting), time.monotonic()
-        while waiting:
-            if time.monotonic() - told > _TELL_S:
-                log.info("exca: %d of %d done", total - len(waiting), total)
-                told = time.monotonic()
-            for round_ in self._rounds:
-                for standing, report in round_.step():
-                    self._heed(standing, report, round_.token)
-            if time.monotonic() - asked > _ASK_OWNERS_S:
-                self._watch_joined([standing for standing in waiting if standing.action is Action.JOIN])
-                asked = time.monotonic()
-            left = [standing for standing in waiting if not self._collect(standing)]
-            if len(left) < len(waiting):
-                pause = _Pause()
-            elif left:
-                pause.sleep()
-            waiting = left
-
     def _heed(self, standing: Standing, report: clusters.Report, token: str) -> None:
         """What a cluster says of a job of this launch: it ended, or it waits for a reason worth telling."""
         assert standing.entry is not None
@@ -252,7 +265,7 @@ class Launch:
                     standing.value = standing.entry.value(standing.outcome)
             except CacheError as error:
                 standing.problem = error
-            self.finished(self._result(self._first[_key(standing.identity)]))
+            self.finished(self.result(self._first[_key(standing.identity)]))
         return True
 
     def _watch_joined(self, joined: tp.Sequence[Standing]) -> None:
@@ -332,7 +345,8 @@ class Launch:
 
     # results
 
-    def _result(self, task: Task) -> Result:
+    def result(self, task: Task) -> Result:
+        """What became of a task, once its standing is final."""
         standing = self.standings[_key(task.identity)]
         how = "joined" if standing.action is Action.JOIN else self._how.get(_key(task.identity), "cached")
         if how == "run" and standing.outcome is not None and standing.outcome.token not in self._tokens:
