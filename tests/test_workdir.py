@@ -35,7 +35,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def snapshot(project: Path, *copied: str) -> workdir.Snapshot:
-    return workdir.snapshot(copied, project / "exca", project)
+    return workdir.snapshot(workdir.find(copied, project), project / "exca")
 
 
 def listing(folder: Path) -> list[str]:
@@ -149,7 +149,7 @@ def test_many_launches_at_once_leave_one_whole_copy(project: Path) -> None:
 def test_the_jobs_search_the_copy_first_and_what_led_into_the_sources_next(project: Path) -> None:
     found = snapshot(project, "src")
     payload = Payload("local", b"", (str(project / "src"), "/usr/lib"), (), str(project), None, False)
-    assert found.applied(payload).search_path == (str(found.folder), str(found.folder / "src"), "/usr/lib")
+    assert found.applied(payload).search_path == (str(found.folder / "src"), str(found.folder), "/usr/lib")
 
 
 def test_a_script_that_was_copied_is_loaded_from_the_copy(project: Path) -> None:

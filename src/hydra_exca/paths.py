@@ -44,6 +44,7 @@ LAUNCH_RECORD = "launch.json"
 PAYLOAD = "payload.pkl"
 ARGUMENTS = "arguments.bin"
 SWEEP = "sweep.json"
+OUTPUT_OWNER = ".exca-entry"
 OUTPUT_POINTER = "exca-output.txt"
 
 _CLAIM = re.compile(r"claim\.(\d+)\.json")

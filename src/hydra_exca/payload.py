@@ -28,7 +28,10 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Payload:
-    """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded."""
+    """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
+
+    ``code`` is the digest of the snapshot that they import from, None where they import what the launch did.
+    """
 
     cluster: str
     program: bytes
@@ -37,6 +40,7 @@ class Payload:
     working_directory: str
     script: script.Script | None
     stderr_to_stdout: bool
+    code: str | None = None
     slices: tuple[tuple[int, int], ...] = ()
 
     @classmethod

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import logging
 import os
 import runpy
 import sys
@@ -53,9 +54,19 @@ def load(script: Script) -> None:
             names = runpy.run_path(script.path, run_name="__mp_main__")
     finally:
         _loading = False
+    _name_logger()
     module = types.ModuleType("__mp_main__")
     module.__dict__.update(names)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+def _name_logger() -> None:
+    """The script's logger is the one that users configure and read of: ``__main__``."""
+    known = logging.Logger.manager.loggerDict
+    logger = known.get("__mp_main__")
+    if isinstance(logger, logging.Logger):
+        logger.name = "__main__"
+        known["__main__"] = logger
 
 
 _loading = False

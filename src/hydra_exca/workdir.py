@@ -21,21 +21,27 @@ _TRIES = 5
 _SKIPPED = {"__pycache__", ".git"}
 
 
+Sources: tp.TypeAlias = tuple[tuple[Path, Path], ...]
+"""Where each file or folder is, and what its copy is called."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     """A copy of code. ``sources`` maps each copied file or folder to where its copy is below ``folder``."""
 
     folder: Path
     digest: str
-    sources: tuple[tuple[Path, Path], ...]
+    sources: Sources
 
     def applied(self, payload: Payload) -> Payload:
         """The payload of jobs that import from the copy: first the copy itself, then what led into the sources."""
-        search = [str(self.folder), *(str(self.copy_of(Path(entry))) for entry in payload.search_path)]
+        roots = [self.folder / _import_root(source, copy) for source, copy in self.sources]
+        search = [*map(str, roots), str(self.folder)]
+        search += [str(self.copy_of(Path(entry))) for entry in payload.search_path]
         script = payload.script
         if script is not None:
             script = dataclasses.replace(script, path=str(self.copy_of(Path(script.path))))
-        return dataclasses.replace(payload, search_path=tuple(dict.fromkeys(search)), script=script)
+        return dataclasses.replace(payload, search_path=tuple(dict.fromkeys(search)), script=script, code=self.digest)
 
     def copy_of(self, path: Path) -> Path:
         """Where the copy of ``path`` is; ``path`` itself when it is not in what was copied."""
@@ -46,14 +52,19 @@ class Snapshot:
         return path
 
 
-def snapshot(copied: tp.Sequence[str], cache: Path, started_from: Path) -> Snapshot:
-    """Copies files, folders and importable packages below ``<cache>/code/<digest>``, unless that copy is there.
+def find(copied: tp.Sequence[str], started_from: Path) -> Sources:
+    """Where the files, folders and importable packages are, and what their copies are called.
 
     Relative paths are kept relative, absolute ones go by their last name. Raises ConfigError for names that are
     none of the three.
     """
-    sources = [_source(name, started_from) for name in copied]
+    sources = tuple(_source(name, started_from) for name in copied)
     _refuse_clashes(sources)
+    return sources
+
+
+def snapshot(sources: Sources, cache: Path) -> Snapshot:
+    """Copies what `find` found below ``<cache>/code/<digest>``, unless that copy is there."""
     for _ in range(_TRIES):
         found = {
             str(copy / rest): source / rest for source, copy in sources for rest in _files(source, cache.resolve())
@@ -82,7 +93,8 @@ def _source(name: str, started_from: Path) -> tuple[Path, Path]:
     if place.exists():
         return place, Path(path.name) if path.is_absolute() or ".." in path.parts else path
     try:
-        spec = importlib.util.find_spec(name)
+        whole = name.partition(".")[0]  # a part of a package is imported through the whole
+        spec = importlib.util.find_spec(whole)
     except (ImportError, ValueError):
         spec = None
     locations = list(spec.submodule_search_locations or []) if spec is not None else []
@@ -90,7 +102,17 @@ def _source(name: str, started_from: Path) -> tuple[Path, Path]:
     if origin is None or not os.path.exists(origin):
         problem = Problem(f"{name!r} is no file, no folder and no package", "hydra.launcher.workdir.copied")
         raise ConfigError("The code cannot be copied; nothing was run.", [problem])
-    return Path(origin), Path(*name.split(".")) if locations else Path(Path(origin).name)
+    return Path(origin), Path(whole) if locations else Path(Path(origin).name)
+
+
+def _import_root(source: Path, copy: Path) -> Path:
+    """The folder, in the copy, from which a copied package is imported: above its outermost ``__init__.py``."""
+    if source.is_file():
+        source, copy = source.parent, copy.parent
+    depth = 0
+    while (source / "__init__.py").exists() and depth < len(copy.parts):
+        source, depth = source.parent, depth + 1
+    return Path(*copy.parts[: len(copy.parts) - depth])
 
 
 def _files(source: Path, cache: Path, above: frozenset[Path] = frozenset()) -> tp.Iterator[Path]:
@@ -102,11 +124,17 @@ def _files(source: Path, cache: Path, above: frozenset[Path] = frozenset()) -> t
         yield Path()
         return
     here = source.resolve()
-    if here in above or here == cache or (here / paths.CACHEDIR_TAG).exists():
+    if here in above or _is_in_cache(here, cache, linked=source.is_symlink()):
         return
     for name in sorted(os.listdir(source)):
         if name not in _SKIPPED and not name.endswith(".pyc") and (source / name).exists():
             yield from (name / rest for rest in _files(source / name, cache, above | {here}))
+
+
+def _is_in_cache(folder: Path, cache: Path, linked: bool) -> bool:
+    """Whether it is the cache folder or any other cache, or a link into one: what we wrote changes no snapshot."""
+    around = (folder, *folder.parents) if linked else (folder,)
+    return cache in around or any((each / paths.CACHEDIR_TAG).exists() for each in around)
 
 
 def _sha256(path: Path) -> str:

@@ -111,6 +111,10 @@ class Submission(abc.ABC):
     def close(self) -> None:  # noqa: B027  most clusters have nothing to do
         """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
 
+    def has_unstarted(self) -> bool:
+        """Whether positions wait for `step` to start them."""
+        return False
+
     @abc.abstractmethod
     def abandon(self) -> tp.Sequence[int]:
         """The launch fails: returns the positions that were never started and never will be; the others go on."""

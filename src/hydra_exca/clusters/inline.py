@@ -48,6 +48,9 @@ class _InlineSubmission(Submission):
         del self._waiting[0]
         return {position: Report(State.ENDED, "it ended the task without a value or an error")}
 
+    def has_unstarted(self) -> bool:
+        return bool(self._waiting)
+
     def abandon(self) -> tp.Sequence[int]:
         cancelled, self._waiting = self._waiting, []
         return cancelled

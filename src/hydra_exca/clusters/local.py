@@ -160,6 +160,9 @@ class _LocalSubmission(Submission):
                 log.warning("process %d has stored its result and does not exit", running.process.pid)
         self._running.clear()
 
+    def has_unstarted(self) -> bool:
+        return bool(self._waiting)
+
     def abandon(self) -> tp.Sequence[int]:
         waiting, self._waiting = self._waiting, []
         return waiting

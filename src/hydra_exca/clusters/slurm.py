@@ -108,6 +108,7 @@ class Remote:
         self.requeued = False
 
     def __call__(self) -> None:
+        logging.getLogger("submitit").propagate = False  # what it says is not to be in the logs of the user's program
         self.entry_point(self.folder, self.position, lambda: self.requeued)
 
     def checkpoint(self) -> tp.Any:

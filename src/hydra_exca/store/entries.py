@@ -160,6 +160,13 @@ class Entry:
         self.restore_previous()
         return self.take(claim.next(ClaimState.RELEASED))
 
+    def forget(self) -> None:
+        """Removes the outcome and its value; the next launch computes anew."""
+        for path in (self.path / paths.OUTCOME, self.path / paths.PREVIOUS):
+            path.unlink(missing_ok=True)
+        for value in self.path.glob(paths.value_name(0, "*").replace("0", "*")):
+            value.unlink()
+
     def set_outcome_aside(self) -> Path | None:
         """Moves an outcome that cannot be trusted out of the way; returns where to."""
         try:

@@ -42,8 +42,9 @@ class CacheFolder:
         self.check()
         try:
             self.path.mkdir(exist_ok=True)
-            files.publish(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
-            files.publish(self.path / paths.GITIGNORE, b"*\n")
+            if not any(self.path.iterdir()):  # a folder that holds something else is not to be ignored by git
+                files.publish(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
+                files.publish(self.path / paths.GITIGNORE, b"*\n")
         except OSError as error:
             raise _folder_error(f"{self.path} cannot be written: {error.strerror}") from error
 

@@ -17,7 +17,7 @@ from hydra_exca.errors import ExcaError
 
 if tp.TYPE_CHECKING:
     from hydra_exca.payload import Payload
-    from hydra_exca.workdir import Snapshot
+    from hydra_exca.workdir import Sources
 
 LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
@@ -27,7 +27,8 @@ class _Launching:
     """What the callback found out before the sweep, for the launcher of the same process."""
 
     record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
-    snapshot: Snapshot | None = None
+    sources: Sources = ()
+    cache: Path = Path()
 
 
 _launching = _Launching()
@@ -40,12 +41,16 @@ def recorded() -> dict[str, tp.Any]:
 
 def has_snapshot() -> bool:
     """Whether this sweep's jobs are to import from a copy of the code."""
-    return _launching.snapshot is not None
+    return bool(_launching.sources)
 
 
 def use_snapshot(payload: Payload) -> Payload:
-    """The payload of jobs that import from the snapshot, if there is one."""
-    return payload if _launching.snapshot is None else _launching.snapshot.applied(payload)
+    """The payload of jobs that import from a copy of the code as it is now, if one was asked for."""
+    from hydra_exca import workdir
+
+    if not _launching.sources:
+        return payload
+    return workdir.snapshot(_launching.sources, _launching.cache).applied(payload)
 
 
 class ExcaCallback(Callback):
@@ -69,10 +74,10 @@ class ExcaCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Warns when the launcher was asked for and Hydra is about to ignore it."""
         if OmegaConf.select(config, "hydra.launcher._target_") == LAUNCHER:
-            warnings.warn(
-                "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached.",
-                stacklevel=2,
+            message = (
+                "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached."
             )
+            warnings.warn_explicit(message, UserWarning, "hydra-exca-launcher", 1)  # without a line of Hydra's source
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
         """In a plain run, validates what a sweep would have validated; ends the program where it does not fit."""
@@ -84,21 +89,16 @@ class ExcaCallback(Callback):
             kinds = schema.of(task_function, OmegaConf.select(config, "hydra.launcher.schema"))
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             if not kinds.receives:  # hydra_exca.main says it itself
-                kinds.check(tp.cast("dict[str, tp.Any]", OmegaConf.to_container(task, resolve=True)), task)
+                kinds.check(schema.present(OmegaConf.to_container(task, resolve=True)), task)
         except ExcaError as error:
             raise SystemExit(str(error)) from None
 
     def _prepare(self, started_from: Path) -> _Launching:
         from hydra_exca import provenance, workdir
-        from hydra_exca.store import CacheFolder
 
         script = Path(sys.argv[0]).absolute().parent
         repository = provenance.git(script if script.is_dir() else started_from)
         commit = None if repository is None else repository.commit
         record = {"version": self.version, "git_commit": commit, "argv": sys.argv}
-        if not self.copied:
-            return _Launching(record)
-        cache = started_from / Path(self.folder).expanduser()
-        CacheFolder(cache).create()
-        snapshot = workdir.snapshot(self.copied, cache, started_from)
-        return _Launching({**record, "code": snapshot.digest}, snapshot)
+        cache = started_from / Path(self.folder or "exca").expanduser()
+        return _Launching(record, workdir.find(self.copied, started_from), cache)

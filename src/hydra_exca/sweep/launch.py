@@ -93,7 +93,9 @@ class _Batch:
         self._function = function
         self._config = config
         self._state = state
-        self._options = options.read(raw_options, Path(config.hydra.runtime.cwd))
+        typed = options.version_as_typed(config.hydra.overrides.hydra)
+        chosen = raw_options if typed is None else {**raw_options, "version": typed}
+        self._options = options.read(chosen, Path(config.hydra.runtime.cwd))
         self._sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
         self._started = time.time()
 
@@ -105,10 +107,9 @@ class _Batch:
             self._settings(),
             self._state.setdefault("computed", set()),
         )
-        standings = launch.survey()
         if self._options.dry_run:
-            return self._planned(asked, standings)
-        self._say_plan(asked, standings)
+            return self._planned(asked, launch.look())
+        self._say_plan(asked, launch.survey())
         launch.finished = self._say_failure
         results = launch.run()
         return self._finish(asked, results)
@@ -206,7 +207,8 @@ class _Batch:
         for task, standing in zip(asked, standings, strict=True):
             overrides = " ".join(filter_overrides(task.overrides))
             name = standing.entry.uid if standing.entry else standing.identity.uid()
-            lines.append(f"  #{task.number} {overrides} -> {name}: {standing.status}, would {standing.action}")
+            would = f"refused: {standing.problem}" if standing.problem else f"would {standing.action}"
+            lines.append(f"  #{task.number} {overrides} -> {name}: {standing.status}, {would}")
             returns.append(
                 PlannedReturn(overrides=list(filter_overrides(task.overrides)), plan=f"{name}: {standing.action}")
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import typing as tp
+from fnmatch import fnmatch
 
 import hydra
 import pydantic
@@ -52,12 +53,13 @@ def main(
 
 def _validate(kind: type[pydantic.BaseModel], config: DictConfig) -> pydantic.BaseModel:
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    missing = sorted(OmegaConf.missing_keys(config))
+    allowed = schema.allowed_missing()
+    missing = sorted(key for key in OmegaConf.missing_keys(config) if not any(fnmatch(key, each) for each in allowed))
     try:
         if missing:
             problems = [Problem("it is ??? and must be given", key, tuple(overrides)) for key in missing]
             raise ConfigError("The configuration is not complete; nothing was run.", problems)
-        values = OmegaConf.to_container(config, resolve=True)
-        return tp.cast(pydantic.BaseModel, schema.validate(kind, tp.cast(dict[str, tp.Any], values), overrides))
+        values = schema.present(OmegaConf.to_container(config, resolve=True))
+        return tp.cast(pydantic.BaseModel, schema.validate(kind, values, overrides))
     except ExcaError as error:
         raise compact(error) from None

@@ -13,6 +13,7 @@ from hydra_exca import clusters, paths
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.status import Mode
 
+DEFAULT_FOLDER = "exca"
 _ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder")
 
 
@@ -52,7 +53,7 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path) -> SweepOptions:
     _check(own)
     for key in ("exclude_from_uid", "allow_missing", "node_env", "trust_users"):
         own[key] = tuple(own[key])
-    own["folder"] = started_from / Path(own["folder"]).expanduser()
+    own["folder"] = started_from / Path(own["folder"] or DEFAULT_FOLDER).expanduser()
     own["mode"] = Mode(own["mode"])
     if own["cluster"] == "debug" and own["mode"] is Mode.CACHED:
         own["mode"] = Mode.RETRY  # a stored error is what one wants to debug
@@ -62,6 +63,12 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path) -> SweepOptions:
         **engine,
     )
     return SweepOptions(**own, jobs=jobs)
+
+
+def version_as_typed(overrides: tp.Iterable[str]) -> str | None:
+    """The version as it stands on the command line: as a number, 1.10 would be 1.1. None if it does not."""
+    versions = [each.partition("=")[2] for each in overrides if each.lstrip("+").startswith("hydra.launcher.version=")]
+    return versions[-1].strip("'\"") if versions else None
 
 
 def _check(own: tp.Mapping[str, tp.Any]) -> None:

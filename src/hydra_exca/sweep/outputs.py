@@ -8,7 +8,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.store import files
+from hydra_exca.store import Entry, files
 
 
 def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> None:
@@ -16,13 +16,31 @@ def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> N
 
     What stands in the way is moved aside, never deleted; a link is only replaced.
     """
+    if os.path.normpath(output) == os.path.normpath(job_folder):
+        return
     if link and _can_be_a_link(job_folder, sweep_folder) and _link(job_folder, output):
         return
     if job_folder.is_symlink():
         job_folder.unlink()
+    give_way(job_folder, None)
     job_folder.mkdir(parents=True, exist_ok=True)
-    if output.resolve() != job_folder.resolve():
-        files.write(job_folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+    files.write(job_folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+
+
+def give_way(job_folder: Path, entry: Entry | None) -> None:
+    """Moves a real folder with another entry's outputs aside, and tells that entry where they are now.
+
+    With an ``entry`` the folder is marked as holding its outputs.
+    """
+    mark = job_folder / paths.OUTPUT_OWNER
+    owner = Path(mark.read_text().strip()) if mark.exists() else None
+    if owner is not None and (entry is None or owner != entry.path):
+        aside = files.set_aside(job_folder)
+        if owner.is_dir():
+            Entry(owner).note_output(aside)
+    if entry is not None:
+        job_folder.mkdir(parents=True, exist_ok=True)
+        files.write(mark, f"{entry.path}\n".encode())
 
 
 def write_index(sweep_folder: Path, rows: tp.Sequence[dict[str, tp.Any]]) -> None:

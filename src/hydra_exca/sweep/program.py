@@ -98,7 +98,11 @@ class HydraProgram:
     def _show_output(self, job: HydraJob, attempt: Attempt) -> None:
         shown = Path(job.sweep_folder, job.subfolder).absolute()
         output = attempt.entry.output if self._link_outputs else shown
-        output.mkdir(parents=True, exist_ok=True)
-        outputs.show(shown, output, link=self._link_outputs, sweep_folder=Path(job.sweep_folder).absolute())
-        if not self._link_outputs:
-            attempt.entry.note_output(shown)
+        if self._link_outputs:
+            output.mkdir(parents=True, exist_ok=True)
+            outputs.show(shown, output, link=True, sweep_folder=Path(job.sweep_folder).absolute())
+            return
+        if shown.is_symlink():
+            shown.unlink()
+        outputs.give_way(shown, attempt.entry)
+        attempt.entry.note_output(shown)

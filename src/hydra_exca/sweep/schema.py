@@ -8,6 +8,7 @@ import inspect
 import typing as tp
 
 import pydantic
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -64,6 +65,20 @@ def annotated(function: tp.Any) -> type | None:
         return None
     kind = hints.get(parameters[0]) if parameters else None
     return kind if is_schema(kind) else None
+
+
+def allowed_missing() -> list[str]:
+    """What ``hydra.launcher.allow_missing`` names, in a job or a plain run."""
+    if not HydraConfig.initialized():
+        return []
+    return list(OmegaConf.select(tp.cast(DictConfig, HydraConfig.get()), "launcher.allow_missing") or [])
+
+
+def present(values: tp.Any) -> tp.Any:
+    """Without leaves that may stay missing."""
+    if not isinstance(values, dict):
+        return values
+    return {key: present(value) for key, value in values.items() if value != "???"}
 
 
 def is_schema(kind: tp.Any) -> bool:

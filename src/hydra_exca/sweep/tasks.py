@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import re
 import typing as tp
 
 import pydantic
@@ -78,8 +79,9 @@ class Composer:
         if tasks:
             problems += [p for name, p in self._unmatched.items() if name not in self._matched]
         if problems:
-            jobs = len({problem.overrides for problem in problems})
-            raise ConfigError(f"{jobs} of {len(job_overrides)} tasks cannot work; nothing was run.", problems)
+            jobs = len({problem.overrides for problem in problems if problem.overrides or not problem.key})
+            told = f"{jobs} of {len(job_overrides)} tasks" if jobs else "The launcher's options"
+            raise ConfigError(f"{told} cannot work; nothing was run.", problems)
         return tasks
 
     def _task(self, number: int, overrides: tuple[str, ...]) -> SweepTask:
@@ -87,7 +89,7 @@ class Composer:
         resolved = worlds.resolve(config, node_env=self._options.node_env, allow_missing=self._options.allow_missing)
         problems = list(resolved.problems)
         if not problems:
-            problems = self._schema.problems(_present(resolved.values), without_hydra(config))
+            problems = self._schema.problems(schema.present(resolved.values), without_hydra(config))
         if problems:
             raise ConfigError("", problems)
         sweep_folder, subfolder = _folders(config)
@@ -146,14 +148,15 @@ class Composer:
 
     def _model_fields(self, resolved: worlds.Resolved) -> tuple[Fields, Fields, tuple[str, ...]]:
         """Fields that count, all fields, and what was left out, of the model that the function is handed."""
-        real = self._schema.model(_present(resolved.values))
+        real = self._schema.model(schema.present(resolved.values))
         excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
         fields, full = self._counted(real)
+        _refuse_unsteady(full, self._counted(self._schema.model(schema.present(resolved.values)))[1])
         if resolved.sentinels is None:
             return fields, full, excluded
-        texts = _run_texts(resolved.identity)
+        texts = _run_texts(resolved.identity, resolved.sentinels[0])
         try:
-            first, second = (self._counted(self._schema.model(_present(world))) for world in resolved.sentinels)
+            first, second = (self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels)
         except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
             return _replaced(fields, texts), _replaced(full, texts), excluded
         return _agreed(first[0], second[0], texts), _agreed(first[1], second[1], texts), excluded
@@ -165,8 +168,10 @@ class Composer:
         if not self._options.exclude_from_uid:
             return ()
         full = uid.model_fields(model)[1]
-        left = uid.flatten(self._exclude(full))
-        return tuple(name for name in uid.flatten(full) if name not in left)
+        self._exclude(full)  # refuses names that are in no task
+        names = {name for leaf in uid.flatten(full) for name in _with_parents(leaf)}
+        chosen = {name for name in names for each in self._options.exclude_from_uid if _matches(name, each)}
+        return tuple(sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
 
 
 def describe(task: SweepTask) -> tuple[str, str]:
@@ -209,14 +214,9 @@ def _folders(config: DictConfig) -> tuple[str, str]:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
-def _present(values: tp.Any) -> tp.Any:
-    """Without leaves that may stay missing."""
-    if not isinstance(values, dict):
-        return values
-    return {key: _present(value) for key, value in values.items() if value != "???"}
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(plain, OmegaConf.is_struct(config))
+    return plain
 
 
 def _nested(dotted: Fields) -> Fields:
@@ -230,16 +230,43 @@ def _nested(dotted: Fields) -> Fields:
     return nested
 
 
-def _run_texts(identity: tp.Any, path: str = "") -> dict[str, str]:
-    """The texts of run-dependent leaves, by dotted key."""
+def _run_texts(identity: tp.Any, world: tp.Any, path: str = "") -> dict[str, str]:
+    """The texts of run-dependent leaves, by dotted key, each with a digest of its value in a constant world.
+
+    A model need not have the other keys that a text names, so what they contribute must not be lost.
+    """
     if isinstance(identity, uid.RunDependent):
-        return {path: identity.text}
-    if not isinstance(identity, dict):
+        return {path: _told(identity.text, uid.canonical(world, path))}
+    if not isinstance(identity, dict) or not isinstance(world, dict):
         return {}
     found: dict[str, str] = {}
     for key, value in identity.items():
-        found.update(_run_texts(value, f"{path}.{key}" if path else str(key)))
+        found.update(_run_texts(value, world.get(key), f"{path}.{key}" if path else str(key)))
     return found
+
+
+def _told(text: str, constant: tp.Any) -> str:
+    return f"{text} [{uid.digest(constant)[:16]}]"
+
+
+def _refuse_unsteady(first: tp.Any, second: tp.Any) -> None:
+    """A model that comes out differently each time has no identity: a default that is random, or a clock."""
+    if uid.encode(first) == uid.encode(second):
+        return
+    one, other = uid.flatten(first), uid.flatten(second)
+    unsteady = [key for key in one if uid.encode(one[key]) != uid.encode(other.get(key))]
+    message = "it is another value each time the model is made (a random default, a clock): exclude it, or fix it"
+    raise ConfigError("", [Problem(message, key) for key in unsteady])
+
+
+def _with_parents(name: str) -> list[str]:
+    """``a.b.c`` gives ``a``, ``a.b`` and itself."""
+    parts = name.split(".")
+    return [".".join(parts[: index + 1]) for index in range(len(parts))]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
 
 
 def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
@@ -301,7 +328,7 @@ def _agreed(first: tp.Any, second: tp.Any, texts: dict[str, str], path: str = ""
             key: _agreed(first.get(key, missing), second.get(key, missing), texts, f"{path}.{key}" if path else key)
             for key in keys
         }
-    return uid.canonical(uid.RunDependent(texts.get(path, "depends on the run")))
+    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run").partition(" [")[0], first)))
 
 
 def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
