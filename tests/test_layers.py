@@ -15,10 +15,10 @@ import hydra_exca
 ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "status"},
-    {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "provenance"},
+    {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "provenance", "confdict"},
     {"store", "clusters", "workdir"},
     {"payload", "worker", "results", "survey", "round", "engine"},
-    {"sweep"},
+    {"infra", "sweep"},
     {"hydra_plugins"},
 ]
 SIBLINGS = {"store", "clusters", "workdir"}  # of one layer, and never one another
@@ -152,7 +152,7 @@ def test_all_is_exactly_what_is_public() -> None:
         for name, value in vars(hydra_exca).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name not in ("annotations",)
     }
-    assert set(hydra_exca.__all__) == public | {"main"}
+    assert set(hydra_exca.__all__) == public | {"ConfDict", "TaskInfra", "main"}  # imported when asked for
 
 
 def test_all_is_sorted_and_without_repetition() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import typing as tp
 
 from .errors import (
@@ -19,10 +20,13 @@ from .errors import (
 from .status import Mode, Status
 
 if tp.TYPE_CHECKING:
+    from .confdict import ConfDict
+    from .infra.task import TaskInfra
     from .sweep.main import main
 
 __all__ = [
     "CacheError",
+    "ConfDict",
     "ConfigError",
     "CorruptEntryError",
     "DefaultsChangedError",
@@ -34,13 +38,16 @@ __all__ = [
     "Status",
     "SubmissionError",
     "TaskFailedError",
+    "TaskInfra",
     "main",
 ]
 
 
-def __getattr__(name: str) -> tp.Any:
-    if name == "main":  # imports Hydra and pydantic, which a job or a launcher may not need
-        from .sweep.main import main
+# imported when they are asked for: they import Hydra or pydantic, and every start of every Hydra app imports this
+_LAZY = {"ConfDict": ".confdict", "TaskInfra": ".infra.task", "main": ".sweep.main"}
 
-        return main
+
+def __getattr__(name: str) -> tp.Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import typing as tp
+from pathlib import Path
 
 from . import clusters, paths, worker
 from .clusters import State
@@ -68,6 +69,12 @@ class Launch:
         self.standings = {_key(s.identity): s for s in self._survey.look(identities, self._mode)}
         self._refuse()
         return [self.standings[_key(task.identity)] for task in self.tasks]
+
+    def look(self) -> list[Standing]:
+        """Where each task stands, whatever may be wrong with it. Writes nothing."""
+        identities = [task.identity for task in self._first.values()]
+        found = {_key(s.identity): s for s in self._survey.look(identities, self._mode)}
+        return [found[_key(task.identity)] for task in self.tasks]
 
     def run(self) -> list[Result]:
         """Submits what is missing, waits for all, and returns one result a task, in order."""
@@ -129,6 +136,41 @@ class Launch:
             for round_ in self._rounds:
                 round_.abandon()
             raise
+
+    def is_open(self, task: Task) -> bool:
+        """Whether the task is still waited for."""
+        return self.standings[_key(task.identity)] in self._waiting
+
+    def has_unstarted(self) -> bool:
+        """Whether jobs wait for this process to start them."""
+        return any(round_.has_unstarted() for round_ in self._rounds)
+
+    def cancel(self, task: Task) -> None:
+        """Asks for the end of the job that computes the task, in whatever launch."""
+        standing = self.standings[_key(task.identity)]
+        claim = None if standing.entry is None else standing.entry.claim()
+        if claim is not None and not given_up(claim):
+            clusters.get(claim.cluster, clusters.Options()).cancel(self._survey.reference(claim))
+
+    def clear(self) -> None:
+        """Forgets the outcomes of the tasks and cancels the jobs that compute them."""
+        for standing in self.look():
+            entry, claim = standing.entry, standing.entry.claim() if standing.entry else None
+            if entry is None:
+                continue
+            if claim is not None and not given_up(claim) and entry.outcome() is None:
+                entry.take(claim.next(ClaimState.RELEASED))
+                self._cancel([claim])
+            entry.forget()
+
+    def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
+        """Standard output and error of the task's last attempt, None where it has none yet."""
+        entry = self.standings[_key(task.identity)].entry
+        claim = None if entry is None else entry.claim()
+        if entry is None or claim is None:
+            return None, None
+        number = claim.number - 1 if claim.state is ClaimState.COMMITTING else claim.number
+        return entry.log_paths(number)
 
     # looking
 

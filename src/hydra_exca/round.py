@@ -57,6 +57,7 @@ class Round:
         self.claimed: list[Standing] = []
         self._tasks: list[Task] = []
         self._submission: clusters.Submission | None = None
+        self._code: str | None = None
         self._here = isinstance(settings.cluster, clusters.InlineCluster)
         self._program = b"" if self._here else payload.dump(program, "the function")
         self._arguments = {id(standing): b"" if self._here else _dump(task) for standing, task in wanted}
@@ -91,7 +92,9 @@ class Round:
         name = self._settings.cluster.name
         if not self._here:
             header = payload.Payload.of_this_process(name, self._program, self._settings.stderr_to_stdout)
-            payload.write(self.folder, self._settings.prepare(header), [self._job(s) for s in self.claimed])
+            header = self._settings.prepare(header)
+            self._code = header.code
+            payload.write(self.folder, header, [self._job(s) for s in self.claimed])
         self._write_record({})
         batch = clusters.Batch(self.folder, range(len(self.claimed)), worker.run, self._run_here)
         self._submission = self._settings.cluster.submit(batch)
@@ -105,6 +108,10 @@ class Round:
             if standing.outcome is not None:
                 self._submission.settle(position)
         return [(self.claimed[position], report) for position, report in self._submission.step().items()]
+
+    def has_unstarted(self) -> bool:
+        """Whether jobs wait for this process to start them."""
+        return self._submission is not None and self._submission.has_unstarted()
 
     def close(self) -> None:
         """All outcomes are there."""
@@ -168,6 +175,7 @@ class Round:
             **self._settings.record,
             "token": self.token,
             "cluster": self._settings.cluster.name,
+            "code": self._code,
             "entries": [f"{s.entry.path.parent.name}/{s.entry.uid}" for s in self.claimed if s.entry],
             "jobs": {str(position): job for position, job in jobs.items()},
         }

@@ -1,0 +1,414 @@
+"""A dictionary for configurations: dotted names, updates that merge, yaml, and what a pydantic model holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+import typing as tp
+from collections import OrderedDict
+from pathlib import Path, PurePath
+
+import pydantic
+import pydantic_core
+import yaml as pyyaml
+
+from . import records, uid
+from .canonical import NamedErrors, same
+from .errors import ConfigError
+from .leaves import class_name
+from .records import ANYTHING, MISSING, NOTHING, Default, Expect, Skip
+
+__all__ = ["ConfDict"]
+
+Patch: tp.TypeAlias = tp.Mapping[str, tp.Any] | tp.Iterable[tuple[str, tp.Any]]
+
+
+class ConfDictOps:
+    """What a patch can ask for besides values; any other text of the form ``=...=`` is refused as a typo."""
+
+    REPLACE, DELETE, BEFORE, AFTER = "=replace=", "=delete=", "=before=", "=after="
+
+    @classmethod
+    def is_op(cls, value: tp.Any) -> bool:
+        """Whether ``value`` is one of the four; ValueError if it only looks like one."""
+        if not isinstance(value, str) or not re.fullmatch("=.+=", value):
+            return False
+        if value not in _OPS:
+            raise ValueError(f"{value!r} is no operation; there are: {', '.join(_OPS)}")
+        return True
+
+
+_OPS = (ConfDictOps.REPLACE, ConfDictOps.DELETE, ConfDictOps.BEFORE, ConfDictOps.AFTER)
+
+
+class ConfDict(dict[str, tp.Any]):
+    """A nested dictionary whose keys can be dotted names; what is put in is merged with what is there.
+
+    >>> config = ConfDict({"optim.lr": 0.1}, seed=3)
+    >>> config.update({"optim": {"name": "sgd"}})
+    >>> config
+    {'seed': 3, 'optim': {'lr': 0.1, 'name': 'sgd'}}
+    >>> config.update({"optim": {"=replace=": True, "name": "adam"}})
+    >>> config.flat()
+    {'seed': 3, 'optim.name': 'adam'}
+    """
+
+    ops = ConfDictOps
+    OVERRIDE = ConfDictOps.REPLACE  # its older name
+    LATEST_UID_VERSION = UID_VERSION = uid.SCHEME
+
+    def __init__(self, mapping: Patch | None = None, **kwargs: tp.Any) -> None:
+        super().__init__()
+        self.update(mapping, **kwargs)
+
+    @classmethod
+    def from_model(cls, model: pydantic.BaseModel, uid: bool = False, exclude_defaults: bool = False) -> ConfDict:
+        """What a model holds: sub-models become dictionaries, all other values stay the objects they are.
+
+        ``uid``: without what the classes leave out of their uid; of an infra only the version. ``exclude_defaults``:
+        without what is the default; fields with a discriminator stay.
+        """
+        if not records.is_record(type(model)):
+            raise TypeError(f"a {type(model).__qualname__} is no model: give an instance of a pydantic model")
+        with NamedErrors():
+            return _literal(cls, _Export(uid, exclude_defaults).value(model))
+
+    @classmethod
+    def from_yaml(cls, yaml: str | Path | tp.IO[str] | tp.IO[bytes]) -> ConfDict:
+        """From a yaml text, a path (also as text of one line), or an open file."""
+        is_file = isinstance(yaml, Path) or (isinstance(yaml, str) and "\n" not in yaml and os.path.isfile(yaml))
+        found = pyyaml.safe_load(Path(tp.cast(str, yaml)).read_bytes() if is_file else tp.cast(str, yaml))
+        if not isinstance(found, dict):
+            raise TypeError(f"{yaml!r} is neither a file nor the yaml of a mapping: it reads {found!r}")
+        return cls(found)
+
+    @classmethod
+    def from_args(cls, args: tp.Sequence[str]) -> ConfDict:
+        """From arguments like ``--a.b=3``; the values are text, which a pydantic model converts."""
+        wrong = [arg for arg in args if not arg.startswith("--") or "=" not in arg]
+        if wrong:
+            raise ValueError(f"arguments must be --name=value, these are not: {wrong}")
+        return cls(dict(arg.lstrip("-").split("=", 1) for arg in args))
+
+    def __getitem__(self, key: str) -> tp.Any:
+        return _get(self, key)
+
+    def get(self, key: str, default: tp.Any = None) -> tp.Any:
+        try:
+            return _get(self, key)
+        except KeyError:
+            return default
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(tp.cast(str, key), MISSING) is not MISSING
+
+    def __setitem__(self, key: str, value: tp.Any) -> None:
+        _check({key: value})
+        _put(self, key, value)
+
+    def setdefault(self, key: str, default: tp.Any = None) -> tp.Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __delitem__(self, key: str) -> None:
+        self.pop(key)
+
+    def pop(self, key: str, default: tp.Any = MISSING) -> tp.Any:
+        above, _, last = ("", "", key) if dict.__contains__(self, key) else key.rpartition(".")
+        parent = self.get(above) if above else self
+        if isinstance(parent, dict) and dict.__contains__(parent, last):
+            return _base(parent).pop(parent, last)
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def update(self, mapping: Patch | None = None, **kwargs: tp.Any) -> None:  # type: ignore[override]
+        """Merges a patch: dictionaries into dictionaries, anything else instead of what is there.
+
+        A key ``"=replace="`` with True empties its dictionary first, a value ``"=delete="`` removes its key, and
+        ``{"=before=": other}`` or ``"=after="`` in a dictionary move it next to a sibling.
+        """
+        patch = {**kwargs, **dict(mapping or {})}
+        _check(patch)
+        _merge(self, patch)
+
+    def __ior__(self, other: tp.Any) -> ConfDict:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def copy(self) -> ConfDict:
+        """A copy with dictionaries and lists of its own, of the same values."""
+        return tp.cast(ConfDict, _copied(self))
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return _literal, (type(self), dict(self)), vars(self) or None
+
+    def flat(self) -> dict[str, tp.Any]:
+        """All values by their dotted names; empty dictionaries have none."""
+        return tp.cast("dict[str, tp.Any]", _flat(self))
+
+    def to_yaml(self, filepath: Path | str | None = None) -> str:
+        """As yaml text, also written to ``filepath`` if given; a dictionary of one key is joined to it by a dot."""
+        text: str = pyyaml.safe_dump(_squeezed(self), sort_keys=False, allow_unicode=True)
+        if filepath is not None:
+            Path(filepath).write_text(text, encoding="utf8")
+        return text
+
+    def to_uid(self, version: int | None = None) -> str:
+        """A file name: a readable part and a digest that only equal contents share. ``version`` changes nothing."""
+        return uid.make("", "", uid.canonical(_settled(self))).uid()
+
+
+# -- dotted names: a key that is there as it stands goes before its parts ---------------------------------------------
+
+
+def _get(node: tp.Any, key: str) -> tp.Any:
+    if isinstance(node, dict) and isinstance(key, str):
+        head, rest = _split(node, key)
+        found = dict.__getitem__(node, head)
+    else:
+        head, _, rest = str(key).partition(".")
+        if not isinstance(node, (list, tuple)) or not head.isdecimal() or int(head) >= len(node):
+            raise KeyError(key)
+        found = node[int(head)]
+    return _get(found, rest) if rest else found
+
+
+def _split(node: dict[str, tp.Any], key: str) -> tuple[str, str]:
+    head, _, rest = (key, "", "") if dict.__contains__(node, key) else key.partition(".")
+    return head, rest
+
+
+def _base(node: dict[str, tp.Any]) -> tp.Any:
+    """The class whose plain methods keep the node sound: an OrderedDict knows its order besides."""
+    return OrderedDict if isinstance(node, OrderedDict) else dict
+
+
+def _put(node: tp.Any, key: str, value: tp.Any) -> tp.Any:
+    """``node`` with a value merged in below a dotted name: itself, but for a tuple or what has no keys."""
+    if isinstance(node, (list, tuple)):
+        return _put_item(node, key, value)
+    if not isinstance(node, dict):
+        node = ConfDict()
+    head, rest = _split(node, key)
+    old = dict.get(node, head, MISSING)
+    if not rest and old is not MISSING and _is_delete(value):
+        _base(node).pop(node, head)
+        return node
+    _base(node).__setitem__(node, head, _put(old, rest, value) if rest else _merged(old, value))
+    if not rest and isinstance(value, dict) and not isinstance(value, OrderedDict):
+        _move(node, head)
+    return node
+
+
+def _put_item(node: tp.Any, key: str, value: tp.Any) -> tp.Any:
+    head, _, rest = key.partition(".")
+    if not head.isdecimal() or (not rest and _is_delete(value)):
+        raise TypeError(f"cannot put {value!r} at {key!r} of {node!r}: lists have indices, and keep their length")
+    items = list(node) if isinstance(node, tuple) else node
+    items[int(head)] = _put(items[int(head)], rest, value) if rest else _merged(MISSING, value)
+    return _like(node, items) if isinstance(node, tuple) else node
+
+
+def _is_delete(value: tp.Any) -> bool:
+    return isinstance(value, str) and value == ConfDictOps.DELETE
+
+
+def _merged(old: tp.Any, value: tp.Any) -> tp.Any:
+    """What stands where ``old`` was: no container of the caller's, which could change later."""
+    if not isinstance(value, dict) or isinstance(value, OrderedDict):
+        return _each(value, lambda child: _merged(MISSING, child))
+    target = old if isinstance(old, dict) else ConfDict()
+    _merge(target, value)
+    return target
+
+
+def _merge(target: dict[str, tp.Any], patch: tp.Mapping[str, tp.Any]) -> None:
+    items = dict(patch)
+    if target and items.pop(ConfDictOps.REPLACE, False):
+        target.clear()
+    for key, value in items.items():
+        _put(target, key, value)
+
+
+def _check(patch: tp.Any) -> None:
+    """Refuses a patch before any of it is applied."""
+    if isinstance(patch, dict):
+        for key, value in patch.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys must be str, not {key!r}")
+            any(map(ConfDictOps.is_op, key.split(".")))
+            if ConfDictOps.is_op(value) and value != ConfDictOps.DELETE:
+                raise ValueError(f"{value!r} is no value: write it as a key in a dictionary")
+            _check(value)
+    elif isinstance(patch, (list, tuple)):
+        for item in patch:
+            _check(item)
+
+
+def _move(node: dict[str, tp.Any], key: str) -> None:
+    """Does what the dictionary under ``key`` says of its place, once the sibling that it names is there."""
+    child = dict.__getitem__(node, key)
+    asked = [op for op in (ConfDictOps.BEFORE, ConfDictOps.AFTER) if dict.__contains__(child, op)]
+    if not asked:
+        return
+    sibling = dict.__getitem__(child, asked[0])
+    if not isinstance(sibling, str):
+        raise TypeError(f"{asked[0]!r} takes the name of a key, not {sibling!r}")
+    if len(asked) > 1 or sibling == key:
+        raise ValueError(f"{key!r} must be moved before or after one other key")
+    if dict.__contains__(node, sibling):
+        _base(child).pop(child, asked[0])
+        order = [name for name in node if name != key]
+        order.insert(order.index(sibling) + (asked[0] == ConfDictOps.AFTER), key)
+        for name in order:  # each goes to the end in turn
+            _base(node).__setitem__(node, name, _base(node).pop(node, name))
+
+
+# -- other forms ------------------------------------------------------------------------------------------------------
+
+
+def _each(value: tp.Any, function: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
+    """A container of what a function makes of the elements; any other value itself."""
+    if isinstance(value, dict):
+        pairs = [(key, function(child)) for key, child in value.items()]
+        return OrderedDict(pairs) if isinstance(value, OrderedDict) else dict(pairs)
+    return _like(value, list(map(function, value))) if isinstance(value, (list, tuple)) else value
+
+
+def _like(value: tp.Any, items: list[tp.Any]) -> tp.Any:
+    return type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
+
+
+def _literal(cls: type[ConfDict], items: tp.Mapping[str, tp.Any]) -> ConfDict:
+    """A ConfDict of keys that are not taken apart."""
+    made = cls()
+    dict.update(made, items)
+    return made
+
+
+def _copied(value: tp.Any) -> tp.Any:
+    copied = _each(value, _copied)
+    return _literal(type(value), copied) if isinstance(value, ConfDict) else copied
+
+
+def _settled(value: tp.Any) -> tp.Any:
+    """Plain dictionaries for a uid; ValueError for an operation that still waits for what it is about."""
+    waiting = {value} if isinstance(value, str) else set(value) if isinstance(value, dict) else set()
+    if not waiting.isdisjoint(_OPS):
+        raise ValueError(f"{value!r} is not applied yet: such a dictionary is a patch and has no uid")
+    return _each(value, _settled)
+
+
+def _flat(value: tp.Any) -> tp.Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    flat = _each(value, _flat)
+    return dict(pair for key in flat for pair in _joined(key, flat[key])) if isinstance(value, dict) else flat
+
+
+def _joined(key: str, child: tp.Any) -> list[tuple[str, tp.Any]]:
+    return [(f"{key}.{name}", leaf) for name, leaf in child.items()] if isinstance(child, dict) else [(key, child)]
+
+
+def _squeezed(value: tp.Any) -> tp.Any:
+    """What yaml can write, where a dictionary of one key is joined to its own; an OrderedDict shows as it is."""
+    if not isinstance(value, dict):
+        return list(map(_squeezed, value)) if isinstance(value, (list, tuple)) else _yaml_leaf(value)
+    pairs: list[tuple[str, tp.Any]] = []
+    for key, child in value.items():
+        squeezed = _squeezed(child)
+        joined = isinstance(squeezed, dict) and len(squeezed) == 1 and not isinstance(child, OrderedDict)
+        pairs += _joined(key, squeezed) if joined else [(key, squeezed)]
+    return dict(pairs)
+
+
+def _yaml_leaf(value: tp.Any) -> tp.Any:
+    if value is None or type(value) in (bool, int, float, str, bytes, datetime.date, datetime.datetime):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_squeezed, value), key=repr)  # sets of text have another order in every process
+    if hasattr(value, "tolist"):  # of numpy and torch
+        return value.tolist()
+    try:
+        return str(value) if isinstance(value, PurePath) else pydantic_core.to_jsonable_python(value)
+    except ValueError as error:
+        raise ConfigError(f"a {class_name(type(value))} cannot be written as yaml: {value!r}") from error
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+_SIMPLE = (int, str, bool, type(None))
+
+
+@records.per_class
+def _fields(cls: type) -> tuple[tuple[str, Expect, Default], ...]:
+    """The fields of a record in the order in which they are declared."""
+    order = list(getattr(cls, "model_fields" if hasattr(cls, "model_fields") else "__dataclass_fields__"))
+    return tuple(sorted(records.record_of(cls).fields, key=lambda field: order.index(field[0])))
+
+
+@dataclasses.dataclass
+class _Export:
+    """One walk over a model, by the rules of identities for what is left out, and with values as they are.
+
+    ``forced`` counts the records met that a discriminator tells apart, which makes them stay. ``marked`` tells
+    classes apart where the fields do not, for comparing with defaults.
+    """
+
+    uid: bool
+    lean: bool
+    marked: bool = False
+    forced: int = 0
+
+    def value(self, value: tp.Any, expect: Expect = ANYTHING, skip: Skip = NOTHING) -> tp.Any:
+        if records.is_record(type(value)):
+            return self._record(value, expect, skip)
+        items = expect.items or ANYTHING
+        if isinstance(value, dict):
+            kept = [key for key in value if key not in skip or skip[key]]
+            pairs = [
+                (str(getattr(key, "value", key)), self.value(value[key], items, skip.get(key, NOTHING))) for key in kept
+            ]
+            return OrderedDict(pairs) if isinstance(value, OrderedDict) else _literal(ConfDict, dict(pairs))
+        return _each(value, lambda item: self.value(item, items))
+
+    def _record(self, value: tp.Any, expect: Expect, skip: Skip) -> ConfDict:
+        facts = records.record_of(type(value))
+        self.forced += bool(expect.keys) or expect.tagged
+        found: dict[str, tp.Any] = {"~class": class_name(type(value))} if self.marked else {}
+        shown = getattr(value, "_exca_identity_fields", None) if self.uid else None
+        if shown is not None:
+            return _literal(ConfDict, {**found, **{name: self.value(getattr(value, name)) for name in shown}})
+        skip = records.merged(skip, facts.skip(value)) if self.uid else skip
+        held = vars(value) if facts.is_model else {name: getattr(value, name) for name in facts.names}
+        for name, option, default in _fields(type(value)):
+            below = skip.get(name, NOTHING)
+            if name not in held or (name in skip and not below):
+                continue
+            forced = self.forced
+            child = self.value(held[name], option, below)
+            stays = not self.lean or self.forced > forced or name in expect.keys
+            if stays or not self._is_default(held[name], option, default, below):
+                found[name] = child
+        return _literal(ConfDict, {**self.value(facts.extra(value), ANYTHING, skip), **found})
+
+    def _is_default(self, value: tp.Any, expect: Expect, default: Default, skip: Skip) -> bool:
+        try:
+            known = default.factory() if default.factory else default.value
+        except Exception:  # noqa: BLE001 - the user's code; what has no default that can be known is shown
+            return False
+        if known is MISSING or known is value:
+            return known is value
+        if type(value) in _SIMPLE or type(known) in _SIMPLE:  # as ``same`` says of their forms, 10 us faster
+            return type(value) is type(known) and bool(value == known)
+        whole = _Export(self.uid, lean=False, marked=True)
+        try:
+            one, other = (uid.canonical(whole.value(each, expect, skip)) for each in (value, known))
+            return same(one, other)
+        except ConfigError:  # a type without a rule
+            return False

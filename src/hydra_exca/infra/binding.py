@@ -1,0 +1,150 @@
+"""How an infra finds the method it decorates and the object it belongs to.
+
+An infra is written in a class body and decorates a method there. Each object of the class gets an infra of its
+own, which takes from the one in the class what it does not set itself, and which knows its owner.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import typing as tp
+
+import pydantic
+
+Exclusions: tp.TypeAlias = str | tp.Iterable[str] | tp.Callable[[tp.Any], tp.Iterable[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """A method that an infra was applied to, and what its cache leaves out of the uid."""
+
+    method: tp.Callable[..., tp.Any]
+    exclude_from_cache_uid: Exclusions = ()
+
+    def __post_init__(self) -> None:
+        given = self.exclude_from_cache_uid
+        if isinstance(given, str) and not given.startswith("method:"):
+            raise TypeError(
+                f"exclude_from_cache_uid={given!r} of {self.name}: write a list of names, a function of the object, "
+                'or "method:<name of a method>"'
+            )
+        if not isinstance(given, str) and not callable(given):
+            object.__setattr__(self, "exclude_from_cache_uid", tuple(given))
+
+    @property
+    def name(self) -> str:
+        return self.method.__qualname__
+
+    def exclusions(self, owner: pydantic.BaseModel) -> tuple[str, ...]:
+        """The names that this cache leaves out for an object."""
+        given = self.exclude_from_cache_uid
+        if isinstance(given, str):
+            name = given.removeprefix("method:")
+            method = getattr(owner, name, None)
+            if method is None:
+                raise AttributeError(f"{given!r}, but {type(owner).__qualname__} has no method {name!r}")
+            return tuple(method())
+        return tuple(given(owner)) if callable(given) else tuple(given)
+
+
+class Bindable:
+    """What an infra is to its owner's class."""
+
+    def settings(self) -> dict[str, tp.Any]:
+        """What was set, as another infra can be given."""
+        raise NotImplementedError
+
+    def tie(self, owner: pydantic.BaseModel, name: str, default: tp.Any) -> None:
+        """Makes this the infra of ``owner``, with what the one in its class sets and this one does not."""
+        raise NotImplementedError
+
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def check_signature(method: tp.Callable[..., tp.Any], parameters: int, what: str) -> None:
+    """Raises TypeError at class definition if the method takes anything but ``self`` and what is said."""
+    taken = inspect.signature(method).parameters.values()
+    if len(taken) != parameters or any(each.kind not in _BY_POSITION for each in taken):
+        shown = ", ".join(map(str, taken))
+        raise TypeError(f"{method.__qualname__} takes ({shown}), and an infra needs a method of {what}")
+
+
+def install(owner: type, name: str, infra: Bindable) -> None:
+    """Makes the class give each of its objects an infra of its own; called when the class body is complete."""
+    if not (isinstance(owner, type) and issubclass(owner, pydantic.BaseModel)):
+        raise RuntimeError(f"{type(infra).__name__} {name!r} on {owner.__qualname__}, which is no pydantic model")
+    if "extra" not in owner.model_config:
+        owner.model_config["extra"] = "forbid"
+    owner._exca_give_infras = pydantic.model_validator(mode="wrap")(_validated)  # type: ignore[attr-defined]
+    for hook in ("__copy__", "__deepcopy__", "__setstate__"):
+        _attach_after(owner, hook)
+    if not hasattr(owner.__setattr__, "__exca_checks__"):
+        owner.__setattr__ = _checked(owner.__setattr__)  # type: ignore[method-assign,assignment,unused-ignore]
+
+
+def _attach_after(owner: type, hook: str) -> None:
+    """Copies and what was pickled get infras of their own: the original's would return the original's results."""
+    original = getattr(owner, hook)
+    if hasattr(original, "__exca_attaches__"):
+        return
+
+    @functools.wraps(original)
+    def attaching(obj: tp.Any, *args: tp.Any) -> tp.Any:
+        made = original(obj, *args)
+        attach(obj if made is None else made, shared=True)
+        return made
+
+    attaching.__exca_attaches__ = True  # type: ignore[attr-defined]
+    setattr(owner, hook, attaching)
+
+
+def _checked(original: tp.Callable[[tp.Any, str, tp.Any], None]) -> tp.Callable[[tp.Any, str, tp.Any], None]:
+    """An infra that is assigned is tied at once, and refused if it is another object's."""
+
+    @functools.wraps(original)
+    def assign(obj: tp.Any, name: str, value: tp.Any) -> None:
+        from .base import BaseInfra
+
+        default = class_infras(type(obj)).get(name) if isinstance(value, BaseInfra) else None
+        if default is not None:
+            value.tie(obj, name, default)
+        original(obj, name, value)
+
+    assign.__exca_checks__ = True  # type: ignore[attr-defined]
+    return assign
+
+
+def _validated(cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
+    """Validation with infras that were given as objects taken as their settings: an infra belongs to one object."""
+    if isinstance(data, dict):
+        data = {key: each.settings() if isinstance(each, Bindable) else each for key, each in data.items()}
+    obj = handler(data)
+    attach(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
+    return obj
+
+
+def attach(obj: pydantic.BaseModel, shared: bool = False) -> None:
+    """Ties the infras of a new object to it, and lets them inherit from the class what they do not set.
+
+    ``shared``: one of another object is replaced by a copy of its own.
+    """
+    for name, default in class_infras(type(obj)).items():
+        infra = getattr(obj, name, None)
+        if infra is None:
+            continue
+        if shared and infra._owner is not None and infra._owner is not obj:
+            infra = copy.deepcopy(infra)
+            held = obj.__dict__ if name in obj.__dict__ else obj.__pydantic_private__
+            tp.cast("dict[str, tp.Any]", held)[name] = infra
+        infra.tie(obj, name, default)
+
+
+def class_infras(cls: type[pydantic.BaseModel]) -> dict[str, Bindable]:
+    """The infras in a class body, by name, private ones too."""
+    found = {name: info.default for name, info in cls.model_fields.items()}
+    found.update({name: info.default for name, info in cls.__private_attributes__.items()})
+    return {name: default for name, default in found.items() if isinstance(default, Bindable)}

@@ -1,0 +1,172 @@
+"""Jobs of tasks: submitted together, asked for one by one."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import clusters
+from hydra_exca.engine import Launch
+from hydra_exca.errors import ExcaError
+from hydra_exca.results import Result
+from hydra_exca.round import Settings, Task
+from hydra_exca.status import Mode
+from hydra_exca.store import CacheFolder
+from hydra_exca.worker import Attempt
+
+from .binding import Applied
+
+_PAUSE_S = 0.02
+
+
+class HasTask(tp.Protocol):
+    """An infra with a task, as far as its jobs need it."""
+
+    folder: Path | str | None
+    _name: str
+    _computed: set[str]
+
+    @property
+    def mode(self) -> str: ...
+    def task(self) -> Task: ...
+    def _cache(self) -> CacheFolder | None: ...
+    def _call(self) -> tp.Any: ...
+
+
+class MethodProgram:
+    """What jobs run: the method itself, below its cache."""
+
+    def __init__(self, infra_name: str) -> None:
+        self.infra_name = infra_name
+
+    def __call__(self, obj: tp.Any, attempt: Attempt) -> tp.Any:
+        applied: Applied = getattr(obj, self.infra_name)._bound()[1]
+        return applied.method(obj)
+
+
+class Job:
+    """The computation of one task: running, stored before, or (without a folder) done on the spot."""
+
+    def __init__(self, launch: Shared | None, task: Task | None, value: tp.Any = None) -> None:
+        self._launch = launch
+        self._task = task
+        self._value = value
+
+    def result(self) -> tp.Any:
+        """The value, waited for. Raises TaskFailedError, or JobLostError if the job ended without a word."""
+        error = self.exception()
+        if error is not None:
+            raise error
+        return self._value if self._launch is None else self._result().value
+
+    def exception(self) -> ExcaError | None:
+        """The error, waited for; None if there is a value."""
+        self.wait()
+        return None if self._launch is None else self._result().error
+
+    def wait(self) -> None:
+        """Returns when the task is done."""
+        while not self.done():
+            time.sleep(_PAUSE_S)
+
+    def done(self) -> bool:
+        """Whether there is a value or an error."""
+        return self._launch is None or self._launch.is_done(tp.cast(Task, self._task))
+
+    def cancel(self) -> None:
+        """Asks for the job's end; waiting for it then gives an error."""
+        if self._launch is not None and not self.done():
+            self._launch.cancel(tp.cast(Task, self._task))
+
+    def stdout(self) -> str | None:
+        """What the last attempt printed, None if nothing is there."""
+        return self._log(0)
+
+    def stderr(self) -> str | None:
+        """What the last attempt printed to standard error, None if nothing is there."""
+        return self._log(1)
+
+    def _result(self) -> Result:
+        assert self._launch is not None and self._task is not None
+        return self._launch.result(self._task)
+
+    def _log(self, which: int) -> str | None:
+        if self._launch is None:
+            return None
+        path = self._launch.log_paths(tp.cast(Task, self._task))[which]
+        return path.read_text(errors="replace") if path is not None and path.exists() else None
+
+
+class Shared:
+    """A launch that several jobs look at, from any thread."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._lock = threading.RLock()
+
+    def start(self) -> None:
+        """Submits; where this process is what starts further ones, a thread does it until all have been.
+
+        What runs in this process has run when this returns.
+        """
+        self._launch.submit()
+        if isinstance(self._launch.settings.cluster, clusters.InlineCluster):
+            while self._launch.has_unstarted():
+                self._launch.poll()
+        elif self._launch.has_unstarted():
+            threading.Thread(target=self._start_rest, name="exca-starts-jobs").start()
+
+    def is_done(self, task: Task) -> bool:
+        with self._lock:
+            if self._launch.is_open(task):
+                self._launch.poll()
+            return not self._launch.is_open(task)
+
+    def result(self, task: Task) -> Result:
+        with self._lock:
+            return self._launch.result(task)
+
+    def cancel(self, task: Task) -> None:
+        with self._lock:
+            self._launch.cancel(task)
+
+    def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
+        with self._lock:
+            return self._launch.log_paths(task)
+
+    def _start_rest(self) -> None:
+        while True:
+            with self._lock:
+                self._launch.poll()
+                if not self._launch.has_unstarted():
+                    return
+            time.sleep(_PAUSE_S)
+
+
+def started(infras: tp.Sequence[HasTask], cluster: clusters.Cluster) -> list[Job]:
+    """Submits what is missing of these tasks, as one array for each folder and mode; one job a task, in order."""
+    jobs: dict[int, Job] = {}
+    groups: dict[tuple[str, str], list[HasTask]] = {}
+    for infra in infras:
+        if infra.folder is None:
+            jobs[id(infra)] = Job(None, None, infra._call())
+        else:
+            groups.setdefault((str(infra.folder), infra.mode), []).append(infra)
+    for (_, mode), members in groups.items():
+        jobs.update(zip(map(id, members), _group(members, Mode(mode), cluster), strict=True))
+    return [jobs[id(infra)] for infra in infras]
+
+
+def _group(members: tp.Sequence[HasTask], mode: Mode, cluster: clusters.Cluster) -> list[Job]:
+    cache = members[0]._cache()
+    assert cache is not None
+    tasks = [infra.task() for infra in members]
+    computed = set().union(*(infra._computed for infra in members))
+    launch = Launch(tasks, MethodProgram(members[0]._name), Settings(cache, cluster, mode), computed)
+    shared = Shared(launch)
+    shared.start()
+    for infra in members:
+        infra._computed.update(computed)
+    return [Job(shared, task) for task in tasks]

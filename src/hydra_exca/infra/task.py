@@ -1,0 +1,180 @@
+"""TaskInfra: a method of a pydantic model with a cache and a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import typing as tp
+import weakref
+
+import pydantic
+
+from hydra_exca.engine import Launch
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.round import Settings, Task
+from hydra_exca.status import Mode
+from hydra_exca.worker import Attempt
+
+from . import binding
+from .base import BaseInfra
+from .binding import Applied, Exclusions
+from .jobs import Job, started
+
+Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
+
+
+class TaskInfra(BaseInfra):
+    """Gives a method that takes only ``self`` a cache and a cluster.
+
+        class Train(pydantic.BaseModel):
+            seed: int = 12
+            infra: TaskInfra = TaskInfra(version="1")
+
+            @infra.apply
+            def fit(self) -> float: ...
+
+        Train(seed=3, infra={"folder": "results", "cluster": "slurm"}).fit()
+
+    ``keep_in_ram`` keeps the result in the object too. Modes are those of the launcher.
+    """
+
+    mode: tp.Literal["cached", "retry", "force", "read-only"] = "cached"
+    keep_in_ram: bool = False
+
+    _exca_pickled: tp.ClassVar[tuple[str, ...]] = ("_computed",)
+    _computed: set[str] = pydantic.PrivateAttr(default_factory=set)
+    _kept: dict[str, tp.Any] = pydantic.PrivateAttr(default_factory=dict)
+    _job: tp.Any = pydantic.PrivateAttr(None)
+
+    @tp.overload
+    def apply(self, method: Method) -> Method: ...
+
+    @tp.overload
+    def apply(self, *, exclude_from_cache_uid: Exclusions = ()) -> tp.Callable[[Method], Method]: ...
+
+    def apply(self, method: tp.Any = None, *, exclude_from_cache_uid: Exclusions = ()) -> tp.Any:
+        """Decorates a method; what ``exclude_from_cache_uid`` names does not count for its cache.
+
+        It is a list of names, a function of the object, or ``"method:<name>"``, which alone follows an override.
+        """
+        if method is None:
+            return functools.partial(self.apply, exclude_from_cache_uid=exclude_from_cache_uid)
+        if self._applied is not None:
+            raise RuntimeError(f"this infra is applied to {self._applied.name} already")
+        binding.check_signature(method, 1, "self alone")
+        self._applied = applied = Applied(method, exclude_from_cache_uid)
+        default = weakref.ref(self)
+
+        @functools.wraps(method)
+        def cached(obj: tp.Any) -> tp.Any:
+            name = tp.cast(TaskInfra, default())._name
+            infra = getattr(obj, name, None)
+            if isinstance(infra, TaskInfra) and infra._owner is None:
+                binding.attach(obj)  # an object that was made without validation
+            if not isinstance(infra, TaskInfra) or infra._applied is not applied:
+                return method(obj)  # a subclass has given that infra to another method
+            return infra._call()
+
+        cached.__exca_infra__ = self  # type: ignore[attr-defined]  # keeps it alive
+        return cached
+
+    # what a user asks
+
+    def status(self) -> tp.Literal["not submitted", "running", "completed", "failed"]:
+        """Where this task stands; submits nothing."""
+        if self.folder is None:
+            return "not submitted"
+        launch = self._launch(Mode.CACHED, program=_unused)
+        status: tp.Any = launch.look()[0].status.value
+        return tp.cast('tp.Literal["not submitted", "running", "completed", "failed"]', status)
+
+    def job(self) -> Job:
+        """The job that computes this task: submitted if need be, never twice, and not waited for."""
+        key = self.identity().digest
+        if self._job is None or self._job[0] != key:
+            self._job = (key, started([self], self._cluster())[0])
+        return tp.cast(Job, self._job[1])
+
+    def clear_job(self) -> None:
+        """Forgets the result and cancels the job, if there is one: the next call computes anew."""
+        self._job = None
+        self._kept.clear()
+        self._computed.clear()
+        if self.folder is not None:
+            self._launch(Mode.FORCE, program=_unused).clear()
+
+    @contextlib.contextmanager
+    def job_array(
+        self, max_workers: int = 256, allow_empty: bool = False, allow_repeated_tasks: bool = False
+    ) -> tp.Iterator[list[tp.Any]]:
+        """A list to append tasks to; leaving the context submits what is missing as one array, and does not wait.
+
+        Raises ConfigError for an empty list, and for tasks with the same uid (both configurations are shown),
+        unless these are allowed.
+        """
+        _, applied = self._bound()
+        tasks: list[tp.Any] = []
+        yield tasks
+        if not tasks and not allow_empty:
+            raise ConfigError("job_array got no task; allow_empty=True allows that")
+        infras = [self._of(each, applied) for each in tasks]
+        if not allow_repeated_tasks:
+            _refuse_repeated(infras)
+        if infras:
+            jobs = started(infras, self._cluster(max_workers))
+            for infra, job in zip(infras, jobs, strict=True):
+                infra._job = (infra.identity().digest, job)
+
+    # how it is done
+
+    def _of(self, obj: tp.Any, applied: Applied) -> TaskInfra:
+        infra = getattr(obj, self._name, None)
+        if not isinstance(infra, TaskInfra) or infra._applied is not applied:
+            raise TypeError(f"job_array of {applied.name} got {obj!r}, which has no such method")
+        return infra
+
+    def _call(self) -> tp.Any:
+        """The method's result: kept, stored, or computed."""
+        owner, applied = self._bound()
+        key = self.identity().digest if self.keep_in_ram or self.folder is not None else ""
+        if self.keep_in_ram and key in self._kept and (self.mode != "force" or key in self._computed):
+            return self._kept[key]
+        if self.folder is None:
+            value = applied.method(owner)
+        else:
+            value = self.job().result() if self._job is not None and self._job[0] == key else self._run()
+        if self.keep_in_ram:
+            self._kept[key] = value
+            self._computed.add(key)
+        return value
+
+    def _run(self) -> tp.Any:
+        return started([self], self._cluster())[0].result()
+
+    def task(self) -> Task:
+        """This infra's task, as the engine takes it."""
+        owner, _ = self._bound()
+        return Task(self.identity(), owner, (repr(owner),), self._describe)
+
+    def _describe(self) -> tuple[str, str]:
+        return self.config(uid=True, exclude_defaults=True).to_yaml(), self.config(uid=False).to_yaml()
+
+    def _launch(self, mode: Mode, program: tp.Any) -> Launch:
+        cache = self._cache()
+        assert cache is not None
+        return Launch([self.task()], program, Settings(cache, self._cluster(), mode), self._computed)
+
+
+def _unused(argument: tp.Any, attempt: Attempt) -> tp.Any:
+    raise AssertionError("a look runs nothing")
+
+
+def _refuse_repeated(infras: tp.Sequence[TaskInfra]) -> None:
+    seen: dict[str, TaskInfra] = {}
+    for infra in infras:
+        first = seen.setdefault(infra.identity().digest, infra)
+        if first is not infra:
+            shown = [Problem(each.config(uid=False).to_yaml()) for each in (first, infra)]
+            raise ConfigError(
+                f"two tasks of the array are the same, {infra.uid()}; allow_repeated_tasks=True allows that", shown
+            )
