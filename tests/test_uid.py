@@ -154,7 +154,7 @@ DIFFERENT: list[tp.Any] = [
         NOON.time(),
         NOON.isoformat(),
         NOON.replace(fold=1),
-        NOON.replace(tzinfo=datetime.timezone.utc),
+        NOON.replace(tzinfo=datetime.UTC),
     ],
     *[NOON.replace(tzinfo=PARIS), NOON.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1)))],
     *[NOON.time().replace(tzinfo=PARIS), datetime.timedelta(1), datetime.timedelta(0, 1), decimal.Decimal("3.0")],

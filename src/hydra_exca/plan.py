@@ -7,7 +7,7 @@ import enum
 from .status import Mode, Status
 
 
-class Action(str, enum.Enum):
+class Action(enum.StrEnum):
     """What a launch does about one task."""
 
     REUSE = "reuse"
@@ -16,9 +16,6 @@ class Action(str, enum.Enum):
     RUN = "run"
     CANCEL_AND_RUN = "cancel, then run"
     REFUSE = "refuse"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 _TABLE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 
-class Status(str, enum.Enum):
+class Status(enum.StrEnum):
     """Where a task stands. The four values are public."""
 
     NOT_SUBMITTED = "not submitted"
@@ -18,17 +18,11 @@ class Status(str, enum.Enum):
         """Whether an outcome is stored: the status changes only by running the task again."""
         return self in (Status.COMPLETED, Status.FAILED)
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Mode(str, enum.Enum):
+class Mode(enum.StrEnum):
     """What a launch does with tasks that were asked for before. The four values are public."""
 
     CACHED = "cached"
     RETRY = "retry"
     FORCE = "force"
     READ_ONLY = "read-only"
-
-    def __str__(self) -> str:
-        return self.value

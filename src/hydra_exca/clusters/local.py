@@ -193,7 +193,8 @@ class _LocalSubmission(Submission):
         gpus = self._free.pop()
         with open(paths.position_log(self._batch.folder, position), "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, *_SAFE_PATH, "-m", entry_point.__module__, str(self._batch.folder), str(position)],
+                # -P: the working directory is not to shadow what is installed
+                [sys.executable, "-P", "-m", entry_point.__module__, str(self._batch.folder), str(position)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -203,10 +204,6 @@ class _LocalSubmission(Submission):
         deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
         self._running[position] = _Running(process, gpus, deadline)
         self._jobs[position] = str(process.pid)
-
-
-# the working directory is not to shadow what is installed; Python 3.10 has no such option
-_SAFE_PATH = ["-P"] if sys.version_info >= (3, 11) else []
 
 
 def _late(running: _Running, now: float) -> bool:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import shutil
 import subprocess
+import textwrap
 import time
 import typing as tp
 
@@ -44,7 +46,8 @@ class SlurmCluster(Cluster):
         folder = self.options.submitit_folder
         executor = self._executor(str(batch.folder if folder is None else f"{folder}/{batch.token}"))
         remotes = [Remote(batch.entry_point, str(batch.folder), position) for position in batch.positions]
-        with _outside_of_any_job():
+        # submitit prints what sbatch says; here it is part of the error
+        with _outside_of_any_job(), contextlib.redirect_stderr(io.StringIO()):
             try:
                 jobs = executor.submit_array(remotes) if len(remotes) > 1 else [executor.submit(remotes[0])]
             except (FailedJobError, FailedSubmissionError, OSError) as error:
@@ -94,7 +97,8 @@ class SlurmCluster(Cluster):
     def _refused(self, error: Exception) -> SubmissionError:
         sent = "\n".join(f"    {key} = {value!r}" for key, value in sorted(self._parameters().items()))
         return SubmissionError(
-            f"Slurm refused the jobs; nothing was submitted. sbatch says:\n    {error}\nThe options sent:\n{sent}"
+            "Slurm refused the jobs; nothing was submitted. sbatch says:\n"
+            f"{textwrap.indent(str(error), '    ')}\nThe options sent:\n{sent}"
         )
 
 

@@ -21,7 +21,7 @@ from hydra_exca import paths
 from . import files
 
 
-class ClaimState(str, enum.Enum):
+class ClaimState(enum.StrEnum):
     """What the owner of a claim is doing."""
 
     QUEUED = "queued"  # a launch has it and will submit, or has submitted, a job

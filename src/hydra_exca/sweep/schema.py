@@ -50,7 +50,7 @@ def of(function: tp.Any, named: str | None) -> Schema:
     """The schema of a task function: what it receives or is annotated with, and what ``named`` says."""
     received = getattr(function, RECEIVES, None)
     kinds = [received if received is not None else annotated(function)]
-    if named is not None:
+    if named:
         kinds.append(_import(named))
     return Schema(tuple(kind for kind in kinds if kind is not None), receives=received is not None)
 
@@ -64,6 +64,9 @@ def annotated(function: tp.Any) -> type | None:
     except (TypeError, ValueError, NameError):
         return None
     kind = hints.get(parameters[0]) if parameters else None
+    members = [each for each in tp.get_args(kind) if each is not type(None)]
+    if len(members) == 1 and type(None) in tp.get_args(kind):  # Optional[Model]
+        kind = members[0]
     return kind if is_schema(kind) else None
 
 
