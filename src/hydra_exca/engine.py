@@ -158,9 +158,10 @@ class Launch:
             entry, claim = standing.entry, standing.entry.claim() if standing.entry else None
             if entry is None:
                 continue
-            if claim is not None and not given_up(claim) and entry.outcome() is None:
+            if claim is not None and claim.state is not ClaimState.RELEASED:
                 entry.take(claim.next(ClaimState.RELEASED))
-                self._cancel([claim])
+                if not given_up(claim) and entry.outcome() is None:
+                    self._cancel([claim])
             entry.forget()
 
     def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:

@@ -108,8 +108,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def __getstate__(self) -> dict[tp.Any, tp.Any]:
         """What it was set to, and what of the rest another process can use: an owner ties its infras anew."""
         state = super().__getstate__()
-        private = {name: attribute.get_default() for name, attribute in type(self).__private_attributes__.items()}
-        kept = {name: getattr(self, name) for name in self._exca_pickled}
+        private = type(self)().__pydantic_private__ or {}
+        in_class = ("_name", "_applied") if self._owner is None else ()  # of a class that is pickled by value
+        kept = {name: getattr(self, name) for name in (*self._exca_pickled, *in_class)}
         return {**state, "__pydantic_private__": {**private, **kept}}
 
     def __copy__(self) -> tp.Self:  # type: ignore[name-defined,unused-ignore]

@@ -46,8 +46,13 @@ class Applied:
             method = getattr(owner, name, None)
             if method is None:
                 raise AttributeError(f"{given!r}, but {type(owner).__qualname__} has no method {name!r}")
-            return tuple(method())
-        return tuple(given(owner)) if callable(given) else tuple(given)
+            return self._names(method())
+        return self._names(given(owner) if callable(given) else given)
+
+    def _names(self, given: tp.Iterable[str]) -> tuple[str, ...]:
+        if isinstance(given, str):
+            raise TypeError(f"exclude_from_cache_uid of {self.name} gives {given!r}: it must be a list of names")
+        return tuple(given)
 
 
 class Bindable:
@@ -107,9 +112,7 @@ def _checked(original: tp.Callable[[tp.Any, str, tp.Any], None]) -> tp.Callable[
 
     @functools.wraps(original)
     def assign(obj: tp.Any, name: str, value: tp.Any) -> None:
-        from .base import BaseInfra
-
-        default = class_infras(type(obj)).get(name) if isinstance(value, BaseInfra) else None
+        default = class_infras(type(obj)).get(name) if isinstance(value, Bindable) else None
         if default is not None:
             value.tie(obj, name, default)
         original(obj, name, value)

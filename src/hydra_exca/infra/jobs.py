@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra_exca import clusters
 from hydra_exca.engine import Launch
-from hydra_exca.errors import ExcaError
+from hydra_exca.errors import ExcaError, TaskFailedError
 from hydra_exca.results import Result
 from hydra_exca.round import Settings, Task
 from hydra_exca.status import Mode
@@ -49,10 +49,13 @@ class MethodProgram:
 class Job:
     """The computation of one task: running, stored before, or (without a folder) done on the spot."""
 
-    def __init__(self, launch: Shared | None, task: Task | None, value: tp.Any = None) -> None:
+    def __init__(
+        self, launch: Shared | None, task: Task | None, value: tp.Any = None, error: ExcaError | None = None
+    ) -> None:
         self._launch = launch
         self._task = task
         self._value = value
+        self._error = error
 
     def result(self) -> tp.Any:
         """The value, waited for. Raises TaskFailedError, or JobLostError if the job ended without a word."""
@@ -64,7 +67,7 @@ class Job:
     def exception(self) -> ExcaError | None:
         """The error, waited for; None if there is a value."""
         self.wait()
-        return None if self._launch is None else self._result().error
+        return self._error if self._launch is None else self._result().error
 
     def wait(self) -> None:
         """Returns when the task is done."""
@@ -151,12 +154,19 @@ def started(infras: tp.Sequence[HasTask], cluster: clusters.Cluster) -> list[Job
     groups: dict[tuple[str, str], list[HasTask]] = {}
     for infra in infras:
         if infra.folder is None:
-            jobs[id(infra)] = Job(None, None, infra._call())
+            jobs[id(infra)] = _done_here(infra)
         else:
             groups.setdefault((str(infra.folder), infra.mode), []).append(infra)
     for (_, mode), members in groups.items():
         jobs.update(zip(map(id, members), _group(members, Mode(mode), cluster), strict=True))
     return [jobs[id(infra)] for infra in infras]
+
+
+def _done_here(infra: HasTask) -> Job:
+    try:
+        return Job(None, None, infra._call())
+    except TaskFailedError as error:
+        return Job(None, None, error=error)
 
 
 def _group(members: tp.Sequence[HasTask], mode: Mode, cluster: clusters.Cluster) -> list[Job]:

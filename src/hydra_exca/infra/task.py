@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import typing as tp
-import weakref
 
 import pydantic
 
 from hydra_exca.engine import Launch
-from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.errors import ConfigError, Problem, TaskFailedError
 from hydra_exca.round import Settings, Task
 from hydra_exca.status import Mode
-from hydra_exca.worker import Attempt
+from hydra_exca.worker import Attempt, describe_error
 
 from . import binding
 from .base import BaseInfra
@@ -63,19 +62,16 @@ class TaskInfra(BaseInfra):
             raise RuntimeError(f"this infra is applied to {self._applied.name} already")
         binding.check_signature(method, 1, "self alone")
         self._applied = applied = Applied(method, exclude_from_cache_uid)
-        default = weakref.ref(self)
 
         @functools.wraps(method)
         def cached(obj: tp.Any) -> tp.Any:
-            name = tp.cast(TaskInfra, default())._name
-            infra = getattr(obj, name, None)
+            infra = getattr(obj, self._name, None)
             if isinstance(infra, TaskInfra) and infra._owner is None:
                 binding.attach(obj)  # an object that was made without validation
             if not isinstance(infra, TaskInfra) or infra._applied is not applied:
                 return method(obj)  # a subclass has given that infra to another method
             return infra._call()
 
-        cached.__exca_infra__ = self  # type: ignore[attr-defined]  # keeps it alive
         return cached
 
     # what a user asks
@@ -90,7 +86,7 @@ class TaskInfra(BaseInfra):
 
     def job(self) -> Job:
         """The job that computes this task: submitted if need be, never twice, and not waited for."""
-        key = self.identity().digest
+        key = self._key()
         if self._job is None or self._job[0] != key:
             self._job = (key, started([self], self._cluster())[0])
         return tp.cast(Job, self._job[1])
@@ -123,7 +119,7 @@ class TaskInfra(BaseInfra):
         if infras:
             jobs = started(infras, self._cluster(max_workers))
             for infra, job in zip(infras, jobs, strict=True):
-                infra._job = (infra.identity().digest, job)
+                infra._job = (infra._key(), job)
 
     # how it is done
 
@@ -136,17 +132,32 @@ class TaskInfra(BaseInfra):
     def _call(self) -> tp.Any:
         """The method's result: kept, stored, or computed."""
         owner, applied = self._bound()
-        key = self.identity().digest if self.keep_in_ram or self.folder is not None else ""
+        key = self._key() if self.keep_in_ram or self.folder is not None else ""
         if self.keep_in_ram and key in self._kept and (self.mode != "force" or key in self._computed):
             return self._kept[key]
         if self.folder is None:
-            value = applied.method(owner)
+            value = self._compute(owner, applied)
         else:
             value = self.job().result() if self._job is not None and self._job[0] == key else self._run()
         if self.keep_in_ram:
             self._kept[key] = value
             self._computed.add(key)
         return value
+
+    def _compute(self, owner: pydantic.BaseModel, applied: Applied) -> tp.Any:
+        """The method's own result; its error is told as on any cluster."""
+        try:
+            return applied.method(owner)
+        except Exception as error:
+            told = describe_error(error)
+            message = f"{self.factory()} raised {told['type']}: {told['message']}\n{told['traceback']}"
+            kept = {"type": told["type"], "text": told["message"], "traceback": told["traceback"]}
+            raise TaskFailedError(message, factory=self.factory(), **kept) from error
+
+    def _key(self) -> str:
+        """What a result is the result of, and where it is kept."""
+        identity = self.identity()
+        return f"{self.folder}/{identity.factory},{identity.version}/{identity.digest}"
 
     def _run(self) -> tp.Any:
         return started([self], self._cluster())[0].result()
@@ -172,8 +183,10 @@ def _unused(argument: tp.Any, attempt: Attempt) -> tp.Any:
 def _refuse_repeated(infras: tp.Sequence[TaskInfra]) -> None:
     seen: dict[str, TaskInfra] = {}
     for infra in infras:
-        first = seen.setdefault(infra.identity().digest, infra)
-        if first is not infra:
+        key = infra._key()
+        first = seen.get(key)
+        seen[key] = infra
+        if first is not None:
             shown = [Problem(each.config(uid=False).to_yaml()) for each in (first, infra)]
             raise ConfigError(
                 f"two tasks of the array are the same, {infra.uid()}; allow_repeated_tasks=True allows that", shown

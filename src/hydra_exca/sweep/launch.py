@@ -93,7 +93,7 @@ class _Batch:
         self._function = function
         self._config = config
         self._state = state
-        typed = options.version_as_typed(config.hydra.overrides.hydra)
+        typed = options.version_as_typed(OmegaConf.to_container(config.hydra.overrides.hydra))  # type: ignore[arg-type]
         chosen = raw_options if typed is None else {**raw_options, "version": typed}
         self._options = options.read(chosen, Path(config.hydra.runtime.cwd))
         self._sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
