@@ -4,7 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pyproject.toml setup.cfg
-DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca
+# on this machine: the Slurm of the tests may be installed and stopped, and a silent sbatch is an error
+DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca hydra/launcher/cluster=local
 
 .PHONY: demo test lint clean
 
