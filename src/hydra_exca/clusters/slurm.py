@@ -248,11 +248,13 @@ def _translated() -> tp.Iterator[None]:
 
 @contextlib.contextmanager
 def _outside_of_any_job() -> tp.Iterator[None]:
-    """A job that submits jobs must not hand them its own SLURM_ variables."""
+    """A job that submits jobs must not hand them its own SLURM_ variables; where Slurm's configuration is, it must."""
     if "SLURM_JOB_ID" not in os.environ:
         yield
         return
     import submitit
 
+    configuration = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     with submitit.helpers.clean_env():
+        os.environ.update(configuration)
         yield
