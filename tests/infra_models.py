@@ -151,7 +151,10 @@ class Base(pydantic.BaseModel):
 
     @infra.apply
     def func(self) -> int:
-        return 2 * self.param
+        return self.factor() * self.param
+
+    def factor(self) -> int:
+        return 2
 
 
 class SubBase(Base):

@@ -284,9 +284,9 @@ def test_a_version_must_be_able_to_name_a_folder(version: str) -> None:
     [
         (Base, "Base.func,12", 24),
         (SubBase, "SubBase.func,12", 24),
-        (OverFunc, "Base.func,12", 72),
+        (OverFunc, "OverFunc.Base.func,12", 72),
         (OverBoth, "OverBoth.func,24", 72),
-        (OverWithAnother, "Base.func,12", 72),
+        (OverWithAnother, "OverWithAnother.Base.func,12", 72),
     ],
 )
 def test_the_cache_of_a_child_is_named_after_what_computes(
@@ -302,9 +302,21 @@ def test_a_child_with_a_second_infra_uses_both_caches(folder: Path) -> None:
     task = OverWithAnother(param=13, infra={"folder": folder}, infra2={"folder": folder})
     assert task.func() == 78
     assert sorted(path.name for path in folder.glob("infra_models*")) == [
-        "infra_models.Base.func,12",
+        "infra_models.OverWithAnother.Base.func,12",
         "infra_models.OverWithAnother.func,3",
     ]
+
+
+def test_what_a_child_computes_through_super_is_not_what_its_parent_computes(folder: Path) -> None:
+    class Doubled(Base):
+        def func(self) -> int:
+            return super().func()
+
+        def factor(self) -> int:
+            return 4
+
+    given = {"folder": folder}
+    assert (Base(infra=given).func(), Doubled(infra=given).func(), Base(infra=given).func()) == (24, 48, 24)
 
 
 def test_a_childs_infra_that_decorates_nothing_is_an_error(folder: Path) -> None:

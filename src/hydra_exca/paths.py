@@ -9,11 +9,17 @@
       outcome.json        written last: the commit marker
       claim.<n>.json      who computes it; the highest n owns
       previous.json       the outcome that a forced attempt is to replace; previous-output/ with it
-    value.<n>.<format>  a large or binary value, of the n-th claim
+      value.<n>.<format>  a large or binary value, of the n-th claim
       uid.yaml config.yaml
       output/             the Hydra output directory of the task
       logs/<n>.out .err   one log per attempt
       code                link to the snapshot that computed it
+      items/              of a map: many values
+        identity.json     what they are the results of
+        <writer>.index    one writer's items: key, place, checksum; a line each
+        <writer>.<format> their values, one after another
+        claims/<n>.json   who computes which items; the highest stays
+        jobs/<uid>/       the entry of a job that computes some of them
   code/<digest>/          snapshots
   launches/<token>/       one launch: its record, payload, and what the cluster needs
 """
@@ -44,6 +50,10 @@ LAUNCH_RECORD = "launch.json"
 PAYLOAD = "payload.pkl"
 ARGUMENTS = "arguments.bin"
 SWEEP = "sweep.json"
+ITEMS = "items"
+IDENTITY = "identity.json"
+ITEM_CLAIMS = "claims"
+ITEM_JOBS = "jobs"
 OUTPUT_OWNER = ".exca-entry"
 OUTPUT_POINTER = "exca-output.txt"
 
@@ -68,6 +78,30 @@ def claim_number(name: str) -> int | None:
     """The number of a claim file, None for any other file name."""
     match = _CLAIM.fullmatch(name)
     return int(match.group(1)) if match else None
+
+
+def index_name(writer: str) -> str:
+    return f"{writer}.index"
+
+
+def index_writer(name: str) -> str | None:
+    """The writer of an index of items, None for any other file name."""
+    return name.removesuffix(".index") if name.endswith(".index") and not name.startswith(".") else None
+
+
+def items_name(writer: str, suffix: str) -> str:
+    """The data file that one writer's items of one format are in."""
+    return f"{writer}.{suffix}"
+
+
+def item_claim_name(number: int) -> str:
+    return f"{number}.json"
+
+
+def item_claim_number(name: str) -> int | None:
+    """The number of a claim on items, None for any other file name."""
+    stem, _, suffix = name.partition(".")
+    return int(stem) if suffix == "json" and stem.isdecimal() else None
 
 
 def value_name(number: int, suffix: str) -> str:

@@ -123,13 +123,16 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     # identity
 
     def factory(self) -> str:
-        """The dotted name of what computes: the method; where a subclass inherits it, under that class's name."""
+        """The dotted name of what computes: class of the object and method.
+
+        A parent's method that the class has replaced (and reaches by ``super()``) goes by both classes' names: it may
+        call what the class overrides, so its results are not those of the parent's objects.
+        """
         owner, applied = self._bound()
         method, cls = applied.method, type(owner)
         own = getattr(getattr(cls, method.__name__, None), "__wrapped__", None) is method
-        holder = cls if own else method
-        name = f"{cls.__qualname__}.{method.__name__}" if own else method.__qualname__
-        return f"{script.module_name(holder)}.{name}".replace("<locals>.", "")
+        name = method.__name__ if own else method.__qualname__
+        return f"{script.module_name(cls)}.{cls.__qualname__}.{name}".replace("<locals>.", "")
 
     def identity(self) -> Identity:
         """What this object's result is the result of. Computing it changes nothing in the object."""
