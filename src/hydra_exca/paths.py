@@ -12,7 +12,7 @@
       value.<n>.<format>  a large or binary value, of the n-th claim
       uid.yaml config.yaml
       output/             the Hydra output directory of the task
-      logs/<n>.out .err   one log per attempt
+      logs/<n>.out .err   one log per attempt, or a link to it
       code                link to the snapshot that computed it
       items/              of a map: many values
         identity.json     what they are the results of
@@ -20,8 +20,9 @@
         <writer>.<format> their values, one after another
         claims/<n>.json   who computes which items; the highest stays
         jobs/<uid>/       the entry of a job that computes some of them
-  code/<digest>/          snapshots
+  code/<digest>/          snapshots; one that is to be elsewhere has its digest in .exca-code
   launches/<token>/       one launch: its record, payload, and what the cluster needs
+    <n>.<start>.rank<r>.json .decided   of a job of several ranks: what one raised, and that it is said how it ended
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ PREVIOUS = "previous.json"
 PREVIOUS_OUTPUT = "previous-output"
 LOGS = "logs"
 CODE = "code"
+CODE_MARK = ".exca-code"
 LAUNCHES = "launches"
 UID_YAML = "uid.yaml"
 CONFIG_YAML = "config.yaml"
@@ -125,6 +127,21 @@ def log_names(number: int) -> tuple[str, str]:
 
 def launch_folder(folder: Path, token: str) -> Path:
     return folder / LAUNCHES / token
+
+
+def rank_log_names(job: str, rank: int) -> tuple[str, str]:
+    """Those of another rank than the first of a job with several."""
+    return f"{job}.rank{rank}.out", f"{job}.rank{rank}.err"
+
+
+def rank_error(launch: Path, position: int, start: str, rank: int) -> Path:
+    """What a rank raised, of a job of several ranks; ``start`` tells the starts of a job apart."""
+    return launch / f"{position}.{start}.rank{rank}.json"
+
+
+def rank_decision(launch: Path, position: int, start: str) -> Path:
+    """Who makes it says how a job of several ranks ended."""
+    return launch / f"{position}.{start}.decided"
 
 
 def position_log(launch: Path, position: int) -> Path:

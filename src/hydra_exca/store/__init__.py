@@ -1,7 +1,8 @@
-"""Entries and claims on a file system."""
+"""Entries, claims and items on a file system."""
 
 from .claims import Claim, ClaimState
 from .entries import Entry, Outcome, Standing
 from .folder import CacheFolder, Shelf
+from .items import Items, ItemWriter
 
-__all__ = ["CacheFolder", "Claim", "ClaimState", "Entry", "Outcome", "Shelf", "Standing"]
+__all__ = ["CacheFolder", "Claim", "ClaimState", "Entry", "ItemWriter", "Items", "Outcome", "Shelf", "Standing"]

@@ -25,11 +25,14 @@ def dump_json(value: tp.Any) -> bytes:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
 
 
-def write(path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], *, mode: int = SHARED) -> None:
+def write(
+    path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], *, mode: int = SHARED, durable: bool = True
+) -> None:
     """Replaces ``path`` atomically and durably: temporary file beside it, fsync, rename."""
-    temporary = _temporary(path, data, mode, durable=True)
+    temporary = _temporary(path, data, mode, durable)
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def publish(path: Path, data: bytes, *, durable: bool = False) -> bool:

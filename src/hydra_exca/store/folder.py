@@ -13,7 +13,7 @@ from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Proble
 from hydra_exca.uid import Identity
 
 from . import files
-from .entries import Entry
+from .entries import Entry, Outcome
 
 _LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets another with the same shorter ones
 
@@ -58,15 +58,29 @@ class Shelf:
         self._listing: dict[str, list[str]] | None = None
 
     def find(self, identity: Identity) -> Entry | None:
-        """The entry of ``identity``, None if it never had one.
+        """The entry of ``identity``, None if it never had one."""
+        return self.look(identity)[0]
 
-        The folder is listed once for any number of questions; `refresh` lists it again.
+    def look(self, identity: Identity) -> tuple[Entry | None, Outcome | None]:
+        """The entry of ``identity`` and its outcome, as far as there are such.
+
+        Most entries go by the name that their task has today, and are found by it. For the others the folder is listed,
+        once for any number of questions; `refresh` lists it again.
         """
+        found = self._by_todays_name(identity)
+        if found is not None:
+            return found
         for name in self._candidates(identity):
             entry = Entry(self.path / name, self.trust_users)
-            if self._belongs(entry, identity):
-                return entry
-        return None
+            outcome = _readable(entry)
+            if self._belongs(entry, outcome, identity):
+                return entry, outcome
+        return None, None
+
+    def entries(self) -> list[Entry]:
+        """All entries, by name."""
+        names = sorted(name for listed in self._list().values() for name in listed if name != paths.PROJECT)
+        return [Entry(self.path / name, self.trust_users) for name in names if not name.startswith(".")]
 
     def refresh(self) -> None:
         """Forgets the listing: the next question sees what others have created since."""
@@ -84,22 +98,34 @@ class Shelf:
             return entry
 
     def check_project(self, project: dict[str, tp.Any]) -> None:
-        """Raises CacheError if the entries here come from another project. Writes nothing."""
+        """Raises CacheError if the entries here come from another project; one that is empty is not known.
+
+        Writes nothing.
+        """
         known = _read_json(self.path / paths.PROJECT)
-        if isinstance(known, dict) and not _same_project(known, project):
+        if known and project and not _same_project(known, project):
             raise CacheError(
                 f"{self.path} holds results of another project (in {_describe(known)}), and this one (in "
-                f"{_describe(project)}) has the same function name. Tell them apart with "
-                "hydra.launcher.project=<a name>, or use another hydra.launcher.folder. If it is the same project, "
+                f"{_describe(project)}) has the same name for what computes. Tell them apart by another folder or "
+                "another version; a sweep can also have hydra.launcher.project=<a name>. If it is the same project, "
                 f"moved or renamed: remove {self.path / paths.PROJECT}"
             )
 
     def create(self, project: dict[str, tp.Any]) -> None:
-        """Makes the shelf and records whose it is; raises CacheError if it is another project's."""
+        """Makes the shelf and records whose it is, if known; raises CacheError if it is another project's."""
         with _translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
-            files.publish(self.path / paths.PROJECT, files.dump_json(project), durable=True)
+            if project:
+                files.publish(self.path / paths.PROJECT, files.dump_json(project), durable=True)
         self.check_project(project)
+
+    def _by_todays_name(self, identity: Identity) -> tuple[Entry, Outcome] | None:
+        entry = Entry(self.path / identity.uid(), self.trust_users)
+        try:
+            outcome = entry.outcome()
+        except (CorruptEntryError, OSError):  # looking through the listing tells more
+            return None
+        return (entry, outcome) if outcome is not None and identity.same_as(outcome.identity) else None
 
     def _candidates(self, identity: Identity) -> tp.Iterator[str]:
         if self._listing is None:
@@ -120,12 +146,8 @@ class Shelf:
             listing.setdefault(name.rpartition("-")[2], []).append(name)
         return listing
 
-    def _belongs(self, entry: Entry, identity: Identity) -> bool:
+    def _belongs(self, entry: Entry, outcome: Outcome | None, identity: Identity) -> bool:
         """Whether it is this identity's: its marker holds all of it; before there is one, the record of its name."""
-        try:
-            outcome = entry.outcome()
-        except CorruptEntryError:  # whoever asks for its standing is told
-            outcome = None
         if outcome is not None:
             return identity.same_as(outcome.identity)
         return any(
@@ -147,14 +169,19 @@ class Shelf:
         raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
 
     def _is_free(self, entry: Entry, identity: Identity) -> bool:
-        try:
-            outcome = entry.outcome()
-        except CorruptEntryError:
-            return True
+        outcome = _readable(entry)
         return outcome is None or identity.same_as(outcome.identity)
 
     def _name_path(self, identity: Identity, length: int) -> Path:
         return self.path / paths.NAMES / identity.digest[:length]
+
+
+def _readable(entry: Entry) -> Outcome | None:
+    """The outcome, if it can be read; if not, whoever asks for the standing is told."""
+    try:
+        return entry.outcome()
+    except CorruptEntryError:
+        return None
 
 
 def _read_json(path: Path) -> tp.Any:
@@ -174,9 +201,13 @@ def _translated(path: Path) -> tp.Iterator[None]:
 
 
 def _same_project(known: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
-    """By their names where one was given, by their git remotes where both have one, else by where the code lies."""
-    if "name" in known or "name" in project:
-        return known.get("name") == project.get("name")
+    """Whether they are one project: by what names one (a name, an installed package), else by where the code is.
+
+    That is the place in its git repository where both have a remote, else the folder.
+    """
+    for key in ("name", "package"):
+        if key in known or key in project:
+            return bool(known.get(key) == project.get(key))
     keys = ("remote", "path") if "remote" in known and "remote" in project else ("folder",)
     return all(known.get(key) == project.get(key) for key in keys)
 
@@ -184,6 +215,8 @@ def _same_project(known: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
 def _describe(project: dict[str, tp.Any]) -> str:
     if "remote" in project:
         return f"{project['remote']}/{project.get('path', '')}"
+    if "package" in project:
+        return f"the installed package {project['package']}"
     return str(project.get("name") or project.get("folder"))
 
 

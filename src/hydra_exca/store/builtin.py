@@ -1,0 +1,113 @@
+"""How text, JSON, arrays and tensors are written and read, and which of them come back exactly.
+
+numpy and torch are looked for where a program that has such values has imported them; only reading imports them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import json
+import sys
+import typing as tp
+
+ARRAY_KINDS = "biufcmMSU"  # not records and objects: neither .npy nor raw bytes give back all of them
+_INT_BITS = 4096  # Python refuses to read longer integers from text (sys.set_int_max_str_digits)
+
+
+# text and JSON
+
+
+def is_text(value: tp.Any) -> bool:
+    """Whether it is a string of whole characters: lone surrogates are no text."""
+    if type(value) is not str:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_json(value: tp.Any) -> bool:
+    """Whether JSON gives back exactly this: the same types, not just equal values."""
+    try:
+        return _is_json(value)
+    except (RecursionError, UnicodeEncodeError):  # it contains itself; half a character
+        return False
+
+
+def _is_json(value: tp.Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return bool(value.bit_length() <= _INT_BITS)
+    if kind is str:
+        value.encode()  # lone surrogates are no text: JSON joins two of them
+    if value is None or kind in (bool, float, str):
+        return True
+    if kind is list:
+        return all(map(_is_json, value))
+    return (
+        kind is dict and all(type(key) is str and _is_json(key) for key in value) and all(map(_is_json, value.values()))
+    )
+
+
+def dump_json(value: tp.Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True).encode()
+
+
+# arrays of numpy
+
+
+def is_array(value: tp.Any) -> bool:
+    """Whether dtype, shape and bytes are all there is to it."""
+    kind = getattr(sys.modules.get("numpy"), "ndarray", None)
+    return type(value) is kind and value.dtype.kind in ARRAY_KINDS and value.dtype.metadata is None
+
+
+def dump_npy(value: tp.Any) -> bytes:
+    numpy = importlib.import_module("numpy")
+    buffer = io.BytesIO()
+    numpy.save(buffer, value, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load_npy(data: bytes) -> tp.Any:
+    return importlib.import_module("numpy").load(io.BytesIO(data), allow_pickle=False)
+
+
+# tensors of torch
+
+
+def is_tensor(value: tp.Any) -> bool:
+    """Whether it is a plain tensor: no subclass, dense, with data, without names or attributes of its own."""
+    torch: tp.Any = sys.modules.get("torch")
+    return (
+        type(value) is getattr(torch, "Tensor", None)
+        and value.layout is torch.strided
+        and value.device.type != "meta"
+        and not (value.is_quantized or value.is_nested or value.has_names() or vars(value))
+        and _is_restored(value.dtype)
+    )
+
+
+def dump_tensor(value: tp.Any) -> bytes:
+    """Its own elements, from the CPU; of a view torch would save all that the view is one of."""
+    own = value.detach().cpu().resolve_conj().resolve_neg().clone().requires_grad_(value.requires_grad)
+    buffer = io.BytesIO()
+    sys.modules["torch"].save(own, buffer)
+    return buffer.getvalue()
+
+
+def load_tensor(data: bytes) -> tp.Any:
+    return importlib.import_module("torch").load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+@functools.cache
+def _is_restored(dtype: tp.Any) -> bool:
+    """Whether torch reads what it writes of this dtype: not of all that it has, in some versions."""
+    try:
+        return bool(load_tensor(dump_tensor(sys.modules["torch"].empty(1, dtype=dtype))).dtype == dtype)
+    except Exception:  # noqa: BLE001  whatever it is, pickle takes the value
+        return False

@@ -1,0 +1,152 @@
+"""The data files of items: appended to by one process, read in parts by any number of others."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import typing as tp
+import weakref
+
+Buffer = bytes | bytearray | memoryview
+
+_BUFFER = 1 << 20
+_OPEN = 64  # descriptors that are kept: on a network, opening a file costs more than reading it
+_MAPPED = 128  # a map holds a descriptor, and lives as long as an array in it; a process has only so many
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+class NewFile:
+    """A file that only this object writes. It writes by position: what failed half way is written over.
+
+    Raises FileExistsError if there is one already.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        self._written = 0
+        self._waiting = bytearray()
+        self._unsynced = False
+
+    def append(self, data: Buffer, alignment: int = 1) -> int:
+        """Where in the file ``data`` will be when it is synced; large data is written at once."""
+        padding = -(self._written + len(self._waiting)) % alignment
+        self._waiting += bytes(padding)
+        if len(self._waiting) + len(data) > _BUFFER:
+            self._flush()
+        start = self._written + len(self._waiting)
+        if len(data) > _BUFFER:
+            self._write(data)
+        else:
+            self._waiting += data
+        return start
+
+    def sync(self) -> None:
+        """Returns when all is safely on disk."""
+        self._flush()
+        if self._unsynced:
+            os.fsync(self._fileno())
+            self._unsynced = False
+
+    def check(self) -> None:
+        """Raises FileNotFoundError if it was removed meanwhile: nobody would see what is written to it."""
+        if not os.path.samestat(os.stat(self._path), os.fstat(self._fileno())):
+            raise FileNotFoundError(errno.ENOENT, "it was replaced", self._path)
+
+    def cut(self) -> None:
+        """Gives back the room that half written data takes."""
+        os.ftruncate(self._fileno(), self._written)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _fileno(self) -> int:
+        assert self._descriptor is not None
+        return self._descriptor
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._write(self._waiting)
+            self._waiting = bytearray()
+
+    def _write(self, data: Buffer) -> None:
+        self._unsynced = True
+        view, done = memoryview(data), 0
+        while done < len(view):  # Linux writes 2 GiB at once, and less on a full disk
+            done += os.pwrite(self._fileno(), view[done:], self._written + done)
+        self._written += done
+
+
+class DataFile:
+    """An open file. It is read by position, which threads and forked processes can do at the same time."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor: int | None = None
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def fileno(self) -> int:
+        assert self._descriptor is not None
+        return self._descriptor
+
+    def size(self) -> int:
+        return os.fstat(self.fileno()).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Less than ``size`` only where the file ends before."""
+        size = max(0, min(size, self.size() - offset))
+        parts = [os.pread(self.fileno(), size, offset)]
+        while parts[-1] and (got := sum(map(len, parts))) < size:  # Linux reads 2 GiB at once
+            parts.append(os.pread(self.fileno(), size - got, offset + got))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def map(self) -> mmap.mmap | None:
+        """The file as it is now, in memory; None where it must be read: too many maps, no maps on this file system."""
+        if len(_maps) >= _MAPPED:
+            return None
+        try:
+            mapped = mmap.mmap(self.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return None
+        _maps.add(mapped)
+        return mapped
+
+
+class DataFiles:
+    """Data files by their paths, opened and mapped when needed.
+
+    ``fresh`` opens a file anew: on a network a reader learns only then what was appended to it.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, DataFile] = {}
+        self._mapped: dict[str, mmap.mmap] = {}
+
+    def open(self, path: str, fresh: bool) -> DataFile:
+        file = None if fresh else self._open.get(path)
+        if file is None:
+            file = self._open[path] = DataFile(path)
+            if len(self._open) > _OPEN:
+                self._open.pop(next(iter(tuple(self._open))), None)  # closed when nobody reads from it any more
+        return file
+
+    def part(self, path: str, offset: int, size: int, fresh: bool) -> tuple[tp.Any, int]:
+        """A buffer, and where in it the bytes begin that are at ``offset`` of the file; it may end too early."""
+        mapped = None if fresh else self._mapped.get(path)
+        if mapped is None or len(mapped) < offset + size:
+            file = self.open(path, fresh=True)
+            mapped = file.map() if file.size() >= offset + size else None
+            if mapped is None:
+                return file.read(offset, size), 0
+            self._mapped[path] = mapped
+        return mapped, offset
