@@ -1,0 +1,367 @@
+"""MapInfra: a method over items, of which each has its result stored."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import itertools
+import logging
+import pickle
+import sys
+import typing as tp
+
+import pydantic
+from tqdm import tqdm
+
+from hydra_exca import clusters, payload
+from hydra_exca.clusters import pools
+from hydra_exca.clusters.local import cores
+from hydra_exca.engine import Launch
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
+from hydra_exca.results import Result
+from hydra_exca.round import Settings, Task
+from hydra_exca.status import Mode
+from hydra_exca.store import Entry
+from hydra_exca.store.item_claims import ItemClaim
+from hydra_exca.uid import Identity
+
+from . import binding, computing
+from .base import BaseInfra
+from .binding import Exclusions
+from .chunks import Filling, Place
+from .computing import MapApplied, Pairs
+
+log = logging.getLogger("exca.map")
+Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
+_POOLS = ("threadpool", "processpool")
+_CHUNKS_PER_WORKER = 3  # of a pool: one that is done early takes another
+_IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
+Bar: tp.TypeAlias = "tqdm[tp.Any]"
+
+
+class MapInfra(BaseInfra):
+    """Gives a method from items to one result an item a cache of items and a cluster.
+
+        class Features(pydantic.BaseModel):
+            scale: int = 2
+            infra: MapInfra = MapInfra(version="1")
+
+            @infra.apply(item_uid=str)
+            def of(self, paths: list[str]) -> Iterator[np.ndarray]:
+                for path in paths:
+                    yield load(path) * self.scale
+
+        Features(infra={"folder": "cache", "cluster": "slurm"}).of(["a.wav", "b.wav"])
+
+    What is missing is computed in at most ``max_jobs`` jobs of at least ``min_samples_per_job`` items each; in a pool
+    (``threadpool``, ``processpool``) by as many workers as there are cores, and no more than ``max_jobs``.
+    ``keep_in_ram`` keeps results in the object too. ``forbid_single_item_computation``: asking for one item that
+    is not stored is an error. Mode ``force`` computes each item anew, once for one object; ``read-only`` nothing.
+    """
+
+    _exca_pools: tp.ClassVar[tuple[str, ...]] = _POOLS
+    _exca_pickled: tp.ClassVar[tuple[str, ...]] = ("_computed",)
+
+    cluster: tp.Literal["debug", "local", "slurm", "auto", "threadpool", "processpool"] | None = None  # type: ignore[assignment]
+    mode: tp.Literal["cached", "force", "read-only"] = "cached"
+    keep_in_ram: bool = True
+    max_jobs: pydantic.PositiveInt | None = 128
+    min_samples_per_job: pydantic.PositiveInt = 1
+    forbid_single_item_computation: bool = False
+
+    _computed: dict[str, set[str]] = pydantic.PrivateAttr(default_factory=dict)
+    _kept: dict[str, dict[str, tp.Any]] = pydantic.PrivateAttr(default_factory=dict)
+    _places: dict[str, Place] = pydantic.PrivateAttr(default_factory=dict)
+
+    def apply(
+        self,
+        *misplaced: tp.Any,
+        item_uid: tp.Callable[[tp.Any], str] | None = None,
+        item_uid_max_length: int | None = 256,
+        exclude_from_cache_uid: Exclusions = (),
+        cache_type: str | None = None,
+    ) -> tp.Callable[[Method], Method]:
+        """Decorates a method that takes items and yields one result for each, in their order.
+
+        ``item_uid`` names an item: items of the same name have the same result. Longer names than
+        ``item_uid_max_length`` are cut and end in a digest. ``exclude_from_cache_uid`` is that of TaskInfra.
+        ``cache_type`` names the format that results are stored in, instead of one by their type (docs/formats.md).
+        """
+        if misplaced or item_uid is None:
+            raise TypeError("a MapInfra is applied with a function that names an item: @infra.apply(item_uid=str)")
+        return functools.partial(
+            self._decorate,
+            exclude_from_cache_uid=exclude_from_cache_uid,
+            item_uid=item_uid,
+            item_uid_max_length=item_uid_max_length,
+            cache_type=cache_type,
+        )
+
+    def _decorate(self, method: tp.Any, **how: tp.Any) -> tp.Any:
+        if self._applied is not None:
+            raise RuntimeError(f"this infra is applied to {self._applied.name} already")
+        binding.check_signature(method, 2, "self and the items")
+        self._applied = applied = MapApplied(method, **how)
+        signature = inspect.signature(method)
+
+        @functools.wraps(method)
+        def mapped(obj: tp.Any, *args: tp.Any, **kwargs: tp.Any) -> tp.Any:
+            items = signature.bind(obj, *args, **kwargs).args[1]
+            infra = getattr(obj, self._name, None)
+            if isinstance(infra, MapInfra) and infra._owner is None:
+                binding.attach(obj)  # an object that was made without validation
+            if not isinstance(infra, MapInfra) or infra._applied is not applied:
+                return method(obj, items)  # a subclass has given that infra to another method
+            return infra._call(items)
+
+        return mapped
+
+    def _map(self) -> tuple[pydantic.BaseModel, MapApplied]:
+        owner, applied = self._bound()
+        return owner, tp.cast(MapApplied, applied)
+
+    # one call
+
+    def _call(self, items: tp.Iterable[tp.Any]) -> tp.Iterator[tp.Any]:
+        """Computes what is missing, now; the iterator it returns only reads."""
+        _, applied = self._map()
+        pairs = [(applied.key(item), item) for item in items]
+        keys, wanted = [key for key, _ in pairs], dict(pairs)
+        identity = self.identity()
+        cache = self._key(identity)
+        kept = self._kept.setdefault(cache, {}) if self.keep_in_ram else {}
+        computed = self._computed.setdefault(cache, set())
+        redo = self.mode == "force"
+        needed = {key: item for key, item in wanted.items() if key not in (computed if redo else kept)}
+        for key in needed:
+            kept.pop(key, None)
+        if self.folder is None:
+            self._fill_ram(needed, len(wanted), kept)
+            return map(_given, [kept[key] for key in keys])
+        place = self._place(identity)
+        self._fill(place, needed, len(wanted), redo)
+        computed.update(needed if redo else ())
+        return self._read(place, keys, wanted, kept)
+
+    def _read(
+        self, place: Place, keys: tp.Sequence[str], wanted: dict[str, tp.Any], kept: dict[str, tp.Any]
+    ) -> tp.Iterator[tp.Any]:
+        for key in keys:
+            if key in kept:
+                yield _given(kept[key])
+                continue
+            value = self._stored(place, key, wanted[key])
+            if self.keep_in_ram:
+                kept[key] = value
+                value = _given(value)
+            yield value
+
+    def _stored(self, place: Place, key: str, item: tp.Any) -> tp.Any:
+        """The stored result; what cannot be trusted is computed again."""
+        try:
+            return place.items.get(key)
+        except (KeyError, CorruptEntryError) as error:
+            place.items.discard(key)
+            if place.lacking([key]):
+                if self.mode == "read-only":
+                    raise
+                log.warning("%s; it is computed again", error)
+                self._fill(place, {key: item}, 0, redo=True)
+            return place.items.get(key)
+
+    # filling
+
+    def _fill(self, place: Place, needed: dict[str, tp.Any], asked: int, redo: bool) -> None:
+        """Returns when all that is needed is stored."""
+        lacking = list(needed) if redo else place.lacking(needed)
+        if not lacking:
+            return
+        if self.mode != "read-only":
+            place.create(self._describe)
+        Filling(
+            place,
+            {key: needed[key] for key in lacking},
+            cluster=None if self._is_here() else self.cluster,
+            redo=redo,
+            divide=self._divide,
+            agree=functools.partial(self._agree, asked),
+            compute=functools.partial(self._compute, place, redo),
+        ).run()
+
+    def _agree(self, asked: int, missing: tp.Sequence[str]) -> None:
+        """Raises if these may not be computed."""
+        which = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        if self.mode == "read-only":
+            raise CacheError(
+                f"{self.uid()}: mode=read-only, and {len(missing)} of {asked} items have no value: {which}"
+            )
+        if asked == 1 and self.forbid_single_item_computation:
+            raise ConfigError(
+                f"{self.uid()}: {which} is not stored, and forbid_single_item_computation=True. Compute all items in "
+                "one call first, or allow it"
+            )
+
+    def _compute(self, place: Place, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs]) -> None:
+        """Computes and stores what is claimed."""
+        _, applied = self._map()
+        with self._bar(sum(map(len, chunks))) as bar:
+            if not self._is_here():
+                self._compute_in_jobs(place, fresh, claim, chunks, bar)
+            elif self.cluster == "processpool":
+                self._compute_in_processes(chunks, place, claim.number, lambda found: None, bar)
+            else:
+                writer = computing.writer_of_process(place.folder, claim.number, applied.cache_type, fresh)
+                try:
+                    with self._in_copy(place):
+                        self._compute_here(chunks, writer.add, bar)
+                finally:
+                    writer.commit()
+
+    def _fill_ram(self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any]) -> None:
+        """Without a folder."""
+        if not needed:
+            return
+        self._refuse_without_folder()
+        self._agree(asked, list(needed))
+        chunks = [[(key, needed[key]) for key in chunk] for chunk in self._divide(list(needed))]
+        with self._bar(len(needed)) as bar:
+            if self.cluster == "processpool":
+                self._compute_in_processes(chunks, None, 0, kept.update, bar)
+            else:
+                self._compute_here(chunks, kept.__setitem__, bar)
+
+    def _compute_here(self, chunks: tp.Sequence[Pairs], add: computing.Add, bar: Bar) -> None:
+        """In this process, in threads if the cluster is their pool."""
+        owner, applied = self._map()
+
+        def tell_and_add(key: str, value: tp.Any) -> None:
+            add(key, value)
+            bar.update()
+
+        def compute(chunk: Pairs) -> None:
+            computing.compute(owner, applied, chunk, tell_and_add, self._failure)
+
+        if self.cluster == "threadpool" and len(chunks) > 1:
+            pools.run("threadpool", self._workers(len(chunks)), compute, chunks, lambda done: None)
+        else:
+            here = clusters.here(debug=self.cluster == "debug")
+            for chunk in chunks:
+                here.call(functools.partial(compute, chunk))
+
+    def _compute_in_processes(
+        self,
+        chunks: tp.Sequence[Pairs],
+        place: Place | None,
+        number: int,
+        receive: tp.Callable[[dict[str, tp.Any]], None],
+        bar: Bar,
+    ) -> None:
+        owner, _ = self._map()
+
+        def done(data: bytes) -> None:
+            count, found = pickle.loads(data)
+            receive(pickle.loads(found) if found else {})
+            bar.update(count)
+
+        header = payload.Payload.of_this_process("processpool", b"", False)
+        if place is not None:
+            header = self._checked(place).prepare(header)
+        folder = None if place is None else place.folder
+        packed = computing.packed(header, owner, self._name, chunks, folder, number)
+        pools.run("processpool", self._workers(len(chunks)), computing.in_pool, packed, done)
+
+    def _compute_in_jobs(
+        self, place: Place, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs], bar: Bar
+    ) -> None:
+        """One job a chunk, as one array. Raises the first error when all have ended."""
+        owner, _ = self._map()
+        tasks = [
+            Task(
+                place.job_identity(claim, index), (owner, chunk), (f"{self.uid()}, {len(chunk)} items",), self._describe
+            )
+            for index, chunk in enumerate(chunks)
+        ]
+        sizes = {task.identity.digest: len(chunk) for task, chunk in zip(tasks, chunks, strict=True)}
+        settings = self._settings(place.jobs, self._cluster(len(chunks)), Mode.CACHED)
+        launch = Launch(tasks, computing.MapProgram(self._name, claim.number, fresh), settings)
+
+        def finished(result: Result) -> None:
+            bar.update(sizes[result.task.identity.digest])
+
+        launch.finished = finished
+        errors = [result.error for result in launch.run() if result.error is not None]
+        if errors:
+            log.error("%s: %d of %d jobs failed", self.uid(), len(errors), len(chunks))
+            raise errors[0]
+
+    def _checked(self, place: Place) -> Settings:
+        """How pools and this process go about it."""
+        settings = self._settings(place.jobs, clusters.here(), Mode.CACHED)
+        settings.check()
+        return settings
+
+    def _in_copy(self, place: Place) -> contextlib.AbstractContextManager[None]:
+        """Where the method runs in this process."""
+        copy = self._checked(place).here()
+        return contextlib.nullcontext() if copy is None else payload.inside(copy)
+
+    # how it is divided
+
+    def _is_here(self) -> bool:
+        """Whether this process and its pools compute."""
+        return self.cluster in (None, "debug", *_POOLS)
+
+    def _divide(self, keys: list[str]) -> list[list[str]]:
+        """Chunks of nearly the same size, in order."""
+        most = len(keys) // self.min_samples_per_job
+        if self.cluster in _POOLS:
+            most = min(most, _CHUNKS_PER_WORKER * self._workers(len(keys)))
+        elif self._is_here():
+            most = 1
+        elif self.max_jobs is not None:
+            most = min(most, self.max_jobs)
+        count = max(1, most)
+        bounds = [len(keys) * index // count for index in range(count + 1)]
+        return [keys[start:end] for start, end in itertools.pairwise(bounds)]
+
+    def _workers(self, chunks: int) -> int:
+        return min(chunks, cores(), self.max_jobs or chunks)
+
+    def _bar(self, total: int) -> Bar:
+        return tqdm(total=total, desc=self._map()[1].name, unit="item", disable=total < 2)
+
+    # where it is kept
+
+    def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
+        return Place.stored_identity(entry)
+
+    def _place(self, identity: Identity) -> Place:
+        key = self._key(identity)
+        if key in self._places:
+            return self._places[key]
+        cache = self._cache()
+        assert cache is not None
+        shelf = cache.shelf(identity.factory, identity.version)
+        entry = shelf.find(identity)
+        if entry is None and self.mode == "read-only":
+            return Place(cache, identity, Entry(shelf.path / identity.uid()))
+        if entry is None:
+            cache.create()
+            shelf.create(self._project(cache))
+            entry = shelf.open(identity)
+        self._places[key] = Place(cache, identity, entry)
+        return self._places[key]
+
+
+def _given(value: tp.Any) -> tp.Any:
+    """A kept value, such that whoever gets it can change it without changing what is kept."""
+    numpy = sys.modules.get("numpy")
+    read_only = numpy is not None and type(value) is numpy.ndarray and not value.flags.writeable
+    if read_only or type(value) in _IMMUTABLE:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except (TypeError, AttributeError, copy.Error, pickle.PicklingError):
+        return value  # what cannot be copied
