@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import os
 import types
 import typing as tp
-from pathlib import Path
 
-from hydra_exca import provenance, script, uid
+from hydra_exca import script, uid
 from hydra_exca.errors import ConfigError
 from hydra_exca.leaves import Json
 
@@ -20,24 +18,8 @@ def factory(function: tp.Any) -> str:
 
     Decorators and functools.partial are looked through.
     """
-    target = _target(function)
-    return f"{script.module_name(target)}.{target.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
-
-
-def project(function: tp.Any, folder: Path, name: str | None) -> dict[str, tp.Any]:
-    """Whose code it is, to tell apart two that have the same name.
-
-    The name that was given; else the git remote and the place in its repository, and where the code lies as seen
-    from the cache folder, so that both can be moved together.
-    """
-    if name is not None:
-        return {"name": name}
-    source = _source_folder(function)
-    place = {"folder": os.path.relpath(source, folder.resolve())}
-    repository = provenance.git(source)
-    if repository is not None and repository.remote is not None:
-        return {**place, "remote": repository.remote, "path": repository.path}
-    return place
+    named = target(function)
+    return f"{script.module_name(named)}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def carried(function: tp.Any) -> dict[str, Json]:
@@ -83,15 +65,9 @@ def _code(code: types.CodeType) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _target(function: tp.Any) -> tp.Any:
+def target(function: tp.Any) -> tp.Any:
+    """What a task function is called after: itself without decorators and arguments, a callable object's class."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
     return function if hasattr(function, "__qualname__") else type(function)
-
-
-def _source_folder(function: tp.Any) -> Path:
-    try:
-        return Path(inspect.getfile(_target(function))).resolve().parent
-    except (TypeError, OSError):
-        return Path.cwd()

@@ -21,7 +21,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, fi
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from hydra_exca import clusters, engine, plan, script
+from hydra_exca import clusters, engine, payload, plan, provenance, script
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.results import Result
 from hydra_exca.round import Settings, Task
@@ -31,6 +31,7 @@ from hydra_exca.survey import Standing, relative
 
 from . import callback, factory, options, outputs, schema, tasks
 from .compact import compact
+from .method import Computation
 from .options import SweepOptions
 from .program import HydraJob, HydraProgram
 from .tasks import SweepTask
@@ -94,8 +95,8 @@ class _Batch:
         self._config = config
         self._state = state
         typed = options.version_as_typed(OmegaConf.to_container(config.hydra.overrides.hydra))  # type: ignore[arg-type]
-        chosen = raw_options if typed is None else {**raw_options, "version": typed}
-        self._options = options.read(chosen, Path(config.hydra.runtime.cwd))
+        self._options = options.read(raw_options, Path(config.hydra.runtime.cwd), typed)
+        self._kinds = schema.of(function, self._options.schema)
         self._sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
         self._started = time.time()
 
@@ -104,7 +105,7 @@ class _Batch:
         launch = engine.Launch(
             [self._engine_task(task) for task in asked],
             self._program(),
-            self._settings(),
+            self._settings(asked),
             self._state.setdefault("computed", set()),
         )
         if self._options.dry_run:
@@ -115,20 +116,18 @@ class _Batch:
         return self._finish(asked, results)
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
-        kinds = schema.of(self._function, self._options.schema)
-        composer = tasks.Composer(self._context, self._config, self._options, self._function, kinds)
+        composer = tasks.Composer(self._context, self._config, self._options, self._function, self._kinds)
         asked = composer.tasks(job_overrides, first)
         for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
             log.warning("exca: %s", notice)
         return asked
 
     def _program(self) -> HydraProgram:
-        hydra = self._config.hydra
+        hydra, method = self._config.hydra, self._kinds.method
         return HydraProgram(
             self._context,
-            self._function,
+            self._function if method is None else Computation(method, self._options.folder),
             link_outputs=self._options.link_outputs,
-            debug=self._options.cluster == "debug",
             after_here=lambda: configure_log(hydra.hydra_logging, hydra.verbose),
         )
 
@@ -140,8 +139,9 @@ class _Batch:
             functools.partial(tasks.describe, task),
         )
 
-    def _settings(self) -> Settings:
-        chosen = self._options
+    def _settings(self, asked: tp.Sequence[SweepTask]) -> Settings:
+        chosen, method = self._options, self._kinds.method
+        whose = factory.target(self._function) if method is None else method.kind
         name = "inline" if chosen.cluster is None else chosen.cluster
         record = {
             "argv": sys.argv,
@@ -149,14 +149,14 @@ class _Batch:
             "host": socket.gethostname(),
             "working_directory": os.getcwd(),
             "started": self._started,
-            "version": chosen.version,
             **callback.recorded(),
+            "version": ", ".join(sorted({task.identity.version for task in asked})),
         }
         return Settings(
             folder=CacheFolder(chosen.folder, chosen.trust_users),
             cluster=clusters.get(name, chosen.jobs),
             mode=chosen.mode,
-            project=factory.project(self._function, chosen.folder, chosen.project),
+            project=provenance.project(whose, chosen.folder, chosen.project, payload.current()),
             record=record,
             stderr_to_stdout=chosen.stderr_to_stdout,
             prepare=callback.use_snapshot,
@@ -196,7 +196,7 @@ class _Batch:
         parts = ", ".join(f"{counts[how]} {how}" for how in ("cached", "joined", "run"))
         seconds = time.time() - self._started
         log.info("exca: %s: %s, %d failed in %.1f s", _tasks(asked, distinct), parts, len(failed), seconds)
-        results_in = relative(results[0].entry.path.parent)
+        results_in = ", ".join(dict.fromkeys(relative(result.entry.path.parent) for result in results))
         log.info("exca: results in %s, outputs in %s", results_in, relative(self._sweep_folder))
         for result in failed:
             log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
@@ -221,8 +221,7 @@ class _Batch:
     def _show_output(self, task: SweepTask, result: Result) -> None:
         shown = Path(task.sweep_folder, task.subfolder).absolute()
         output = result.entry.output_folder()
-        output.mkdir(parents=True, exist_ok=True)
-        link = self._options.link_outputs
+        link = outputs.is_there(output) and self._options.link_outputs
         outputs.show(shown, output, link=link, sweep_folder=Path(task.sweep_folder).absolute())
 
     def _write_index(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> None:

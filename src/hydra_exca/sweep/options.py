@@ -14,17 +14,22 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.status import Mode
 
 DEFAULT_FOLDER = "exca"
+DEFAULT_VERSION = "0"
 _ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder")
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """What ``hydra.launcher`` says, checked: paths absolute, the mode and the version valid ones."""
+    """What ``hydra.launcher`` says, checked: paths absolute, the mode and the version valid ones.
+
+    ``version_is_set``: somebody chose it, even if the one that nobody has to choose.
+    """
 
     folder: Path
     cluster: str | None
     mode: Mode
     version: str
+    version_is_set: bool
     project: str | None
     exclude_from_uid: tuple[str, ...]
     allow_missing: tuple[str, ...]
@@ -41,12 +46,16 @@ class SweepOptions:
         return bool(self.jobs.common.get("stderr_to_stdout", False))
 
 
-def read(options: tp.Mapping[str, tp.Any], started_from: Path) -> SweepOptions:
+def read(options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: str | None = None) -> SweepOptions:
     """Sorts the launcher's options; ``started_from`` is where a relative folder counts from.
 
-    Raises ConfigError that lists everything wrong with them.
+    ``typed_version`` is the version as it stands on the command line, if it does. Raises ConfigError that lists
+    everything wrong with them.
     """
     plain = {key: _plain(value) for key, value in options.items()}
+    if typed_version is not None:
+        plain["version"] = typed_version
+    plain["version_is_set"] = typed_version is not None or plain["version"] != DEFAULT_VERSION
     own = {field.name: plain.pop(field.name) for field in dataclasses.fields(SweepOptions) if field.name in plain}
     engine = {key: plain.pop(key) for key in _ENGINE if key in plain}
     common_keys = set(OmegaConf.structured(BaseQueueConf).keys())

@@ -27,6 +27,15 @@ def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> N
     files.write(job_folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
 
 
+def is_there(output: Path) -> bool:
+    """Whether the output folder of an entry is there: what no sweep has computed is given an empty one, if possible."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 def give_way(job_folder: Path, entry: Entry | None) -> None:
     """Moves a real folder with another entry's outputs aside, and tells that entry where they are now.
 

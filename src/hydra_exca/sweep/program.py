@@ -39,14 +39,12 @@ class HydraProgram:
         function: tp.Any,
         *,
         link_outputs: bool = True,
-        debug: bool = False,
         after_here: tp.Callable[[], None] = lambda: None,
     ) -> None:
         """``after_here`` is called after each job that ran in the launching process: run_job changes its logging."""
         self._context = context
         self._function = function
         self._link_outputs = link_outputs
-        self._debug = debug
         self._after_here = after_here
 
     def __getstate__(self) -> dict[str, tp.Any]:
@@ -82,16 +80,7 @@ class HydraProgram:
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
             worlds.pinned(config, pins)
-            if not self._debug:
-                return self._function(config)
-            try:
-                return self._function(config)
-            except Exception as error:
-                import pdb
-
-                print(f"{type(error).__name__}: {error}")
-                pdb.post_mortem(error.__traceback__)
-                raise
+            return self._function(config)
 
         return pinned
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import typing as tp
+from pathlib import Path
 
 import pydantic
 from hydra.core.hydra_config import HydraConfig
@@ -15,15 +17,65 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_exca import script
 from hydra_exca.errors import ConfigError, Problem
 
-RECEIVES = "__exca_receives__"  # what hydra_exca.main writes on the function it hands to Hydra
+if tp.TYPE_CHECKING:
+    from hydra_exca.infra.task import Decorated, TaskInfra
+
+# what hydra_exca.main writes on the function it hands to Hydra
+RECEIVES = "__exca_receives__"
+METHOD = "__exca_method__"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method as a program: a model of class ``kind`` is made of the configuration, and its ``name`` is called."""
+
+    kind: type[pydantic.BaseModel]
+    name: str
+
+    def infra(self, model: pydantic.BaseModel) -> TaskInfra | None:
+        """The infra of a model that has the method's results, None where the method has none."""
+        decorated = self._decorated(model)
+        return None if decorated is None else decorated.infra_of(model)
+
+    def factory(self, model: pydantic.BaseModel) -> str:
+        """The dotted name of what computes: the model's class and the method, as in its infra's cache."""
+        infra = self.infra(model)
+        if infra is not None:
+            return infra.factory()
+        cls = type(model)
+        return f"{script.module_name(cls)}.{cls.__qualname__}.{self.name}".replace("<locals>.", "")
+
+    def call(self, model: pydantic.BaseModel) -> tp.Any:
+        """What the method returns, through its infra."""
+        return getattr(model, self.name)()
+
+    def compute(self, model: pydantic.BaseModel, folder: Path) -> tp.Any:
+        """What the method itself returns, in a job that keeps the result in ``folder``.
+
+        Through its infra it could wait for the entry that this very job is to fill.
+        """
+        decorated, infra = self._decorated(model), self.infra(model)
+        if decorated is None or infra is None:
+            return self.call(model)
+        infra.folder = folder
+        return decorated.method(model)
+
+    def _decorated(self, model: pydantic.BaseModel) -> Decorated | None:
+        from hydra_exca.infra.task import DECORATED  # a plain run of a plain function needs no clusters
+
+        return getattr(getattr(type(model), self.name), DECORATED, None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What validates the tasks: ``kinds`` in turn; the function is handed the first if it ``receives`` it."""
+    """What validates the tasks: ``kinds`` in turn; the function is handed the first if it ``receives`` it.
+
+    ``method``: that model's method is the function.
+    """
 
     kinds: tuple[type, ...] = ()
     receives: bool = False
+    method: Method | None = None
 
     def problems(self, values: dict[str, tp.Any], config: DictConfig) -> list[Problem]:
         """Everything wrong with one task's resolved values, each with its key."""
@@ -45,6 +97,26 @@ class Schema:
         """The validated model that the function is handed."""
         return tp.cast(type[pydantic.BaseModel], self.kinds[0]).model_validate(values)
 
+    def speaker(self, values: dict[str, tp.Any]) -> pydantic.BaseModel | None:
+        """The model that speaks for a task: what the function is handed, else one that has an infra, else None."""
+        if self.receives:
+            return self.model(values)
+        kind: tp.Any = next((kind for kind in self.kinds if _main_infra(kind)), None)
+        return None if kind is None else tp.cast(pydantic.BaseModel, kind.model_validate(values))
+
+    def infra(self, model: pydantic.BaseModel) -> TaskInfra | None:
+        """The infra whose results these are too, None if the function is no method with one."""
+        return None if self.method is None else self.method.infra(model)
+
+    def version(self, model: pydantic.BaseModel) -> str | None:
+        """The version that a model sets for its results, None if it sets none: that of the method's infra."""
+        infra = self.infra(model)
+        if infra is not None:
+            return infra.version
+        name = _main_infra(type(model))
+        main = getattr(model, name) if name else None
+        return main.version if main is not None and "version" in main.model_fields_set else None
+
 
 def of(function: tp.Any, named: str | None) -> Schema:
     """The schema of a task function: what it receives or is annotated with, and what ``named`` says."""
@@ -52,7 +124,8 @@ def of(function: tp.Any, named: str | None) -> Schema:
     kinds = [received if received is not None else annotated(function)]
     if named:
         kinds.append(_import(named))
-    return Schema(tuple(kind for kind in kinds if kind is not None), receives=received is not None)
+    known = tuple(kind for kind in kinds if kind is not None)
+    return Schema(known, receives=received is not None, method=getattr(function, METHOD, None))
 
 
 def annotated(function: tp.Any) -> type | None:
@@ -104,6 +177,27 @@ def validate(kind: type[pydantic.BaseModel], values: dict[str, tp.Any], override
         found = [dataclasses.replace(problem, overrides=tuple(overrides)) for problem in problems]
         raise ConfigError(f"The configuration does not fit {kind.__qualname__}; nothing was run.", found)
     return kind.model_validate(values)
+
+
+@functools.lru_cache(maxsize=256)
+def _main_infra(kind: type) -> str:
+    """The infra of a class that speaks for the whole: the one called so, else the only one; "" if there is none."""
+    if not issubclass(kind, pydantic.BaseModel):
+        return ""
+    from hydra_exca.infra.binding import class_infras
+
+    names = list(class_infras(kind))
+    called = [name for name in ("infra", "_infra") if name in names]
+    return (called or names)[0] if called or len(names) == 1 else ""
+
+
+def anchor(model: pydantic.BaseModel, folder: Path) -> None:
+    """Lets relative folders of its infras count from ``folder``, wherever a job works."""
+    from hydra_exca.infra.base import infras_in
+
+    for _, infra in infras_in(model):
+        if infra.folder is not None:
+            infra.folder = folder / Path(infra.folder).expanduser()
 
 
 def _problem(detail: tp.Any, values: dict[str, tp.Any]) -> Problem:

@@ -5,34 +5,35 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
-import re
 import typing as tp
+from pathlib import Path
 
-import pydantic
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import script, uid
+from hydra_exca import uid
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Identity
 
-from . import factory, schema, worlds
+from . import schema, worlds
+from .identify import Identifier
 from .options import SweepOptions
 
-Fields = dict[str, tp.Any]
+if tp.TYPE_CHECKING:
+    from hydra_exca.infra.task import TaskInfra
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepTask:
     """One job of a sweep: its number, its composed config, and what became of it on the way to a task.
 
-    ``pins`` are the values its job gets instead of interpolations that were part of the identity.
+    ``pins`` are the values its job gets instead of interpolations that were part of the identity. ``infra`` is that
+    of the model's method whose result this is.
     """
 
     number: int
@@ -43,6 +44,7 @@ class SweepTask:
     pins: dict[worlds.Path, tp.Any]
     identity: Identity
     notices: tuple[str, ...] = ()
+    infra: TaskInfra | None = None
 
 
 class Composer:
@@ -56,15 +58,11 @@ class Composer:
         function: tp.Any,
         kinds: schema.Schema,
     ) -> None:
-        name = factory.factory(function)
         self._context = context
         self._config = config
         self._options = options
-        self._factory = name if options.project is None else f"{name}@{options.project}"
-        self._carried = factory.carried(function)
         self._schema = kinds
-        self._matched: set[str] = set()
-        self._unmatched: dict[str, Problem] = {}
+        self._identifier = Identifier(options, function, kinds)
 
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task a job. Raises ConfigError that lists every problem of every job."""
@@ -75,10 +73,11 @@ class Composer:
             except ConfigError as error:
                 shown = tuple(filter_overrides(overrides))
                 found = error.problems or (Problem(error.message),)
-                problems += [dataclasses.replace(problem, overrides=shown) for problem in found]
+                problems += [_of_task(problem, shown) for problem in found]
         if tasks:
-            problems += [p for name, p in self._unmatched.items() if name not in self._matched]
+            problems += self._identifier.problems()
         if problems:
+            problems = sorted(dict.fromkeys(problems), key=lambda problem: bool(problem.overrides))
             jobs = len({problem.overrides for problem in problems if problem.overrides or not problem.key})
             told = f"{jobs} of {len(job_overrides)} tasks" if jobs else "The launcher's options"
             raise ConfigError(f"{told} cannot work; nothing was run.", problems)
@@ -92,9 +91,11 @@ class Composer:
             problems = self._schema.problems(schema.present(resolved.values), without_hydra(config))
         if problems:
             raise ConfigError("", problems)
-        sweep_folder, subfolder = _folders(config)
-        identity = self._identity(resolved, config, overrides)
-        return SweepTask(number, overrides, config, sweep_folder, subfolder, resolved.pins, identity, resolved.notices)
+        model = self._schema.speaker(schema.present(resolved.values))
+        infra = None if model is None else self._schema.infra(model)
+        identity = self._identifier.identity(resolved, config, overrides, model)
+        notices = (*resolved.notices, *_notices(infra, self._options.folder))
+        return SweepTask(number, overrides, config, *_folders(config), resolved.pins, identity, notices, infra)
 
     def _compose(self, number: int, overrides: tuple[str, ...]) -> DictConfig:
         try:
@@ -107,75 +108,29 @@ class Composer:
             config.hydra.job.num = number
         return config
 
-    # identity
 
-    def _identity(self, resolved: worlds.Resolved, config: DictConfig, overrides: tuple[str, ...]) -> Identity:
-        environment = uid.canonical(worlds.env_set(config, node_env=self._options.node_env), "hydra.job.env_set")
-        extra = {"hydra.job.env_set": environment} if environment else {}
-        extra.update({"hydra.function": self._carried} if self._carried else {})
-        make: dict[str, tp.Any] = {"factory": self._factory, "version": self._options.version}
-        if self._schema.receives:
-            fields, full, excluded = self._model_fields(resolved)
-            secrets = dict(_pinned(resolved.identity))
-            fields, full = _redacted(fields, secrets), _redacted(full, secrets)
-            return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
-        fields = self._exclude({**uid.canonical(resolved.identity), **extra})
-        kinds = {place: kind for place, kind in _structured(config) if _is_in(fields, place)}
-        fields = {**fields, **({"hydra.types": kinds} if kinds else {})}
-        return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
+def _of_task(problem: Problem, overrides: tuple[str, ...]) -> Problem:
+    """A task's problem, with what it was asked for with; one of the launcher's options is no task's."""
+    return problem if problem.key.startswith("hydra.launcher.") else dataclasses.replace(problem, overrides=overrides)
 
-    def _exclude(self, fields: Fields) -> Fields:
-        """Without what ``exclude_from_uid`` names. A name must be one of some task, not of all: groups differ."""
-        for pattern in self._options.exclude_from_uid:
-            try:
-                fields = uid.exclude(fields, [pattern], where="hydra.launcher.exclude_from_uid")
-                self._matched.add(pattern)
-            except ConfigError as error:
-                told = error.problems[0]
-                self._unmatched[pattern] = Problem(f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid")
-        return fields
 
-    def _swept(self, overrides: tp.Sequence[str]) -> Fields:
-        """The readable part: what was asked for on the command line, without what does not count."""
-        parsed = OverridesParser.create().parse_overrides(list(filter_overrides(overrides)))
-        asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
-        for pattern in self._options.exclude_from_uid:
-            try:
-                asked = uid.flatten(uid.exclude(_nested(asked), [pattern], where=""))
-            except ConfigError:
-                continue
-        return asked
-
-    def _model_fields(self, resolved: worlds.Resolved) -> tuple[Fields, Fields, tuple[str, ...]]:
-        """Fields that count, all fields, and what was left out, of the model that the function is handed."""
-        real = self._schema.model(schema.present(resolved.values))
-        excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
-        fields, full = self._counted(real)
-        _refuse_unsteady(full, self._counted(self._schema.model(schema.present(resolved.values)))[1])
-        if resolved.sentinels is None:
-            return fields, full, excluded
-        texts = _run_texts(resolved.identity, resolved.sentinels[0])
-        try:
-            first, second = (self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels)
-        except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
-            return _replaced(fields, texts), _replaced(full, texts), excluded
-        return _agreed(first[0], second[0], texts), _agreed(first[1], second[1], texts), excluded
-
-    def _counted(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
-        return uid.model_fields(model, self._names_left_out(model))
-
-    def _names_left_out(self, model: pydantic.BaseModel) -> tuple[str, ...]:
-        if not self._options.exclude_from_uid:
-            return ()
-        full = uid.model_fields(model)[1]
-        self._exclude(full)  # refuses names that are in no task
-        names = {name for leaf in uid.flatten(full) for name in _with_parents(leaf)}
-        chosen = {name for name in names for each in self._options.exclude_from_uid if _matches(name, each)}
-        return tuple(sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
+def _notices(infra: TaskInfra | None, folder: Path) -> tp.Iterator[str]:
+    if infra is not None and infra.folder is not None:
+        own = Path(infra.folder).expanduser().absolute()
+        if own.resolve() != folder.resolve():
+            yield (
+                f"the infra's folder is {own}, and a sweep keeps results in hydra.launcher.folder, {folder}: "
+                "set that too, for each to find what the other has computed"
+            )
 
 
 def describe(task: SweepTask) -> tuple[str, str]:
-    """The texts of ``uid.yaml`` and ``config.yaml``: what makes the uid, and the configuration as it was composed."""
+    """The texts of ``uid.yaml`` and ``config.yaml``: what makes the uid, and the configuration as it was composed.
+
+    Those of a method with an infra are what that infra writes, and can read.
+    """
+    if task.infra is not None:
+        return task.infra.task().describe()
     return yaml.safe_dump(task.identity.fields, sort_keys=False), OmegaConf.to_yaml(without_hydra(task.config))
 
 
@@ -217,123 +172,3 @@ def without_hydra(config: DictConfig) -> DictConfig:
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     OmegaConf.set_struct(plain, OmegaConf.is_struct(config))
     return plain
-
-
-def _nested(dotted: Fields) -> Fields:
-    nested: Fields = {}
-    for name, value in dotted.items():
-        *parents, last = name.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {}) if isinstance(place.setdefault(parent, {}), dict) else {}
-        place[last] = value
-    return nested
-
-
-def _run_texts(identity: tp.Any, world: tp.Any, path: str = "") -> dict[str, str]:
-    """The texts of run-dependent leaves, by dotted key, each with a digest of its value in a constant world.
-
-    A model need not have the other keys that a text names, so what they contribute must not be lost.
-    """
-    if isinstance(identity, uid.RunDependent):
-        return {path: _told(identity.text, uid.canonical(world, path))}
-    if not isinstance(identity, dict) or not isinstance(world, dict):
-        return {}
-    found: dict[str, str] = {}
-    for key, value in identity.items():
-        found.update(_run_texts(value, world.get(key), f"{path}.{key}" if path else str(key)))
-    return found
-
-
-def _told(text: str, constant: tp.Any) -> str:
-    return f"{text} [{uid.digest(constant)[:16]}]"
-
-
-def _refuse_unsteady(first: tp.Any, second: tp.Any) -> None:
-    """A model that comes out differently each time has no identity: a default that is random, or a clock."""
-    if uid.encode(first) == uid.encode(second):
-        return
-    one, other = uid.flatten(first), uid.flatten(second)
-    unsteady = [key for key in one if uid.encode(one[key]) != uid.encode(other.get(key))]
-    message = "it is another value each time the model is made (a random default, a clock): exclude it, or fix it"
-    raise ConfigError("", [Problem(message, key) for key in unsteady])
-
-
-def _with_parents(name: str) -> list[str]:
-    """``a.b.c`` gives ``a``, ``a.b`` and itself."""
-    parts = name.split(".")
-    return [".".join(parts[: index + 1]) for index in range(len(parts))]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
-
-
-def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
-    """The classes of structured configs, by dotted key: OmegaConf.to_object makes other objects of other classes."""
-    keys: list[tp.Any] = [key for key in config if path or key != "hydra"]
-    for key in keys:
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        child = config[key]
-        if isinstance(child, DictConfig):
-            place = f"{path}.{key}" if path else str(key)
-            kind = OmegaConf.get_type(child)
-            if kind is not None and kind is not dict:
-                yield place, f"{script.module_name(kind)}:{kind.__qualname__}"
-            yield from _structured(child, place)
-
-
-def _is_in(fields: tp.Any, place: str) -> bool:
-    for part in place.split("."):
-        if not isinstance(fields, dict) or part not in fields:
-            return False
-        fields = fields[part]
-    return True
-
-
-def _pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid.Pinned]]:
-    """The leaves whose values are not to be stored, by dotted key."""
-    if isinstance(identity, uid.Pinned):
-        yield path, identity
-    elif isinstance(identity, dict):
-        for key, value in identity.items():
-            yield from _pinned(value, f"{path}.{key}" if path else str(key))
-
-
-def _redacted(fields: tp.Any, secrets: dict[str, uid.Pinned], path: str = "") -> tp.Any:
-    """A model's fields with text and digest in place of values that are not to be stored, wherever it put them."""
-    if isinstance(fields, dict):
-        return {key: _redacted(value, secrets, f"{path}.{key}" if path else key) for key, value in fields.items()}
-    if isinstance(fields, list):
-        return [_redacted(value, secrets, path) for value in fields]
-    for place, secret in secrets.items():
-        if path == place or _shows(fields, secret.value):
-            return uid.canonical(secret)
-    return fields
-
-
-def _shows(leaf: tp.Any, secret: tp.Any) -> bool:
-    return isinstance(leaf, str) and isinstance(secret, str) and len(secret) > 3 and secret in leaf
-
-
-def _agreed(first: tp.Any, second: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
-    """What two worlds agree on; where they do not, the text of what is in the configuration there."""
-    if uid.encode(first) == uid.encode(second):
-        return first
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = [*first, *(key for key in second if key not in first)]
-        missing = {"~absent": True}
-        return {
-            key: _agreed(first.get(key, missing), second.get(key, missing), texts, f"{path}.{key}" if path else key)
-            for key in keys
-        }
-    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run").partition(" [")[0], first)))
-
-
-def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
-    if path in texts:
-        return uid.canonical(uid.RunDependent(texts[path]))
-    if not isinstance(fields, dict):
-        return fields
-    return {key: _replaced(value, texts, f"{path}.{key}" if path else key) for key, value in fields.items()}

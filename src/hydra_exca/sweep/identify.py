@@ -1,0 +1,250 @@
+"""What a task of a sweep is: its identity, of the whole configuration or of the model that a function is handed."""
+
+from __future__ import annotations
+
+import re
+import typing as tp
+
+import pydantic
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_exca import script, uid
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.uid import Identity
+
+from . import factory, schema, worlds
+from .options import SweepOptions
+
+Fields = dict[str, tp.Any]
+
+
+class Identifier:
+    """Gives the tasks of one batch their identities."""
+
+    def __init__(self, options: SweepOptions, function: tp.Any, kinds: schema.Schema) -> None:
+        self._options = options
+        self._schema = kinds
+        self._function = function
+        self._carried = {} if kinds.method else factory.carried(function)
+        self._matched: set[str] = set()
+        self._unmatched: dict[str, Problem] = {}
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with the options, known when all tasks have an identity."""
+        return [problem for name, problem in self._unmatched.items() if name not in self._matched]
+
+    def identity(
+        self,
+        resolved: worlds.Resolved,
+        config: DictConfig,
+        overrides: tp.Sequence[str],
+        model: pydantic.BaseModel | None,
+    ) -> Identity:
+        """The identity of one task; ``model`` is what speaks for it, if anything does."""
+        environment = uid.canonical(worlds.env_set(config, node_env=self._options.node_env), "hydra.job.env_set")
+        extra = {"hydra.job.env_set": environment} if environment else {}
+        extra.update({"hydra.function": self._carried} if self._carried else {})
+        make: dict[str, tp.Any] = {"factory": self._factory(model), "version": self._version(model)}
+        if self._schema.receives and model is not None:
+            fields, full, excluded = self._model_fields(model, resolved)
+            return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
+        fields = self._exclude({**uid.canonical(resolved.identity), **extra})
+        kinds = {place: kind for place, kind in _structured(config) if _is_in(fields, place)}
+        fields = {**fields, **({"hydra.types": kinds} if kinds else {})}
+        return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
+
+    def _factory(self, model: pydantic.BaseModel | None) -> str:
+        method, project = self._schema.method, self._options.project
+        name = factory.factory(self._function) if method is None or model is None else method.factory(model)
+        return name if project is None else f"{name}@{project}"
+
+    def _version(self, model: pydantic.BaseModel | None) -> str:
+        """That of the model's infra, which says when the code computes something else; without one the launcher's."""
+        told = None if model is None else self._schema.version(model)
+        chosen = self._options.version
+        if told is None or told == chosen or not self._options.version_is_set:
+            return chosen if told is None else told
+        message = f"it is {chosen!r}, and the version of the model's infra is {told!r}: set one of them, or both alike"
+        raise ConfigError("", [Problem(message, "hydra.launcher.version")])
+
+    def _exclude(self, fields: Fields) -> Fields:
+        """Without what ``exclude_from_uid`` names. A name must be one of some task, not of all: groups differ."""
+        for pattern in self._options.exclude_from_uid:
+            try:
+                fields = uid.exclude(fields, [pattern], where="hydra.launcher.exclude_from_uid")
+                self._matched.add(pattern)
+            except ConfigError as error:
+                told = error.problems[0]
+                self._unmatched[pattern] = Problem(f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid")
+        return fields
+
+    def _swept(self, overrides: tp.Sequence[str]) -> Fields:
+        """The readable part: what was asked for on the command line, without what does not count."""
+        parsed = OverridesParser.create().parse_overrides(list(filter_overrides(overrides)))
+        asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
+        for pattern in self._options.exclude_from_uid:
+            try:
+                asked = uid.flatten(uid.exclude(_nested(asked), [pattern], where=""))
+            except ConfigError:
+                continue
+        return asked
+
+    def _model_fields(
+        self, real: pydantic.BaseModel, resolved: worlds.Resolved
+    ) -> tuple[Fields, Fields, tuple[str, ...]]:
+        """Fields that count, all fields, and what was left out, of the model that the function is handed."""
+        excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
+        fields, full = self._counted(real)
+        _refuse_unsteady(full, self._counted(self._schema.model(schema.present(resolved.values)))[1])
+        fields, full = self._steady_fields(resolved, fields, full)
+        if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
+            return fields, full, excluded
+        secrets = dict(_pinned(resolved.identity))
+        return _redacted(fields, secrets), _redacted(full, secrets), excluded
+
+    def _steady_fields(self, resolved: worlds.Resolved, fields: Fields, full: Fields) -> tuple[Fields, Fields]:
+        """The fields with the text of what depends on the run in place of this run's value."""
+        if resolved.sentinels is None:
+            return fields, full
+        texts = _run_texts(resolved.identity, resolved.sentinels[0])
+        try:
+            first, second = (self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels)
+        except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
+            return _replaced(fields, texts), _replaced(full, texts)
+        return _agreed(first[0], second[0], texts), _agreed(first[1], second[1], texts)
+
+    def _counted(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
+        return uid.model_fields(model, self._names_left_out(model))
+
+    def _names_left_out(self, model: pydantic.BaseModel) -> tuple[str, ...]:
+        infra = self._schema.infra(model)
+        by_cache = () if infra is None else infra.left_out()
+        if not self._options.exclude_from_uid:
+            return by_cache
+        full = uid.model_fields(model)[1]
+        self._exclude(full)  # refuses names that are in no task
+        names = {name for leaf in uid.flatten(full) for name in _with_parents(leaf)}
+        chosen = {name for name in names for each in self._options.exclude_from_uid if _matches(name, each)}
+        return (*by_cache, *sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
+
+
+def _nested(dotted: Fields) -> Fields:
+    nested: Fields = {}
+    for name, value in dotted.items():
+        *parents, last = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {}) if isinstance(place.setdefault(parent, {}), dict) else {}
+        place[last] = value
+    return nested
+
+
+def _run_texts(identity: tp.Any, world: tp.Any, path: str = "") -> dict[str, str]:
+    """The texts of run-dependent leaves, by dotted key, each with a digest of its value in a constant world.
+
+    A model need not have the other keys that a text names, so what they contribute must not be lost.
+    """
+    if isinstance(identity, uid.RunDependent):
+        return {path: _told(identity.text, uid.canonical(world, path))}
+    if not isinstance(identity, dict) or not isinstance(world, dict):
+        return {}
+    found: dict[str, str] = {}
+    for key, value in identity.items():
+        found.update(_run_texts(value, world.get(key), f"{path}.{key}" if path else str(key)))
+    return found
+
+
+def _told(text: str, constant: tp.Any) -> str:
+    return f"{text} [{uid.digest(constant)[:16]}]"
+
+
+def _refuse_unsteady(first: tp.Any, second: tp.Any) -> None:
+    """A model that comes out differently each time has no identity: a default that is random, or a clock."""
+    if uid.encode(first) == uid.encode(second):
+        return
+    one, other = uid.flatten(first), uid.flatten(second)
+    unsteady = [key for key in one if uid.encode(one[key]) != uid.encode(other.get(key))]
+    message = "it is another value each time the model is made (a random default, a clock): exclude it, or fix it"
+    raise ConfigError("", [Problem(message, key) for key in unsteady])
+
+
+def _with_parents(name: str) -> list[str]:
+    """``a.b.c`` gives ``a``, ``a.b`` and itself."""
+    parts = name.split(".")
+    return [".".join(parts[: index + 1]) for index in range(len(parts))]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
+
+
+def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
+    """The classes of structured configs, by dotted key: OmegaConf.to_object makes other objects of other classes."""
+    keys: list[tp.Any] = [key for key in config if path or key != "hydra"]
+    for key in keys:
+        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+            continue
+        child = config[key]
+        if isinstance(child, DictConfig):
+            place = f"{path}.{key}" if path else str(key)
+            kind = OmegaConf.get_type(child)
+            if kind is not None and kind is not dict:
+                yield place, f"{script.module_name(kind)}:{kind.__qualname__}"
+            yield from _structured(child, place)
+
+
+def _is_in(fields: tp.Any, place: str) -> bool:
+    for part in place.split("."):
+        if not isinstance(fields, dict) or part not in fields:
+            return False
+        fields = fields[part]
+    return True
+
+
+def _pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid.Pinned]]:
+    """The leaves whose values are not to be stored, by dotted key."""
+    if isinstance(identity, uid.Pinned):
+        yield path, identity
+    elif isinstance(identity, dict):
+        for key, value in identity.items():
+            yield from _pinned(value, f"{path}.{key}" if path else str(key))
+
+
+def _redacted(fields: tp.Any, secrets: dict[str, uid.Pinned], path: str = "") -> tp.Any:
+    """A model's fields with text and digest in place of values that are not to be stored, wherever it put them."""
+    if isinstance(fields, dict):
+        return {key: _redacted(value, secrets, f"{path}.{key}" if path else key) for key, value in fields.items()}
+    if isinstance(fields, list):
+        return [_redacted(value, secrets, path) for value in fields]
+    for place, secret in secrets.items():
+        if path == place or _shows(fields, secret.value):
+            return uid.canonical(secret)
+    return fields
+
+
+def _shows(leaf: tp.Any, secret: tp.Any) -> bool:
+    return isinstance(leaf, str) and isinstance(secret, str) and len(secret) > 3 and secret in leaf
+
+
+def _agreed(first: tp.Any, second: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
+    """What two worlds agree on; where they do not, the text of what is in the configuration there."""
+    if uid.encode(first) == uid.encode(second):
+        return first
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = [*first, *(key for key in second if key not in first)]
+        missing = {"~absent": True}
+        return {
+            key: _agreed(first.get(key, missing), second.get(key, missing), texts, f"{path}.{key}" if path else key)
+            for key in keys
+        }
+    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run").partition(" [")[0], first)))
+
+
+def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
+    if path in texts:
+        return uid.canonical(uid.RunDependent(texts[path]))
+    if not isinstance(fields, dict):
+        return fields
+    return {key: _replaced(value, texts, f"{path}.{key}" if path else key) for key, value in fields.items()}
