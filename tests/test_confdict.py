@@ -428,6 +428,37 @@ def test_a_model_shows_exactly_the_names_of_its_identity(task: Train) -> None:
     assert Train(**ConfDict.from_model(task)) == task
 
 
+alike = st.sampled_from([0, 0.0, -0.0, False, 1, 1.0, True, "1", None, float("nan"), pathlib.Path("1")])
+anything = st.recursive(
+    alike | sgds | nets,
+    lambda below: (
+        st.lists(below, max_size=2)
+        | st.lists(below, max_size=2).map(tuple)
+        | st.dictionaries(st.sampled_from("ab"), below, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@stable
+@given(default=anything, value=anything)
+def test_a_value_shows_exactly_when_its_form_is_not_that_of_the_default(default: tp.Any, value: tp.Any) -> None:
+    class Model(pydantic.BaseModel):
+        x: tp.Any = default
+
+    shown = ConfDict.from_model(Model(x=value), exclude_defaults=True)
+    assert ("x" in shown) == (uid.encode(form_of_all(value)) != uid.encode(form_of_all(default)))
+
+
+def form_of_all(value: tp.Any) -> tp.Any:
+    """With what the classes leave out of their uid."""
+    if isinstance(value, pydantic.BaseModel):
+        return {"~class": type(value).__name__, **{name: form_of_all(child) for name, child in value}}
+    if isinstance(value, dict):
+        return {name: form_of_all(child) for name, child in value.items()}
+    return list(map(form_of_all, value)) if isinstance(value, (list, tuple)) else uid.canonical(value)
+
+
 # -- against a simple model: paths and nested plain dictionaries, nothing in place
 
 names = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(".".join)

@@ -164,5 +164,38 @@ def test_accounting_of_users_reaches_back_to_the_submission() -> None:
     assert command[command.index("-S") + 1].startswith("2001-09-0")
 
 
+# scontrol show job -o, shortened where it says nothing of interest; the first job's name is what a user may choose
+SHOWN = f"""\
+JobId=487 ArrayJobId=487 ArrayTaskId=2-3%2 ArrayTaskThrottle=2 JobName=a b=c JobState=X Reason=Y UserId=root(0) \
+JobState=PENDING Reason=JobArrayTaskLimit Dependency=(null) Requeue=1 Network=(null) \
+Command={SCRIPT} WorkDir=/data StdErr=/dev/null
+JobId=490 ArrayJobId=487 ArrayTaskId=1 ArrayTaskThrottle=2 JobName=submitit JobState=RUNNING Reason=None \
+Dependency=(null) Command=/data/my results/x.sh SubmitLine=sbatch /data/my results/x.sh WorkDir=/data StdErr=/dev/null
+JobId=488 JobName=submitit JobState=FAILED Reason=NonZeroExitCode Dependency=(null) Command={SCRIPT} WorkDir=/data
+"""
+
+
+def test_a_job_is_shown_under_the_id_that_tells_its_position() -> None:
+    assert {row.job: row.state for row in scheduler.read_shown(SHOWN)} == {
+        "487_2": "PENDING",
+        "487_3": "PENDING",
+        "487_1": "RUNNING",
+        "488": "FAILED",
+    }
+
+
+def test_the_script_of_a_job_that_is_shown_may_have_spaces() -> None:
+    assert {row.command for row in scheduler.read_shown(SHOWN)} == {SCRIPT, "/data/my results/x.sh"}
+
+
+@pytest.mark.parametrize("output", ["", "slurm_load_jobs error: Invalid job id specified\n", "JobId=1 \n"])
+def test_what_shows_no_job_is_left_out(output: str) -> None:
+    assert scheduler.read_shown(output) == []
+
+
+def test_a_job_is_shown_by_any_id() -> None:
+    assert scheduler.show_command("12_3") == ["scontrol", "show", "job", "-o", "12_3"]
+
+
 def test_a_cancel_names_one_job() -> None:
     assert scheduler.cancel_command("12_3") == ["scancel", "12_3"]

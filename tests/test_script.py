@@ -82,6 +82,18 @@ def test_a_script_that_would_start_its_program_again_is_not_loaded(tmp_path: Pat
     assert json.loads(done.stdout.splitlines()[-1])["path"] is None
 
 
+@pytest.mark.parametrize(("guarded", "loadable"), [(True, True), (False, False)])
+def test_a_script_that_runs_what_it_imports_outside_of_a_guard_is_not_loaded(
+    tmp_path: Path, guarded: bool, loadable: bool
+) -> None:
+    """What it calls there launches; a job that loaded the script would launch it again, and wait for itself."""
+    write(tmp_path, "work.py", f"def ask():{ASK.replace(chr(10), chr(10) + '    ')}\n")
+    guard = 'if __name__ == "__main__":\n    ' if guarded else ""
+    write(tmp_path, "train.py", f"import work\n{guard}work.ask()\n")
+    found = run("train.py", cwd=tmp_path)["path"]
+    assert (found is not None) is loadable
+
+
 HARMLESS = {
     "a guard": GUARD,
     "a guard written the other way round": 'if "__main__" == __name__:\n    main()\n',

@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -263,6 +264,20 @@ def test_extra_fields_are_forbidden_unless_the_model_says_otherwise() -> None:
 
     assert Open(y=3).fit() == 3  # type: ignore[call-arg]
     assert "y=3" in Open(y=3).infra.uid()  # type: ignore[call-arg]
+
+
+def test_a_cluster_may_be_given_where_the_class_has_the_folder(folder: Path) -> None:
+    class Model(pydantic.BaseModel):
+        x: int = 1
+        infra: TaskInfra = TaskInfra(folder=folder)
+
+        @infra.apply
+        def fit(self) -> int:
+            return self.x
+
+    task = Model(infra={"cluster": "local"})  # type: ignore[arg-type]
+    assert (task.infra.folder, task.infra.cluster) == (folder, "local")
+    assert task.infra.clone_obj({"infra.cluster": "debug"}).fit() == 1
 
 
 def test_unknown_settings_of_an_infra_are_refused() -> None:
@@ -1045,6 +1060,26 @@ def test_modes_hold_for_an_array_once(mode: str, infra: dict[str, tp.Any], notes
     assert notes() == expected
 
 
+def test_a_job_can_be_cancelled_before_it_has_started(folder: Path, tmp_path: Path) -> None:
+    tasks = [Waits(x=x, go=str(tmp_path / "go"), infra={"folder": folder, "cluster": "local"}) for x in range(12)]
+    with tasks[0].infra.job_array() as array:
+        array.extend(tasks)
+    last = tasks[-1].infra.job()
+    last.cancel()
+    error = last.exception()
+    assert isinstance(error, JobLostError) and "cancelled before it started" in str(error)
+    for task in tasks[:-1]:
+        task.infra.job().cancel()
+    errors = [task.infra.job().exception() for task in tasks[:-1]]
+    assert all(re.search("SIGTERM|cancelled", str(error)) for error in errors)
+
+
+def test_the_log_of_a_job_that_failed_has_the_traceback(remote: dict[str, tp.Any]) -> None:
+    job = Fails(infra=remote).infra.job()
+    assert job.exception() is not None
+    assert "infra_models.py" in (job.stderr() or "")
+
+
 # -- modes ------------------------------------------------------------------------------------------------------------
 
 
@@ -1386,7 +1421,8 @@ def test_slurm_gets_the_options(folder: Path) -> None:
 
 @pytest.mark.slurm
 def test_several_tasks_per_node_return_the_first_ones_result(folder: Path) -> None:
-    assert Counted(x=2, infra={"folder": folder, "cluster": "slurm", "tasks_per_node": 2}).fit() == 20
+    infra = {"folder": folder, "cluster": "slurm", "tasks_per_node": 2, "slurm_use_srun": True}
+    assert Counted(x=2, infra=infra).fit() == 20
 
 
 @pytest.mark.parametrize("cluster", ["auto"])

@@ -705,6 +705,24 @@ def test_a_class_leaves_fields_out(cls: type[Base]) -> None:
     assert uid.class_exclusions(cls()) == ("device",)
 
 
+class Tool(BaseModel):
+    version: str = "0"
+    folder: str = "here"
+    _exca_identity_fields: tp.ClassVar[tuple[str, ...]] = ("version",)
+
+
+class Workshop(BaseModel):
+    tool: Tool = Tool()
+    x: int = 1
+
+
+def test_a_class_that_says_which_fields_count_leaves_all_others_out() -> None:
+    workshop = Workshop(tool=Tool(folder="there"))
+    assert uid.model_fields(workshop) == ({}, {"tool": {"version": "0"}, "x": 1})
+    assert uid.class_exclusions(workshop) == ("tool.folder",)
+    assert fields(Workshop(tool=Tool(version="2", folder="there"))) == {"tool": {"version": "2"}}
+
+
 def test_a_subclass_replaces_what_its_base_leaves_out() -> None:
     assert fields(Overrides(device="cuda", x=2)) == {"device": "cuda"}
 

@@ -20,8 +20,11 @@ from .errors import (
 from .status import Mode, Status
 
 if tp.TYPE_CHECKING:
+    from . import helpers as helpers
     from .confdict import ConfDict
+    from .infra.map import MapInfra
     from .infra.task import TaskInfra
+    from .store.formats import register_format
     from .sweep.main import main
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "ExcaError",
     "JobError",
     "JobLostError",
+    "MapInfra",
     "Mode",
     "Problem",
     "Status",
@@ -40,14 +44,23 @@ __all__ = [
     "TaskFailedError",
     "TaskInfra",
     "main",
+    "register_format",
 ]
 
 
 # imported when they are asked for: they import Hydra or pydantic, and every start of every Hydra app imports this
-_LAZY = {"ConfDict": ".confdict", "TaskInfra": ".infra.task", "main": ".sweep.main"}
+_LAZY = {
+    "ConfDict": ".confdict",
+    "MapInfra": ".infra.map",
+    "TaskInfra": ".infra.task",
+    "main": ".sweep.main",
+    "register_format": ".store.formats",
+}
 
 
 def __getattr__(name: str) -> tp.Any:
+    if name == "helpers":
+        return importlib.import_module(".helpers", __name__)
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

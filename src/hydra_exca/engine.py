@@ -101,6 +101,7 @@ class Launch:
         if not self.standings:
             self.survey()
         for standing in self.standings.values():
+            log.debug("exca: %s is %s: %s", standing.entry_uid, standing.status, standing.action)
             self._settle_past(standing)
         with self._giving_up_on_errors():
             missing = self._of(Action.RUN, Action.CANCEL_AND_RUN)
@@ -149,7 +150,10 @@ class Launch:
         """Asks for the end of the job that computes the task, in whatever launch."""
         standing = self.standings[_key(task.identity)]
         claim = None if standing.entry is None else standing.entry.claim()
-        if claim is not None and not given_up(claim):
+        if claim is None or given_up(claim):
+            return
+        own = any(round_.token == claim.token and round_.cancel(standing) for round_ in self._rounds)
+        if not own:
             clusters.get(claim.cluster, clusters.Options()).cancel(self._survey.reference(claim))
 
     def clear(self) -> None:

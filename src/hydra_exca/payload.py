@@ -6,15 +6,24 @@ the launch could.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
+import site
 import sys
+import sysconfig
+import threading
 import typing as tp
 from pathlib import Path
 
 from . import paths, script
+from .errors import ConfigError, Problem
 from .store import files, values
+from .workdir import Snapshot, Sources
+
+_GB = 1024**3  # as submitit counts
+_ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +39,10 @@ class Job:
 class Payload:
     """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
 
-    ``code`` is the digest of the snapshot that they import from, None where they import what the launch did.
+    ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
+    ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
+    of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
+    ``{folder}``, ``{user}`` and ``%j`` in it, None for the entries' own place.
     """
 
     cluster: str
@@ -42,10 +54,16 @@ class Payload:
     stderr_to_stdout: bool
     code: str | None = None
     slices: tuple[tuple[int, int], ...] = ()
+    copy: Snapshot | None = None
+    origin: str | None = None
+    environment: tuple[str, ...] = ()
+    logs: str | None = None
 
     @classmethod
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
-        return cls(
+        """What makes a job import what this process does, from a copy of the code if this one runs from one."""
+        copy, origin = current(), _process.origin(Path.cwd())
+        payload = cls(
             cluster=cluster,
             program=program,
             search_path=tuple(os.path.abspath(folder) for folder in sys.path),
@@ -53,15 +71,31 @@ class Payload:
             working_directory=os.getcwd(),
             script=script.current(),
             stderr_to_stdout=stderr_to_stdout,
+            origin=None if origin is None else str(origin),
         )
+        return payload if copy is None else copy.applied(payload)
+
+    def of_another_python(self) -> Payload:
+        """The same for jobs that run under another python than this process, which has packages of its own."""
+        return dataclasses.replace(self, environment=tuple(filter(_is_of_this_python, self.search_path)))
 
     def enter(self) -> None:
         """Makes this process one that can load the program: search path, working directory, script."""
-        sys.path[:] = self.search_path
+        sys.path[:] = self._search_path()
         sys.argv[:] = self.argv
         os.chdir(self.working_directory)
+        _process.settle(self.copy, self.origin)
         if self.script is not None:
             script.load(self.script)
+
+    def _search_path(self) -> list[str]:
+        """Under another python its own packages stand where the launch's did."""
+        if not self.environment:
+            return list(self.search_path)
+        first = min(self.search_path.index(folder) for folder in self.environment)
+        others = [folder for folder in self.search_path[first:] if folder not in self.environment]
+        own = [folder for folder in sys.path if folder and folder not in others]
+        return list(dict.fromkeys([*self.search_path[:first], *own, *others]))
 
 
 def write(launch: Path, payload: Payload, jobs: tp.Sequence[Job]) -> None:
@@ -96,3 +130,115 @@ def dump(value: tp.Any, what: str) -> bytes:
 def loads(data: bytes) -> tp.Any:
     """What `dump` wrote."""
     return pickle.loads(data)
+
+
+def check_size(program: bytes, argument: bytes, value: tp.Any, what: str, limit_gb: float) -> None:
+    """Raises ConfigError if what one job is sent is larger than ``limit_gb``; ``value`` is the argument itself."""
+    size = len(program) + len(argument)
+    if size <= limit_gb * _GB:
+        return
+    parts = {name: len(dump(part, name)) for name, part in getattr(value, "__dict__", {}).items()}
+    largest = max(parts, key=lambda name: parts[name], default=None)
+    most = "" if largest is None else f", {_gb(parts[largest])} of it {largest!r}"
+    raise ConfigError(
+        "A job would be sent more than is allowed; nothing was run.",
+        [
+            Problem(
+                f"{what} is sent {_gb(size)}{most}, and the limit is {limit_gb:g} GB. Give it a path to the data "
+                "instead, or raise the limit",
+                "infra.max_pickle_size_gb",
+            )
+        ],
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / _GB:.3g} GB"
+
+
+def _is_of_this_python(folder: str) -> bool:
+    """Whether a folder of the search path comes with the python that runs here, and with no project."""
+    library = sysconfig.get_path("stdlib")
+    packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    user = site.getusersitepackages()
+    return folder in (*packages, user) or Path(folder).is_relative_to(library) or folder.endswith(_ZIP)
+
+
+# the copy of code that this process runs from
+
+
+@dataclasses.dataclass(eq=False)
+class _Stay:
+    """A time for which a copy is the working directory; ``before`` is where it was until then."""
+
+    copy: Snapshot
+    before: Path
+
+
+class _Process:
+    """``code`` is the copy that a job imports from; of its stays in copies the last one counts."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.code: Snapshot | None = None
+        self.stays: list[_Stay] = []
+
+    def settle(self, copy: Snapshot | None, origin: str | None) -> None:
+        """Runs from a copy for good; it is the working directory if there is an ``origin``."""
+        self.code = copy
+        self.stays[:] = [] if copy is None or origin is None else [_Stay(copy, Path(origin))]
+
+    def origin(self, here: Path) -> Path | None:
+        """What the copies stand in for, None where the working directory is in none of them."""
+        inside = any(here.is_relative_to(stay.copy.folder.resolve()) for stay in self.stays)
+        return self.stays[0].before if inside else None
+
+    def leave(self, stay: _Stay) -> None:
+        first, last = self.stays[0], self.stays[-1]
+        self.stays.remove(stay)
+        if not self.stays:
+            os.chdir(stay.before)
+        elif stay is first:
+            self.stays[0].before = stay.before
+        elif stay is last:
+            remaining = self.stays[-1].copy.folder
+            os.chdir(stay.before if stay.before.is_relative_to(remaining.resolve()) else remaining)
+
+
+_process = _Process()
+
+
+def current() -> Snapshot | None:
+    """The copy of code that this process runs from, None if it runs from none."""
+    return _process.stays[-1].copy if _process.stays else _process.code
+
+
+def copied() -> Sources:
+    """What this process imports from a copy: where each copy is, and what of."""
+    return () if _process.code is None else _process.code.originals()
+
+
+def home() -> Path:
+    """Where relative paths in settings count from: the working directory, or what a copy stands in for there."""
+    here = Path.cwd()
+    return _process.origin(here) or here
+
+
+def located(path: Path | str) -> Path:
+    """Where a path in settings leads: a relative one from `home`, one of the user from theirs."""
+    expanded = Path(path).expanduser()
+    return expanded if expanded.is_absolute() else home() / expanded
+
+
+@contextlib.contextmanager
+def inside(copy: Snapshot) -> tp.Iterator[None]:
+    """The copy is the working directory until this ends; with several threads, until the last of them is out of it."""
+    with _process.lock:
+        stay = _Stay(copy, Path.cwd())
+        _process.stays.append(stay)
+        os.chdir(copy.folder)
+    try:
+        yield
+    finally:
+        with _process.lock:
+            _process.leave(stay)

@@ -17,6 +17,7 @@ import pydantic
 T = tp.TypeVar("T")
 MISSING: tp.Any = object()
 EXCLUSIONS = ("_exclude_from_class_uid", "_exclude_from_cls_uid", "_exclude_from_cache_uid")
+IDENTITY_FIELDS = "_exca_identity_fields"  # of a class of which these fields count, and no other
 
 Skip = tp.Mapping[str, tp.Any]
 """Names to leave out, as a tree: ``{"device": {}, "optim": {"lr": {}}}``; an empty tree is the end of a name."""
@@ -62,6 +63,10 @@ class Default:
     form: list[tp.Any] = dataclasses.field(default_factory=list, compare=False)
 
 
+Counted: tp.TypeAlias = tuple[str, Expect, Default, Skip]
+"""A field that is part of the identity: name, what may stand there, default, and what of its value is left out."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """The facts of one class. ``fields`` are sorted by name, so that reordering a class changes no identity."""
@@ -71,6 +76,7 @@ class Record:
     is_model: bool
     allows_extra: bool
     exclusions: tuple[tp.Any, ...]  # tuples of names, and descriptors that give some for an instance
+    identity_fields: tuple[str, ...] | None = None  # where the class says which of its fields count, and no other
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
@@ -82,6 +88,34 @@ class Record:
         if any(hasattr(raw, "__get__") for raw in self.exclusions):
             return None
         return self._skip(None)
+
+    @functools.cached_property
+    def static_counted(self) -> tuple[Counted, ...] | None:
+        """The fields that count, if they are the same for all instances."""
+        return None if self.static_skip is None else self._counted(self.static_skip)
+
+    def counted(self, instance: tp.Any, skip: Skip) -> tuple[Counted, ...]:
+        """The fields that count of ``instance``, and what of each does not, where ``skip`` is left out besides."""
+        static = self.static_counted
+        return static if static is not None and not skip else self._counted(merged(skip, self.skip(instance)))
+
+    def simple_names(self, uid: bool) -> tp.Collection[str] | None:
+        """The fields that count (``uid``), or all; None if what counts is more than whole fields, or not always it."""
+        if self.allows_extra or not self.is_model:
+            return None
+        return self._whole_names if uid else self.names
+
+    @functools.cached_property
+    def _whole_names(self) -> tuple[str, ...] | None:
+        counted = self.static_counted
+        return None if counted is None or any(field[3] for field in counted) else tuple(field[0] for field in counted)
+
+    def _counted(self, skip: Skip) -> tuple[Counted, ...]:
+        return tuple(
+            (name, expect, default, skip.get(name, NOTHING))
+            for name, expect, default in self.fields
+            if name not in skip or skip[name]
+        )
 
     def skip(self, instance: tp.Any) -> Skip:
         """The names that this class leaves out of the identity of ``instance``."""
@@ -120,6 +154,9 @@ def is_record(cls: tp.Any) -> bool:
     return isinstance(cls, type) and (issubclass(cls, pydantic.BaseModel) or dataclasses.is_dataclass(cls))
 
 
+is_record_class = per_class(is_record)
+
+
 @per_class
 def record_of(cls: type) -> Record:
     """The facts of a model or dataclass; computed once (0.1 ms)."""
@@ -130,12 +167,14 @@ def record_of(cls: type) -> Record:
     else:
         fields = _dataclass_fields(cls)
     config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+    counted = getattr(cls, IDENTITY_FIELDS, None)
     return Record(
         cls=cls,
         fields=tuple((name, *fields[name]) for name in sorted(fields)),
         is_model=is_model,
         allows_extra=config.get("extra") == "allow",
-        exclusions=tuple(raw for name in EXCLUSIONS if (raw := _declared(cls, name)) is not MISSING),
+        exclusions=_exclusions(cls, fields, counted),
+        identity_fields=counted,
     )
 
 
@@ -228,6 +267,12 @@ def _merge(options: tp.Sequence[Expect], told_apart: bool) -> Expect:
 # -- exclusions -----------------------------------------------------------------------------------------------------
 
 
+def _exclusions(cls: type, fields: tp.Iterable[str], counted: tuple[str, ...] | None) -> tuple[tp.Any, ...]:
+    if counted is not None:
+        return (tuple(name for name in fields if name not in counted),)
+    return tuple(raw for name in EXCLUSIONS if (raw := _declared(cls, name)) is not MISSING)
+
+
 def _declared(cls: type, name: str) -> tp.Any:
     """What the nearest class of the MRO says under ``name``.
 
@@ -287,17 +332,32 @@ def near(name: str, known: tp.Collection[str]) -> str:
 
 def excluded_names(value: tp.Any, prefix: str = "") -> tuple[str, ...]:
     """The dotted names that the class of a record, and those of the records in its fields, leave out."""
+    kind: type = type(value)
     if isinstance(value, dict):
         items: tp.Iterable[tuple[tp.Any, tp.Any]] = value.items()
         own: tuple[str, ...] = ()
-    elif is_record(type(value)):
-        record = record_of(type(value))
-        skip = record.skip(value)
-        own = tuple(prefix + name for name in _leaves(skip))
-        items = ((name, getattr(value, name)) for name in record.names - {name for name in skip if not skip[name]})
+    elif is_record_class(kind):
+        record = record_of(kind)
+        static = _static_names(kind, prefix)
+        own = tuple(prefix + name for name in _leaves(record.skip(value))) if static is None else static
+        items = [(name, getattr(value, name)) for name, _, _, _ in record.counted(value, NOTHING)]
     else:
         return ()
-    return own + tuple(name for key, child in items for name in excluded_names(child, f"{prefix}{key}."))
+    return own + tuple(
+        name
+        for key, child in items
+        if type(child) not in _NAMELESS
+        for name in excluded_names(child, f"{prefix}{key}.")
+    )
+
+
+_NAMELESS = frozenset({*_SCALARS, list, tuple})
+
+
+@functools.lru_cache(maxsize=4096)
+def _static_names(cls: type, prefix: str) -> tuple[str, ...] | None:
+    skip = record_of(cls).static_skip
+    return None if skip is None else tuple(prefix + name for name in _leaves(skip))
 
 
 def _leaves(skip: Skip) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -13,6 +14,9 @@ from .store import CacheFolder, Claim, ClaimState
 from .store import files as store_files
 from .survey import Standing, Survey
 from .uid import Identity
+from .workdir import Snapshot
+
+_SHOWN = 200  # characters of a task in messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,9 @@ class Task:
 class Settings:
     """How a launch goes about it. ``record`` is kept with the launch, ``project`` with the results.
 
-    ``prepare`` may change what the jobs get, say their search path.
+    ``check`` raises before anything is claimed, if no job can work. ``prepare`` may change what the jobs get, say
+    their search path; ``here`` gives the copy of code that tasks in this process have as their working directory.
+    ``max_gb`` limits what one job is sent.
     """
 
     folder: CacheFolder
@@ -41,14 +47,18 @@ class Settings:
     project: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
     record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
     stderr_to_stdout: bool = False
+    check: tp.Callable[[], None] = lambda: None
     prepare: tp.Callable[[payload.Payload], payload.Payload] = lambda unchanged: unchanged
+    here: tp.Callable[[], Snapshot | None] = lambda: None
+    max_gb: float | None = None
 
 
 class Round:
     """The tasks that one submission has claimed, and their jobs."""
 
     def __init__(self, settings: Settings, program: worker.Program, wanted: tp.Sequence[tuple[Standing, Task]]) -> None:
-        """Pickles everything first: what cannot be pickled is refused before anything is claimed."""
+        """Checks and pickles everything first: what cannot work is refused before anything is claimed."""
+        settings.check()
         self._settings = settings
         self._raw_program = program
         self._wanted = wanted
@@ -57,10 +67,10 @@ class Round:
         self.claimed: list[Standing] = []
         self._tasks: list[Task] = []
         self._submission: clusters.Submission | None = None
-        self._code: str | None = None
+        self._copy: Snapshot | None = None
         self._here = isinstance(settings.cluster, clusters.InlineCluster)
         self._program = b"" if self._here else payload.dump(program, "the function")
-        self._arguments = {id(standing): b"" if self._here else _dump(task) for standing, task in wanted}
+        self._arguments = {id(standing): self._dump(task) for standing, task in wanted}
 
     def __str__(self) -> str:
         """What was submitted, for people."""
@@ -85,15 +95,13 @@ class Round:
                 self._tasks.append(task)
 
     def submit(self) -> None:
-        """Makes room in the entries, writes payload and record, and hands the positions to the cluster."""
+        """Copies the code, makes room in the entries, writes payload and record, and hands over to the cluster."""
+        header = None if self._here else self._header()
+        self._copy = self._settings.here() if header is None else header.copy
         for standing, task in zip(self.claimed, self._tasks, strict=True):
             self._make_room(standing, task)
         self.folder.mkdir(parents=True)
-        name = self._settings.cluster.name
-        if not self._here:
-            header = payload.Payload.of_this_process(name, self._program, self._settings.stderr_to_stdout)
-            header = self._settings.prepare(header)
-            self._code = header.code
+        if header is not None:
             payload.write(self.folder, header, [self._job(s) for s in self.claimed])
         self._write_record({})
         batch = clusters.Batch(self.folder, range(len(self.claimed)), worker.run, self._run_here)
@@ -108,6 +116,12 @@ class Round:
             if standing.outcome is not None:
                 self._submission.settle(position)
         return [(self.claimed[position], report) for position, report in self._submission.step().items()]
+
+    def cancel(self, standing: Standing) -> bool:
+        """Ends the job of one that was claimed, if that can be done from here."""
+        if self._submission is None or standing not in self.claimed:
+            return False
+        return self._submission.cancel(self.claimed.index(standing))
 
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
@@ -151,6 +165,21 @@ class Round:
             owner=clusters.describe_process(),
         )
 
+    def _header(self) -> payload.Payload:
+        settings = self._settings
+        header = payload.Payload.of_this_process(settings.cluster.name, self._program, settings.stderr_to_stdout)
+        return settings.prepare(header)
+
+    def _dump(self, task: Task) -> bytes:
+        if self._here:
+            return b""
+        name = " ".join(task.overrides)
+        name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        argument = payload.dump(task.argument, f"what the task {name} is given")
+        if self._settings.max_gb is not None:
+            payload.check_size(self._program, argument, task.argument, name, self._settings.max_gb)
+        return argument
+
     def _make_room(self, standing: Standing, task: Task) -> None:
         assert standing.entry is not None
         if self._settings.mode in (Mode.FORCE, Mode.RETRY):
@@ -161,10 +190,14 @@ class Round:
     def _run_here(self, position: int) -> None:
         standing, task = self.claimed[position], self._tasks[position]
         assert standing.entry is not None
-        identity = standing.identity.to_json()
-        worker.attempt_task(
-            standing.entry, identity, self.token, lambda attempt: self._raw_program(task.argument, attempt)
-        )
+        identity, cluster = standing.identity.to_json(), self._settings.cluster
+        assert isinstance(cluster, clusters.InlineCluster)
+
+        def compute(attempt: worker.Attempt) -> tp.Any:
+            with contextlib.nullcontext() if self._copy is None else payload.inside(self._copy):
+                return cluster.call(lambda: self._raw_program(task.argument, attempt))
+
+        worker.attempt_task(standing.entry, identity, self.token, compute, copy=self._copy)
 
     def _job(self, standing: Standing) -> payload.Job:
         assert standing.entry is not None
@@ -175,15 +208,11 @@ class Round:
             **self._settings.record,
             "token": self.token,
             "cluster": self._settings.cluster.name,
-            "code": self._code,
-            "entries": [f"{s.entry.path.parent.name}/{s.entry.uid}" for s in self.claimed if s.entry],
+            "code": None if self._copy is None else self._copy.digest,
+            "entries": [str(s.entry.path.relative_to(self._settings.folder.path)) for s in self.claimed if s.entry],
             "jobs": {str(position): job for position, job in jobs.items()},
         }
         store_files.write(self.folder / paths.LAUNCH_RECORD, json.dumps(record, indent=1).encode())
-
-
-def _dump(task: Task) -> bytes:
-    return payload.dump(task.argument, f"what the task {' '.join(task.overrides)} is given")
 
 
 def _number(claim: Claim | None) -> int:

@@ -16,6 +16,7 @@ import logging
 import os
 import runpy
 import sys
+import threading
 import types
 import typing as tp
 from pathlib import Path
@@ -40,7 +41,8 @@ def current() -> Script | None:
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None and name.endswith("__main__"):  # python -m <a package>: a program, not a script
         return None
-    return Script(os.path.abspath(path), name) if _can_be_loaded(os.path.abspath(path)) else None
+    path = os.path.abspath(path)
+    return Script(path, name) if _can_be_loaded(path) and not _is_at_top_level(path) else None
 
 
 def load(script: Script) -> None:
@@ -128,7 +130,7 @@ def module_name(obj: tp.Any) -> str:
     path = _file_of(obj)
     if path is None or path == getattr(sys.modules.get("__main__"), "__file__", None):
         return _main_name()
-    return _dotted(Path(path).resolve())  # under a profiler, say
+    return _dotted(os.path.abspath(path))  # under a profiler, say
 
 
 def _main_name() -> str:
@@ -137,7 +139,7 @@ def _main_name() -> str:
     if path is None or not os.path.isfile(path):
         return "interactive"
     spec = getattr(getattr(main, "__spec__", None), "name", None)
-    return _dotted(Path(path).resolve()) if spec is None or spec.endswith("__main__") else str(spec)
+    return _dotted(os.path.abspath(path)) if spec is None or spec.endswith("__main__") else str(spec)
 
 
 def _file_of(obj: tp.Any) -> str | None:
@@ -148,7 +150,10 @@ def _file_of(obj: tp.Any) -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def _dotted(path: Path) -> str:
+@functools.lru_cache
+def _dotted(file: str) -> str:
+    """What the file is called as a module; asked for with each uid of a class in it."""
+    path = Path(file).resolve()
     parts = [path.stem]
     folder = path.parent
     while (folder / "__init__.py").exists() and folder != folder.parent:
@@ -160,14 +165,37 @@ def _dotted(path: Path) -> str:
 @functools.cache
 def _can_be_loaded(path: str) -> bool:
     """Whether loading it starts nothing: it asks for its ``__name__`` at the top level, or calls nothing there."""
+    statements = _statements(path)
+    if statements is None or any(map(_is_guard, statements)):
+        return statements is not None
+    own = {name for node in statements for name in _defined(node)}
+    return not any(_calls(node, own) for node in statements if not isinstance(node, _DEFINITIONS))
+
+
+@functools.cache
+def _statements(path: str) -> list[ast.stmt] | None:
+    """The top level of a script, None if it cannot be read."""
     try:
-        tree = ast.parse(Path(path).read_bytes())
+        return ast.parse(Path(path).read_bytes()).body
     except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _is_at_top_level(path: str) -> bool:
+    """Whether the script's main thread is in the middle of it, outside of a guard: loading it would do this again."""
+    names = vars(sys.modules["__main__"])
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001  documented, and public
+    while frame is not None and (frame.f_code.co_name != "<module>" or frame.f_globals is not names):
+        frame = frame.f_back
+    if frame is None:
         return False
-    if any(isinstance(node, ast.If) and _asks_for_name(node.test) for node in tree.body):
-        return True
-    own = {name for node in tree.body for name in _defined(node)}
-    return not any(_calls(node, own) for node in tree.body if not isinstance(node, _DEFINITIONS))
+    line = frame.f_lineno
+    here = [node for node in _statements(path) or () if node.lineno <= line <= (node.end_lineno or line)]
+    return not any(map(_is_guard, here))
+
+
+def _is_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and _asks_for_name(node.test)
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

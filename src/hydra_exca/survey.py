@@ -90,19 +90,18 @@ class Survey:
         return clusters.Reference(claim.token, claim.position, job, claim.owner, started, claim.time)
 
     def _find(self, identity: Identity) -> Standing:
-        entry = self.shelf(identity).find(identity)
-        standing = Standing(identity, entry)
-        if entry is None:
-            return standing
-        try:
-            known = entry.standing()
-        except CorruptEntryError as error:
-            standing.corrupt = error
-            return standing
-        standing.outcome, standing.claim = known.outcome, known.claim
-        if known.outcome is not None:
-            standing.status = known.outcome.status
-        elif known.claim is not None and not given_up(known.claim):
+        entry, outcome = self.shelf(identity).look(identity)
+        standing = Standing(identity, entry, outcome=outcome)
+        if entry is not None and outcome is None:
+            try:
+                known = entry.standing()
+            except CorruptEntryError as error:
+                standing.corrupt = error
+                return standing
+            standing.outcome, standing.claim = known.outcome, known.claim
+        if standing.outcome is not None:
+            standing.status = standing.outcome.status
+        elif standing.claim is not None and not given_up(standing.claim):
             standing.status = Status.RUNNING
         return standing
 

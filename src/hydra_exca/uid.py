@@ -5,7 +5,9 @@ Pure: nothing here writes, and no object that is given is changed.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import functools
 import re
 import typing as tp
 
@@ -33,6 +35,8 @@ __all__ = [
     "model_fields",
 ]
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_.+-]+")
 LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the longest digest
 
 
@@ -66,7 +70,18 @@ def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
     >>> flatten({"optim": {"lr": 0.1, "betas": [0.9, 0.99]}})
     {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99]}
     """
-    return {path: node for path, node in _nodes(mapping) if not _has_names(node)}
+    return dict(_flat(mapping, ""))
+
+
+def _flat(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.Any]]:
+    found: list[tuple[str, tp.Any]] = []
+    for key, child in mapping.items():
+        path = prefix + _unescaped(key)
+        if type(child) not in _SCALARS and _has_names(child):
+            found += _flat(child, f"{path}.")
+        else:
+            found.append((path, child))
+    return found
 
 
 def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, where: str) -> dict[str, tp.Any]:
@@ -108,17 +123,21 @@ def _nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tu
 
 
 def _has_names(node: tp.Any) -> bool:
-    return isinstance(node, tp.Mapping) and bool(node) and not _is_tagged(node)
+    return isinstance(node, collections.abc.Mapping) and bool(node) and not _is_tagged(node)
 
 
 def _is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
     """A canonical value of a type that JSON has not; a record that says its class is not one."""
-    tags = {key for key in node if isinstance(key, str) and key.startswith("~") and not key.startswith("~~")}
-    return bool(tags - {"~class", "~extra"})
+    return any(map(_is_tag, node))
+
+
+def _is_tag(key: tp.Any) -> bool:
+    return isinstance(key, str) and key[:1] == "~" and key[:2] != "~~" and key not in ("~class", "~extra")
 
 
 def _unescaped(key: tp.Any) -> str:
-    return key[1:] if isinstance(key, str) and key.startswith("~~") else str(key)
+    text = str(key)
+    return text[1:] if text[:2] == "~~" and isinstance(key, str) else text
 
 
 # -- the readable part ------------------------------------------------------------------------------------------------
@@ -144,19 +163,22 @@ def _bare(key: str, value: tp.Any) -> tp.Any:
     return value.rpartition(":")[2] if key.endswith("~class") else value
 
 
+@functools.lru_cache(maxsize=4096)
 def _legal_key(key: str) -> str:
     return _legal(key.replace("~", ""))[-40:].lstrip("-._+") or "x"
 
 
 def _legal_value(value: tp.Any) -> str:
     text = _shown(value)
+    if len(text) <= 24 and text.isalnum() and text.isascii():
+        return text
     text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
     text = text if len(text) <= 24 else f"{text[:12]}..{text[-10:]}"
     return text.rstrip("_") or "empty"
 
 
 def _legal(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
+    return _ILLEGAL.sub("_", text)
 
 
 def _shown(value: tp.Any) -> str:
@@ -268,6 +290,8 @@ def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str
 
     Such a default is not part of the uid, so the stored result is that of another value than the code of today has.
     """
+    if same(stored["full"], today.full):
+        return []
     left_out = [_regex(pattern) for name in today.excluded for pattern in (name, f"{name}.*")]
     return [
         f"{path}: stored {_brief(old)}, {'gone' if new is _GONE else _brief(new)} today"

@@ -15,14 +15,19 @@ import types
 import typing as tp
 from pathlib import Path
 
+from . import paths
 from . import payload as payloads
-from .clusters import process
+from .clusters import output, process
+from .clusters.ranks import Ranks
 from .errors import ConfigError
 from .status import Status
 from .store import Claim, ClaimState, Entry, Outcome
+from .workdir import Snapshot
 
 log = logging.getLogger("exca.worker")
 _PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "submitit", "runpy"}
+_PATIENCE_S = 10.0  # how long the first rank may still take to end when another has raised
+_PAUSE_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +54,33 @@ def run(launch: str, position: int, requeued: tp.Callable[[], bool] = lambda: Fa
     """
     folder = Path(launch)
     payload, job = payloads.read(folder, position)
+    entry = Entry(Path(job.entry))
 
     def compute(attempt: Attempt) -> tp.Any:
         payload.enter()
         program = payloads.loads(payload.program)
-        return program(payloads.loads(job.argument), attempt)
+        try:
+            return program(payloads.loads(job.argument), attempt)
+        except Exception as error:  # whoever reads only the log is told too
+            print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
+            raise
 
-    if payload.cluster == "slurm" and int(os.environ.get("SLURM_PROCID", 0)) > 0:
-        # another rank of a parallel task: the first one's value counts
-        compute(Attempt(Entry(Path(job.entry)), Claim(0, ClaimState.RUNNING, folder.name, "", None, position, {})))
+    ranks = Ranks.of_this_process(folder, position) if payload.cluster == "slurm" else None
+    if ranks is not None and ranks.rank > 0:
+        _run_beside(ranks, entry, payload, job.identity, compute)
         return
-    redirect = _to_log_of_attempt(payload.stderr_to_stdout)
-    attempt_task(Entry(Path(job.entry)), job.identity, folder.name, compute, requeued=requeued, redirect=redirect)
+    several = None if ranks is None or ranks.count == 1 else ranks
+    status = attempt_task(
+        entry,
+        job.identity,
+        folder.name,
+        compute if several is None else _among(several, compute),
+        requeued=requeued,
+        redirect=lambda attempt: _to_log(attempt, payload),
+        copy=payload.copy,
+    )
+    if several is not None and status is not Status.COMPLETED:
+        raise SystemExit(1)  # which ends the other ranks: they may wait for this one
 
 
 def attempt_task(
@@ -71,25 +91,33 @@ def attempt_task(
     *,
     requeued: tp.Callable[[], bool] = lambda: False,
     redirect: tp.Callable[[Attempt], None] = lambda attempt: None,
-) -> None:
+    copy: Snapshot | None = None,
+) -> Status | None:
     """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits value or error.
 
-    Does nothing when the claim is no longer that launch's, or when the outcome is there.
+    Does nothing when the claim is no longer that launch's, or when the outcome is there. Returns how it ended.
     """
     owner = entry.claim()
     if owner is None or owner.token != token or owner.state is ClaimState.RELEASED or entry.outcome() is not None:
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
-        return
+        return None
     claim = owner.next(ClaimState.RUNNING, owner=process.describe(), job=_job_id(owner.cluster))
     if not entry.take(claim):
         log.warning("%s is not computed here: another job was quicker", entry.uid)
-        return
+        return None
+    shown = entry.path / paths.CODE
+    if copy is not None:
+        copy.link(entry.path)
+    elif shown.is_symlink():  # of an earlier attempt
+        shown.unlink()
     attempt = Attempt(entry, claim)
     redirect(attempt)
-    _finish(attempt, identity, compute, requeued)
+    return _finish(attempt, identity, compute, requeued)
 
 
-def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, requeued: tp.Callable[[], bool]) -> None:
+def _finish(
+    attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, requeued: tp.Callable[[], bool]
+) -> Status | None:
     entry, claim, started = attempt.entry, attempt.claim, time.time()
     value = error = None
     try:
@@ -99,10 +127,25 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, req
     except BaseException as raised:
         if isinstance(raised, SystemExit) and requeued():
             raise
-        error = describe_error(raised)
-    status = Status.FAILED if error else Status.COMPLETED
-    outcome = Outcome(
-        status=status,
+        error = raised.told if isinstance(raised, _RankError) else describe_error(raised)
+    outcome = _outcome(attempt, identity, started, value, error, _log_paths(attempt)[0])
+    if not entry.commit(claim, outcome):
+        log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
+        return None
+    return outcome.status
+
+
+def _outcome(
+    attempt: Attempt,
+    identity: dict[str, tp.Any],
+    started: float,
+    value: dict[str, tp.Any] | None,
+    error: dict[str, tp.Any] | None,
+    log_path: Path,
+) -> Outcome:
+    claim = attempt.claim
+    return Outcome(
+        status=Status.FAILED if error else Status.COMPLETED,
         claim=claim.number,
         identity=identity,
         value=value,
@@ -113,10 +156,84 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, req
         cluster=claim.cluster,
         job=attempt.job_id,
         token=claim.token,
-        log=entry.relative_log(entry.log_paths(claim.number)[0]),
+        log=attempt.entry.relative_log(log_path),
     )
-    if not entry.commit(claim, outcome):
-        log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
+
+
+# jobs of several ranks: all run the program, the value of the first one counts
+
+
+class _RankError(Exception):
+    """What another rank has raised, as it is stored."""
+
+    def __init__(self, told: dict[str, tp.Any]) -> None:
+        super().__init__(told["message"])
+        self.told = told
+
+
+def _among(ranks: Ranks, compute: Compute) -> Compute:
+    """What the first rank does: its value counts once it is there; until then what another rank raised does."""
+
+    def first(attempt: Attempt) -> tp.Any:
+        try:
+            value = compute(attempt)
+        except Exception as raised:
+            told = ranks.told()
+            if told is None:
+                raise
+            also = f"\nThen the first rank raised:\n{describe_error(raised)['traceback']}"
+            raise _RankError({**told, "traceback": told["traceback"] + also}) from raised
+        told = ranks.told()
+        if not ranks.decide() and told is not None:
+            raise _RankError(told)
+        if told is not None:
+            log.warning("%s; the first rank's value counts\n%s", told["message"], told["traceback"])
+        return value
+
+    return first
+
+
+def _run_beside(
+    ranks: Ranks, entry: Entry, payload: payloads.Payload, identity: dict[str, tp.Any], compute: Compute
+) -> None:
+    """What another rank than the first one does."""
+    owner, started = entry.claim(), time.time()
+    lost = owner is None or owner.token != ranks.folder.name or owner.state is ClaimState.RELEASED
+    if owner is None or lost or (ranks.requeued and entry.outcome() is not None):
+        log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
+        return
+    attempt = Attempt(entry, dataclasses.replace(owner, job=_job_id(owner.cluster), owner=process.describe()))
+    _to_log(attempt, payload, ranks.rank)
+    try:
+        compute(attempt)
+    except BaseException as raised:
+        if isinstance(raised, KeyboardInterrupt) or (isinstance(raised, SystemExit) and not raised.code):
+            raise
+        error = describe_error(raised)
+        error["message"] = f"{error['message']} (in rank {ranks.rank} of {ranks.count})"
+        ranks.tell(error)
+        log_path = _log_paths(attempt, ranks.rank)[0]
+        if _fail_for_all(ranks, attempt, _outcome(attempt, identity, started, None, error, log_path)):
+            raise
+        log.exception("this rank raised; the first rank has ended")
+
+
+def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
+    """Gives the first rank a moment to end by itself; then the task has failed, and this returns True.
+
+    Once the first rank has a value, it takes the time it needs to store it.
+    """
+    entry, patience, decided = attempt.entry, time.monotonic() + _PATIENCE_S, False
+    while entry.outcome() is None:
+        decided = decided or (time.monotonic() > patience and ranks.decide())
+        claim = entry.claim()
+        if decided and claim is not None and claim.token == attempt.claim.token and entry.commit(claim, outcome):
+            return True
+        time.sleep(_PAUSE_S)
+    return False
+
+
+# what is told
 
 
 def describe_error(error: BaseException) -> dict[str, tp.Any]:
@@ -147,19 +264,27 @@ def _is_plumbing(frame: types.TracebackType) -> bool:
     return str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _PLUMBING
 
 
-def _to_log_of_attempt(stderr_to_stdout: bool) -> tp.Callable[[Attempt], None]:
-    """Sends this process's output, and that of what it starts, to the log of the attempt."""
+def _to_log(attempt: Attempt, payload: payloads.Payload, rank: int = 0) -> None:
+    """Sends this process's output, and that of what it starts, to the log of the attempt.
 
-    def redirect(attempt: Attempt) -> None:
-        out, err = attempt.entry.log_paths(attempt.claim.number)
-        out.parent.mkdir(exist_ok=True)
-        for stream, path in ((sys.stdout, out), (sys.stderr, out if stderr_to_stdout else err)):
-            stream.flush()
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.dup2(descriptor, stream.fileno())
-            os.close(descriptor)
+    Another rank than the first has a log of its own only where a place for logs was asked for.
+    """
+    logs = _log_paths(attempt, rank)
+    if rank and payload.logs is None:
+        return
+    logs[0].parent.mkdir(exist_ok=True)
+    if payload.logs is not None:
+        place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
+        stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"
+        output.put(logs, Path(place), stem)
+    output.redirect(logs, payload.stderr_to_stdout)
 
-    return redirect
+
+def _log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
+    if rank == 0:
+        return attempt.entry.log_paths(attempt.claim.number)
+    out, err = paths.rank_log_names(attempt.job_id, rank)
+    return attempt.entry.path / paths.LOGS / out, attempt.entry.path / paths.LOGS / err
 
 
 def _job_id(cluster: str) -> str:

@@ -3,7 +3,7 @@
 from .base import Batch, Cluster, Options, Reference, Report, State, Submission
 from .inline import InlineCluster
 from .process import describe as describe_process
-from .select import CLUSTERS, get
+from .select import CLUSTERS, get, here
 
 __all__ = [
     "CLUSTERS",
@@ -17,4 +17,5 @@ __all__ = [
     "Submission",
     "describe_process",
     "get",
+    "here",
 ]

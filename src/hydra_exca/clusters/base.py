@@ -79,7 +79,8 @@ class Batch:
 class Options:
     """What jobs are given: the options of submitit under its names (``timeout_min``, ``gpus_per_node``, ...).
 
-    ``slurm`` holds those that only Slurm knows, without the prefix.
+    ``slurm`` holds those that only Slurm knows, without the prefix. ``environment`` is the name or path of the one
+    whose python runs the jobs, None for this process's own.
     """
 
     common: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
@@ -87,6 +88,7 @@ class Options:
     array_parallelism: int = 256
     max_num_timeout: int = 0
     submitit_folder: str | None = None
+    environment: str | None = None
 
 
 class Submission(abc.ABC):
@@ -110,6 +112,10 @@ class Submission(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  most clusters have nothing to do
         """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
+
+    def cancel(self, position: int) -> bool:
+        """Ends one of its positions, started or not, if it can; else the cluster's own `cancel` is to be asked."""
+        return False
 
     def has_unstarted(self) -> bool:
         """Whether positions wait for `step` to start them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as tp
 
@@ -10,7 +11,7 @@ from .base import Batch, Cluster, Reference, Report, State, Submission
 
 
 class InlineCluster(Cluster):
-    """Runs tasks in this process. With ``debug`` the launch's own code starts pdb on an error."""
+    """Runs tasks in this process."""
 
     name = "inline"
 
@@ -27,8 +28,27 @@ class InlineCluster(Cluster):
         """A task in another process's own thread cannot be cancelled but by ending that process: left alone."""
 
 
+    def call(self, compute: tp.Callable[[], tp.Any]) -> tp.Any:
+        """What ``compute()`` returns, or raises."""
+        return compute()
+
+
 class DebugCluster(InlineCluster):
+    """The same, with pdb where a task raised."""
+
     name = "debug"
+
+    def call(self, compute: tp.Callable[[], tp.Any]) -> tp.Any:
+        try:
+            return compute()
+        except Exception as error:
+            import pdb
+
+            original = error.__cause__ or error
+            print(f"{type(original).__name__}: {original}")
+            with contextlib.suppress(OSError):  # there is nobody to ask
+                pdb.post_mortem(original.__traceback__)
+            raise
 
 
 class _InlineSubmission(Submission):

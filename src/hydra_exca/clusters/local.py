@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import typing as tp
 
@@ -18,11 +17,13 @@ import psutil
 from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
 
+from . import environment
 from .base import Batch, Cluster, Options, Reference, Report, State, Submission
 from .inline import process_report
 
 log = logging.getLogger("exca.clusters")
 _GRACE_S = 5.0  # between SIGTERM and SIGKILL
+_PAUSE_S = 0.01
 
 
 class LocalCluster(Cluster):
@@ -31,6 +32,7 @@ class LocalCluster(Cluster):
     name = "local"
 
     def check(self) -> None:
+        environment.check(self.options.environment, "hydra_exca.worker")
         if self._gpus_per_task() and len(self._slots) == 0:
             raise ConfigError(
                 "More GPUs are asked for than this machine has; nothing was run.",
@@ -91,8 +93,19 @@ def end(*pids: int) -> None:
     family = [member for pid in pids for member in _family(pid)]
     for member in family:
         _signal(member, signal.SIGTERM)
-    for member in psutil.wait_procs(family, timeout=_GRACE_S)[1]:
+    deadline = time.monotonic() + _GRACE_S
+    # psutil's own wait would collect the exit codes of children, which subprocess is to have
+    while (left := [member for member in family if _runs(member)]) and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    for member in left:
         _signal(member, signal.SIGKILL)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -134,19 +147,31 @@ class _Running:
 class _LocalSubmission(Submission):
     def __init__(self, batch: Batch, slots: list[tuple[str, ...]], options: Options) -> None:
         self._batch = batch
+        self._python = environment.python(options.environment)
         self._free = list(reversed(slots))
         minutes = options.common.get("timeout_min")
         self._limit_s = None if minutes is None else 60.0 * minutes
         self._waiting = list(reversed(batch.positions))
         self._running: dict[int, _Running] = {}
+        self._cancelled: list[int] = []
         self._jobs: dict[int, str | None] = dict.fromkeys(batch.positions)
 
     @property
     def jobs(self) -> dict[int, str | None]:
         return dict(self._jobs)
 
+    def cancel(self, position: int) -> bool:
+        if position in self._running:
+            end(self._running[position].process.pid)
+        elif position in self._waiting:
+            self._waiting.remove(position)
+            self._cancelled.append(position)
+        return True
+
     def step(self) -> dict[int, Report]:
         reports = {position: self._ended(position) for position in self._exited()}
+        reports |= {position: Report(State.ENDED, "cancelled before it started") for position in self._cancelled}
+        self._cancelled.clear()
         while self._free and self._waiting:
             self._start(self._waiting.pop())
         return reports
@@ -161,7 +186,7 @@ class _LocalSubmission(Submission):
         self._running.clear()
 
     def has_unstarted(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting or self._cancelled)
 
     def abandon(self) -> tp.Sequence[int]:
         waiting, self._waiting = self._waiting, []
@@ -194,7 +219,7 @@ class _LocalSubmission(Submission):
         with open(paths.position_log(self._batch.folder, position), "ab") as output:
             process = subprocess.Popen(
                 # -P: the working directory is not to shadow what is installed
-                [sys.executable, "-P", "-m", entry_point.__module__, str(self._batch.folder), str(position)],
+                [self._python, "-P", "-m", entry_point.__module__, str(self._batch.folder), str(position)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -67,6 +67,28 @@ def accounting_command(jobs: tp.Collection[str], users: tp.Collection[str], sinc
     return ["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,SubmitLine", *chosen]
 
 
+def show_command(job: str) -> list[str]:
+    """Asks the controller for a job by any of its ids: a task of an array has one of its own besides ``12_3``."""
+    return ["scontrol", "show", "job", "-o", job]
+
+
+def read_shown(output: str) -> list[Row]:
+    """The rows of `show_command`, one for each task of an array."""
+    rows = []
+    for line in output.splitlines():
+        ids, told = _IDS.match(line), _TOLD.match(line)
+        if ids and told:
+            raw, array, tasks = ids.groups()
+            job = raw if array is None else f"{array}_{tasks}" if tasks.isdecimal() else f"{array}_[{tasks}]"
+            rows += [Row(single, told[1], told[2], told[3]) for single in expand(job)]
+    return rows
+
+
+_IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
+# the last of them: a job's name comes before, and can hold anything
+_TOLD = re.compile(r".* JobState=(\S+) Reason=(.*?) Dependency=.* Command=(.*?)(?: SubmitLine=.*)? WorkDir=")
+
+
 def cancel_command(job: str) -> list[str]:
     return ["scancel", job]
 

@@ -14,6 +14,11 @@ from .slurm import SlurmCluster
 CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
 
 
+def here(debug: bool = False) -> InlineCluster:
+    """This process."""
+    return (DebugCluster if debug else InlineCluster)(Options())
+
+
 def get(name: str | None, options: Options) -> Cluster:
     """The cluster called ``name``. ``auto`` is Slurm where there is ``sbatch``, else this machine.
 

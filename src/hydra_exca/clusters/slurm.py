@@ -10,6 +10,7 @@ import dataclasses
 import io
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import textwrap
@@ -18,7 +19,7 @@ import typing as tp
 
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
-from . import scheduler
+from . import environment, scheduler
 from .base import Batch, Cluster, EntryPoint, Reference, Report, State, Submission
 from .inline import process_report
 
@@ -37,6 +38,7 @@ class SlurmCluster(Cluster):
     def check(self) -> None:
         for command in (["sbatch", "--version"], scheduler.ping_command()):
             self._check_answer(command)
+        environment.check(self.options.environment, "hydra_exca.worker", "submitit")
         with _translated():
             self._executor(os.devnull)
 
@@ -81,7 +83,10 @@ class SlurmCluster(Cluster):
         import submitit
 
         executor = submitit.AutoExecutor(
-            cluster="slurm", folder=folder, slurm_max_num_timeout=self.options.max_num_timeout
+            cluster="slurm",
+            folder=folder,
+            slurm_max_num_timeout=self.options.max_num_timeout,
+            slurm_python=shlex.quote(environment.python(self.options.environment)),
         )
         executor.update_parameters(**self._parameters())
         return executor
@@ -92,6 +97,8 @@ class SlurmCluster(Cluster):
         parameters["slurm_array_parallelism"] = self.options.array_parallelism
         if parameters.get("timeout_min") is None:
             parameters["timeout_min"] = DEFAULT_TIMEOUT_MIN
+        if any((parameters.get(name) or 1) > 1 for name in ("nodes", "tasks_per_node")):
+            parameters.setdefault("slurm_srun_args", ["--kill-on-bad-exit=1"])  # a rank may wait for one that is gone
         return {key: value for key, value in parameters.items() if value is not None}
 
     def _refused(self, error: Exception) -> SubmissionError:
@@ -100,6 +107,21 @@ class SlurmCluster(Cluster):
             "Slurm refused the jobs; nothing was submitted. sbatch says:\n"
             f"{textwrap.indent(str(error), '    ')}\nThe options sent:\n{sent}"
         )
+
+
+def look_up(job: str) -> list[scheduler.Row] | None:
+    """What Slurm says of anybody's job, by any of its ids: one row, of an array one a task; None if it cannot be asked.
+
+    The controller forgets a job some minutes after its end; the accounting, where there is one, does not.
+    """
+    shown = _run(scheduler.show_command(job))
+    rows = [] if shown is None else scheduler.read_shown(shown.stdout)
+    if rows:
+        return rows
+    accounted = _run(scheduler.accounting_command({job}, (), since=time.time()))
+    if accounted is not None and accounted.returncode == 0:
+        return scheduler.read_rows(accounted.stdout)
+    return [] if shown is not None and "Invalid job id" in shown.stderr else None
 
 
 class Remote:

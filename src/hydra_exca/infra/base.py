@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import logging
 import typing as tp
 from pathlib import Path
 
 import pydantic
 
-from hydra_exca import clusters, paths, script, uid
+from hydra_exca import clusters, paths, payload, provenance, script, uid
 from hydra_exca.confdict import ConfDict
-from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.store import CacheFolder
+from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
+from hydra_exca.round import Settings
+from hydra_exca.status import Mode
+from hydra_exca.store import CacheFolder, Entry
 from hydra_exca.uid import Identity
+from hydra_exca.worker import describe_error
 
-from . import binding
+from . import binding, running
 from .binding import Applied
+from .code import WorkDir
 
+log = logging.getLogger("exca.infra")
 ClusterName = tp.Literal["debug", "local", "slurm", "auto"]
 _COMMON = ("timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb")
 _SLURM = "slurm_"
@@ -32,6 +38,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
     _exca_identity_fields: tp.ClassVar[tuple[str, ...]] = ("version",)
     _exca_pickled: tp.ClassVar[tuple[str, ...]] = ()
+    _exca_pools: tp.ClassVar[tuple[str, ...]] = ()
 
     folder: Path | str | None = None
     version: str = "0"
@@ -50,13 +57,14 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     slurm_use_srun: bool = False
     slurm_additional_parameters: dict[str, int | str | float | bool] | None = None
     slurm_setup: list[str] | None = None
+    conda_env: Path | str | None = None
+    workdir: WorkDir | None = None
+    logs: Path | str = running.LOGS
+    max_pickle_size_gb: float | None = None
 
     _owner: tp.Any = pydantic.PrivateAttr(None)
     _name: str = pydantic.PrivateAttr("")
     _applied: Applied | None = pydantic.PrivateAttr(None)
-
-    def _exclude_from_class_uid(self) -> tuple[str, ...]:
-        return tuple(name for name in type(self).model_fields if name not in self._exca_identity_fields)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self._name:
@@ -70,9 +78,15 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def _check_settings(self) -> tp.Self:  # type: ignore[name-defined,unused-ignore]
         if not paths.is_version(self.version):
             raise ValueError(f"version={self.version!r} names a folder: letters, digits and ._+- only")
-        if self.cluster is not None and self.folder is None:
+        if self.cluster not in (None, *self._exca_pools) and self.folder is None:
             raise ValueError(f"cluster={self.cluster!r} needs a folder, where its jobs leave their results")
+        self._refuse_conflicts()
         return self
+
+    def _refuse_conflicts(self) -> None:
+        conflict = running.conflict(self)
+        if conflict is not None:
+            raise ValueError(conflict)
 
     # belonging to an object
 
@@ -85,18 +99,24 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
         Raises RuntimeError for an infra of another object, and for one that decorates no method.
         """
-        if default._applied is None:
+        held, applied = _private(self), _private(default)["_applied"]
+        if applied is None:
             raise RuntimeError(f"infra {name!r} of {type(owner).__qualname__} was not applied to a method")
-        if self._owner is not None and self._owner is not owner:
+        if held["_owner"] is not None and held["_owner"] is not owner:
             raise RuntimeError(f"infra {name!r} belongs to another object, {self._owner!r}")
-        self._owner, self._name, self._applied = owner, name, default._applied
-        for inherited in default.model_fields_set - self.model_fields_set:
+        held.update(_owner=owner, _name=name, _applied=applied)
+        missing = default.model_fields_set - self.model_fields_set
+        for inherited in missing:
             setattr(self, inherited, copy.copy(getattr(default, inherited)))
+        if missing:
+            self._refuse_conflicts()
 
     def _bound(self) -> tuple[pydantic.BaseModel, Applied]:
-        if self._owner is None or self._applied is None:
+        held = _private(self)
+        owner, applied = held["_owner"], held["_applied"]
+        if owner is None or applied is None:
             raise RuntimeError(f"{self!r} is not tied to an object and a method")
-        return self._owner, self._applied
+        return owner, applied
 
     def __repr_args__(self) -> tp.Iterator[tuple[str | None, tp.Any]]:
         for name in sorted(self.model_fields_set):
@@ -126,10 +146,14 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         """The dotted name of what computes: class of the object and method.
 
         A parent's method that the class has replaced (and reaches by ``super()``) goes by both classes' names: it may
-        call what the class overrides, so its results are not those of the parent's objects.
+        call what the class overrides, so its results are not those of the parent's objects. A class that was made for
+        a function (``_exca_function``) goes by the function's name.
         """
         owner, applied = self._bound()
         method, cls = applied.method, type(owner)
+        function = vars(cls).get("_exca_function")
+        if function is not None:
+            return f"{script.module_name(function)}.{function.__qualname__}".replace("<locals>.", "")
         own = getattr(getattr(cls, method.__name__, None), "__wrapped__", None) is method
         name = method.__name__ if own else method.__qualname__
         return f"{script.module_name(cls)}.{cls.__qualname__}.{name}".replace("<locals>.", "")
@@ -144,6 +168,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
         excluded = (*uid.class_exclusions(owner), *left_out)
         return uid.make(self.factory(), self.version, fields, full, excluded=excluded)
+
+    def left_out(self) -> tuple[str, ...]:
+        """The names that this cache leaves out of the uid, beside those that the classes leave out."""
+        owner, applied = self._bound()
+        return applied.exclusions(owner)
 
     def uid(self) -> str:
         """Factory, version and uid, as they name the folder below ``folder``: ``pkg.Train.fit,1/seed=3-4f4ca7cb``."""
@@ -160,7 +189,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         identity = self.identity()
         cache.create()
         shelf = cache.shelf(identity.factory, identity.version)
-        shelf.create({})
+        shelf.create(self._project(cache))
         return shelf.open(identity).path
 
     def _entry_name(self, identity: Identity) -> str:
@@ -169,7 +198,16 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return identity.uid() if entry is None else entry.uid
 
     def _cache(self) -> CacheFolder | None:
-        return None if self.folder is None else CacheFolder(Path(self.folder).expanduser().absolute())
+        return None if self.folder is None else CacheFolder(payload.located(self.folder))
+
+    def _project(self, cache: CacheFolder) -> dict[str, tp.Any]:
+        """Whose code computes, as it is recorded with the results."""
+        return provenance.project(type(self._bound()[0]), cache.path, copy=payload.current())
+
+    def _key(self, identity: Identity | None = None) -> str:
+        """What a result is the result of, and where it is kept."""
+        identity = self.identity() if identity is None else identity
+        return f"{self.folder}/{identity.factory},{identity.version}/{identity.digest}"
 
     def config(self, uid: bool = True, exclude_defaults: bool = False) -> ConfDict:
         """The owner's configuration; with ``uid`` only what counts for this cache, without defaults if asked."""
@@ -178,6 +216,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         for name in applied.exclusions(owner) if uid else ():
             config.pop(name, None)
         return config
+
+    def _describe(self) -> tuple[str, str]:
+        return self.config(uid=True, exclude_defaults=True).to_yaml(), self.config(uid=False).to_yaml()
 
     def clone_obj(self, *args: dict[str, tp.Any], **kwargs: tp.Any) -> tp.Any:
         """A new object like the owner but for what is given: dotted names, nested dicts, ``=replace=``, keywords."""
@@ -188,35 +229,107 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         config.update(args[0] if args else kwargs)
         return type(owner).model_validate(dict(config))
 
+    def iter_cached(self) -> tp.Iterator[tp.Any]:
+        """The objects of the owner's class whose results are stored in this folder, under this version.
+
+        Their infra is set like this one. What the code of today does not make the same object of is left out, and
+        told to the logger ``exca.infra``.
+        """
+        owner, _ = self._bound()
+        cache, identity = self._cache(), self.identity()
+        entries = () if cache is None else cache.shelf(identity.factory, identity.version).entries()
+        for entry in entries:
+            stored = self._stored_identity(entry)
+            if stored is None:
+                continue
+            try:
+                config = dict(ConfDict.from_yaml(entry.path / paths.CONFIG_YAML))
+                config.pop(self._name, None)
+                obj = type(owner).model_validate({**config, **self._as_field()})
+                infra = getattr(obj, self._name)
+                infra.folder = self.folder
+                same = infra.identity().same_as(stored)
+            except (OSError, ValueError, ExcaError) as error:
+                log.warning("%s is left out: its configuration cannot be read: %s", entry.path, error)
+                continue
+            if same:
+                yield obj
+            else:
+                log.warning("%s is left out: it is not what its configuration makes today", entry.path)
+
+    def _as_field(self) -> dict[str, tp.Any]:
+        """This infra as its owner's class can be given it; one in a private attribute cannot be."""
+        return {self._name: self.settings()} if self._name in type(self._bound()[0]).model_fields else {}
+
+    def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
+        """What an entry's results are the results of, None if it has none."""
+        raise NotImplementedError
+
     def obj_infras(self) -> dict[str, BaseInfra]:
         """All infras of the owner and of the models in it, by dotted name."""
         owner, _ = self._bound()
-        return dict(_infras(owner, ""))
+        return dict(infras_in(owner))
 
     # computing
 
+    def _failure(self, error: Exception) -> TaskFailedError:
+        """What the method raised in this process, told as on any cluster."""
+        told = describe_error(error)
+        message = f"{self.factory()} raised {told['type']}: {told['message']}\n{told['traceback']}"
+        kept = {"type": told["type"], "text": told["message"], "traceback": told["traceback"]}
+        return TaskFailedError(message, factory=self.factory(), **kept)
+
+    def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
+        """How a launch of this infra's method goes about it."""
+        code = running.code(self, cache.path)
+        return Settings(
+            folder=cache,
+            cluster=cluster,
+            mode=mode,
+            project=self._project(cache),
+            check=lambda: running.check(self, code),
+            prepare=lambda header: running.prepared(self, code, header),
+            here=lambda: None if code is None else code.snapshot(),
+            max_gb=running.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
+        )
+
+    def _refuse_without_folder(self) -> None:
+        """Raises ConfigError where what was set needs a folder."""
+        if self.workdir is not None and self.folder is None:
+            problem = Problem("the copy of the code needs a place: set infra.folder", "infra.workdir")
+            raise ConfigError("The code cannot be copied; nothing was run.", [problem])
+
     def _cluster(self, array_parallelism: int = 256) -> clusters.Cluster:
+        owner, applied = self._bound()
         common = {name: getattr(self, name) for name in _COMMON}
-        if self.job_name is not None:
-            common["name"] = self.job_name
+        function = vars(type(owner)).get("_exca_function")
+        named = f"{type(owner).__qualname__}.{applied.method.__name__}" if function is None else function.__qualname__
+        common["name"] = named.replace("<locals>.", "") if self.job_name is None else self.job_name
         slurm = {
             name.removeprefix(_SLURM): getattr(self, name)
             for name in type(self).model_fields
             if name.startswith(_SLURM)
         }
-        return clusters.get(self.cluster, clusters.Options(common, slurm, array_parallelism))
+        environment = running.environment(self.conda_env)
+        return clusters.get(self.cluster, clusters.Options(common, slurm, array_parallelism, environment=environment))
 
 
-def _infras(value: tp.Any, prefix: str) -> tp.Iterator[tuple[str, BaseInfra]]:
+def _private(infra: BaseInfra) -> dict[str, tp.Any]:
+    """The private attributes; asked for one by one, they take pydantic ten times as long."""
+    return tp.cast("dict[str, tp.Any]", infra.__pydantic_private__)
+
+
+def infras_in(value: tp.Any, prefix: str = "") -> tp.Iterator[tuple[str, BaseInfra]]:
+    """All infras of a model and of the models in it, by dotted name."""
     if isinstance(value, BaseInfra):
         yield prefix, value
     elif isinstance(value, pydantic.BaseModel):
         private = value.__pydantic_private__ or {}
         for name, each in (*value, *private.items()):
-            yield from _infras(each, f"{prefix}.{name}" if prefix else name)
+            yield from infras_in(each, f"{prefix}.{name}" if prefix else name)
     elif isinstance(value, dict):
         for name, each in value.items():
-            yield from _infras(each, f"{prefix}.{name}" if prefix else str(name))
+            yield from infras_in(each, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(value, (list, tuple)):
         for index, each in enumerate(value):
-            yield from _infras(each, f"{prefix}.{index}" if prefix else str(index))
+            yield from infras_in(each, f"{prefix}.{index}" if prefix else str(index))

@@ -14,6 +14,8 @@ import typing as tp
 
 import pydantic
 
+from hydra_exca.records import per_class
+
 Exclusions: tp.TypeAlias = str | tp.Iterable[str] | tp.Callable[[tp.Any], tp.Iterable[str]]
 
 
@@ -122,12 +124,21 @@ def _checked(original: tp.Callable[[tp.Any, str, tp.Any], None]) -> tp.Callable[
 
 
 def _validated(cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
-    """Validation with infras that were given as objects taken as their settings: an infra belongs to one object."""
+    """Validation with what an infra is given on top of what the one in the class sets.
+
+    Of an infra that is given as an object only the settings are taken: it belongs to one object.
+    """
     if isinstance(data, dict):
-        data = {key: each.settings() if isinstance(each, Bindable) else each for key, each in data.items()}
+        defaults = class_infras(cls)
+        data = {key: _on_top(each, defaults.get(key)) for key, each in data.items()}
     obj = handler(data)
     attach(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
     return obj
+
+
+def _on_top(given: tp.Any, default: Bindable | None) -> tp.Any:
+    settings = given.settings() if isinstance(given, Bindable) else given
+    return {**default.settings(), **settings} if default is not None and isinstance(settings, dict) else settings
 
 
 def attach(obj: pydantic.BaseModel, shared: bool = False) -> None:
@@ -146,8 +157,9 @@ def attach(obj: pydantic.BaseModel, shared: bool = False) -> None:
         infra.tie(obj, name, default)
 
 
-def class_infras(cls: type[pydantic.BaseModel]) -> dict[str, Bindable]:
-    """The infras in a class body, by name, private ones too."""
+@per_class
+def class_infras(cls: tp.Any) -> tp.Mapping[str, Bindable]:
+    """The infras in a class body, by name, private ones too. Asked for with every object that is made."""
     found = {name: info.default for name, info in cls.model_fields.items()}
     found.update({name: info.default for name, info in cls.__private_attributes__.items()})
     return {name: default for name, default in found.items() if isinstance(default, Bindable)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 import typing as tp
@@ -32,6 +33,8 @@ class HasTask(tp.Protocol):
     def mode(self) -> str: ...
     def task(self) -> Task: ...
     def _cache(self) -> CacheFolder | None: ...
+    def _project(self, cache: CacheFolder) -> dict[str, tp.Any]: ...
+    def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings: ...
     def _call(self) -> tp.Any: ...
 
 
@@ -148,17 +151,25 @@ class Shared:
             time.sleep(_PAUSE_S)
 
 
-def started(infras: tp.Sequence[HasTask], cluster: clusters.Cluster) -> list[Job]:
-    """Submits what is missing of these tasks, as one array for each folder and mode; one job a task, in order."""
+def started(infras: tp.Sequence[HasTask], cluster: clusters.Cluster, by: HasTask | None = None) -> list[Job]:
+    """Submits what is missing of these tasks, one array for each folder, mode and project; one job a task, in order.
+
+    How jobs run is what ``by`` says, or else the first of each array.
+    """
     jobs: dict[int, Job] = {}
-    groups: dict[tuple[str, str], list[HasTask]] = {}
+    groups: dict[tuple[tp.Any, ...], tuple[CacheFolder, dict[str, tp.Any], list[HasTask]]] = {}
     for infra in infras:
-        if infra.folder is None:
+        cache = infra._cache()
+        if cache is None:
             jobs[id(infra)] = _done_here(infra)
         else:
-            groups.setdefault((str(infra.folder), infra.mode), []).append(infra)
-    for (_, mode), members in groups.items():
-        jobs.update(zip(map(id, members), _group(members, Mode(mode), cluster), strict=True))
+            project = infra._project(cache)
+            key = (str(cache.path), infra.mode, *project.items())
+            groups.setdefault(key, (cache, project, []))[2].append(infra)
+    for cache, project, members in groups.values():
+        settings = (by or members[0])._settings(cache, cluster, Mode(members[0].mode))
+        submitted = _group(members, dataclasses.replace(settings, project=project))
+        jobs.update(zip(map(id, members), submitted, strict=True))
     return [jobs[id(infra)] for infra in infras]
 
 
@@ -169,12 +180,10 @@ def _done_here(infra: HasTask) -> Job:
         return Job(None, None, error=error)
 
 
-def _group(members: tp.Sequence[HasTask], mode: Mode, cluster: clusters.Cluster) -> list[Job]:
-    cache = members[0]._cache()
-    assert cache is not None
+def _group(members: tp.Sequence[HasTask], settings: Settings) -> list[Job]:
     tasks = [infra.task() for infra in members]
     computed = set().union(*(infra._computed for infra in members))
-    launch = Launch(tasks, MethodProgram(members[0]._name), Settings(cache, cluster, mode), computed)
+    launch = Launch(tasks, MethodProgram(members[0]._name), settings, computed)
     shared = Shared(launch)
     shared.start()
     for infra in members:

@@ -9,17 +9,30 @@ import typing as tp
 import pydantic
 
 from hydra_exca.engine import Launch
-from hydra_exca.errors import ConfigError, Problem, TaskFailedError
-from hydra_exca.round import Settings, Task
-from hydra_exca.status import Mode
-from hydra_exca.worker import Attempt, describe_error
+from hydra_exca.errors import ConfigError, CorruptEntryError, Problem
+from hydra_exca.round import Task
+from hydra_exca.status import Mode, Status
+from hydra_exca.store import Entry
+from hydra_exca.survey import Survey
+from hydra_exca.worker import Attempt
 
 from . import binding
 from .base import BaseInfra
 from .binding import Applied, Exclusions
 from .jobs import Job, started
 
+DECORATED = "__exca_decorated__"
 Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
+
+
+class Decorated(tp.NamedTuple):
+    """What a method has under the name ``DECORATED``, for whoever runs it otherwise than by calling it.
+
+    ``method`` is the one below the cache, ``infra_of`` gives an object's infra with the cache, if it has one.
+    """
+
+    method: tp.Callable[[tp.Any], tp.Any]
+    infra_of: tp.Callable[[tp.Any], TaskInfra | None]
 
 
 class TaskInfra(BaseInfra):
@@ -63,25 +76,29 @@ class TaskInfra(BaseInfra):
         binding.check_signature(method, 1, "self alone")
         self._applied = applied = Applied(method, exclude_from_cache_uid)
 
-        @functools.wraps(method)
-        def cached(obj: tp.Any) -> tp.Any:
+        def infra_of(obj: tp.Any) -> TaskInfra | None:
             infra = getattr(obj, self._name, None)
             if isinstance(infra, TaskInfra) and infra._owner is None:
                 binding.attach(obj)  # an object that was made without validation
-            if not isinstance(infra, TaskInfra) or infra._applied is not applied:
-                return method(obj)  # a subclass has given that infra to another method
-            return infra._call()
+            own = isinstance(infra, TaskInfra) and infra._applied is applied
+            return infra if own else None  # a subclass has given that infra to another method
 
+        @functools.wraps(method)
+        def cached(obj: tp.Any) -> tp.Any:
+            infra = infra_of(obj)
+            return method(obj) if infra is None else infra._call()
+
+        setattr(cached, DECORATED, Decorated(method, infra_of))
         return cached
 
     # what a user asks
 
     def status(self) -> tp.Literal["not submitted", "running", "completed", "failed"]:
         """Where this task stands; submits nothing."""
-        if self.folder is None:
+        cache = self._cache()
+        if cache is None:
             return "not submitted"
-        launch = self._launch(Mode.CACHED, program=_unused)
-        status: tp.Any = launch.look()[0].status.value
+        status: tp.Any = Survey(cache).look([self.identity()], lambda identity: Mode.CACHED)[0].status.value
         return tp.cast('tp.Literal["not submitted", "running", "completed", "failed"]', status)
 
     def job(self) -> Job:
@@ -96,7 +113,10 @@ class TaskInfra(BaseInfra):
         self._job = None
         self._kept.clear()
         self._computed.clear()
-        if self.folder is not None:
+        cache = self._cache()
+        if cache is not None:
+            identity = self.identity()
+            cache.shelf(identity.factory, identity.version).check_project(self._project(cache))
             self._launch(Mode.FORCE, program=_unused).clear()
 
     @contextlib.contextmanager
@@ -117,11 +137,18 @@ class TaskInfra(BaseInfra):
         if not allow_repeated_tasks:
             _refuse_repeated(infras)
         if infras:
-            jobs = started(infras, self._cluster(max_workers))
+            jobs = started(infras, self._cluster(max_workers), self)
             for infra, job in zip(infras, jobs, strict=True):
                 infra._job = (infra._key(), job)
 
     # how it is done
+
+    def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
+        try:
+            outcome = entry.outcome()
+        except CorruptEntryError:
+            return None
+        return outcome.identity if outcome is not None and outcome.status is Status.COMPLETED else None
 
     def _of(self, obj: tp.Any, applied: Applied) -> TaskInfra:
         infra = getattr(obj, self._name, None)
@@ -146,18 +173,11 @@ class TaskInfra(BaseInfra):
 
     def _compute(self, owner: pydantic.BaseModel, applied: Applied) -> tp.Any:
         """The method's own result; its error is told as on any cluster."""
+        self._refuse_without_folder()
         try:
             return applied.method(owner)
         except Exception as error:
-            told = describe_error(error)
-            message = f"{self.factory()} raised {told['type']}: {told['message']}\n{told['traceback']}"
-            kept = {"type": told["type"], "text": told["message"], "traceback": told["traceback"]}
-            raise TaskFailedError(message, factory=self.factory(), **kept) from error
-
-    def _key(self) -> str:
-        """What a result is the result of, and where it is kept."""
-        identity = self.identity()
-        return f"{self.folder}/{identity.factory},{identity.version}/{identity.digest}"
+            raise self._failure(error) from error
 
     def _run(self) -> tp.Any:
         return started([self], self._cluster())[0].result()
@@ -167,13 +187,10 @@ class TaskInfra(BaseInfra):
         owner, _ = self._bound()
         return Task(self.identity(), owner, (repr(owner),), self._describe)
 
-    def _describe(self) -> tuple[str, str]:
-        return self.config(uid=True, exclude_defaults=True).to_yaml(), self.config(uid=False).to_yaml()
-
     def _launch(self, mode: Mode, program: tp.Any) -> Launch:
         cache = self._cache()
         assert cache is not None
-        return Launch([self.task()], program, Settings(cache, self._cluster(), mode), self._computed)
+        return Launch([self.task()], program, self._settings(cache, self._cluster(), mode), self._computed)
 
 
 def _unused(argument: tp.Any, attempt: Attempt) -> tp.Any:

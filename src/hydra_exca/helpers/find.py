@@ -1,0 +1,149 @@
+"""find_slurm_job: from the id of a job to the entry that it fills, by what launches and Slurm have noted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import re
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.clusters import scheduler, slurm
+from hydra_exca.errors import CacheError, ConfigError
+
+from .jobs import SlurmJob
+
+
+def find_slurm_job(*, job_id: str | int, folder: str | Path | None = None) -> SlurmJob | None:
+    """The task that a Slurm job computes, with its configuration and logs.
+
+    ``job_id`` is that of squeue, of an element of an array (``123_4``) too. ``folder`` is a cache folder, or one
+    above or below it; without it Slurm is asked which launch the job is of, as long as it remembers the job.
+
+    None if no launch that is recorded in the folder has such a job. Without a folder ConfigError instead, and in
+    any case if the id is that of an array with several jobs. Ids come again when a scheduler is set up anew: of
+    several launches that know one, it is the newest that is meant.
+    """
+    asked = str(job_id).strip()
+    if not re.fullmatch(r"\d+(_\d+)?", asked):
+        raise ConfigError(f"job_id={job_id!r} is not the id of one Slurm job: write it like 123, or 123_4")
+    if folder is None:
+        return _known_to_slurm(asked)
+    place = Path(folder).expanduser().absolute()
+    if not place.is_dir():
+        raise ConfigError(f"there is no folder {place} to look for job {asked} in")
+    return _below(place, asked)
+
+
+def _below(folder: Path, asked: str) -> SlurmJob | None:
+    launches = _launches(folder)
+    for launch in launches:
+        job = _recorded(launch, asked)
+        if job is not None:
+            return job
+    rows = slurm.look_up(asked) or [] if launches else []
+    for launch in launches:
+        mine = [row for row in rows if launch.name in row.command]
+        if mine:
+            return _by_position(launch, _one(asked, [row.job for row in mine]))
+    return None
+
+
+def _known_to_slurm(asked: str) -> SlurmJob:
+    rows = slurm.look_up(asked)
+    advice = "give the folder of the results: find_slurm_job(job_id=..., folder=...)"
+    if not rows:
+        known = "Slurm does not answer here" if rows is None else f"Slurm knows no job {asked} (any more)"
+        raise ConfigError(f"{known}; {advice}")
+    script = _SCRIPT.search(rows[0].command)
+    if script is None:
+        raise ConfigError(f"job {asked} was not submitted by hydra_exca: Slurm says it runs {rows[0].command!r}")
+    launch = _launch_of(Path(script[0]))
+    if launch is None:
+        raise ConfigError(f"job {asked} was submitted from {script[0]}, and no launch is recorded there; {advice}")
+    return _recorded(launch, asked) or _by_position(launch, _one(asked, [row.job for row in rows]))
+
+
+# where submitit has put the script of a launch, in what Slurm says of a job
+_SCRIPT = re.compile(r"/.*?/\d{8}-\d{6}-[0-9a-f]{12}(?=/)")
+
+
+def _launch_of(submitit: Path) -> Path | None:
+    """The launch whose jobs submitit has its files for in a folder: there, or (submitit_folder) where they say."""
+    if (submitit / paths.LAUNCH_RECORD).is_file():
+        return submitit
+    for pickled in submitit.glob("*_submitted.pkl"):
+        for text in _texts(pickled):
+            if text.endswith(f"/{paths.LAUNCHES}/{submitit.name}") and (Path(text) / paths.LAUNCH_RECORD).is_file():
+                return Path(text)
+    return None
+
+
+def _texts(pickled: Path) -> list[str]:
+    """The texts in a pickle, without loading it: that would run whatever is in it."""
+    try:
+        with pickled.open("rb") as file:
+            return [argument for _, argument, _ in pickletools.genops(file) if isinstance(argument, str)]
+    except (OSError, ValueError):
+        return []
+
+
+def _launches(folder: Path) -> list[Path]:
+    """The launches recorded in the cache folders below, at and above a folder, the newest first."""
+    caches = [each for each in folder.parents if (each / paths.LAUNCHES).is_dir()][:1]
+    for place, folders, files in os.walk(folder):
+        if paths.LAUNCHES in folders:
+            caches.append(Path(place))
+            folders[:] = [name for name in folders if name not in (paths.LAUNCHES, paths.CODE)]
+        is_entry = paths.OUTCOME in files or any(paths.claim_number(name) is not None for name in files)
+        if is_entry or paths.NAMES in folders:
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    found = [launch for cache in caches for launch in (cache / paths.LAUNCHES).iterdir()]
+    return sorted(found, key=lambda launch: launch.name, reverse=True)
+
+
+def _recorded(launch: Path, asked: str) -> SlurmJob | None:
+    """The job of a launch, by the ids that the launch has written down."""
+    record = _record(launch)
+    known = [job for job in record["jobs"].values() if job == asked or str(job).startswith(f"{asked}_")]
+    if record["cluster"] != "slurm" or not known:
+        return None
+    return _by_position(launch, _one(asked, known))
+
+
+def _by_position(launch: Path, job: str) -> SlurmJob:
+    entries = _record(launch)["entries"]
+    position = scheduler.position(job)
+    if position >= len(entries):
+        raise CacheError(f"{launch / paths.LAUNCH_RECORD} cannot be read, or has no job {job}")
+    return SlurmJob(job, launch.parent.parent / entries[position], launch, _submitit_folder(launch, job))
+
+
+def _submitit_folder(launch: Path, job: str) -> Path:
+    """Where submitit has its files for a job: with the launch, if they are not where Slurm says."""
+    if any(launch.glob("*_submitted.pkl")):
+        return launch
+    for row in slurm.look_up(job) or ():
+        script = _SCRIPT.search(row.command)
+        if script is not None and Path(script[0]).name == launch.name:
+            return Path(script[0])
+    return launch
+
+
+def _one(asked: str, jobs: tp.Sequence[str]) -> str:
+    if len(jobs) > 1:
+        shown = ", ".join(sorted(jobs, key=scheduler.position)[:10])
+        raise ConfigError(f"{asked} is an array of {len(jobs)} jobs; ask for one of them: {shown}")
+    return jobs[0]
+
+
+def _record(launch: Path) -> dict[str, tp.Any]:
+    """What is known of a launch; of one that has just begun, or whose record is damaged, nothing."""
+    nothing: dict[str, tp.Any] = {"jobs": {}, "entries": [], "cluster": None}
+    try:
+        return {**nothing, **json.loads((launch / paths.LAUNCH_RECORD).read_bytes())}
+    except (OSError, ValueError, TypeError):
+        return nothing
