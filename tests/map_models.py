@@ -104,3 +104,13 @@ class NotIterable(pydantic.BaseModel):
     @infra.apply(item_uid=str)
     def of(self, items: list[int]) -> int:
         return len(items)
+
+
+class Where(pydantic.BaseModel):
+    """Tells the working directory."""
+
+    infra: MapInfra = MapInfra()
+
+    @infra.apply(item_uid=str)
+    def of(self, items: list[int]) -> list[str]:
+        return [os.getcwd()] * len(items)

@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 import pytest
 from apps import wait_until
-from map_models import Breaks, Found, Listed, NotIterable, Scaled
+from map_models import Breaks, Found, Listed, NotIterable, Scaled, Where
 
 from hydra_exca import (
     CacheError,
@@ -282,6 +282,23 @@ def test_people_find_the_configuration_beside_the_items(folder: Path) -> None:
     assert found is not None and found.name.startswith("scale=5-")
     assert (found / "uid.yaml").read_text() == "scale: 5\n"
     assert "offset: 0.0" in (found / "config.yaml").read_text()
+
+
+def test_the_objects_that_have_items_are_found(folder: Path) -> None:
+    for scale in (2, 3):
+        list(Scaled(scale=scale, infra={"folder": folder}).of([1]))
+    found = sorted(Scaled(infra={"folder": folder, "mode": "read-only"}).infra.iter_cached(), key=lambda one: one.scale)
+    assert [firsts(each.of([1])) for each in found] == [[2], [3]]
+
+
+def test_a_method_may_run_from_a_copy_of_the_code(infra: Infra, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "part.py").write_text("")
+    infra["workdir"] = {"copied": [str(tmp_path / "code")]}
+    before = os.getcwd()
+    (where,) = Where(infra=infra).of([1])
+    assert os.path.isfile(f"{where}/code/part.py") and where.startswith(os.path.realpath(infra["folder"]))
+    assert os.getcwd() == before
 
 
 # -- chunks -----------------------------------------------------------------------------------------------------------

@@ -280,6 +280,98 @@ def test_a_cluster_may_be_given_where_the_class_has_the_folder(folder: Path) -> 
     assert task.infra.clone_obj({"infra.cluster": "debug"}).fit() == 1
 
 
+def test_a_sub_model_of_which_all_that_differs_is_excluded_is_not_in_the_config(folder: Path) -> None:
+    class Sub(pydantic.BaseModel):
+        x: int = 1
+        y: int = 2
+
+    class Model(pydantic.BaseModel):
+        sub: Sub = Sub()
+        infra: TaskInfra = TaskInfra()
+
+        @infra.apply(exclude_from_cache_uid=["sub.x"])
+        def fit(self) -> int:
+            return 1
+
+    task = Model(sub={"x": 5}, infra={"folder": folder})  # type: ignore[arg-type]
+    assert task.infra.config(uid=True, exclude_defaults=True) == {}
+    assert task.infra.config(uid=True)["sub"] == {"y": 2}
+
+
+# -- what is stored ---------------------------------------------------------------------------------------------------
+
+
+def test_the_objects_that_have_results_are_found(folder: Path) -> None:
+    given = {"folder": folder, "mode": "retry"}
+    tasks = [Counted(x=x, device="cuda", infra=given) for x in (1, 2, 3)]
+    for task in tasks:
+        assert task.fit() == 10 * task.x
+    Counted(x=9, infra={"folder": folder}).infra.uid_folder(create=True)
+    found = sorted(tasks[0].infra.iter_cached(), key=lambda task: int(task.x))
+    assert found == tasks
+    assert [task.infra.status() for task in found] == ["completed"] * 3
+
+
+def test_only_what_a_method_has_returned_is_found(folder: Path) -> None:
+    with pytest.raises(TaskFailedError):
+        Fails(infra={"folder": folder}).fit()
+    assert list(Fails(infra={"folder": folder}).infra.iter_cached()) == []
+    assert list(Counted(infra={"folder": folder}).infra.iter_cached()) == []
+    assert list(Counted().infra.iter_cached()) == []
+
+
+def test_results_of_a_private_infra_are_found(folder: Path) -> None:
+    task = Private(x=5)
+    task._infra.folder = folder
+    task.fit()
+    (found,) = task._infra.iter_cached()
+    assert found.x == 5 and found._infra.status() == "completed"
+
+
+def test_what_todays_class_cannot_read_is_left_out_and_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = Counted(x=4, infra={"folder": folder})
+    task.fit()
+    path = tp.cast(Path, task.infra.uid_folder())
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("x: 4", "x: 5"))
+    assert list(task.infra.iter_cached()) == []
+    (path / "config.yaml").write_text(text + "unknown: 1\n")
+    assert list(task.infra.iter_cached()) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+@pytest.mark.parametrize("guard", ["", 'if __name__ == "__main__":'])
+def test_tasks_that_a_job_of_a_script_asks_for_are_those_of_the_script(guard: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment.py").write_text(
+        f"""
+import pydantic
+from hydra_exca import TaskInfra
+
+class Part(pydantic.BaseModel):
+    infra: TaskInfra = TaskInfra(folder="{tmp_path}/cache")
+
+    @infra.apply
+    def fit(self) -> int:
+        return 7
+
+class Whole(pydantic.BaseModel):
+    part: Part = Part()
+    infra: TaskInfra = TaskInfra(folder="{tmp_path}/cache", cluster="local")
+
+    @infra.apply
+    def fit(self) -> int:
+        return self.part.fit()
+
+{guard or "if True:"}
+    print(Whole().fit())
+"""
+    )
+    done = subprocess.run([sys.executable, "experiment.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "7\n"
+    made = sorted(path.name for path in (tmp_path / "cache").glob("*,0"))
+    assert made == ["experiment.Part.fit,0", "experiment.Whole.fit,0"]
+
+
 def test_unknown_settings_of_an_infra_are_refused() -> None:
     with pytest.raises(pydantic.ValidationError, match="Extra inputs"):
         TaskInfra(foldr="x")  # type: ignore[call-arg]

@@ -39,6 +39,7 @@ class Job:
 class Payload:
     """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
 
+    ``main_name`` is what the launch calls its ``__main__``, whether they load that script or not.
     ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
     ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
     of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
@@ -51,6 +52,7 @@ class Payload:
     argv: tuple[str, ...]
     working_directory: str
     script: script.Script | None
+    main_name: str
     stderr_to_stdout: bool
     code: str | None = None
     slices: tuple[tuple[int, int], ...] = ()
@@ -70,6 +72,7 @@ class Payload:
             argv=tuple(sys.argv),
             working_directory=os.getcwd(),
             script=script.current(),
+            main_name=script.main_name(),
             stderr_to_stdout=stderr_to_stdout,
             origin=None if origin is None else str(origin),
         )
@@ -85,6 +88,7 @@ class Payload:
         sys.argv[:] = self.argv
         os.chdir(self.working_directory)
         _process.settle(self.copy, self.origin)
+        script.stand_for(self.main_name)
         if self.script is not None:
             script.load(self.script)
 

@@ -330,25 +330,27 @@ def near(name: str, known: tp.Collection[str]) -> str:
     return f"; there are: {', '.join(sorted(known)[:10])}" if known else "; there are none"
 
 
-def excluded_names(value: tp.Any, prefix: str = "") -> tuple[str, ...]:
+def excluded_names(value: tp.Any) -> tuple[str, ...]:
     """The dotted names that the class of a record, and those of the records in its fields, leave out."""
+    found: list[str] = []
+    _collect_excluded(value, "", found)
+    return tuple(found)
+
+
+def _collect_excluded(value: tp.Any, prefix: str, found: list[str]) -> None:
     kind: type = type(value)
     if isinstance(value, dict):
-        items: tp.Iterable[tuple[tp.Any, tp.Any]] = value.items()
-        own: tuple[str, ...] = ()
+        items = list(value.items())
     elif is_record_class(kind):
         record = record_of(kind)
         static = _static_names(kind, prefix)
-        own = tuple(prefix + name for name in _leaves(record.skip(value))) if static is None else static
+        found += [prefix + name for name in _leaves(record.skip(value))] if static is None else static
         items = [(name, getattr(value, name)) for name, _, _, _ in record.counted(value, NOTHING)]
     else:
-        return ()
-    return own + tuple(
-        name
-        for key, child in items
-        if type(child) not in _NAMELESS
-        for name in excluded_names(child, f"{prefix}{key}.")
-    )
+        return
+    for key, child in items:
+        if type(child) not in _NAMELESS:
+            _collect_excluded(child, f"{prefix}{key}.", found)
 
 
 _NAMELESS = frozenset({*_SCALARS, list, tuple})

@@ -129,8 +129,22 @@ def module_name(obj: tp.Any) -> str:
         return name
     path = _file_of(obj)
     if path is None or path == getattr(sys.modules.get("__main__"), "__file__", None):
-        return _main_name()
+        return main_name()
     return _dotted(os.path.abspath(path))  # under a profiler, say
+
+
+_launched_as: str | None = None
+
+
+def stand_for(name: str) -> None:
+    """Makes this process, a job, call what its launch defined in ``__main__`` as the launch does."""
+    global _launched_as
+    _launched_as = name
+
+
+def main_name() -> str:
+    """What ``__main__`` is called: here, or in the launch that this job belongs to."""
+    return _launched_as or _main_name()
 
 
 def _main_name() -> str:

@@ -215,6 +215,10 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         config = ConfDict.from_model(owner, uid=uid, exclude_defaults=exclude_defaults)
         for name in applied.exclusions(owner) if uid else ():
             config.pop(name, None)
+            parent = name.rpartition(".")[0]
+            while parent and config.get(parent) == {}:  # all that was in it is left out
+                config.pop(parent)
+                parent = parent.rpartition(".")[0]
         return config
 
     def _describe(self) -> tuple[str, str]:
