@@ -27,7 +27,6 @@ class InlineCluster(Cluster):
     def cancel(self, reference: Reference) -> None:
         """A task in another process's own thread cannot be cancelled but by ending that process: left alone."""
 
-
     def call(self, compute: tp.Callable[[], tp.Any]) -> tp.Any:
         """What ``compute()`` returns, or raises."""
         return compute()
