@@ -114,3 +114,14 @@ class Where(pydantic.BaseModel):
     @infra.apply(item_uid=str)
     def of(self, items: list[int]) -> list[str]:
         return [os.getcwd()] * len(items)
+
+
+class Fibonacci(pydantic.BaseModel):
+    """Asks itself for the items before."""
+
+    infra: MapInfra = MapInfra()
+
+    @infra.apply(item_uid=str)
+    def of(self, items: list[int]) -> Iterator[int]:
+        for item in items:
+            yield item if item < 2 else sum(self.of([item - 1, item - 2]))

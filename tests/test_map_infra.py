@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 import pytest
 from apps import wait_until
-from map_models import Breaks, Found, Listed, NotIterable, Scaled, Where
+from map_models import Breaks, Fibonacci, Found, Listed, NotIterable, Scaled, Where
 
 from hydra_exca import (
     CacheError,
@@ -491,6 +491,108 @@ def test_a_forced_format_stores_every_result_in_it(folder: Path) -> None:
 
     assert [len(each) for each in Model(infra={"folder": folder}).of([1, 2])] == [1, 2]
     assert {path.suffix for path in folder.glob("*/*/items/*-*")} == {".index", ".pickle"}
+
+
+@pytest.mark.parametrize("cluster", [None, "threadpool", "processpool", "local"])
+def test_a_method_may_ask_for_other_items_of_its_own(cluster: str | None, folder: Path) -> None:
+    for given in ({"folder": folder, "cluster": cluster, "max_jobs": 1}, {}):
+        assert list(Fibonacci(infra=given).of([6, 7])) == [8, 13]
+
+
+@pytest.mark.parametrize("given", [{}, {"keep_in_ram": False}, {"cluster": "threadpool"}])
+def test_a_method_may_use_its_buffer_again(given: Infra, folder: Path) -> None:
+    class Buffered(pydantic.BaseModel):
+        infra: MapInfra = MapInfra()
+
+        @infra.apply(item_uid=str)
+        def of(self, items: list[int]) -> Iterator[np.ndarray]:
+            buffer = np.zeros(2)
+            for item in items:
+                buffer[:] = item
+                yield buffer
+
+    for where in (None, folder):
+        assert firsts(Buffered(infra={**given, "folder": where}).of([1, 2, 3])) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("result", [{1: 1}, "1", {1}, b"1"])
+def test_what_does_not_hold_one_result_for_each_item_is_refused(result: tp.Any, folder: Path) -> None:
+    class Model(pydantic.BaseModel):
+        infra: MapInfra = MapInfra()
+
+        @infra.apply(item_uid=str)
+        def of(self, items: list[int]) -> tp.Any:
+            return result
+
+    with pytest.raises(TaskFailedError, match=f"returned one {type(result).__name__}; it must yield one result"):
+        Model(infra={"folder": folder}).of([1])
+
+
+def test_an_object_that_was_changed_since_computes_nothing_into_what_it_was(folder: Path) -> None:
+    import shutil
+
+    task = Scaled(infra={"folder": folder, "keep_in_ram": False})
+    late = task.of([1])
+    task.scale = 7
+    shutil.rmtree(folder)
+    with pytest.raises(CacheError, match="the object was changed since"):
+        list(late)
+    assert firsts(Scaled(infra={"folder": folder}).of([1])) == [2]
+
+
+def test_an_index_that_is_damaged_under_its_writer_is_written_anew(folder: Path, notes: Notes) -> None:
+    list(Scaled(infra={"folder": folder}).of([1]))
+    (index,) = folder.glob("*/*/items/*.index")
+    index.write_bytes(b"\0" + index.read_bytes()[1:])
+    assert firsts(Scaled(infra={"folder": folder}).of([1, 2])) == [2, 4]
+    assert firsts(Scaled(infra={"folder": folder, "mode": "read-only"}).of([1, 2])) == [2, 4]
+
+
+@pytest.mark.parametrize("with_folder", [True, False])
+def test_what_was_forced_before_an_error_is_not_forced_again(with_folder: bool, folder: Path, notes: Notes) -> None:
+    task = Breaks(infra={"folder": folder if with_folder else None, "mode": "force"})
+    with pytest.raises(TaskFailedError):
+        task.of([1, 2, 3])
+    task.at = 0
+    assert list(task.of([1, 2, 3])) == list(task.of([1, 2, 3])) == [1, 2, 3]
+    assert notes() == ["of 1", "of 2", "of 3"]
+
+
+def test_a_script_without_a_guard_gets_its_own_objects_from_jobs(tmp_path: Path) -> None:
+    (tmp_path / "noguard.py").write_text(
+        """
+import sys
+import pydantic
+from hydra_exca import MapInfra
+
+class Point:
+    pass
+
+class Model(pydantic.BaseModel):
+    infra: MapInfra = MapInfra(cluster=sys.argv[1], folder="cache")
+
+    @infra.apply(item_uid=str)
+    def of(self, items):
+        for item in items:
+            yield Point()
+
+print([type(each).__name__ for each in Model().of(range(2))])
+"""
+    )
+    for cluster in ("local", "processpool"):
+        done = subprocess.run(
+            [sys.executable, "noguard.py", cluster], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout == "['Point', 'Point']\n", done.stderr
+
+
+def test_without_a_place_to_show_it_nothing_is_shown(tmp_path: Path) -> None:
+    code = "from map_models import Scaled; print(len(list(Scaled().of([1, 2]))))"
+    command = f"{sys.executable} -c '{code}' 2>&-"
+    done = subprocess.run(
+        command, shell=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(TESTS)}
+    )
+    assert done.stdout == "2\n"
 
 
 # -- several at once --------------------------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ def current() -> Script | None:
 
 def load(script: Script) -> None:
     """Makes the script's names those of ``__main__`` here, without starting its program."""
-    global _loading
-    _loading = True
+    global _loading, _is_loaded
+    _loading = _is_loaded = True
     try:
         if script.module is not None:
             names = runpy.run_module(script.module, run_name="__mp_main__", alter_sys=True)
@@ -99,6 +99,8 @@ def reference(obj: tp.Any) -> tuple[str, str, int] | None:
     than the script defines under its own name needs none of this: pickle finds it.
     """
     in_script = obj.__module__ in _MAIN
+    if in_script and _launched_as is not None and not _is_loaded:
+        return None  # it came here by value; looking for the script's own would run the script
     if in_script and obj.__module__ == "__main__" and current() is None:
         return None
     module = module_name(obj)
@@ -134,6 +136,7 @@ def module_name(obj: tp.Any) -> str:
 
 
 _launched_as: str | None = None
+_is_loaded = False
 
 
 def stand_for(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import contextvars
 import typing as tp
 
 from hydra_exca.errors import JobLostError
@@ -25,7 +26,10 @@ def run(
     for a process that was killed.
     """
     with _translated(), _executor(kind, workers) as executor:
-        futures = [executor.submit(call, argument) for argument in arguments]
+        if kind == "threadpool":
+            futures = [executor.submit(contextvars.copy_context().run, call, argument) for argument in arguments]
+        else:
+            futures = [executor.submit(call, argument) for argument in arguments]
         try:
             for future in concurrent.futures.as_completed(futures):
                 done(future.result())

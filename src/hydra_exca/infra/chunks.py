@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import typing as tp
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from hydra_exca import paths, uid
 from hydra_exca.clusters import describe_process, process
-from hydra_exca.errors import DefaultsChangedError
+from hydra_exca.errors import CacheError, DefaultsChangedError
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, Shelf, files
 from hydra_exca.store.item_claims import ItemClaim, ItemClaims
@@ -18,7 +19,11 @@ from hydra_exca.store.items import Items
 from hydra_exca.survey import Standing, Survey
 from hydra_exca.uid import Identity
 
+from .computing import inside
+
+log = logging.getLogger("exca.map")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
+_SEEN_S = 3.0
 _ASK_S = 2.0  # how often it is asked whether the jobs that compute what is waited for are still there
 _active: set[tuple[int, str]] = set()  # the claims that calls in this process hold just now
 
@@ -49,7 +54,9 @@ class Place:
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
         """Makes the folders, and notes what the items are the results of."""
         self.claims.folder.mkdir(parents=True, exist_ok=True)
-        if files.publish(self.folder / paths.IDENTITY, files.dump_json(self.identity.to_json()), durable=True):
+        if self.stored_identity(self.entry) is None and files.publish(
+            self.folder / paths.IDENTITY, files.dump_json(self.identity.to_json()), durable=True
+        ):
             self.entry.write_description(*describe())
 
     def lacking(self, keys: tp.Iterable[str]) -> list[str]:
@@ -106,8 +113,9 @@ def _is_untouched(standing: Standing) -> bool:
 class Filling:
     """One call's way to its items.
 
-    ``divide`` packs keys into chunks, ``compute(claim, chunks of pairs)`` computes and stores what was claimed,
-    ``agree(keys)`` raises where nothing may be computed. With ``redo`` what is stored does not count.
+    ``divide`` packs keys into chunks; ``compute(claim, chunks of pairs, fresh)`` computes and stores what was claimed,
+    if ``fresh`` whatever is stored already; ``agree(keys)`` raises where nothing may be computed. With ``redo`` what is
+    stored does not count. ``done`` are the keys that were computed here, also when an error ended it.
     """
 
     def __init__(
@@ -119,7 +127,7 @@ class Filling:
         redo: bool,
         divide: tp.Callable[[list[str]], list[list[str]]],
         agree: tp.Callable[[list[str]], None],
-        compute: tp.Callable[[ItemClaim, list[list[tuple[str, tp.Any]]]], None],
+        compute: tp.Callable[[ItemClaim, list[list[tuple[str, tp.Any]]], bool], None],
     ) -> None:
         self._place = place
         self._left = wanted
@@ -128,6 +136,8 @@ class Filling:
         self._divide = divide
         self._agree = agree
         self._compute = compute
+        self._again = False
+        self.done: set[str] = set()
         self._token = files.unique()
         self._asked: dict[tuple[str, int], tuple[float, frozenset[str]]] = {}
 
@@ -163,7 +173,7 @@ class Filling:
         return ItemClaim(self._token, describe_process(), chunks, self._cluster)
 
     def _held(self, claim: ItemClaim) -> frozenset[str]:
-        if claim.token == self._token:  # of an earlier turn, which is over
+        if claim.token == self._token or claim.token in inside.get():  # a turn that is over; who waits for this
             return frozenset()
         then, keys = self._asked.get((claim.token, claim.number), (0.0, frozenset()))
         now = time.monotonic()
@@ -175,17 +185,43 @@ class Filling:
         return keys
 
     def _work(self, claim: ItemClaim) -> None:
+        outer = inside.set(inside.get() | {self._token})
         try:
-            self._compute(claim, [[(key, self._left[key]) for key in chunk] for chunk in claim.chunks])
+            chunks = [[(key, self._left[key]) for key in chunk] for chunk in claim.chunks]
+            self._compute(claim, chunks, self._redo or self._again)
         finally:
+            inside.reset(outer)
             self._let_go(claim)
-        self._place.items.refresh()
-        if self._redo:
-            self._left = {key: item for key, item in self._left.items() if key not in claim.keys}
+            self._note_done(claim)
+        self._check_found(claim)
+        self._left = {key: item for key, item in self._left.items() if key not in self.done}
+
+    def _note_done(self, claim: ItemClaim) -> None:
+        items = self._place.items
+        items.refresh()
+        least = claim.number if self._redo else 0
+        self.done.update(key for key in claim.keys if key in items and items.number(key) >= least)
+
+    def _check_found(self, claim: ItemClaim) -> None:
+        """What was stored must be there; over a network it may take a moment. Then once more, in a file of its own."""
+        deadline = time.monotonic() + _SEEN_S
+        while not claim.keys <= self.done and time.monotonic() < deadline:
+            time.sleep(_LONGEST_PAUSE_S)
+            self._note_done(claim)
+        missing = claim.keys - self.done
+        if missing and self._again:
+            raise CacheError(
+                f"{len(missing)} items were computed and stored in {self._place.folder}, and are not found there: is "
+                "something else writing to these files?"
+            )
+        self._again = bool(missing)
 
     def _let_go(self, claim: ItemClaim) -> None:
         """Finishes the claim, unless jobs go on without this process."""
         _active.discard((os.getpid(), self._token))
-        if not self._place.held(claim):
-            self._place.claims.finish(claim)
+        try:
+            if not self._place.held(claim):
+                self._place.claims.finish(claim)
+        except OSError as error:  # what this process leaves behind is nobody's; an error under way says more
+            log.warning("the claim on items in %s stays behind: %s", self._place.folder, error)
         _active.add((os.getpid(), self._token))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextvars
 import dataclasses
 import os
 import pickle
@@ -16,6 +17,7 @@ from hydra_exca import payload as payloads
 from hydra_exca.clusters import describe_process, process
 from hydra_exca.errors import ConfigError
 from hydra_exca.store import files
+from hydra_exca.store.item_claims import ItemClaim
 from hydra_exca.store.items import Items, ItemWriter
 from hydra_exca.worker import Attempt
 
@@ -23,8 +25,11 @@ from .binding import Applied
 
 Pairs = tp.Sequence[tuple[str, tp.Any]]
 Add = tp.Callable[[str, tp.Any], None]
+_DIGITS = 32  # of the digest that a long uid ends in
 Tell = tp.Callable[[Exception], Exception]
-_OPEN_WRITERS = 16  # each has two or more files open
+_OPEN_WRITERS = 48  # each has two or more files open
+inside: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("inside", default=frozenset())
+"""The tokens of the claims that are being computed further up: what they hold is not waited for, but computed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,12 @@ class MapApplied(Applied):
     item_uid: tp.Callable[[tp.Any], str] = str
     item_uid_max_length: int | None = 256
     cache_type: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit = self.item_uid_max_length
+        if limit is not None and limit < _DIGITS + 2:
+            raise TypeError(f"item_uid_max_length={limit} of {self.name}: at least {_DIGITS + 2}, or None")
 
     def key(self, item: tp.Any) -> str:
         """The item's uid, its end replaced by a digest where it is too long."""
@@ -47,7 +58,7 @@ class MapApplied(Applied):
 def _shortened(key: str, limit: int) -> str:
     import hashlib
 
-    digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
+    digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:_DIGITS]
     return f"{key[: limit - len(digest) - 1]}-{digest}"
 
 
@@ -71,13 +82,24 @@ def _results(
 ) -> tp.Iterator[tp.Any]:
     try:
         results = applied.method(owner, items)
-        if not isinstance(results, collections.abc.Iterable):
-            raise TypeError(f"{applied.name} returned {results!r}; it must yield one result for each item")
+        if not _is_one_for_each(results):
+            shown = type(results).__qualname__
+            raise TypeError(f"{applied.name} returned one {shown}; it must yield one result for each item, in order")
         yield from results
     except Exception as error:
         if tell is None:
             raise
         raise tell(error) from error
+
+
+def _is_one_for_each(results: tp.Any) -> bool:
+    """Not of what iterates over keys, characters, columns, or in no order."""
+    wrong = (str, bytes, collections.abc.Mapping, collections.abc.Set)
+    return isinstance(results, collections.abc.Iterable) and not isinstance(results, wrong) and not _is_frame(results)
+
+
+def _is_frame(results: tp.Any) -> bool:
+    return hasattr(results, "columns") and hasattr(results, "index")
 
 
 def _told(tell: Tell | None, error: Exception) -> Exception:
@@ -133,7 +155,7 @@ class PoolChunk:
     infra_name: str
     pairs: Pairs
     folder: Path | None
-    number: int
+    claim: ItemClaim | None
     launcher: dict[str, tp.Any]
 
 
@@ -143,12 +165,13 @@ def packed(
     infra_name: str,
     chunks: tp.Sequence[Pairs],
     folder: Path | None,
-    number: int,
+    claim: ItemClaim | None,
 ) -> list[bytes]:
     """The chunks as `in_pool` takes them, with what they have in common; ConfigError for what cannot be pickled."""
     header = pickle.dumps(common, protocol=5)
     launcher = describe_process()
-    made = [PoolChunk(owner, infra_name, pairs, folder, number, launcher) for pairs in chunks]
+    claim = None if claim is None else dataclasses.replace(claim, chunks=())  # all keys are not for each
+    made = [PoolChunk(owner, infra_name, pairs, folder, claim, launcher) for pairs in chunks]
     name = type(owner).__qualname__
     return [pickle.dumps((header, payloads.dump(each, f"{name} or one of its items")), protocol=5) for each in made]
 
@@ -166,11 +189,12 @@ def in_pool(data: bytes) -> bytes:
     infra = getattr(chunk.owner, chunk.infra_name)
     applied: MapApplied = infra._bound()[1]
     found: dict[str, tp.Any] = {}
-    if chunk.folder is None:
+    if chunk.folder is None or chunk.claim is None:
         compute(chunk.owner, applied, chunk.pairs, found.__setitem__, infra._failure)
         return pickle.dumps((len(found), payloads.dump(found, f"a result of {applied.name}")), protocol=5)
+    inside.set(frozenset({chunk.claim.token}))
     launched = lambda: process.alive(chunk.launcher) is not False  # noqa: E731
-    with new_writer(chunk.folder, chunk.number, applied.cache_type, launched) as writer:
+    with new_writer(chunk.folder, chunk.claim.number, applied.cache_type, launched) as writer:
         compute(chunk.owner, applied, chunk.pairs, writer.add, infra._failure)
     return pickle.dumps((len(chunk.pairs), b""))
 
@@ -181,9 +205,10 @@ def in_pool(data: bytes) -> bytes:
 class MapProgram:
     """What jobs run: the method itself over some items, whose results it stores beside the job's entry."""
 
-    def __init__(self, infra_name: str, number: int, fresh: bool) -> None:
+    def __init__(self, infra_name: str, claim: ItemClaim, fresh: bool) -> None:
         self.infra_name = infra_name
-        self.number = number
+        self.token = claim.token
+        self.number = claim.number
         self.fresh = fresh
 
     def __call__(self, argument: tuple[tp.Any, Pairs], attempt: Attempt) -> None:
@@ -199,5 +224,6 @@ class MapProgram:
             owning = attempt.entry.claim()
             return owning is not None and owning.number == attempt.claim.number
 
+        inside.set(frozenset({self.token}))
         with new_writer(folder, self.number, applied.cache_type, still_owner) as writer:
             compute(owner, applied, left, writer.add)

@@ -13,7 +13,6 @@ import sys
 import typing as tp
 
 import pydantic
-from tqdm import tqdm
 
 from hydra_exca import clusters, payload
 from hydra_exca.clusters import pools
@@ -23,22 +22,22 @@ from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.results import Result
 from hydra_exca.round import Settings, Task
 from hydra_exca.status import Mode
-from hydra_exca.store import Entry
+from hydra_exca.store import Entry, formats
 from hydra_exca.store.item_claims import ItemClaim
 from hydra_exca.uid import Identity
 
-from . import binding, computing
+from . import binding, computing, running
 from .base import BaseInfra
 from .binding import Exclusions
 from .chunks import Filling, Place
 from .computing import MapApplied, Pairs
+from .progress import Bar
 
 log = logging.getLogger("exca.map")
 Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
 _POOLS = ("threadpool", "processpool")
 _CHUNKS_PER_WORKER = 3  # of a pool: one that is done early takes another
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
-Bar: tp.TypeAlias = "tqdm[tp.Any]"
 
 
 class MapInfra(BaseInfra):
@@ -108,7 +107,9 @@ class MapInfra(BaseInfra):
 
         @functools.wraps(method)
         def mapped(obj: tp.Any, *args: tp.Any, **kwargs: tp.Any) -> tp.Any:
-            items = signature.bind(obj, *args, **kwargs).args[1]
+            given = signature.bind(obj, *args, **kwargs)
+            given.apply_defaults()
+            items = given.args[1]
             infra = getattr(obj, self._name, None)
             if isinstance(infra, MapInfra) and infra._owner is None:
                 binding.attach(obj)  # an object that was made without validation
@@ -128,21 +129,21 @@ class MapInfra(BaseInfra):
         """Computes what is missing, now; the iterator it returns only reads."""
         _, applied = self._map()
         pairs = [(applied.key(item), item) for item in items]
-        keys, wanted = [key for key, _ in pairs], dict(pairs)
+        keys, wanted = [key for key, _ in pairs], dict(reversed(pairs))  # of a name the first item
         identity = self.identity()
         cache = self._key(identity)
         kept = self._kept.setdefault(cache, {}) if self.keep_in_ram else {}
         computed = self._computed.setdefault(cache, set())
         redo = self.mode == "force"
-        needed = {key: item for key, item in wanted.items() if key not in (computed if redo else kept)}
+        done = computed & kept.keys() if redo and self.folder is None else computed if redo else kept.keys()
+        needed = {key: wanted[key] for key in dict.fromkeys(keys) if key not in done}
+        if self.folder is None:
+            found = {**kept, **self._filled_ram(needed, len(wanted), kept, computed)}
+            return map(_given, [found[key] for key in keys])
         for key in needed:
             kept.pop(key, None)
-        if self.folder is None:
-            self._fill_ram(needed, len(wanted), kept)
-            return map(_given, [kept[key] for key in keys])
         place = self._place(identity)
-        self._fill(place, needed, len(wanted), redo)
-        computed.update(needed if redo else ())
+        self._fill(place, needed, len(wanted), redo, computed)
         return self._read(place, keys, wanted, kept)
 
     def _read(
@@ -165,30 +166,44 @@ class MapInfra(BaseInfra):
         except (KeyError, CorruptEntryError) as error:
             place.items.discard(key)
             if place.lacking([key]):
-                if self.mode == "read-only":
-                    raise
+                if self.mode == "read-only" or self.identity() != place.identity:
+                    why = "mode=read-only" if self.mode == "read-only" else "the object was changed since it was asked"
+                    told = f"item {key!r} is gone" if isinstance(error, KeyError) else str(error)
+                    raise CorruptEntryError(f"{told}. It is not computed again: {why}") from error
                 log.warning("%s; it is computed again", error)
-                self._fill(place, {key: item}, 0, redo=True)
+                self._fill(place, {key: item}, 0, True, set())
             return place.items.get(key)
 
     # filling
 
-    def _fill(self, place: Place, needed: dict[str, tp.Any], asked: int, redo: bool) -> None:
-        """Returns when all that is needed is stored."""
+    def _fill(self, place: Place, needed: dict[str, tp.Any], asked: int, redo: bool, computed: set[str]) -> None:
+        """Returns when all that is needed is stored; what was computed anew is added to ``computed``."""
         lacking = list(needed) if redo else place.lacking(needed)
         if not lacking:
             return
-        if self.mode != "read-only":
-            place.create(self._describe)
-        Filling(
+        self._check_start()
+        filling = Filling(
             place,
             {key: needed[key] for key in lacking},
             cluster=None if self._is_here() else self.cluster,
             redo=redo,
             divide=self._divide,
             agree=functools.partial(self._agree, asked),
-            compute=functools.partial(self._compute, place, redo),
-        ).run()
+            compute=functools.partial(self._compute, place),
+        )
+        try:
+            if self.mode != "read-only":
+                place.create(self._describe)
+            filling.run()
+        except OSError as error:
+            raise CacheError(f"{place.folder} cannot be written: {error.strerror}") from error
+        finally:
+            computed.update(filling.done if redo else ())
+
+    def _check_start(self) -> None:
+        """Raises if nothing can be computed, whatever is asked."""
+        running.refuse_while_loading()
+        formats.named(self._map()[1].cache_type)
 
     def _agree(self, asked: int, missing: tp.Sequence[str]) -> None:
         """Raises if these may not be computed."""
@@ -203,14 +218,14 @@ class MapInfra(BaseInfra):
                 "one call first, or allow it"
             )
 
-    def _compute(self, place: Place, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs]) -> None:
+    def _compute(self, place: Place, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
         """Computes and stores what is claimed."""
         _, applied = self._map()
         with self._bar(sum(map(len, chunks))) as bar:
             if not self._is_here():
                 self._compute_in_jobs(place, fresh, claim, chunks, bar)
             elif self.cluster == "processpool":
-                self._compute_in_processes(chunks, place, claim.number, lambda found: None, bar)
+                self._compute_in_processes(chunks, place, claim, lambda found: None, bar)
             else:
                 writer = computing.writer_of_process(place.folder, claim.number, applied.cache_type, fresh)
                 try:
@@ -219,18 +234,32 @@ class MapInfra(BaseInfra):
                 finally:
                     writer.commit()
 
-    def _fill_ram(self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any]) -> None:
-        """Without a folder."""
+    def _filled_ram(
+        self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any], computed: set[str]
+    ) -> dict[str, tp.Any]:
+        """Without a folder: the results of what is needed, put into ``kept`` as soon as they are there."""
+        found: dict[str, tp.Any] = {}
         if not needed:
-            return
+            return found
+        self._check_start()
         self._refuse_without_folder()
         self._agree(asked, list(needed))
+
+        def add(key: str, value: tp.Any) -> None:
+            found[key] = kept[key] = _given(value)  # the method may use its buffer for the next one
+            computed.add(key)
+
+        def receive(results: dict[str, tp.Any]) -> None:
+            for key, value in results.items():
+                add(key, value)
+
         chunks = [[(key, needed[key]) for key in chunk] for chunk in self._divide(list(needed))]
         with self._bar(len(needed)) as bar:
             if self.cluster == "processpool":
-                self._compute_in_processes(chunks, None, 0, kept.update, bar)
+                self._compute_in_processes(chunks, None, None, receive, bar)
             else:
-                self._compute_here(chunks, kept.__setitem__, bar)
+                self._compute_here(chunks, add, bar)
+        return found
 
     def _compute_here(self, chunks: tp.Sequence[Pairs], add: computing.Add, bar: Bar) -> None:
         """In this process, in threads if the cluster is their pool."""
@@ -254,7 +283,7 @@ class MapInfra(BaseInfra):
         self,
         chunks: tp.Sequence[Pairs],
         place: Place | None,
-        number: int,
+        claim: ItemClaim | None,
         receive: tp.Callable[[dict[str, tp.Any]], None],
         bar: Bar,
     ) -> None:
@@ -269,7 +298,7 @@ class MapInfra(BaseInfra):
         if place is not None:
             header = self._checked(place).prepare(header)
         folder = None if place is None else place.folder
-        packed = computing.packed(header, owner, self._name, chunks, folder, number)
+        packed = computing.packed(header, owner, self._name, chunks, folder, claim)
         pools.run("processpool", self._workers(len(chunks)), computing.in_pool, packed, done)
 
     def _compute_in_jobs(
@@ -285,7 +314,7 @@ class MapInfra(BaseInfra):
         ]
         sizes = {task.identity.digest: len(chunk) for task, chunk in zip(tasks, chunks, strict=True)}
         settings = self._settings(place.jobs, self._cluster(len(chunks)), Mode.CACHED)
-        launch = Launch(tasks, computing.MapProgram(self._name, claim.number, fresh), settings)
+        launch = Launch(tasks, computing.MapProgram(self._name, claim, fresh), settings)
 
         def finished(result: Result) -> None:
             bar.update(sizes[result.task.identity.digest])
@@ -330,7 +359,7 @@ class MapInfra(BaseInfra):
         return min(chunks, cores(), self.max_jobs or chunks)
 
     def _bar(self, total: int) -> Bar:
-        return tqdm(total=total, desc=self._map()[1].name, unit="item", disable=total < 2)
+        return Bar(self._map()[1].name, total)
 
     # where it is kept
 
@@ -357,11 +386,11 @@ class MapInfra(BaseInfra):
 
 def _given(value: tp.Any) -> tp.Any:
     """A kept value, such that whoever gets it can change it without changing what is kept."""
-    numpy = sys.modules.get("numpy")
-    read_only = numpy is not None and type(value) is numpy.ndarray and not value.flags.writeable
-    if read_only or type(value) in _IMMUTABLE:
+    numpy: tp.Any = sys.modules.get("numpy")
+    fixed = numpy is not None and type(value) is numpy.ndarray and not value.flags.writeable
+    if type(value) in _IMMUTABLE or (fixed and not isinstance(value.base, numpy.ndarray)):
         return value
     try:
         return copy.deepcopy(value)
-    except (TypeError, AttributeError, copy.Error, pickle.PicklingError):
-        return value  # what cannot be copied
+    except Exception:  # noqa: BLE001  its class cannot be copied, for whatever reason
+        return value

@@ -8,6 +8,7 @@ import re
 import typing as tp
 from pathlib import Path
 
+from hydra_exca import script
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.payload import Payload, located
 from hydra_exca.store import files
@@ -45,6 +46,12 @@ def conflict(infra: Running) -> str | None:
     if unknown:
         return f"logs={str(infra.logs)!r} has {unknown[0]!r} in it, which is none of {{folder}}, {{user}} and %j"
     return None
+
+
+def refuse_while_loading() -> None:
+    """Raises RuntimeError in a job that is loading the script: what it asks for there it would wait for itself."""
+    if script.is_loading():
+        raise RuntimeError("a job loads the script, and that starts tasks: put them below `if __name__ == '__main__':`")
 
 
 def check(infra: Running, code: Code | None) -> None:

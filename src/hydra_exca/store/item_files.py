@@ -122,6 +122,9 @@ class DataFile:
         return mapped
 
 
+_open: dict[str, DataFile] = {}  # of this process
+
+
 class DataFiles:
     """Data files by their paths, opened and mapped when needed.
 
@@ -129,15 +132,14 @@ class DataFiles:
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, DataFile] = {}
         self._mapped: dict[str, mmap.mmap] = {}
 
     def open(self, path: str, fresh: bool) -> DataFile:
-        file = None if fresh else self._open.get(path)
+        file = None if fresh else _open.get(path)
         if file is None:
-            file = self._open[path] = DataFile(path)
-            if len(self._open) > _OPEN:
-                self._open.pop(next(iter(tuple(self._open))), None)  # closed when nobody reads from it any more
+            file = _open[path] = DataFile(path)
+            if len(_open) > _OPEN:
+                _open.pop(next(iter(tuple(_open))), None)  # closed when nobody reads from it any more
         return file
 
     def part(self, path: str, offset: int, size: int, fresh: bool) -> tuple[tp.Any, int]:

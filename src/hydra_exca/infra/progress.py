@@ -1,0 +1,43 @@
+"""The bar that shows how far a map is."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+import typing as tp
+
+from tqdm import tqdm
+
+
+class Bar:
+    """Shows on standard error how many of ``total`` are done; a terminal that is gone stops nothing."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._lock = threading.Lock()
+        self._bar: tqdm[tp.Any] | None = None
+        if total > 1 and sys.stderr is not None:
+            self._try(lambda: setattr(self, "_bar", tqdm(total=total, desc=name, unit="item")))
+
+    def update(self, count: int = 1) -> None:
+        bar = self._bar
+        if bar is not None:
+            with self._lock:
+                self._try(lambda: bar.update(count))
+
+    def __enter__(self) -> tp.Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._try(self._bar.close)
+
+    def _try(self, show: tp.Callable[[], object]) -> None:
+        try:
+            show()
+        except (OSError, ValueError, AttributeError):  # closed, or its reader is gone
+            bar, self._bar = self._bar, None
+            if bar is not None:
+                bar.disable = True
