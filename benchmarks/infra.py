@@ -181,6 +181,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, library, tasks))
         self._process.start()
+        theirs.close()  # else nothing tells that the process has ended
         self._ours.recv()
 
     def measure(self, case: str) -> Figures:
@@ -188,7 +189,7 @@ class Worker(contextlib.AbstractContextManager["Worker"]):
         return tp.cast(Figures, self._ours.recv())
 
     def __exit__(self, *error: object) -> None:
-        self._ours.send(None)
+        self._ours.close()
         self._process.join()
 
 
@@ -197,8 +198,9 @@ def _serve(pipe: Connection, library: str, tasks: int) -> None:
         bench = Bench(library, tasks, Path(folder))
         logging.getLogger("exca").setLevel(logging.WARNING)  # of both libraries
         pipe.send("ready")
-        while (case := pipe.recv()) is not None:
-            pipe.send(CASES[case](bench))
+        with contextlib.suppress(EOFError):  # no more questions
+            while True:
+                pipe.send(CASES[pipe.recv()](bench))
 
 
 def measure(cases: tp.Sequence[str], tasks: int, repeats: int) -> dict[str, dict[str, float]]:

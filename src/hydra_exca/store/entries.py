@@ -101,8 +101,7 @@ class Entry:
         """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
         path = f"{self.path}/{paths.OUTCOME}"  # a Path takes as long to make as the file to read
         try:
-            with open(path, "rb", buffering=0) as file:
-                return Outcome.from_json(file.read())
+            return Outcome.from_json(_read(path))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
@@ -236,3 +235,12 @@ class Entry:
         if old.value is not None and "file" in old.value:
             (self.path / old.value["file"]).unlink(missing_ok=True)
         shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)
+
+
+def _read(path: str) -> bytes:
+    """The content of a small file, with half the system calls of ``open``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
+    finally:
+        os.close(descriptor)
