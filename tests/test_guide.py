@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pydantic
 import pytest
-from apps import note, wait_for
+from apps import note
+from guide_models import Failing, TutorialMap, TutorialTask, Waiting
 
 from hydra_exca import DefaultsChangedError, MapInfra, TaskFailedError, TaskInfra
 
@@ -40,49 +41,6 @@ def notes(tmp_path: Path) -> Notes:
     """What ran, sorted."""
     path = tmp_path / "notes"
     return lambda: sorted(path.read_text().splitlines()) if path.exists() else []
-
-
-class TutorialTask(pydantic.BaseModel):
-    param: int = 12
-    infra: TaskInfra = TaskInfra(version="1")
-
-    @infra.apply
-    def process(self) -> float:
-        note("process", self.param)
-        return float(self.param * np.random.default_rng().random())
-
-
-class TutorialMap(pydantic.BaseModel):
-    param: int = 12
-    infra: MapInfra = MapInfra(version="1")
-
-    @infra.apply(item_uid=str)
-    def process(self, items: Iterable[int]) -> Iterator[np.ndarray]:
-        for item in items:
-            note("process", item)
-            yield np.random.default_rng().random((item, self.param))
-
-
-class Failing(pydantic.BaseModel):
-    cure: Path = Path("cure")
-    infra: TaskInfra = TaskInfra()
-
-    @infra.apply
-    def process(self) -> int:
-        note("process", "again")
-        if not self.cure.exists():
-            raise KeyError("no cure")
-        return 12
-
-
-class Waiting(pydantic.BaseModel):
-    go: Path = Path("go")
-    infra: TaskInfra = TaskInfra()
-
-    @infra.apply
-    def process(self) -> int:
-        wait_for(str(self.go))
-        return 12
 
 
 # -- debugging --------------------------------------------------------------------------------------------------------

@@ -52,7 +52,6 @@ class Payload:
     argv: tuple[str, ...]
     working_directory: str
     script: script.Script | None
-    main_name: str
     stderr_to_stdout: bool
     code: str | None = None
     slices: tuple[tuple[int, int], ...] = ()
@@ -60,6 +59,7 @@ class Payload:
     origin: str | None = None
     environment: tuple[str, ...] = ()
     logs: str | None = None
+    main_name: str | None = None
 
     @classmethod
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:

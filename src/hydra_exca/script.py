@@ -139,7 +139,7 @@ _launched_as: str | None = None
 _is_loaded = False
 
 
-def stand_for(name: str) -> None:
+def stand_for(name: str | None) -> None:
     """Makes this process, a job, call what its launch defined in ``__main__`` as the launch does."""
     global _launched_as
     _launched_as = name
