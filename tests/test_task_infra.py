@@ -373,6 +373,20 @@ class Whole(pydantic.BaseModel):
     assert made == ["experiment.Part.fit,0", "experiment.Whole.fit,0"]
 
 
+def test_a_call_returns_what_is_stored_now_not_what_an_old_job_had_stored(folder: Path, notes: tp.Any) -> None:
+    task = Counted(x=2, infra={"folder": folder})
+    assert task.infra.job().result() == task.fit() == 20
+    Counted(x=2, infra={"folder": folder}).infra.clear_job()
+    assert (task.fit(), task.infra.status()) == (20, "completed")
+    assert notes() == ["fit 2", "fit 2"]
+
+
+def test_read_only_without_a_folder_computes_nothing(notes: tp.Any) -> None:
+    with pytest.raises(CacheError, match="mode=read-only"):
+        Counted(infra={"mode": "read-only"}).fit()
+    assert notes() == []
+
+
 def test_unknown_settings_of_an_infra_are_refused() -> None:
     with pytest.raises(pydantic.ValidationError, match="Extra inputs"):
         TaskInfra(foldr="x")  # type: ignore[call-arg]

@@ -9,7 +9,7 @@ import typing as tp
 import pydantic
 
 from hydra_exca.engine import Launch
-from hydra_exca.errors import ConfigError, CorruptEntryError, Problem
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 from hydra_exca.round import Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import Entry
@@ -112,7 +112,6 @@ class TaskInfra(BaseInfra):
         """Forgets the result and cancels the job, if there is one: the next call computes anew."""
         self._job = None
         self._kept.clear()
-        self._computed.clear()
         cache = self._cache()
         if cache is not None:
             identity = self.identity()
@@ -165,7 +164,9 @@ class TaskInfra(BaseInfra):
         if self.folder is None:
             value = self._compute(owner, applied)
         else:
-            value = self.job().result() if self._job is not None and self._job[0] == key else self._run()
+            job = self._job[1] if self._job is not None and self._job[0] == key else None
+            # what a job that is over has stored may have been forgotten since, or computed anew
+            value = self._run() if job is None or job.done() else job.result()
         if self.keep_in_ram:
             self._kept[key] = value
             self._computed.add(key)
@@ -173,6 +174,8 @@ class TaskInfra(BaseInfra):
 
     def _compute(self, owner: pydantic.BaseModel, applied: Applied) -> tp.Any:
         """The method's own result; its error is told as on any cluster."""
+        if self.mode == "read-only":
+            raise CacheError(f"{self.factory()}: mode=read-only, and without a folder there is no stored result")
         self._refuse_without_folder()
         try:
             return applied.method(owner)
