@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import typing as tp
 
@@ -226,9 +227,21 @@ class _LocalSubmission(Submission):
                 start_new_session=True,
                 env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
             )
+        _keep(process)
         deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
         self._running[position] = _Running(process, gpus, deadline)
         self._jobs[position] = str(process.pid)
+
+
+_processes: set[subprocess.Popen[bytes]] = set()
+_lock = threading.Lock()
+
+
+def _keep(process: subprocess.Popen[bytes]) -> None:
+    """Until it has ended: it may outlive the launch's objects, and a Popen that goes before its process warns."""
+    with _lock:
+        _processes.difference_update([each for each in _processes if each.poll() is not None])
+        _processes.add(process)
 
 
 def _late(running: _Running, now: float) -> bool:
