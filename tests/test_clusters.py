@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -10,166 +11,104 @@ import subprocess
 import sys
 import time
 import typing as tp
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from cluster_jobs import Submit, batches, cluster, ends, let_go, never_ran, runs, started, submitting, until
+from faults import calls, counted
 
 from hydra_exca import clusters
-from hydra_exca.clusters import Batch, Cluster, Options, Reference, Report, State, Submission, local, process
+from hydra_exca.clusters import Batch, JobSpec, Options, Reference, State, Submission, local, process
 from hydra_exca.errors import ConfigError, SubmissionError
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-NAMES = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
+SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
+NAMES = ["inline", "local", SLURM]
 JOBS_OF_THEIR_OWN = NAMES[1:]
-JOB = """
-import os, signal, sys, time
-from pathlib import Path
-
-def run(folder, position, requeued=lambda: False):
-    folder = Path(folder)
-    with open(folder / f"{position}.started", "a") as file:
-        file.write(f"{os.getpid()}\\n")
-    what = (folder / "what").read_text()
-    if what == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "gpus":
-        (folder / f"{position}.gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-    deadline = time.monotonic() + 60
-    while what == "wait" and not (folder / "go").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    (folder / f"{position}.done").touch()
-
-if __name__ == "__main__":
-    run(sys.argv[1], int(sys.argv[2]))
-"""
-
-
-def until(condition: tp.Callable[[], tp.Any], seconds: float = 60) -> tp.Any:
-    """What the condition returns once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-    return found
+ONE_AT_A_TIME = {"array_parallelism": 1, "max_queued": 1}
 
 
 @pytest.fixture
-def entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> clusters.base.EntryPoint:
-    """A module that jobs can import, which is what a worker is to a cluster."""
-    (tmp_path / "exca_test_job.py").write_text(JOB)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.delitem(sys.modules, "exca_test_job", raising=False)
-    return tp.cast(clusters.base.EntryPoint, __import__("exca_test_job").run)
+def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Batch]:
+    return batches(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def batch(tmp_path: Path, entry_point: clusters.base.EntryPoint) -> tp.Callable[..., Batch]:
-    def make(what: str = "", count: int = 2, token: str = "20260101-000000-abcdef012345") -> Batch:
-        folder = tmp_path / "launches" / token
-        folder.mkdir(parents=True)
-        (folder / "what").write_text(what)
-        return Batch(folder, range(count), entry_point, lambda position: entry_point(str(folder), position, bool))
-
-    return make
+def submit() -> Iterator[Submit]:
+    with submitting() as submit:
+        yield submit
 
 
-class Submit(tp.Protocol):
-    def __call__(self, name: str, batch: Batch, **options: tp.Any) -> Submission: ...
+@pytest.fixture(autouse=True)
+def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the machine had so many."""
+    monkeypatch.setattr(local, "cores", lambda: 8)
 
 
-@pytest.fixture
-def submit() -> tp.Iterator[Submit]:
-    """Submits, and ends at the end of the test what still runs."""
-    made: list[tuple[Batch, Submission]] = []
-
-    def make(name: str, batch: Batch, **options: tp.Any) -> Submission:
-        made.append((batch, cluster(name, **options).submit(batch)))
-        return made[-1][1]
-
-    yield make
-    for batch, submission in made:
-        (batch.folder / "go").touch()
-        submission.interrupt()
-
-
-def cluster(name: str, **common: tp.Any) -> Cluster:
-    parallel = common.pop("array_parallelism", 256)
-    slurm = common.pop("slurm", {})
-    return clusters.get(name, Options(common, slurm, array_parallelism=parallel))
-
-
-def ends(submission: Submission, count: int) -> dict[int, Report]:
-    """The reports of the ends of so many positions."""
-    found: dict[int, Report] = {}
-
-    def step() -> bool:
-        found.update({p: r for p, r in submission.step().items() if r.state is State.ENDED})
-        return len(found) == count
-
-    until(step)
-    return found
-
-
-def reference(batch: Batch, submission: Submission, position: int = 0, **changes: tp.Any) -> Reference:
+def reference(batch: Batch, submission: Submission, number: int = 0, **changes: tp.Any) -> Reference:
     """As the claim of a started job would give it."""
-    pid = int((batch.folder / f"{position}.started").read_text().split()[-1])
+    pid = int((batch.folder / f"{number}.started").read_text().split()[-1])
     owner = process.describe(pid) if psutil.pid_exists(pid) else {**process.describe(), "pid": pid, "started": 1.0}
-    fields = {"token": batch.token, "position": position, "job": submission.jobs[position], "owner": owner}
+    fields = {"token": batch.token, "number": number, "job": submission.jobs[number], "owner": owner}
     return Reference(**{**fields, "started": True, "submitted": time.time(), **changes})
-
-
-def started(batch: Batch, submission: Submission, position: int = 0) -> None:
-    until(lambda: submission.step() is not None and (batch.folder / f"{position}.started").exists())
 
 
 # -- the contract
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_position_runs_once(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
+def test_every_job_runs_once(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
     mine = batch(count=3)
     ends(submit(name, mine), 3)
-    runs = [len((mine.folder / f"{position}.started").read_text().split()) for position in range(3)]
-    assert runs == [1, 1, 1]
+    assert runs(mine) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_end_is_told_once(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
-    submission = submit(name, batch())
+def test_a_job_goes_by_its_own_number_wherever_it_stands(
+    submit: Submit, batch: Callable[..., Batch], name: str
+) -> None:
+    """A launch that takes over a part of another's jobs keeps their numbers."""
+    whole = batch(count=4)
+    mine = dataclasses.replace(whole, jobs=whole.jobs[2:])
+    assert set(ends(submit(name, mine), 2)) == {2, 3}
+    assert never_ran(whole) == [0, 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_end_is_told_once(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
+    submission = submit(name, batch(), poll_s=0)  # each step of Slurm's asks
     assert set(ends(submission, 2)) == {0, 1}
-    if name != "slurm":  # which tells it again until the position is settled
-        assert submission.step() == {}
+    assert [submission.step() for _ in range(3)] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_task_alone_runs_at_position_0(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
+def test_one_job_alone_has_the_number_0(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
     mine = batch(count=1)
     assert set(ends(submit(name, mine), 1)) == {0} and (mine.folder / "0.done").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_position_that_ran_had_a_job(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
+def test_every_job_that_ran_has_an_id(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
     submission = submit(name, batch())
-    known: dict[int, str | None] = {}
-    until(lambda: known.update(submission.jobs) or ends_seen(submission) or all(submission.jobs.values()))
+    ends(submission, 2)
     assert all(submission.jobs.values()) and set(submission.jobs) == {0, 1}
 
 
-def ends_seen(submission: Submission) -> bool:
-    submission.step()
-    return False
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_runs_before_a_submission_is_started(batch: Callable[..., Batch], name: str) -> None:
+    mine = batch()
+    submission = cluster(name).submit(mine)
+    assert not any(submission.jobs.values()) or name == "inline"  # whose id is this process's
+    assert set(submission.unstarted()) == {0, 1} and never_ran(mine) == [0, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_submission_can_be_closed_when_all_is_there(
-    submit: Submit, batch: tp.Callable[..., Batch], name: str
-) -> None:
+def test_a_submission_can_be_closed_when_all_is_there(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
     submission = submit(name, batch())
     ends(submission, 2)
-    for position in (0, 1):
-        submission.settle(position)
+    for number in (0, 1):
+        submission.settle(number)
     submission.close()
     assert submission.step() == {}
 
@@ -179,7 +118,8 @@ def test_good_options_pass_the_check_and_submit_nothing(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cluster(name, timeout_min=5, mem_gb=1, cpus_per_task=1).check()
+    good = cluster(name, timeout_min=5, mem_gb=1, cpus_per_task=1)
+    good.check([good.options, good.options.with_resources({"timeout_min": 7, "slurm_partition": "short"})])
     assert os.listdir(tmp_path) == []
 
 
@@ -188,20 +128,24 @@ def test_asking_about_nothing_is_no_question(name: str) -> None:
     assert cluster(name).ask([]) == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_cancelling_nothing_cancels_nothing(name: str) -> None:
+    cluster(name).cancel([])
+
+
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
 def test_a_running_job_is_reported_as_running_to_any_launch(
-    submit: Submit, batch: tp.Callable[..., Batch], name: str
+    submit: Submit, batch: Callable[..., Batch], name: str
 ) -> None:
     mine = batch("wait", count=1)
     submission = submit(name, mine)
     started(mine, submission)
     until(lambda: cluster(name).ask([reference(mine, submission)])[0].state is State.RUNNING)
-    (mine.folder / "go").touch()
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
 def test_a_job_that_ended_is_reported_as_ended_to_any_launch(
-    submit: Submit, batch: tp.Callable[..., Batch], name: str
+    submit: Submit, batch: Callable[..., Batch], name: str
 ) -> None:
     mine = batch(count=1)
     submission = submit(name, mine)
@@ -210,26 +154,41 @@ def test_a_job_that_ended_is_reported_as_ended_to_any_launch(
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-def test_a_cancelled_job_ends(submit: Submit, batch: tp.Callable[..., Batch], name: str) -> None:
-    mine = batch("wait", count=1)
+def test_jobs_of_any_launch_can_be_cancelled(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
+    mine = batch("wait", count=3)
     submission = submit(name, mine)
-    started(mine, submission)
-    theirs = reference(mine, submission)
+    for number in range(3):
+        started(mine, submission, number)
+    theirs = [reference(mine, submission, number) for number in (0, 2)]
     cluster(name).cancel(theirs)
-    until(lambda: cluster(name).ask([theirs])[0].state is State.ENDED)
-    assert not (mine.folder / "0.done").exists()
+    until(lambda: [report.state for report in cluster(name).ask(theirs)] == [State.ENDED] * 2)
+    let_go(mine)
+    until((mine.folder / "1.done").exists)
+    assert sorted(path.name for path in mine.folder.glob("*.done")) == ["1.done"]
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"), [("local", "SIGKILL"), pytest.param("slurm", "FAILED", marks=pytest.mark.slurm)]
-)
-def test_why_a_job_was_lost_is_told(submit: Submit, batch: tp.Callable[..., Batch], name: str, reason: str) -> None:
-    assert reason in ends(submit(name, batch("killed", count=1)), 1)[0].reason
+@pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
+def test_a_launch_can_cancel_one_of_its_jobs(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
+    mine = batch("wait", count=2)
+    submission = submit(name, mine)
+    for number in (0, 1):
+        started(mine, submission, number)
+    assert submission.cancel(0)
+    assert set(ends(submission, 1)) == {0}
+    let_go(mine)
+    ends(submission, 1)
+    assert sorted(path.name for path in mine.folder.glob("*.done")) == ["1.done"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("local", "SIGKILL"), pytest.param("slurm", "FAILED", marks=SLURM.marks)])
+def test_why_a_job_was_lost_is_told(submit: Submit, batch: Callable[..., Batch], name: str, reason: str) -> None:
+    report = ends(submit(name, batch("killed", count=1)), 1)[0]
+    assert reason in report.reason and (report.failed, report.cancelled, report.timed_out) == (True, False, False)
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
 def test_the_end_of_an_unknown_job_proves_nothing_about_another(
-    submit: Submit, batch: tp.Callable[..., Batch], name: str
+    submit: Submit, batch: Callable[..., Batch], name: str
 ) -> None:
     """Both are asked about in one question."""
     mine = batch("wait", count=1)
@@ -238,30 +197,89 @@ def test_the_end_of_an_unknown_job_proves_nothing_about_another(
     live = reference(mine, submission)
     gone = reference(mine, submission, token="20250101-000000-000000000000", owner={**live.owner, "started": 1.0})
     until(lambda: [r.state for r in cluster(name).ask([gone, live])] == [State.ENDED, State.RUNNING])
-    (mine.folder / "go").touch()
 
 
-def test_interrupting_inline_gives_up_what_has_not_run(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
-    submission = submit("inline", batch(count=3))
-    submission.step()
-    assert list(submission.interrupt()) == [1, 2]
+# -- giving up
 
 
-def test_interrupting_local_ends_its_processes_and_gives_everything_up(
-    submit: Submit, batch: tp.Callable[..., Batch]
+@pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
+def test_what_waits_for_this_process_to_start_it_is_told(
+    submit: Submit, batch: Callable[..., Batch], name: str
 ) -> None:
     mine = batch("wait", count=3)
-    submission = submit("local", mine, array_parallelism=1)
+    submission = submit(name, mine, **ONE_AT_A_TIME)
     started(mine, submission)
-    assert sorted(submission.interrupt()) == [0, 1, 2]
-    assert not psutil.pid_exists(int((mine.folder / "0.started").read_text()))
+    assert list(submission.unstarted()) == [1, 2]
+
+
+@pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
+@pytest.mark.parametrize("verb", ["abandon", "withdraw"])
+def test_a_launch_that_gives_up_starts_nothing_more_and_lets_go_on_what_runs(
+    submit: Submit, batch: Callable[..., Batch], name: str, verb: str
+) -> None:
+    mine = batch("wait", count=3)
+    submission = submit(name, mine, **ONE_AT_A_TIME)
+    started(mine, submission)
+    if name == "slurm":  # which may say a little later that it runs
+        until(lambda: cluster(name).ask([reference(mine, submission)])[0].state is State.RUNNING)
+    assert list(getattr(submission, verb)()) == [1, 2] and list(submission.unstarted()) == []
+    let_go(mine)
+    assert set(ends(submission, 1)) == {0}
+    assert submission.step() == {} and never_ran(mine) == [1, 2] and (mine.folder / "0.done").exists()
+
+
+@pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
+@pytest.mark.parametrize("verb", ["abandon", "withdraw", "end"])
+def test_what_was_given_up_is_not_given_up_again(
+    submit: Submit, batch: Callable[..., Batch], name: str, verb: str
+) -> None:
+    submission = submit(name, batch("wait", count=2), **ONE_AT_A_TIME)
+    getattr(submission, verb)()
+    assert list(submission.abandon()) == []
+
+
+@pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
+def test_ending_a_launch_ends_every_job_and_waits_for_it(
+    submit: Submit, batch: Callable[..., Batch], name: str
+) -> None:
+    mine = batch("wait", count=3)
+    submission = submit(name, mine, array_parallelism=2, max_queued=2)
+    for number in (0, 1):
+        started(mine, submission, number)
+    theirs = [reference(mine, submission, number) for number in (0, 1)]
+    assert sorted(submission.end()) == [0, 1, 2]
+    assert [report.state for report in cluster(name).ask(theirs)] == [State.ENDED] * 2
+    assert never_ran(mine) == [2] and not list(mine.folder.glob("*.done"))
+
+
+@pytest.mark.parametrize("verb", ["abandon", "withdraw", "end"])
+def test_giving_up_inline_gives_up_what_has_not_run(submit: Submit, batch: Callable[..., Batch], verb: str) -> None:
+    submission = submit("inline", batch(count=3))
+    submission.step()
+    assert list(getattr(submission, verb)()) == [1, 2]
 
 
 @pytest.mark.slurm
-def test_interrupting_slurm_leaves_its_jobs_alone(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
-    submission = submit("slurm", batch(count=1))
-    assert list(submission.interrupt()) == []
+def test_abandoning_slurm_leaves_what_it_has_alone(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch(count=3)
+    submission = submit("slurm", mine, array_parallelism=1)
+    assert list(submission.abandon()) == []
+    ends(submission, 3)
+    assert never_ran(mine) == []
+
+
+@pytest.mark.slurm
+def test_withdrawing_from_slurm_cancels_what_it_has_not_begun(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch("wait", count=3)
+    submission = submit("slurm", mine, array_parallelism=1)
+    started(mine, submission)
+    until(lambda: cluster("slurm").ask([reference(mine, submission)])[0].state is State.RUNNING)
+    assert list(submission.withdraw()) == []
+    reports = ends(submission, 2)
+    let_go(mine)
     ends(submission, 1)
+    assert {number: report.cancelled for number, report in reports.items()} == {1: True, 2: True}
+    assert never_ran(mine) == [1, 2] and (mine.folder / "0.done").exists()
 
 
 # -- which cluster a name means
@@ -296,7 +314,7 @@ def child() -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-def alive() -> tp.Iterator[dict[str, tp.Any]]:
+def alive() -> Iterator[dict[str, tp.Any]]:
     """The description of a process that runs."""
     with child() as running:
         yield process.describe(running.pid)
@@ -374,7 +392,7 @@ def test_a_claim_of_a_process_is_judged_by_more_than_its_pid(
 
 
 def test_a_process_that_only_has_the_pid_of_a_job_is_not_cancelled(alive: dict[str, tp.Any]) -> None:
-    cluster("local").cancel(Reference("t", 0, str(alive["pid"]), {**alive, "started": 1.0}, True, 0))
+    cluster("local").cancel([Reference("t", 0, str(alive["pid"]), {**alive, "started": 1.0}, True, 0)])
     assert process.alive(alive) is True
 
 
@@ -385,29 +403,96 @@ def test_a_queued_claim_of_a_live_launch_waits(alive: dict[str, tp.Any]) -> None
 # -- local
 
 
-def test_no_more_processes_run_at_a_time_than_allowed(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
+def test_no_more_processes_run_at_a_time_than_allowed(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("wait", count=3)
     submission = submit("local", mine, array_parallelism=1)
     started(mine, submission)
     submission.step()
     assert [job is not None for job in submission.jobs.values()] == [True, False, False]
-    submission.interrupt()
 
 
 def test_a_process_that_takes_too_long_is_ended_and_said_to_be_late(
-    submit: Submit, batch: tp.Callable[..., Batch]
+    submit: Submit, batch: Callable[..., Batch]
 ) -> None:
     report = ends(submit("local", batch("wait", count=1), timeout_min=0.005), 1)[0]
-    assert report.reason == "TIMEOUT: it ran longer than timeout_min=0.005"
+    assert (report.reason, report.timed_out) == ("TIMEOUT: it ran longer than timeout_min=0.005", True)
 
 
-def test_local_jobs_outlive_a_signal_to_the_terminals_group(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
+def test_each_process_has_its_own_time_limit(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch("wait", count=2)
+    submission = submit("local", mine, per_job=[{"timeout_min": 0.005}, {}])
+    assert ends(submission, 1)[0].timed_out
+    started(mine, submission, 1)
+    let_go(mine)
+    assert ends(submission, 1)[1].reason == "exit code 0"
+
+
+def test_a_process_is_warned_before_its_time_is_up(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch("wait", count=1)
+    assert ends(submit("local", mine, timeout_min=0.1, slurm={"signal_delay_s": 2}), 1)[0].timed_out
+    assert (mine.folder / "0.warned").exists()
+
+
+def test_a_process_keeps_most_of_its_time_before_it_is_warned() -> None:
+    spec = JobSpec(0, Options({"timeout_min": 1}, {"signal_delay_s": 50}))
+    running = local._Running(tp.cast(tp.Any, None), spec, (), started=100.0)
+    assert [running.is_to_be_warned(now) for now in (110.0, 144.0, 146.0)] == [False, False, True]
+
+
+def test_a_process_that_has_no_limit_is_never_warned() -> None:
+    running = local._Running(tp.cast(tp.Any, None), JobSpec(0, Options()), (), started=0.0)
+    assert (running.is_to_be_warned(1e9), running.is_late(1e9)) == (False, False)
+
+
+def test_a_job_that_asks_for_it_by_its_exit_code_starts_again(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch("again", count=2)
+    reports = ends(submit("local", mine), 2)
+    assert {report.reason for report in reports.values()} == {"exit code 0"}
+    assert runs(mine) == [2, 2]
+
+
+def test_a_job_that_starts_again_is_the_next_to_start(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch("again", count=2)
+    submission = submit("local", mine, array_parallelism=1)
+    assert list(ends(submission, 1)) == [0] and runs(mine) == [2, 0]
+    ends(submission, 1)
+
+
+def test_a_job_that_was_cancelled_before_it_started_is_told_as_ended(
+    submit: Submit, batch: Callable[..., Batch]
+) -> None:
+    mine = batch("wait", count=2)
+    submission = submit("local", mine, array_parallelism=1)
+    started(mine, submission)
+    assert submission.cancel(1)
+    assert submission.step()[1].reason == "cancelled before it started"
+    assert list(submission.unstarted()) == [] and never_ran(mine) == [1]
+
+
+def test_the_processes_of_a_job_count_against_the_cores(
+    submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 4)
+    submission = submit("local", batch("wait", count=3), workers=2)
+    submission.step()
+    assert [job is not None for job in submission.jobs.values()] == [True, True, False]
+
+
+def test_a_job_of_more_processes_than_there_are_cores_runs_alone(
+    submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 2)
+    submission = submit("local", batch("wait", count=2), workers=8)
+    submission.step()
+    assert [job is not None for job in submission.jobs.values()] == [True, False]
+
+
+def test_local_jobs_outlive_a_signal_to_the_terminals_group(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("wait", count=1)
     submission = submit("local", mine)
     started(mine, submission)
     pid = int((mine.folder / "0.started").read_text())
     assert os.getpgid(pid) == pid != os.getpgid(0)
-    submission.interrupt()
 
 
 def test_what_a_job_started_ends_with_it() -> None:
@@ -427,46 +512,107 @@ def test_a_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_each_process_sees_gpus_of_its_own(
-    submit: Submit, batch: tp.Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+    submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     monkeypatch.setattr(local, "cores", lambda: 2)
     mine = batch("gpus", count=2)
     ends(submit("local", mine, gpus_per_node=2), 2)
-    assert {(mine.folder / f"{position}.gpus").read_text() for position in (0, 1)} == {"3,5", "6,7"}
+    assert {(mine.folder / f"{number}.gpus").read_text() for number in (0, 1)} == {"3,5", "6,7"}
+
+
+def test_each_process_sees_as_many_gpus_as_its_own_options_say(
+    submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
+    mine = batch("gpus", count=2)
+    ends(submit("local", mine, per_job=[{"gpus_per_node": 1}, {"gpus_per_node": 3}], array_parallelism=2), 2)
+    seen = [(mine.folder / f"{number}.gpus").read_text().count(",") + 1 for number in (0, 1)]
+    assert seen == [1, 3]
+
+
+def test_a_job_that_waits_for_gpus_is_not_overtaken(
+    submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    submission = submit("local", batch("wait", count=3), per_job=[{"gpus_per_node": number} for number in (1, 4, 1)])
+    submission.step()
+    assert [job is not None for job in submission.jobs.values()] == [True, False, False]
+
+
+def test_the_gpus_of_a_job_that_ended_are_the_next_ones(
+    submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
+    mine = batch("gpus", count=3)
+    ends(submit("local", mine, per_job=[{"gpus_per_node": number} for number in (1, 3, 2)]), 3)
+    assert [(mine.folder / f"{number}.gpus").read_text() for number in range(3)] == ["3", "3,5,6", "3,5"]
 
 
 def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(ConfigError, match="2 asked, 1 here"):
-        cluster("local", gpus_per_node=2).check()
+        cluster("local").check([Options(), Options({"gpus_per_node": 2})])
 
 
 # -- slurm
 
 
 @pytest.mark.slurm
-def test_a_job_of_another_launch_under_the_same_id_is_ignored(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
+def test_a_job_of_another_launch_under_the_same_id_is_ignored(submit: Submit, batch: Callable[..., Batch]) -> None:
     """Ids come again after a reset of the scheduler."""
     mine = batch("wait", count=1)
     submission = submit("slurm", mine)
     started(mine, submission)
     theirs = reference(mine, submission, token="20250101-000000-000000000000")
     report = cluster("slurm").ask([theirs])[0]
-    (mine.folder / "go").touch()
     assert report.state is State.ENDED and "knows nothing" in report.reason
 
 
 @pytest.mark.slurm
-def test_a_job_whose_id_is_not_known_is_found_by_its_token(submit: Submit, batch: tp.Callable[..., Batch]) -> None:
+def test_a_job_whose_id_is_not_known_is_found_by_its_token(submit: Submit, batch: Callable[..., Batch]) -> None:
     """The launch died between sbatch and writing down the id."""
     mine = batch("wait", count=2)
     submission = submit("slurm", mine)
     started(mine, submission, 1)
     dead = {**process.describe(), "boot": "before"}
     report = cluster("slurm").ask([reference(mine, submission, 1, job=None, started=False, owner=dead)])[0]
-    (mine.folder / "go").touch()
     assert (report.state, report.job) == (State.RUNNING, submission.jobs[1])
+
+
+@pytest.mark.slurm
+def test_a_job_whose_id_is_not_known_is_cancelled_by_its_token(submit: Submit, batch: Callable[..., Batch]) -> None:
+    mine = batch("wait", count=2)
+    submission = submit("slurm", mine)
+    started(mine, submission, 1)
+    dead = {**process.describe(), "boot": "before"}
+    cluster("slurm").cancel([reference(mine, submission, 1, job=None, started=False, owner=dead)])
+    assert set(ends(submission, 1)) == {1}
+
+
+@pytest.mark.slurm
+def test_one_poll_is_one_question_to_slurm_for_all_jobs(
+    submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = batch("wait", count=3)
+    submission = submit("slurm", mine, per_job=[{}, {}, {"timeout_min": 7}], poll_s=0)
+    until(lambda: not never_ran(mine))
+    monkeypatch.setenv("PATH", counted(tmp_path / "counted")["PATH"])
+    for _ in range(4):
+        submission.step()
+    assert [call.command for call in calls(tmp_path / "counted")] == ["squeue"] * 4
+
+
+@pytest.mark.slurm
+def test_what_is_settled_is_not_asked_for(
+    submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submission = submit("slurm", batch(count=2), poll_s=0)
+    for number in (0, 1):
+        submission.settle(number)
+    monkeypatch.setenv("PATH", counted(tmp_path / "counted")["PATH"])
+    assert (submission.step(), calls(tmp_path / "counted")) == ({}, [])
 
 
 @pytest.mark.parametrize("said", ["Unable to contact slurm controller (connect failure)", "Socket timed out"])
@@ -483,13 +629,11 @@ def test_nothing_is_concluded_when_slurm_does_not_answer(
 @pytest.mark.slurm
 def test_an_unknown_option_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigError, match="nonsense"):
-        cluster("slurm", slurm={"nonsense": 1}).check()
+        cluster("slurm").check([Options(), Options(slurm={"nonsense": 1})])
 
 
 @pytest.mark.slurm
-def test_a_refusal_of_sbatch_shows_what_it_said_and_what_was_sent(
-    submit: Submit, batch: tp.Callable[..., Batch]
-) -> None:
+def test_a_refusal_of_sbatch_shows_what_it_said_and_what_was_sent(submit: Submit, batch: Callable[..., Batch]) -> None:
     with pytest.raises(SubmissionError, match=r"(?s)invalid partition.*slurm_partition = 'nowhere'"):
         submit("slurm", batch(), slurm={"partition": "nowhere"})
 
@@ -502,13 +646,13 @@ def test_slurm_that_does_not_answer_is_an_error_before_anything_runs(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ConfigError, match=r"(?s)no controller.*cluster=local"):
-        cluster("slurm").check()
+        cluster("slurm").check([])
 
 
 @pytest.fixture
 def slurm_of_two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that list a running job 77 of user 1000, as Slurm would, under the filters they are given."""
-    row = "77|RUNNING|None|/data/launches/theirs/.submission_file_1.sh"
+    row = "77|RUNNING|None|/data/launches/theirs/0.sh"
     for name in ("squeue", "sacct"):
         script = tmp_path / "bin" / name
         script.parent.mkdir(exist_ok=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from hydra_exca.clusters import State, scheduler
-from hydra_exca.clusters.scheduler import Row, expand, position, read_rows
+from hydra_exca.clusters.scheduler import Row, expand, index, read_limit, read_rows
 
 LAUNCHES = "/data/exca/launches"
-SCRIPT = f"{LAUNCHES}/20261122-123105-f556800cc3bb/.submission_file_01ad739cb23e478585e3ddc80ab0ca7f.sh"
+TOKEN = "20261122-123105-f556800cc3bb"
+SCRIPT = f"{LAUNCHES}/{TOKEN}/0.sh"
 QUEUE = f"""\
 116_[1-2%2]|PENDING|JobArrayTaskLimit|{SCRIPT}
 116_0|RUNNING|None|{SCRIPT}
@@ -80,7 +83,7 @@ STATES = {
     "NODE_FAIL": State.ENDED,
     "OUT_OF_MEMORY": State.ENDED,
     "PENDING": State.PENDING,
-    "PREEMPTED": State.RUNNING,  # may start again: its entry waits
+    "PREEMPTED": State.ENDED,  # one that is to start again is PENDING or REQUEUED
     "REQUEUED": State.PENDING,
     "REQUEUE_FED": State.PENDING,
     "REQUEUE_HOLD": State.PENDING,
@@ -125,12 +128,40 @@ def test_a_list_that_slurm_cut_off_is_never_misread() -> None:
     """sacct shows 64 characters of an array's list (SLURM_BITSTR_LEN), so the last number may lack digits."""
     rows = read_rows(f"131_[1,3-4,7,60,66,71,80,99,101,1...]|CANCELLED by 0|JobHeldUser|sbatch {SCRIPT}\n")
     known = {1, 3, 4, 7, 60, 66, 71, 80, 99, 101}
-    assert {position(row.job) for row in rows} <= known
+    assert {index(row.job) for row in rows} <= known
 
 
-@pytest.mark.parametrize(("job", "index"), [("12", 0), ("12_0", 0), ("12_7", 7)])
-def test_the_position_of_a_job_is_its_index_in_the_array(job: str, index: int) -> None:
-    assert position(job) == index
+@pytest.mark.parametrize(("job", "expected"), [("12", 0), ("12_0", 0), ("12_7", 7)])
+def test_a_job_has_an_index_in_its_array(job: str, expected: int) -> None:
+    assert index(job) == expected
+
+
+@pytest.mark.parametrize(("job", "number"), [("12", 1000), ("12_0", 1000), ("12_7", 1007)])
+def test_the_number_of_a_job_is_that_of_its_arrays_first_and_its_index(job: str, number: int) -> None:
+    assert Row(job, "RUNNING", "None", f"sbatch --parsable {LAUNCHES}/{TOKEN}/1000.sh").place == (TOKEN, number)
+
+
+@pytest.mark.parametrize("command", ["(null)", "", "/home/me/train.sh", "sbatch train.sh", "/home/me/7.sh.bak"])
+def test_what_no_launch_submitted_has_no_place(command: str) -> None:
+    assert Row("12", "RUNNING", "None", command).place is None
+
+
+@pytest.mark.parametrize(
+    ("state", "failed", "cancelled", "timed_out"),
+    [
+        ("FAILED", True, False, False),
+        ("PREEMPTED", False, False, False),  # no task is to blame
+        ("CANCELLED", True, True, False),
+        ("CANCELLED by 1000", True, True, False),
+        ("CANCELLED+", True, True, False),
+        ("TIMEOUT", True, False, True),
+        ("DEADLINE", True, False, True),
+        ("NODE_FAIL", True, False, False),
+    ],
+)
+def test_what_ended_a_job_is_told_apart(state: str, failed: bool, cancelled: bool, timed_out: bool) -> None:
+    report = Row("1", state, "None", SCRIPT).report()
+    assert (report.failed, report.cancelled, report.timed_out) == (failed, cancelled, timed_out)
 
 
 @pytest.mark.parametrize(
@@ -197,5 +228,92 @@ def test_a_job_is_shown_by_any_id() -> None:
     assert scheduler.show_command("12_3") == ["scontrol", "show", "job", "-o", "12_3"]
 
 
-def test_a_cancel_names_one_job() -> None:
-    assert scheduler.cancel_command("12_3") == ["scancel", "12_3"]
+def test_one_command_cancels_several_jobs() -> None:
+    assert scheduler.cancel_command(["12_3", "12_1"]) == ["scancel", "12_1", "12_3"]
+
+
+def test_what_has_not_begun_can_be_cancelled_alone() -> None:
+    assert scheduler.cancel_command(["12"], pending=True) == ["scancel", "-t", "PENDING", "12"]
+
+
+def test_an_array_may_be_let_run_more_at_a_time() -> None:
+    assert scheduler.throttle_command("12", 7) == ["scontrol", "update", "JobId=12", "ArrayTaskThrottle=7"]
+
+
+# -- how much may be submitted
+
+CONFIGURATION = """\
+Configuration data as of 2026-11-22T12:31:05
+AccountingStorageEnforce = associations,limits
+ClusterName             = exca
+MaxArraySize            = 1001
+SchedulerParameters     = sched_interval=1,bf_interval=1
+TaskPluginParam         = (null type)
+
+Slurmctld(primary) at node is UP
+"""
+
+
+def test_the_configuration_is_read_by_its_names() -> None:
+    found = scheduler.read_configuration(CONFIGURATION)
+    assert (found["MaxArraySize"], found["AccountingStorageEnforce"]) == ("1001", "associations,limits")
+
+
+def test_a_value_of_the_configuration_may_hold_an_equals_sign() -> None:
+    assert scheduler.read_configuration(CONFIGURATION)["SchedulerParameters"] == "sched_interval=1,bf_interval=1"
+
+
+@pytest.mark.parametrize("output", ["", "slurm_load_ctl_conf error: Unable to contact slurm controller\n"])
+def test_what_is_no_configuration_has_no_names(output: str) -> None:
+    assert scheduler.read_configuration(output) == {}
+
+
+# DefaultAccount, Cluster, Account, Partition, DefaultQOS, MaxSubmitJobs, GrpSubmitJobs
+ASSOCIATIONS = """\
+lab|exca|lab||normal|100|
+lab|exca|lab|short||20|
+lab|exca|project||long||500
+lab|elsewhere|lab||normal|3|
+"""
+# Name, MaxSubmitJobsPerUser, GrpSubmitJobs
+QUALITIES = "normal||\nlong|40|\nurgent|5|8\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({}, 100),
+        ({"account": "lab"}, 100),
+        ({"partition": "main"}, 100),
+        ({"partition": "short"}, 20),
+        ({"account": "project"}, 40),  # by its default quality of service
+        ({"account": "project", "qos": "normal"}, 500),
+        ({"qos": "urgent"}, 5),
+        ({"account": "nobodys"}, None),
+    ],
+)
+def test_the_least_limit_that_holds_for_the_jobs_counts(options: dict[str, str], limit: int | None) -> None:
+    assert read_limit(ASSOCIATIONS, QUALITIES, "exca", options) == limit
+
+
+def test_a_quality_of_service_limits_jobs_that_name_none() -> None:
+    assert read_limit("lab|exca|lab||||\n", "normal|7|\n", "exca", {}) == 7
+
+
+@pytest.mark.parametrize(("associations", "qualities"), [("", ""), ("lab|exca|lab||normal||\n", "normal||\n")])
+def test_where_nothing_is_limited_there_is_no_limit(associations: str, qualities: str) -> None:
+    assert read_limit(associations, qualities, "exca", {}) is None
+
+
+def test_the_questions_about_limits_name_what_their_answers_are_read_by() -> None:
+    associations, qualities = scheduler.limits_commands("ann")
+    assert associations[-1] == "format=DefaultAccount,Cluster,Account,Partition,DefaultQOS,MaxSubmitJobs,GrpSubmitJobs"
+    assert qualities[-1] == "format=Name,MaxSubmitJobsPerUser,GrpSubmitJobs"
+
+
+@pytest.mark.slurm
+def test_a_real_slurm_answers_the_questions_about_limits() -> None:
+    commands = scheduler.limits_commands("root")
+    answers = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
+    assert {line.count("|") for line in answers[0].splitlines()} == {6}
+    assert {line.count("|") for line in answers[1].splitlines()} == {2}

@@ -115,6 +115,10 @@ class JobLostError(JobError):
         self.state = state
 
 
+class NotRunError(JobError):
+    """The task was not submitted, or taken back: another one has failed, and the launch stops at failures."""
+
+
 def _rebuild(cls: type[JobError], message: str, fields: dict[str, tp.Any]) -> JobError:
     error = cls(message)
     vars(error).update(fields)

@@ -22,6 +22,7 @@
         jobs/<uid>/       the entry of a job that computes some of them
   code/<digest>/          snapshots; one that is to be elsewhere has its digest in .exca-code
   launches/<token>/       one launch: its record, payload, and what the cluster needs
+    <n>.again <n>.timeouts   what a task wants to be called next time; how often a job was out of time
     <n>.<start>.rank<r>.json .decided   of a job of several ranks: what one raised, and that it is said how it ended
 """
 
@@ -59,6 +60,8 @@ ITEM_JOBS = "jobs"
 OUTPUT_OWNER = ".exca-entry"
 OUTPUT_POINTER = "exca-output.txt"
 
+_SCRIPT = ".sh"
+_PLACE = re.compile(r"([^/\s]+)/(\d+)\.sh(?!\S)")
 _CLAIM = re.compile(r"claim\.(\d+)\.json")
 _VERSION = re.compile(r"[A-Za-z0-9._+\-]{1,64}")
 
@@ -125,6 +128,11 @@ def log_names(number: int) -> tuple[str, str]:
     return f"{number}.out", f"{number}.err"
 
 
+def attempt_end(number: int) -> str:
+    """Beside the logs of an attempt that has lost its claim: that its process is gone, though its job goes on."""
+    return f"{number}.ended"
+
+
 def launch_folder(folder: Path, token: str) -> Path:
     return folder / LAUNCHES / token
 
@@ -144,6 +152,32 @@ def rank_decision(launch: Path, position: int, start: str) -> Path:
     return launch / f"{position}.{start}.decided"
 
 
-def position_log(launch: Path, position: int) -> Path:
-    """What the process at one position of a launch prints before it has a claim and a log of its own."""
-    return launch / f"{position}.log"
+def job_log(launch: Path, number: int) -> Path:
+    """What a job of this machine prints before its task has a claim and a log of its own."""
+    return launch / f"{number}.log"
+
+
+def keeper_log(launch: Path) -> Path:
+    """What the process prints that starts the jobs of a launch on this machine in its stead."""
+    return launch / "keeper.log"
+
+
+def job_script(launch: Path, first: int) -> Path:
+    """What sbatch is given: the array of the jobs from ``first`` on. `script_place` reads it back."""
+    return launch / f"{first}{_SCRIPT}"
+
+
+def script_place(command: str) -> tuple[str, int] | None:
+    """The launch's token and the array's first job, of a command line that names a `job_script`."""
+    found = _PLACE.findall(command)
+    return (found[-1][0], int(found[-1][1])) if found else None
+
+
+def resumed_call(launch: Path, position: int) -> Path:
+    """What the task at one position wants to be called when it starts again."""
+    return launch / f"{position}.again"
+
+
+def timeouts(launch: Path, number: int) -> Path:
+    """One byte for each time that a job was out of time and started again."""
+    return launch / f"{number}.timeouts"

@@ -26,3 +26,18 @@ class Mode(enum.StrEnum):
     RETRY = "retry"
     FORCE = "force"
     READ_ONLY = "read-only"
+
+
+class OnFailure(enum.StrEnum):
+    """What a launch does when a task has failed. The three values are public."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    CANCEL = "cancel"
+
+
+class OnInterrupt(enum.StrEnum):
+    """What becomes of the jobs of a launch that is interrupted. The two values are public."""
+
+    DETACH = "detach"
+    CANCEL = "cancel"

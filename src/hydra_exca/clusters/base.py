@@ -8,6 +8,9 @@ import enum
 import typing as tp
 from pathlib import Path
 
+_SLURM = "slurm_"
+AGAIN = 75  # the exit code of a job of this machine that is to be started again: sysexits.h's EX_TEMPFAIL
+
 
 class State(enum.Enum):
     """Where a job stands, as far as its cluster says."""
@@ -27,7 +30,8 @@ class Report:
     """What a cluster says of one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
 
     ``failed`` is False where the cluster knows only that the job is no more, not that something went wrong.
-    ``stuck`` says of one that waits that it may wait for ever unless somebody acts.
+    ``stuck`` says of one that waits that it may wait for ever unless somebody acts. ``cancelled``: somebody wanted
+    its end. ``timed_out``: its time was up.
     """
 
     state: State
@@ -35,44 +39,25 @@ class Report:
     failed: bool = True
     stuck: bool = False
     job: str | None = None
+    cancelled: bool = False
+    timed_out: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
     """What is known of a job, maybe of another launch: enough to ask for it.
 
-    ``started`` tells whether a job said that it computes, ``owner`` describes the process that said so (or the
-    launching process before that), ``submitted`` is when, in seconds since the epoch.
+    ``number`` is its number in the launch ``token``. ``started`` tells whether a job said that it computes, ``owner``
+    describes the process that said so (or the launching process before that), ``submitted`` is when, in seconds since
+    the epoch.
     """
 
     token: str
-    position: int
+    number: int
     job: str | None
     owner: tp.Mapping[str, tp.Any]
     started: bool
     submitted: float
-
-
-EntryPoint = tp.Callable[[str, int, tp.Callable[[], bool]], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """What a cluster is asked to run.
-
-    ``folder`` is the launch's, and ends in its token. ``entry_point(folder, position, requeued)`` runs one
-    position in a job and is importable there, and ``requeued()`` tells it whether an exit under way is one after
-    which the job starts again; ``here(position)`` runs it in this process.
-    """
-
-    folder: Path
-    positions: tp.Sequence[int]
-    entry_point: EntryPoint
-    here: tp.Callable[[int], None]
-
-    @property
-    def token(self) -> str:
-        return self.folder.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +65,8 @@ class Options:
     """What jobs are given: the options of submitit under its names (``timeout_min``, ``gpus_per_node``, ...).
 
     ``slurm`` holds those that only Slurm knows, without the prefix. ``environment`` is the name or path of the one
-    whose python runs the jobs, None for this process's own.
+    whose python runs the jobs, None for this process's own. At most ``array_parallelism`` jobs run, and at most
+    ``max_queued`` wait or run, at a time; the scheduler is asked every ``poll_s`` seconds at the least.
     """
 
     common: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
@@ -89,67 +75,123 @@ class Options:
     max_num_timeout: int = 0
     submitit_folder: str | None = None
     environment: str | None = None
+    max_queued: int | None = None
+    poll_s: float = 10.0
+
+    def with_resources(self, resources: tp.Mapping[str, tp.Any]) -> Options:
+        """The same with other resources: names of submitit, those that only Slurm knows with ``slurm_`` before."""
+        if not resources:
+            return self
+        slurm = {key.removeprefix(_SLURM): value for key, value in resources.items() if key.startswith(_SLURM)}
+        common = {key: value for key, value in resources.items() if not key.startswith(_SLURM)}
+        return dataclasses.replace(self, common={**self.common, **common}, slurm={**self.slurm, **slurm})
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSpec:
+    """One job that a cluster is asked to run, by its number in its launch, and what it is given.
+
+    It runs ``workers`` processes at a time, on the same machine and with the same resources.
+    """
+
+    number: int
+    options: Options
+    workers: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What a cluster is asked to run.
+
+    ``folder`` is the launch's, and ends in its token. ``python -m <module> <folder> <number>`` is a job, where it has
+    a process of its own; ``here(number)`` does the same in this process. Jobs of equal options stand together.
+    """
+
+    folder: Path
+    jobs: tp.Sequence[JobSpec]
+    module: str
+    here: tp.Callable[[int], None]
+
+    @property
+    def token(self) -> str:
+        return self.folder.name
 
 
 class Submission(abc.ABC):
-    """The jobs of one batch, as seen by the launch that submitted them."""
+    """The jobs of one batch, as seen by the launch that submits them. Jobs go by their numbers."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Submits as much as may be submitted now; `step` does the rest.
+
+        Raises SubmissionError if that is refused: what was accepted before goes on.
+        """
 
     @property
     @abc.abstractmethod
     def jobs(self) -> dict[int, str | None]:
-        """The job id of each position, None where it has none (yet)."""
+        """The cluster's id of each job, None where it has none (yet)."""
 
     @abc.abstractmethod
     def step(self) -> dict[int, Report]:
         """Does what there is to do (start the next process, ask the scheduler when it is time) without waiting.
 
-        Returns reports of the positions that ended since the last call, and of those that wait for a reason
-        worth telling.
+        Returns reports of the jobs that ended since the last call, and of those that wait for a reason worth telling.
         """
 
-    def settle(self, position: int) -> None:  # noqa: B027  most clusters have nothing to do
-        """No more questions about this one: its outcome is there."""
+    def settle(self, number: int) -> None:  # noqa: B027  most clusters have nothing to do
+        """No more questions about this one: all its outcomes are there."""
 
     def close(self) -> None:  # noqa: B027  most clusters have nothing to do
         """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
 
-    def cancel(self, position: int) -> bool:
-        """Ends one of its positions, started or not, if it can; else the cluster's own `cancel` is to be asked."""
+    def cancel(self, number: int) -> bool:
+        """Ends a job, started or not, if it can; else the cluster's own `cancel` is to be asked."""
         return False
 
-    def has_unstarted(self) -> bool:
-        """Whether positions wait for `step` to start them."""
-        return False
+    def unstarted(self) -> tp.Sequence[int]:
+        """The jobs that only `step` of this process will start or submit."""
+        return ()
 
     @abc.abstractmethod
     def abandon(self) -> tp.Sequence[int]:
-        """The launch fails: returns the positions that were never started and never will be; the others go on."""
+        """Starts and submits nothing more: returns the jobs that never will be; the others go on."""
 
     @abc.abstractmethod
-    def interrupt(self) -> tp.Sequence[int]:
-        """What a Ctrl-C means here: returns the positions that were cancelled and can be given up."""
+    def withdraw(self) -> tp.Sequence[int]:
+        """Asks for the end of all that has not begun to run: returns what `abandon` does; the others end by reports."""
+
+    @abc.abstractmethod
+    def end(self) -> tp.Sequence[int]:
+        """Ends every job, running or not, and returns them."""
 
 
 class Cluster(abc.ABC):
     """A place where jobs run."""
 
     name: str
+    detaches: bool = False
+    """Whether the jobs are somebody else's to run, so that a launch may leave them."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
+    def log_folder(self, launch: Path) -> Path:
+        """Where a job's output goes before its task has a log of its own."""
+        return launch
+
     @abc.abstractmethod
-    def check(self) -> None:
-        """Raises ConfigError if jobs with these options cannot be submitted. Submits nothing."""
+    def check(self, options: tp.Sequence[Options]) -> None:
+        """Raises ConfigError if jobs with any of these options cannot be submitted. Submits nothing."""
 
     @abc.abstractmethod
     def submit(self, batch: Batch) -> Submission:
-        """Submits all positions; raises SubmissionError if that is refused."""
+        """What is to be submitted; nothing is yet."""
 
     @abc.abstractmethod
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
         """What is known of jobs of any launch, one report for each, in one question to the scheduler."""
 
     @abc.abstractmethod
-    def cancel(self, reference: Reference) -> None:
-        """Asks for a job's end; `ask` tells when it has come."""
+    def cancel(self, references: tp.Sequence[Reference]) -> None:
+        """Asks for the end of jobs; `ask` tells when it has come."""

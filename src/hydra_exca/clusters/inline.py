@@ -7,7 +7,7 @@ import os
 import typing as tp
 
 from . import process
-from .base import Batch, Cluster, Reference, Report, State, Submission
+from .base import Batch, Cluster, Options, Reference, Report, State, Submission
 
 
 class InlineCluster(Cluster):
@@ -15,7 +15,7 @@ class InlineCluster(Cluster):
 
     name = "inline"
 
-    def check(self) -> None:
+    def check(self, options: tp.Sequence[Options]) -> None:
         pass
 
     def submit(self, batch: Batch) -> Submission:
@@ -24,7 +24,7 @@ class InlineCluster(Cluster):
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
         return [process_report(reference) for reference in references]
 
-    def cancel(self, reference: Reference) -> None:
+    def cancel(self, references: tp.Sequence[Reference]) -> None:
         """A task in another process's own thread cannot be cancelled but by ending that process: left alone."""
 
     def call(self, compute: tp.Callable[[], tp.Any]) -> tp.Any:
@@ -53,28 +53,34 @@ class DebugCluster(InlineCluster):
 class _InlineSubmission(Submission):
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._waiting = list(batch.positions)
+        self._waiting = [job.number for job in batch.jobs]
+
+    def start(self) -> None:
+        pass
 
     @property
     def jobs(self) -> dict[int, str | None]:
-        return {position: str(os.getpid()) for position in self._batch.positions}
+        return {job.number: str(os.getpid()) for job in self._batch.jobs}
 
     def step(self) -> dict[int, Report]:
         if not self._waiting:
             return {}
-        position = self._waiting[0]
-        self._batch.here(position)
+        number = self._waiting[0]
+        self._batch.here(number)
         del self._waiting[0]
-        return {position: Report(State.ENDED, "it ended the task without a value or an error")}
+        return {number: Report(State.ENDED, "it ended the task without a value or an error")}
 
-    def has_unstarted(self) -> bool:
-        return bool(self._waiting)
+    def unstarted(self) -> tp.Sequence[int]:
+        return tuple(self._waiting)
 
     def abandon(self) -> tp.Sequence[int]:
         cancelled, self._waiting = self._waiting, []
         return cancelled
 
-    def interrupt(self) -> tp.Sequence[int]:
+    def withdraw(self) -> tp.Sequence[int]:
+        return self.abandon()
+
+    def end(self) -> tp.Sequence[int]:
         return self.abandon()
 
 

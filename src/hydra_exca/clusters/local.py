@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import typing as tp
 
@@ -19,12 +17,16 @@ from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
 
 from . import environment
-from .base import Batch, Cluster, Options, Reference, Report, State, Submission
+from . import process as process_module
+from .base import AGAIN, Batch, Cluster, JobSpec, Options, Reference, Report, State, Submission
 from .inline import process_report
 
 log = logging.getLogger("exca.clusters")
 _GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _PAUSE_S = 0.01
+_SIGNAL_DELAY_S = 120.0  # hydra-submitit-launcher's
+_WARNED_PART = 0.25  # of a time limit, at most
+_DEAF = ("/bin/sh", "-c", "trap '' USR2; exec \"$@\"", "sh")  # until the job listens: the signal would end it
 
 
 class LocalCluster(Cluster):
@@ -32,45 +34,24 @@ class LocalCluster(Cluster):
 
     name = "local"
 
-    def check(self) -> None:
+    def check(self, options: tp.Sequence[Options]) -> None:
         environment.check(self.options.environment, "hydra_exca.worker")
-        if self._gpus_per_task() and len(self._slots) == 0:
+        most = max(map(_gpus, options), default=0)
+        gpus = visible_gpus() if most else None
+        if gpus is not None and most > len(gpus):
             raise ConfigError(
                 "More GPUs are asked for than this machine has; nothing was run.",
-                [
-                    Problem(
-                        f"{self._gpus_per_task()} asked, {len(visible_gpus() or ())} here",
-                        "hydra.launcher.gpus_per_node",
-                    )
-                ],
+                [Problem(f"{most} asked, {len(gpus)} here", "hydra.launcher.gpus_per_node")],
             )
 
     def submit(self, batch: Batch) -> Submission:
-        return _LocalSubmission(batch, self._slots, self.options)
+        return _LocalSubmission(batch, self.options)
 
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
         return [process_report(reference) for reference in references]
 
-    def cancel(self, reference: Reference) -> None:
-        if process_report(reference).state is State.RUNNING:
-            end(reference.owner["pid"])
-
-    def _gpus_per_task(self) -> int:
-        return int(self.options.common.get("gpus_per_node") or 0)
-
-    @functools.cached_property
-    def _slots(self) -> list[tuple[str, ...]]:
-        """One item for each task that may run at a time: the GPUs it sees."""
-        count = max(1, min(cores(), self.options.array_parallelism))
-        wanted = self._gpus_per_task()
-        if not wanted:
-            return [()] * count
-        gpus = visible_gpus()
-        if gpus is None:
-            log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
-            gpus = [str(index) for index in range(count * wanted)]
-        groups = [tuple(gpus[start : start + wanted]) for start in range(0, len(gpus) - wanted + 1, wanted)]
-        return groups[:count]
+    def cancel(self, references: tp.Sequence[Reference]) -> None:
+        end(*(each.owner["pid"] for each in references if process_report(each).state is State.RUNNING))
 
 
 def cores() -> int:
@@ -117,20 +98,6 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def exit_reason(code: int) -> str:
-    """What an exit code of subprocess tells.
-
-    >>> exit_reason(-9), exit_reason(3)
-    ('killed by SIGKILL (signal 9)', 'exit code 3')
-    """
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name} (signal {-code})"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
 def _signal(process: psutil.Process, number: int) -> None:
     try:
         process.send_signal(number)
@@ -140,41 +107,70 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 @dataclasses.dataclass
 class _Running:
+    """A process, the GPUs it sees, and when its time is up."""
+
     process: subprocess.Popen[bytes]
+    spec: JobSpec
     gpus: tuple[str, ...]
-    deadline: float | None
+    started: float
+    timeouts: int
+    warned: bool = False
+
+    @property
+    def limit_s(self) -> float | None:
+        minutes = self.spec.options.common.get("timeout_min")
+        return None if minutes is None else 60.0 * minutes
+
+    def is_late(self, now: float) -> bool:
+        return self.limit_s is not None and now > self.started + self.limit_s
+
+    def is_to_be_warned(self, now: float) -> bool:
+        """Some time before the limit, as Slurm does; never the better part of it."""
+        if self.warned or self.limit_s is None:
+            return False
+        delay = float(self.spec.options.slurm.get("signal_delay_s", _SIGNAL_DELAY_S))
+        return now > self.started + self.limit_s - min(delay, _WARNED_PART * self.limit_s)
 
 
 class _LocalSubmission(Submission):
-    def __init__(self, batch: Batch, slots: list[tuple[str, ...]], options: Options) -> None:
+    def __init__(self, batch: Batch, options: Options) -> None:
         self._batch = batch
         self._python = environment.python(options.environment)
-        self._free = list(reversed(slots))
-        minutes = options.common.get("timeout_min")
-        self._limit_s = None if minutes is None else 60.0 * minutes
-        self._waiting = list(reversed(batch.positions))
+        self._most = max(1, options.array_parallelism)
+        self._every_gpu = self._all_gpus(max((_gpus(job.options) for job in batch.jobs), default=0))
+        self._gpus = self._every_gpu
+        self._waiting = {job.number: job for job in batch.jobs}
         self._running: dict[int, _Running] = {}
         self._cancelled: list[int] = []
-        self._jobs: dict[int, str | None] = dict.fromkeys(batch.positions)
+        self._jobs: dict[int, str | None] = dict.fromkeys(self._waiting)
+
+    def start(self) -> None:
+        pass  # claims are there, so `step` can start what it finds
 
     @property
     def jobs(self) -> dict[int, str | None]:
         return dict(self._jobs)
 
-    def cancel(self, position: int) -> bool:
-        if position in self._running:
-            end(self._running[position].process.pid)
-        elif position in self._waiting:
-            self._waiting.remove(position)
-            self._cancelled.append(position)
+    def cancel(self, number: int) -> bool:
+        if number in self._running:
+            end(self._running[number].process.pid)
+        elif self._waiting.pop(number, None):
+            self._cancelled.append(number)
         return True
 
     def step(self) -> dict[int, Report]:
-        reports = {position: self._ended(position) for position in self._exited()}
-        reports |= {position: Report(State.ENDED, "cancelled before it started") for position in self._cancelled}
+        reports = {number: Report(State.ENDED, "cancelled before it started") for number in self._cancelled}
         self._cancelled.clear()
-        while self._free and self._waiting:
-            self._start(self._waiting.pop())
+        now = time.monotonic()
+        for number, running in list(self._running.items()):
+            if running.process.poll() is not None or running.is_late(now):
+                report = self._ended(number)
+                reports |= {} if report is None else {number: report}
+            elif running.is_to_be_warned(now):
+                running.warned = True
+                running.process.send_signal(signal.SIGUSR2)
+        if not reports:  # what ended is heeded first: a failure may end it all
+            self._start_more()
         return reports
 
     def close(self) -> None:
@@ -186,67 +182,78 @@ class _LocalSubmission(Submission):
                 log.warning("process %d has stored its result and does not exit", running.process.pid)
         self._running.clear()
 
-    def has_unstarted(self) -> bool:
-        return bool(self._waiting or self._cancelled)
+    def unstarted(self) -> tp.Sequence[int]:
+        return (*self._waiting, *self._cancelled)
 
     def abandon(self) -> tp.Sequence[int]:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = tuple(self._waiting), {}
         return waiting
 
-    def interrupt(self) -> tp.Sequence[int]:
-        positions = [*self.abandon(), *self._running]
+    def withdraw(self) -> tp.Sequence[int]:
+        return self.abandon()
+
+    def end(self) -> tp.Sequence[int]:
+        numbers = [*self.abandon(), *self._running]
         end(*(running.process.pid for running in self._running.values()))
         for running in self._running.values():
             running.process.wait()
         self._running.clear()
-        return positions
+        return numbers
 
-    def _exited(self) -> list[int]:
-        now = time.monotonic()
-        return [p for p, r in self._running.items() if r.process.poll() is not None or _late(r, now)]
-
-    def _ended(self, position: int) -> Report:
-        running = self._running.pop(position)
-        self._free.append(running.gpus)
+    def _ended(self, number: int) -> Report | None:
+        """Why a process is gone, None for one that is to start again."""
+        running = self._running.pop(number)
+        self._gpus = [gpu for gpu in self._every_gpu if gpu in (*self._gpus, *running.gpus)]  # neighbours together
         if running.process.poll() is None:
             end(running.process.pid)
             running.process.wait()
-            return Report(State.ENDED, f"TIMEOUT: it ran longer than timeout_min={_minutes(self._limit_s)}")
-        return Report(State.ENDED, exit_reason(running.process.returncode))
+            reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
+            return Report(State.ENDED, reason, timed_out=True)
+        if running.process.returncode == AGAIN and self._timeouts(number) > running.timeouts:
+            self._waiting = {number: running.spec, **self._waiting}
+            return None
+        return Report(State.ENDED, process_module.exit_reason(running.process.returncode))
 
-    def _start(self, position: int) -> None:
-        entry_point = self._batch.entry_point
-        gpus = self._free.pop()
-        with open(paths.position_log(self._batch.folder, position), "ab") as output:
+    def _start_more(self) -> None:
+        """In their order: one that has to wait for GPUs is not overtaken."""
+        while self._waiting and len(self._running) < self._most:
+            spec = next(iter(self._waiting.values()))
+            busy = sum(running.spec.workers for running in self._running.values())
+            wanted = _gpus(spec.options)
+            if (busy and busy + spec.workers > cores()) or len(self._gpus) < wanted:
+                return
+            del self._waiting[spec.number]
+            gpus, self._gpus = self._gpus[:wanted], self._gpus[wanted:]
+            self._start(spec, tuple(gpus))
+
+    def _all_gpus(self, wanted: int) -> list[str]:
+        """Those this process may use; of a machine that shows none, as many as may be used at a time."""
+        gpus = visible_gpus() if wanted else []
+        if gpus is not None:
+            return gpus
+        log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
+        return [str(number) for number in range(wanted * min(self._most, cores()))]
+
+    def _timeouts(self, number: int) -> int:
+        """How often a job says that it was out of time."""
+        path = paths.timeouts(self._batch.folder, number)
+        return path.stat().st_size if path.exists() else 0
+
+    def _start(self, spec: JobSpec, gpus: tuple[str, ...]) -> None:
+        with open(paths.job_log(self._batch.folder, spec.number), "ab") as output:
             process = subprocess.Popen(
                 # -P: the working directory is not to shadow what is installed
-                [self._python, "-P", "-m", entry_point.__module__, str(self._batch.folder), str(position)],
+                [*_DEAF, self._python, "-u", "-P", "-m", self._batch.module, str(self._batch.folder), str(spec.number)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
             )
-        _keep(process)
-        deadline = None if self._limit_s is None else time.monotonic() + self._limit_s
-        self._running[position] = _Running(process, gpus, deadline)
-        self._jobs[position] = str(process.pid)
+        process_module.outlive(process)
+        self._running[spec.number] = _Running(process, spec, gpus, time.monotonic(), self._timeouts(spec.number))
+        self._jobs[spec.number] = str(process.pid)
 
 
-_processes: set[subprocess.Popen[bytes]] = set()
-_lock = threading.Lock()
-
-
-def _keep(process: subprocess.Popen[bytes]) -> None:
-    """Until it has ended: it may outlive the launch's objects, and a Popen that goes before its process warns."""
-    with _lock:
-        _processes.difference_update([each for each in _processes if each.poll() is not None])
-        _processes.add(process)
-
-
-def _late(running: _Running, now: float) -> bool:
-    return running.deadline is not None and now > running.deadline
-
-
-def _minutes(seconds: float | None) -> str:
-    return f"{(seconds or 0) / 60:g}"
+def _gpus(options: Options) -> int:
+    return int(options.common.get("gpus_per_node") or 0)

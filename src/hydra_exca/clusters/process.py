@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import socket
+import subprocess
+import threading
 import typing as tp
 from pathlib import Path
-
-import psutil
 
 
 def describe(pid: int | None = None) -> dict[str, tp.Any]:
@@ -19,6 +20,8 @@ def describe(pid: int | None = None) -> dict[str, tp.Any]:
 
 def alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
     """Whether the described process runs; None where it cannot be told from here."""
+    import psutil  # here and below: a job starts without
+
     here = _machine()
     if any(owner.get(key) != here[key] for key in ("host", "machine")):
         return None
@@ -41,6 +44,8 @@ def _started(pid: int) -> float:
         stat = Path(f"/proc/{pid}/stat").read_text()
         return float(stat.rpartition(")")[2].split()[19])  # proc(5): field 22, the name before may hold anything
     except FileNotFoundError:
+        import psutil
+
         return psutil.Process(pid).create_time()
 
 
@@ -49,9 +54,15 @@ def _machine() -> dict[str, tp.Any]:
     return {
         "host": socket.gethostname(),
         "machine": _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id"),
-        "boot": _read("/proc/sys/kernel/random/boot_id") or str(round(psutil.boot_time())),
+        "boot": _read("/proc/sys/kernel/random/boot_id") or _boot_time(),
         "pid_namespace": _link("/proc/self/ns/pid"),
     }
+
+
+def _boot_time() -> str:
+    import psutil
+
+    return str(round(psutil.boot_time()))
 
 
 def _read(path: str) -> str | None:
@@ -66,3 +77,28 @@ def _link(path: str) -> str | None:
         return os.readlink(path)
     except OSError:
         return None
+
+
+def exit_reason(code: int) -> str:
+    """What an exit code of subprocess tells.
+
+    >>> exit_reason(-9), exit_reason(3)
+    ('killed by SIGKILL (signal 9)', 'exit code 3')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name} (signal {-code})"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+_processes: set[subprocess.Popen[bytes]] = set()
+_lock = threading.Lock()
+
+
+def outlive(process: subprocess.Popen[bytes]) -> None:
+    """Until it has ended: it may outlive the launch's objects, and a Popen that goes before its process warns."""
+    with _lock:
+        _processes.difference_update([each for each in _processes if each.poll() is not None])
+        _processes.add(process)

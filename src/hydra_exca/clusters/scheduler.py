@@ -7,6 +7,8 @@ import datetime
 import re
 import typing as tp
 
+from hydra_exca import paths
+
 from .base import Report, State
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
@@ -19,6 +21,7 @@ _ENDED = {
     "LAUNCH_FAILED",
     "NODE_FAIL",
     "OUT_OF_MEMORY",
+    "PREEMPTED",
     "TIMEOUT",
 }
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
@@ -37,6 +40,12 @@ class Row:
     reason: str
     command: str
 
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """The token of the launch, and the number of the job in it; None for a job that is no launch's."""
+        place = paths.script_place(self.command)
+        return None if place is None else (place[0], place[1] + index(self.job))
+
     def report(self) -> Report:
         state = self.state.split()[0].rstrip("+")  # "CANCELLED by 1000"
         if state in _WAITING:
@@ -44,7 +53,14 @@ class Row:
         if state not in _ENDED:
             return Report(State.RUNNING, self.reason, job=self.job)
         reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"
-        return Report(State.ENDED, f"{self.state}{reason}", job=self.job)
+        return Report(
+            State.ENDED,
+            f"{self.state}{reason}",
+            failed=state != "PREEMPTED",  # for which no task is to blame, and which Slurm does not start again
+            job=self.job,
+            cancelled=state == "CANCELLED",
+            timed_out=state in ("TIMEOUT", "DEADLINE"),
+        )
 
 
 def ping_command() -> list[str]:
@@ -89,8 +105,57 @@ _IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
 _TOLD = re.compile(r".* JobState=(\S+) Reason=(.*?) Dependency=.* Command=(.*?)(?: SubmitLine=.*)? WorkDir=")
 
 
-def cancel_command(job: str) -> list[str]:
-    return ["scancel", job]
+def cancel_command(jobs: tp.Iterable[str], pending: bool = False) -> list[str]:
+    """Cancels jobs, or those of them that have not begun."""
+    return ["scancel", *(["-t", "PENDING"] if pending else []), *sorted(jobs)]
+
+
+def throttle_command(array: str, most: int) -> list[str]:
+    """Lets ``most`` jobs of an array run at a time."""
+    return ["scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={most}"]
+
+
+def configuration_command() -> list[str]:
+    return ["scontrol", "show", "config"]
+
+
+def read_configuration(output: str) -> dict[str, str]:
+    """The names and values of `configuration_command`."""
+    pairs = (line.partition("=") for line in output.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def count_command(user: str) -> list[str]:
+    """Asks for what a user has waiting and running, a line each."""
+    return ["squeue", "-h", "-r", "-u", user, "-o", "%i"]
+
+
+def limits_commands(user: str) -> list[list[str]]:
+    """Ask the accounting how many jobs a user may have submitted: by association, by quality of service."""
+    show = ["sacctmgr", "-n", "-P", "show"]
+    associations = "Cluster,Account,Partition,DefaultQOS,MaxSubmitJobs,GrpSubmitJobs"
+    return [
+        [*show, "user", user, "withassoc", f"format=DefaultAccount,{associations}"],
+        [*show, "qos", "format=Name,MaxSubmitJobsPerUser,GrpSubmitJobs"],
+    ]
+
+
+def read_limit(associations: str, qualities: str, cluster: str, options: tp.Mapping[str, tp.Any]) -> int | None:
+    """The least limit that the answers to `limits_commands` set on jobs with these options, None for no limit.
+
+    A limit of a whole group counts as the user's own.
+    """
+    limits, quality = [], options.get("qos")
+    for line in associations.splitlines():
+        default, where, account, partition, default_quality, *numbers = line.split("|")
+        mine = where == cluster and account == (options.get("account") or default)
+        if mine and partition in ("", options.get("partition")):
+            limits += numbers
+            quality = quality or default_quality
+    for line in qualities.splitlines():
+        name, *numbers = line.split("|")
+        limits += numbers if name == (quality or "normal") else []
+    return min((int(limit) for limit in limits if limit.isdecimal()), default=None)
 
 
 def read_rows(output: str) -> list[Row]:
@@ -120,9 +185,9 @@ def expand(job: str) -> list[str]:
     for part in parts:
         first, _, last = part.partition("-")
         indices += range(int(first), int(last or first) + 1)
-    return [f"{array}_{index}" for index in indices]
+    return [f"{array}_{each}" for each in indices]
 
 
-def position(job: str) -> int:
-    """Where in its launch a job stands: its index in the array, 0 for a job that is not in one."""
+def index(job: str) -> int:
+    """A job's index in its array, 0 for a job that is not in one."""
     return int(job.partition("_")[2] or 0)

@@ -8,8 +8,6 @@ from hydra_exca.errors import ConfigError, Problem
 
 from .base import Cluster, Options
 from .inline import DebugCluster, InlineCluster
-from .local import LocalCluster
-from .slurm import SlurmCluster
 
 CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
 
@@ -29,10 +27,17 @@ def get(name: str | None, options: Options) -> Cluster:
         name = "slurm" if shutil.which("sbatch") else "local"
     if name is None or name == InlineCluster.name:
         return InlineCluster(options)
-    known: dict[str, type[Cluster]] = {"local": LocalCluster, "slurm": SlurmCluster, "debug": DebugCluster}
-    if name not in known:
-        valid = ", ".join((*CLUSTERS, "null"))
-        raise ConfigError(
-            "No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "hydra.launcher.cluster")]
-        )
-    return known[name](options)
+    if name == DebugCluster.name:
+        return DebugCluster(options)
+    if name == "local":
+        from .local import LocalCluster  # a job knows where it runs, and starts without these
+
+        return LocalCluster(options)
+    if name == "slurm":
+        from .slurm import SlurmCluster
+
+        return SlurmCluster(options)
+    valid = ", ".join((*CLUSTERS, "null"))
+    raise ConfigError(
+        "No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "hydra.launcher.cluster")]
+    )
