@@ -10,33 +10,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 import typing as tp
 from pathlib import Path
 
-from . import clusters, paths, worker
+from . import clusters, worker
 from .clusters import State
-from .errors import CacheError, CorruptEntryError, ExcaError
+from .errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from .plan import Action
 from .results import Result, stored_error
 from .round import Round, Settings, Task
-from .status import Mode, Status
-from .store import Claim, ClaimState, Entry, Outcome
+from .status import Mode, OnFailure, OnInterrupt, Status
+from .store import Claim, ClaimState, Entry
 from .store import files as store_files
 from .survey import Standing, Survey, given_up
 from .uid import Identity
+from .watch import Pause, Watch
 
 log = logging.getLogger("exca.launch")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
-_TELL_S = 60.0  # how often a launch that waits says how far it is
-_ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for; they are other launches' to watch
 
 
 class Launch:
     """One call that asks for many tasks.
 
     ``computed`` holds what earlier launches of the same object have computed: modes ``force`` and ``retry``
-    apply once, so for these it is ``cached``. The launch adds its own.
+    apply once, so for these it is ``cached``. The launch adds its own. ``finished`` is called with the result of each
+    task that is waited for, as it comes.
     """
 
     def __init__(
@@ -51,13 +49,9 @@ class Launch:
         for task in tasks:
             self._first.setdefault(_key(task.identity), task)
         self.standings: dict[str, Standing] = {}
-        self._rounds: list[Round] = []
-        self._tokens: set[str] = set()
+        self._watch = Watch(settings.folder, self._survey, self._run_again, self._arrived)
         self._how: dict[str, str] = {}
-        self._told: set[tuple[str, str]] = set()
-        self._waiting: list[Standing] = []
-        self._total = 0
-        self._asked = self._said = time.monotonic()
+        self._failed: Result | None = None
         self.finished: tp.Callable[[Result], None] = lambda result: None
 
     def survey(self) -> list[Standing]:
@@ -80,21 +74,10 @@ class Launch:
         """Submits what is missing, waits for all, and returns one result a task, in order."""
         self.submit()
         with self._giving_up_on_errors():
-            self._wait()
-        for round_ in self._rounds:
+            self._watch.wait()
+        for round_ in self._watch.rounds:
             round_.close()
         return [self.result(task) for task in self.tasks]
-
-    def _wait(self) -> None:
-        pause = _Pause()
-        left = len(self._waiting)
-        while left:
-            now = self.poll()
-            if now < left:
-                pause = _Pause()
-            elif now:
-                pause.sleep()
-            left = now
 
     def submit(self) -> None:
         """Submits what is missing and does not wait for it."""
@@ -105,24 +88,16 @@ class Launch:
             self._settle_past(standing)
         with self._giving_up_on_errors():
             missing = self._of(Action.RUN, Action.CANCEL_AND_RUN)
-            if missing:
+            self._watch.expect([], self._of(Action.JOIN))
+            self._heed_stored_failures()
+            if missing and not self._stops():
                 self._start(missing)
-        self._waiting = self._of(Action.RUN, Action.JOIN)
-        self._total = len(self._waiting)
+            else:
+                self._leave(missing)
 
     def poll(self) -> int:
-        """Looks once at what is waited for, markers first, then what the clusters say; returns how many are left."""
-        for round_ in self._rounds:
-            for standing, report in round_.step():
-                self._heed(standing, report, round_.token)
-        if time.monotonic() - self._asked > _ASK_OWNERS_S:
-            self._watch_joined([standing for standing in self._waiting if standing.action is Action.JOIN])
-            self._asked = time.monotonic()
-        self._waiting = [standing for standing in self._waiting if not self._collect(standing)]
-        if time.monotonic() - self._said > _TELL_S:
-            log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
-            self._said = time.monotonic()
-        return len(self._waiting)
+        """Looks once at what is waited for; returns how much is left."""
+        return self._watch.poll()
 
     @contextlib.contextmanager
     def _giving_up_on_errors(self) -> tp.Iterator[None]:
@@ -130,43 +105,79 @@ class Launch:
         try:
             yield
         except KeyboardInterrupt:
-            for round_ in self._rounds:
-                log.warning("exca: %s", round_.interrupt())
+            self._interrupt()
             raise
         except BaseException:
-            for round_ in self._rounds:
+            for round_ in self._watch.rounds:
                 round_.abandon()
             raise
 
+    def _interrupt(self) -> None:
+        """Leaves the jobs or ends them, as the settings say, or else as is usual on the cluster."""
+        detaches = self.settings.cluster.detaches
+        if self.settings.on_interrupt is not None:
+            detaches = self.settings.on_interrupt is OnInterrupt.DETACH
+        if not detaches:
+            log.warning("exca: %d tasks are cancelled", self.cancel_all())
+            return
+        given_up = self.detach()
+        if given_up:
+            log.warning("exca: %d tasks were not started and are given up", given_up)
+
     def is_open(self, task: Task) -> bool:
         """Whether the task is still waited for."""
-        return self.standings[_key(task.identity)] in self._waiting
+        return self._watch.is_open(self.standings[_key(task.identity)])
 
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
-        return any(round_.has_unstarted() for round_ in self._rounds)
+        return any(round_.has_unstarted() for round_ in self._watch.rounds)
+
+    def open_jobs(self) -> list[str]:
+        """What this launch has submitted and still waits for, in words."""
+        return [str(round_) for round_ in self._watch.rounds if round_.is_open()]
+
+    def detach(self) -> int:
+        """Leaves the jobs to their cluster; returns how many tasks have none yet, and are given up."""
+        left = [standing for round_ in self._watch.rounds for standing in round_.detach()]
+        for standing in left:
+            why = f"{standing.entry_uid} was not submitted: the queue had no room for it"
+            self._leave_one(standing, NotRunError(why, factory=standing.identity.factory, uid=standing.entry_uid))
+        return len(left)
+
+    def cancel_all(self) -> int:
+        """Ends every job of this launch, gives their tasks up, and returns how many there were."""
+        return sum(round_.end() for round_ in self._watch.rounds)
 
     def cancel(self, task: Task) -> None:
         """Asks for the end of the job that computes the task, in whatever launch."""
         standing = self.standings[_key(task.identity)]
         claim = None if standing.entry is None else standing.entry.claim()
-        if claim is None or given_up(claim):
+        if standing.entry is None or claim is None or given_up(claim):
             return
-        own = any(round_.token == claim.token and round_.cancel(standing) for round_ in self._rounds)
-        if not own:
-            clusters.get(claim.cluster, clusters.Options()).cancel(self._survey.reference(claim))
+        if any(round_.token == claim.token and round_.cancel(standing) for round_ in self._watch.rounds):
+            return
+        if self._is_alone(claim, {standing.entry.path}):
+            clusters.get(claim.cluster, clusters.Options()).cancel([self._survey.reference(claim)])
+        else:  # its job sees that the claim is gone, and ends the task
+            standing.claim = claim
+            self._watch.lose(standing, clusters.Report(State.ENDED, "CANCELLED", cancelled=True))
 
     def clear(self) -> None:
         """Forgets the outcomes of the tasks and cancels the jobs that compute them."""
-        for standing in self.look():
+        cancelled = []
+        found = {id(standing): standing for standing in self.look()}
+        for standing in found.values():
             entry, claim = standing.entry, standing.entry.claim() if standing.entry else None
             if entry is None:
                 continue
             if claim is not None and claim.state is not ClaimState.RELEASED:
                 entry.take(claim.next(ClaimState.RELEASED))
                 if not given_up(claim) and entry.outcome() is None:
-                    self._cancel([claim])
-            entry.forget()
+                    cancelled.append((entry, claim))
+        self._cancel(cancelled)
+        for standing in found.values():
+            if standing.entry is not None:
+                standing.entry.forget()
 
     def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
         """Standard output and error of the task's last attempt, None where it has none yet."""
@@ -226,7 +237,7 @@ class Launch:
         if standing.status is Status.COMPLETED:
             entry.release(standing.claim)
         else:
-            self._lose(standing, standing.gone)
+            self._watch.lose(standing, standing.gone)
         standing.outcome, owner = entry.outcome(), entry.claim()
         if standing.outcome is None:  # another launch is at it again
             standing.action = Action.JOIN
@@ -235,33 +246,51 @@ class Launch:
 
     def _start(self, missing: tp.Sequence[Standing]) -> None:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
-        self.settings.cluster.check()
         round_ = Round(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
         self.settings.folder.create()
         old = [(standing, standing.claim) for standing in missing if standing.action is Action.CANCEL_AND_RUN]
         self._wait_for_uncancellable(old)
         try:
             round_.claim(self._survey)
-            self._cancel([claim for standing, claim in old if claim is not None and standing in round_.claimed])
-            for standing in missing:
-                claimed = standing in round_.claimed
-                standing.action = Action.RUN if claimed else Action.JOIN
-                standing.outcome = None
-                self._how[_key(standing.identity)] = "run" if claimed else "joined"
+            self._cancel([(s.entry, claim) for s, claim in old if s.entry and claim is not None and round_.holds(s)])
+            self._take_note(missing, round_)
             if round_.claimed:
                 round_.submit()
                 log.info("exca: %s", round_)
         except BaseException:
             round_.abandon()
             raise
+        finally:
+            self._watch.rounds.append(round_)
+
+    def _take_note(self, missing: tp.Sequence[Standing], round_: Round) -> None:
+        """What was claimed is waited for as this launch's own, the rest as what another one computes."""
+        joined = [standing for standing in missing if not round_.holds(standing)]
+        for standing in missing:
+            standing.outcome = None
+            standing.action = Action.RUN if round_.holds(standing) else Action.JOIN
+            self._how[_key(standing.identity)] = "run" if round_.holds(standing) else "joined"
         self.computed.update(_key(standing.identity) for standing in round_.claimed)
-        self._rounds.append(round_)
-        self._tokens.add(round_.token)
+        self._watch.expect(round_.claimed, joined)
+
+    def _run_again(self, orphans: list[Standing]) -> None:
+        """What lost its job through no fault of its own, or its launch."""
+        if self.settings.mode is Mode.READ_ONLY:
+            for standing in orphans:
+                problem = CacheError(f"{standing.entry_uid} was given up; mode=read-only runs nothing")
+                self._watch.fail(standing, problem)
+        elif self._stops():
+            self._leave(orphans)
+        else:
+            log.info(
+                "exca: %d tasks lost their job before their turn, or their launch: they are run again", len(orphans)
+            )
+            self._start(orphans)
 
     def _wait_for_uncancellable(self, old: tp.Sequence[tuple[Standing, Claim | None]]) -> None:
         """What computes in another process's own thread cannot be cancelled: its end is waited for."""
         waiting = [(s, claim) for s, claim in old if claim is not None and claim.cluster in ("inline", "debug")]
-        pause = _Pause()
+        pause = Pause()
         while waiting:
             left = []
             for standing, claim in waiting:
@@ -275,142 +304,83 @@ class Launch:
             waiting = left
             pause.sleep()
 
-    def _cancel(self, claims: tp.Sequence[Claim]) -> None:
-        """Ends the jobs of claims that were taken over, and waits for their end: two never write the same output."""
-        references = [self._survey.reference(claim) for claim in claims if claim.cluster not in ("inline", "debug")]
-        named = [claim.cluster for claim in claims if claim.cluster not in ("inline", "debug")]
-        pairs = [(clusters.get(name, clusters.Options()), each) for name, each in zip(named, references, strict=True)]
-        for cluster, reference in pairs:
-            cluster.cancel(reference)
-        pause = _Pause()
-        while pairs:
-            pairs = [(c, r) for c, r in pairs if r.started and c.ask([r])[0].state is not State.ENDED]
+    def _cancel(self, taken: tp.Sequence[tuple[Entry, Claim]]) -> None:
+        """Ends the jobs of claims that were taken over, and waits for their end: two never write the same output.
+
+        A job that computes other tasks as well goes on: it ends the one whose claim it has lost by itself.
+        """
+        taken = [(entry, claim) for entry, claim in taken if claim.cluster not in ("inline", "debug")]
+        every = {entry.path for entry, _ in taken}
+        alone = [claim for _, claim in taken if self._is_alone(claim, every)]
+        shared = [(entry, claim) for entry, claim in taken if claim not in alone]
+        by_cluster: dict[str, list[clusters.Reference]] = {}
+        for claim in alone:
+            by_cluster.setdefault(claim.cluster, []).append(self._survey.reference(claim))
+        left = []
+        for name, references in by_cluster.items():
+            cluster = clusters.get(name, clusters.Options())
+            cluster.cancel(references)
+            left.append((cluster, [reference for reference in references if reference.started]))
+        pause = Pause()
+        while any(references for _, references in left) or shared:
+            left = [(cluster, _still_there(cluster, references)) for cluster, references in left]
+            shared = [(entry, claim) for entry, claim in shared if not self._survey.has_let_go(entry, claim)]
             pause.sleep()
 
-    def _heed(self, standing: Standing, report: clusters.Report, token: str) -> None:
-        """What a cluster says of a job of this launch: it ended, or it waits for a reason worth telling."""
-        assert standing.entry is not None
-        self._tell(standing, report)
-        if report.state is not State.ENDED or self._collect(standing):
+    def _is_alone(self, claim: Claim, among: set[Path]) -> bool:
+        """Whether a job computes nothing but some of these entries."""
+        return all(each.path in among or each.outcome() is not None for each in self._survey.beside(claim))
+
+    # failures
+
+    def _stops(self) -> bool:
+        return self._failed is not None and self.settings.on_failure is not OnFailure.CONTINUE
+
+    def _heed_stored_failures(self) -> None:
+        for standing in self._of(Action.RAISE):
+            self._failed = self._failed or self.result(self._first[_key(standing.identity)])
+
+    def _arrived(self, standing: Standing) -> None:
+        result = self.result(self._first[_key(standing.identity)])
+        self.finished(result)
+        if result.error is None or isinstance(result.error, NotRunError) or self._failed is not None:
             return
-        standing.claim = standing.entry.claim()
-        if standing.claim is None or standing.claim.token != token:
-            standing.action = Action.JOIN  # another launch has taken it over
-        else:
-            self._lose(standing, report)
+        self._failed = result
+        if self.settings.on_failure is not OnFailure.CONTINUE:
+            withdraw = self.settings.on_failure is OnFailure.CANCEL
+            for round_ in self._watch.rounds:
+                self._leave(round_.withdraw() if withdraw else round_.abandon())
 
-    def _collect(self, standing: Standing) -> bool:
-        """Takes the outcome and its value, if it is there."""
-        assert standing.entry is not None
-        if standing.outcome is None:
-            try:
-                standing.outcome = standing.entry.outcome()
-                if standing.outcome is None:
-                    return standing.problem is not None
-                standing.status = standing.outcome.status
-                if standing.status is Status.COMPLETED:
-                    standing.value = standing.entry.value(standing.outcome)
-            except CacheError as error:
-                standing.problem = error
-            self.finished(self.result(self._first[_key(standing.identity)]))
-        return True
+    def _leave(self, standings: tp.Sequence[Standing]) -> None:
+        """Tasks that are not to run since another one has failed."""
+        for standing in standings:
+            assert self._failed is not None
+            name = " ".join(self._failed.task.overrides) or self._failed.standing.entry_uid
+            why = f"{standing.entry_uid} was not run: {name} failed, and on_failure={self.settings.on_failure}"
+            self._leave_one(standing, NotRunError(why, factory=standing.identity.factory, uid=standing.entry_uid))
 
-    def _watch_joined(self, joined: tp.Sequence[Standing]) -> None:
-        """Whether whoever computes what this launch waits for is still there; if not, it is settled or run here."""
-        joined = [standing for standing in joined if not self._collect(standing)]
-        for standing in joined:
-            assert standing.entry is not None
-            standing.claim = standing.entry.claim()
-        orphans = [standing for standing in self._orphans(joined) if not self._collect(standing)]
-        if self.settings.mode is Mode.READ_ONLY:
-            for standing in orphans:
-                standing.problem = CacheError(f"{standing.entry_uid} was given up; mode=read-only runs nothing")
-        elif orphans:
-            log.info("exca: %d tasks were given up by the launch that had them: they are run here", len(orphans))
-            self._start(orphans)
-
-    def _orphans(self, joined: tp.Sequence[Standing]) -> list[Standing]:
-        """Those that nobody computes any more; a job that its cluster says has failed is noted as failed instead."""
-        owned = [s for s in joined if s.claim is not None and not given_up(s.claim)]
-        orphans = [standing for standing in joined if standing not in owned]
-        for standing, report in zip(owned, self._survey.ask(owned), strict=True):
-            self._tell(standing, report)
-            if report.state is State.ENDED and not self._collect(standing):
-                if report.failed:
-                    self._lose(standing, report)
-                else:
-                    orphans.append(standing)
-        return orphans
-
-    def _tell(self, standing: Standing, report: clusters.Report) -> None:
-        """Once for each reason: whoever waits for what may never come is told so."""
-        entry, claim = standing.entry, standing.claim
-        assert entry is not None and claim is not None
-        troubled = report.stuck or report.state is State.UNKNOWN
-        if not troubled or (claim.token, report.reason) in self._told:
-            return
-        self._told.add((claim.token, report.reason))
-        if report.stuck:
-            log.warning("exca: %s waits and may never start: %s (job %s)", entry.uid, report.reason, report.job)
-            return
-        who = f"a launch on {claim.owner.get('host')} computes it ({claim.cluster})"
-        log.warning(
-            "exca: waiting for %s: %s, %s. If you know that it is gone, remove %s",
-            entry.uid,
-            who,
-            report.reason,
-            entry.path,
-        )
-
-    def _lose(self, standing: Standing, report: clusters.Report) -> None:
-        """Writes that a job ended without an outcome, unless somebody was quicker."""
-        entry, claim = standing.entry, standing.claim
-        assert entry is not None and claim is not None
-        error = {"kind": "lost", "type": "JobLostError", "message": report.reason, "traceback": ""}
-        log_path = self._log_of(entry, claim, report.job or claim.job)
-        outcome = Outcome(
-            status=Status.FAILED,
-            claim=claim.number,
-            identity=standing.identity.to_json(),
-            error=error,
-            ended=time.time(),
-            host=claim.owner.get("host"),
-            cluster=claim.cluster,
-            job=report.job or claim.job,
-            token=claim.token,
-            log=log_path,
-        )
-        entry.commit(claim, outcome)
-
-    def _log_of(self, entry: Entry, claim: Claim, job: str | None) -> str | None:
-        launch = paths.launch_folder(self.settings.folder.path, claim.token)
-        candidates = [*reversed(entry.log_paths(claim.number)), paths.position_log(launch, claim.position)]
-        if job is not None:
-            candidates += sorted(launch.glob(f"{job}_0_log.*"))
-        written = [path for path in candidates if path.exists() and path.stat().st_size]
-        return entry.relative_log(written[0]) if written else None
+    def _leave_one(self, standing: Standing, error: NotRunError) -> None:
+        standing.status, standing.action = Status.NOT_SUBMITTED, Action.RUN
+        self._how[_key(standing.identity)] = "not run"
+        self._watch.fail(standing, error)
 
     # results
 
     def result(self, task: Task) -> Result:
-        """What became of a task, once its standing is final."""
+        """What became of a task so far: of one that is still open, neither a value nor an error."""
         standing = self.standings[_key(task.identity)]
         how = "joined" if standing.action is Action.JOIN else self._how.get(_key(task.identity), "cached")
-        if how == "run" and standing.outcome is not None and standing.outcome.token not in self._tokens:
+        tokens = {round_.token for round_ in self._watch.rounds}
+        if how == "run" and standing.outcome is not None and standing.outcome.token not in tokens:
             how = "joined"  # another launch has taken it over
-        error = None if standing.status is Status.COMPLETED else stored_error(standing)
-        return Result(task, standing, how, standing.value, error)
+        is_open = standing.outcome is None and standing.problem is None
+        error = None if is_open or standing.status is Status.COMPLETED else stored_error(standing)
+        return Result(task, standing, how, standing.value, standing.problem or error)
 
 
-class _Pause:
-    """Waits a little, longer each time."""
-
-    def __init__(self) -> None:
-        self._seconds = _FIRST_PAUSE_S
-
-    def sleep(self) -> None:
-        time.sleep(self._seconds)
-        self._seconds = min(_LONGEST_PAUSE_S, 1.5 * self._seconds)
+def _still_there(cluster: clusters.Cluster, references: tp.Sequence[clusters.Reference]) -> list[clusters.Reference]:
+    reports = cluster.ask(references) if references else []
+    return [each for each, report in zip(references, reports, strict=True) if report.state is not State.ENDED]
 
 
 def _still_corrupt(entry: Entry) -> bool:

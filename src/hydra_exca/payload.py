@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import threading
 import typing as tp
+import zlib
 from pathlib import Path
 
 from . import paths, script
@@ -22,12 +23,14 @@ from .errors import ConfigError, Problem
 from .store import files, values
 from .workdir import Snapshot, Sources
 
+_WINDOW = 32 * 1024  # as far as zlib looks back
+_LEVEL = 6
 _GB = 1024**3  # as submitit counts
 _ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Part:
     """One task, as its job needs it: which entry it is to fill, under which identity, and its argument, pickled."""
 
     entry: str
@@ -43,7 +46,9 @@ class Payload:
     ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
     ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
     of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
-    ``{folder}``, ``{user}`` and ``%j`` in it, None for the entries' own place.
+    ``{folder}``, ``{user}`` and ``%j`` in it, None for the entries' own place. ``jobs`` has the positions of the tasks
+    of each job, by its number; ``workers`` of them are computed at a time. A job that is out of time starts again at
+    most ``max_num_timeout`` times; it is told ``signal_delay_s`` seconds before.
     """
 
     cluster: str
@@ -60,6 +65,10 @@ class Payload:
     environment: tuple[str, ...] = ()
     logs: str | None = None
     main_name: str | None = None
+    jobs: tuple[tuple[int, ...], ...] = ()
+    workers: int = 1
+    max_num_timeout: int = 0
+    signal_delay_s: float = 90.0
 
     @classmethod
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
@@ -102,11 +111,16 @@ class Payload:
         return list(dict.fromkeys([*self.search_path[:first], *own, *others]))
 
 
-def write(launch: Path, payload: Payload, jobs: tp.Sequence[Job]) -> None:
-    """Writes both files into a launch's folder. They can hold secrets: only their owner may read them."""
-    slices, chunks, start = [], [], 0
-    for job in jobs:
-        chunk = pickle.dumps((job.entry, job.identity, job.argument), protocol=5)
+def write(launch: Path, payload: Payload, parts: tp.Sequence[Part]) -> None:
+    """Writes both files into a launch's folder. They can hold secrets: only their owner may read them.
+
+    The tasks of a sweep are much alike: each is compressed against the first one.
+    """
+    slices, chunks, start, alike = [], [], 0, b""
+    for part in parts:
+        data = pickle.dumps((part.entry, part.identity, part.argument), protocol=5)
+        chunk = _compressed(data, alike)
+        alike = alike or data[-_WINDOW:]
         slices.append((start, len(chunk)))
         chunks.append(chunk)
         start += len(chunk)
@@ -115,15 +129,32 @@ def write(launch: Path, payload: Payload, jobs: tp.Sequence[Job]) -> None:
     files.write(launch / paths.PAYLOAD, pickle.dumps(whole, protocol=5), mode=files.PRIVATE)
 
 
-def read(launch: Path, position: int) -> tuple[Payload, Job]:
-    """What the job at ``position`` needs; CacheError if others could have written it."""
+def read(launch: Path) -> Payload:
+    """What all jobs of a launch have in common; CacheError if others could have written it."""
     payload: Payload = pickle.loads(files.read_trusted(launch / paths.PAYLOAD, ()))
-    start, size = payload.slices[position]
+    return payload
+
+
+def read_part(launch: Path, payload: Payload, position: int) -> Part:
+    """The task at ``position`` of a launch; CacheError if others could have written it."""
     with open(launch / paths.ARGUMENTS, "rb") as file:
         files.check_trusted(file, launch / paths.ARGUMENTS, ())
-        file.seek(start)
-        entry, identity, argument = pickle.loads(file.read(size))
-    return payload, Job(entry, identity, argument)
+        data = alike = zlib.decompress(_slice(file, payload, 0))
+        if position > 0:
+            data = zlib.decompressobj(zdict=alike[-_WINDOW:]).decompress(_slice(file, payload, position))
+    entry, identity, argument = pickle.loads(data)
+    return Part(entry, identity, argument)
+
+
+def _slice(file: tp.BinaryIO, payload: Payload, position: int) -> bytes:
+    start, size = payload.slices[position]
+    file.seek(start)
+    return file.read(size)
+
+
+def _compressed(data: bytes, alike: bytes) -> bytes:
+    compressor = zlib.compressobj(_LEVEL, zdict=alike) if alike else zlib.compressobj(_LEVEL)
+    return compressor.compress(data) + compressor.flush()
 
 
 def dump(value: tp.Any, what: str) -> bytes:

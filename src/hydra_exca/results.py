@@ -23,6 +23,11 @@ class Result:
     error: ExcaError | None = None
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is still to come."""
+        return self.standing.outcome is None and self.standing.problem is None
+
+    @property
     def entry(self) -> Entry:
         assert self.standing.entry is not None
         return self.standing.entry

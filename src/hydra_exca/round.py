@@ -1,4 +1,4 @@
-"""One submission of a launch: claims what is wanted, writes what the jobs need, and watches the jobs."""
+"""One submission of a launch: claims what is wanted, packs it into jobs, and watches them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import time
 import typing as tp
 
-from . import clusters, paths, payload, worker
-from .status import Mode
+from . import clusters, keeper, paths, payload, worker
+from .status import Mode, OnFailure, OnInterrupt
 from .store import CacheFolder, Claim, ClaimState
 from .store import files as store_files
 from .survey import Standing, Survey
@@ -23,13 +23,15 @@ _SHOWN = 200  # characters of a task in messages
 class Task:
     """One task of a launch: its identity, what the program is given, and how to speak of it.
 
-    ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``.
+    ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``. ``resources``
+    are those in which its job differs from the cluster's options, under submitit's names.
     """
 
     identity: Identity
     argument: tp.Any
     overrides: tuple[str, ...] = ()
     describe: tp.Callable[[], tuple[str, str]] = lambda: ("", "")
+    resources: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Settings:
 
     ``check`` raises before anything is claimed, if no job can work. ``prepare`` may change what the jobs get, say
     their search path; ``here`` gives the copy of code that tasks in this process have as their working directory.
-    ``max_gb`` limits what one job is sent.
+    ``max_gb`` limits what one job is sent. A job computes ``tasks_per_job`` tasks of the same resources,
+    ``workers_per_job`` of them at a time. ``on_interrupt`` None is what is usual on the cluster.
     """
 
     folder: CacheFolder
@@ -51,6 +54,20 @@ class Settings:
     prepare: tp.Callable[[payload.Payload], payload.Payload] = lambda unchanged: unchanged
     here: tp.Callable[[], Snapshot | None] = lambda: None
     max_gb: float | None = None
+    tasks_per_job: int = 1
+    workers_per_job: int = 1
+    on_failure: OnFailure = OnFailure.CONTINUE
+    on_interrupt: OnInterrupt | None = None
+
+
+@dataclasses.dataclass
+class _Job:
+    """One job and where its tasks stand in the round; ``left`` are those without an outcome."""
+
+    number: int
+    options: clusters.Options
+    positions: list[int] = dataclasses.field(default_factory=list)
+    left: set[int] = dataclasses.field(default_factory=set)
 
 
 class Round:
@@ -61,12 +78,16 @@ class Round:
         settings.check()
         self._settings = settings
         self._raw_program = program
-        self._wanted = wanted
+        self._wanted = _alike_together(wanted)
+        settings.cluster.check([self._options(group[0][1]) for group in self._wanted])
         self.token = f"{time.strftime('%Y%m%d-%H%M%S')}-{store_files.unique()}"
         self.folder = paths.launch_folder(settings.folder.path, self.token)
         self.claimed: list[Standing] = []
         self._tasks: list[Task] = []
+        self._jobs: list[_Job] = []
+        self._job_of: dict[int, tuple[_Job, int]] = {}
         self._submission: clusters.Submission | None = None
+        self._submitted: dict[int, str | None] = {}
         self._copy: Snapshot | None = None
         self._here = isinstance(settings.cluster, clusters.InlineCluster)
         self._program = b"" if self._here else payload.dump(program, "the function")
@@ -74,25 +95,23 @@ class Round:
 
     def __str__(self) -> str:
         """What was submitted, for people."""
-        jobs = [] if self._submission is None else list(self._submission.jobs.values())
-        name = self._settings.cluster.name
-        as_job = f" as job {str(jobs[0]).partition('_')[0]}" if name == "slurm" and jobs else ""
-        return f"{len(self.claimed)} submitted to {name}{as_job}, launch {self.token}"
+        ids = dict.fromkeys(str(job).partition("_")[0] for job in self._submitted.values() if job is not None)
+        as_jobs = f" as job {', '.join(ids)}" if self._settings.cluster.name == "slurm" and ids else ""
+        packed = f" in {len(self._jobs)} jobs" if len(self._jobs) < len(self.claimed) else ""
+        later = sum(len(self._jobs[number].positions) for number in self._unstarted()) if as_jobs else 0
+        so_far = f" ({later} of them as soon as the queue has room)" if later else ""
+        cluster = self._settings.cluster.name
+        return f"{len(self.claimed)} submitted to {cluster}{packed}{as_jobs}{so_far}, launch {self.token}"
 
     def claim(self, survey: Survey) -> None:
         """Publishes a claim on each wanted entry; ``claimed`` has those that nobody else took meanwhile."""
-        for standing, task in self._wanted:
-            shelf = survey.shelf(standing.identity)
-            shelf.create(self._settings.project)
-            entry = standing.entry = shelf.open(standing.identity)
-            last = entry.claim()
-            if _number(last) != _number(standing.claim):
-                continue
-            claim = self._claim_after(last)
-            if entry.take(claim):
-                standing.claim = claim
-                self.claimed.append(standing)
-                self._tasks.append(task)
+        for group in self._wanted:
+            job = None
+            for standing, task in group:
+                if job is None or len(job.positions) >= self._tasks_per_job:
+                    job = _Job(len(self._jobs), self._options(task))
+                if self._take(survey, standing, task, job):
+                    self._add(standing, task, job)
 
     def submit(self) -> None:
         """Copies the code, makes room in the entries, writes payload and record, and hands over to the cluster."""
@@ -102,72 +121,177 @@ class Round:
             self._make_room(standing, task)
         self.folder.mkdir(parents=True)
         if header is not None:
-            payload.write(self.folder, header, [self._job(s) for s in self.claimed])
-        self._write_record({})
-        batch = clusters.Batch(self.folder, range(len(self.claimed)), worker.run, self._run_here)
+            payload.write(self.folder, header, [self._part(s) for s in self.claimed])
+        self._write_record()
+        batch = clusters.Batch(self.folder, self._specs(), worker.__name__, self._run_here)
         self._submission = self._settings.cluster.submit(batch)
-        self._write_record(self._submission.jobs)
+        try:
+            self._submission.start()
+        finally:
+            self._note_jobs()
 
     def step(self) -> list[tuple[Standing, clusters.Report]]:
-        """Lets the cluster go on; returns what it has to tell: jobs that ended, or that wait for a telling reason."""
+        """Lets the cluster go on; returns what it has to tell: jobs that ended, or that wait for a telling reason.
+
+        A report of a job is one of each of its tasks that have no outcome.
+        """
         if self._submission is None:
             return []
-        for position, standing in enumerate(self.claimed):
-            if standing.outcome is not None:
-                self._submission.settle(position)
-        return [(self.claimed[position], report) for position, report in self._submission.step().items()]
+        try:
+            reports = self._submission.step()
+        finally:
+            self._note_jobs()
+        return [
+            (self.claimed[position], report)
+            for number, report in reports.items()
+            for position in sorted(self._jobs[number].left)
+        ]
+
+    def settle(self, standing: Standing) -> None:
+        """The outcome of one that was claimed is there."""
+        job, position = self._job_of[id(standing)]
+        job.left.discard(position)
+        if not job.left and self._submission is not None:
+            self._submission.settle(job.number)
+
+    def has_begun(self, standing: Standing) -> bool:
+        """Whether the job of one that was claimed has begun to compute any of its tasks."""
+        job, _ = self._job_of[id(standing)]
+        return any(_has_begun(self.claimed[position]) for position in job.positions)
+
+    def holds(self, standing: Standing) -> bool:
+        """Whether it was claimed here."""
+        return id(standing) in self._job_of
 
     def cancel(self, standing: Standing) -> bool:
-        """Ends the job of one that was claimed, if that can be done from here."""
-        if self._submission is None or standing not in self.claimed:
+        """Ends the job of one that was claimed, if that can be done from here and computes nothing else."""
+        if self._submission is None or not self.holds(standing):
             return False
-        return self._submission.cancel(self.claimed.index(standing))
+        job, _ = self._job_of[id(standing)]
+        return len(job.left) == 1 and self._submission.cancel(job.number)
 
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
-        return self._submission is not None and self._submission.has_unstarted()
+        return bool(self._unstarted())
+
+    def is_open(self) -> bool:
+        """Whether anything that it has submitted has no outcome yet."""
+        return bool(self._submitted) and any(job.left for job in self._jobs)
 
     def close(self) -> None:
         """All outcomes are there."""
         if self._submission is not None:
             self._submission.close()
 
-    def interrupt(self) -> str:
-        """Gives up what was not submitted, and what the cluster cancels on an interrupt; says what became of it."""
-        everything = range(len(self.claimed))
-        positions = list(everything if self._submission is None else self._submission.interrupt())
-        self._release(positions)
-        if positions or self._submission is None:
-            return f"{len(positions)} tasks of launch {self.token} are cancelled"
-        return f"the jobs go on ({self}); the same command joins them, scancel ends them"
+    def end(self) -> int:
+        """Ends all jobs and gives their tasks up; returns how many there were."""
+        return len(self._release(self._everything() if self._submission is None else self._submission.end()))
 
-    def abandon(self) -> None:
-        """The launch fails: gives up what was not started, which nobody else could take from a live process."""
-        everything = range(len(self.claimed))
-        self._release(everything if self._submission is None else self._submission.abandon())
+    def detach(self) -> list[Standing]:
+        """Leaves the jobs to run without this process; returns what cannot be, and is given up."""
+        if self._submission is not None and self._settings.cluster.name == "local":
+            numbers = set(self._submission.abandon())
+            kept = [spec for spec in self._specs() if spec.number in numbers]
+            keeper.take_over(self.folder, self._settings.cluster.options, kept)
+        return self.abandon()
 
-    def _release(self, positions: tp.Iterable[int]) -> None:
-        for position in positions:
-            entry = self.claimed[position].entry
-            assert entry is not None
-            owner = entry.claim()
-            if owner is not None and owner.token == self.token and entry.outcome() is None:
-                entry.release(owner)
+    def abandon(self) -> list[Standing]:
+        """Gives up what was not started, which nobody else could take from a live process, and returns it."""
+        return self._release(self._everything() if self._submission is None else self._submission.abandon())
 
-    def _claim_after(self, last: Claim | None) -> Claim:
+    def withdraw(self) -> list[Standing]:
+        """Gives up what has not begun, and has its jobs cancelled; returns it."""
+        given_up = [s for job in self._jobs for s in self._given_up(job) if _claim_state(s) is ClaimState.QUEUED]
+        given_up = [standing for standing in given_up if self._give_up(standing)]
+        given_up += [] if self._submission is None else self._release(self._submission.withdraw())
+        return given_up
+
+    # claiming
+
+    @property
+    def _tasks_per_job(self) -> int:
+        return 1 if self._here else self._settings.tasks_per_job
+
+    def _options(self, task: Task) -> clusters.Options:
+        return self._settings.cluster.options.with_resources(task.resources)
+
+    def _take(self, survey: Survey, standing: Standing, task: Task, job: _Job) -> bool:
+        shelf = survey.shelf(standing.identity)
+        shelf.create(self._settings.project)
+        entry = standing.entry = shelf.open(standing.identity)
+        last = entry.claim()
+        if _number(last) != _number(standing.claim):
+            return False
+        claim = self._claim_after(last, job)
+        if not entry.take(claim):
+            return False
+        standing.claim = claim
+        return True
+
+    def _add(self, standing: Standing, task: Task, job: _Job) -> None:
+        position = len(self.claimed)
+        self.claimed.append(standing)
+        self._tasks.append(task)
+        if not job.positions:
+            self._jobs.append(job)
+        job.positions.append(position)
+        job.left.add(position)
+        self._job_of[id(standing)] = (job, position)
+
+    def _claim_after(self, last: Claim | None, job: _Job) -> Claim:
         none = Claim(0, ClaimState.RELEASED, "", "", None, 0, {})
         return (last or none).next(
             ClaimState.QUEUED,
             token=self.token,
             cluster=self._settings.cluster.name,
             job=None,
-            position=len(self.claimed),
+            number_of_job=job.number,
             owner=clusters.describe_process(),
+            shared=len(job.positions) >= self._settings.workers_per_job,
         )
 
+    # giving up
+
+    def _specs(self) -> list[clusters.JobSpec]:
+        workers = self._settings.workers_per_job
+        return [clusters.JobSpec(job.number, job.options, min(workers, len(job.positions))) for job in self._jobs]
+
+    def _everything(self) -> list[int]:
+        return [job.number for job in self._jobs]
+
+    def _unstarted(self) -> tp.Sequence[int]:
+        return () if self._submission is None else self._submission.unstarted()
+
+    def _given_up(self, job: _Job) -> list[Standing]:
+        return [self.claimed[position] for position in sorted(job.left)]
+
+    def _release(self, numbers: tp.Iterable[int]) -> list[Standing]:
+        left = [standing for number in numbers for standing in self._given_up(self._jobs[number])]
+        return [standing for standing in left if self._give_up(standing)]
+
+    def _give_up(self, standing: Standing) -> bool:
+        entry = standing.entry
+        assert entry is not None
+        owner = entry.claim()
+        mine = owner is not None and owner.token == self.token and owner.state is not ClaimState.RELEASED
+        if owner is None or not mine or entry.outcome() is not None:
+            return False
+        self.settle(standing)
+        return entry.release(owner)
+
+    # what the jobs need
+
     def _header(self) -> payload.Payload:
-        settings = self._settings
+        settings, options = self._settings, self._settings.cluster.options
         header = payload.Payload.of_this_process(settings.cluster.name, self._program, settings.stderr_to_stdout)
+        told = options.slurm.get("signal_delay_s")
+        header = dataclasses.replace(
+            header,
+            jobs=tuple(tuple(job.positions) for job in self._jobs),
+            workers=settings.workers_per_job,
+            max_num_timeout=options.max_num_timeout,
+            signal_delay_s=header.signal_delay_s if told is None else float(told),
+        )
         return settings.prepare(header)
 
     def _dump(self, task: Task) -> bytes:
@@ -187,7 +311,8 @@ class Round:
         standing.outcome = None
         standing.entry.write_description(*task.describe())
 
-    def _run_here(self, position: int) -> None:
+    def _run_here(self, number: int) -> None:
+        position = self._jobs[number].positions[0]
         standing, task = self.claimed[position], self._tasks[position]
         assert standing.entry is not None
         identity, cluster = standing.identity.to_json(), self._settings.cluster
@@ -199,20 +324,47 @@ class Round:
 
         worker.attempt_task(standing.entry, identity, self.token, compute, copy=self._copy)
 
-    def _job(self, standing: Standing) -> payload.Job:
+    def _part(self, standing: Standing) -> payload.Part:
         assert standing.entry is not None
-        return payload.Job(str(standing.entry.path), standing.identity.to_json(), self._arguments[id(standing)])
+        return payload.Part(str(standing.entry.path), standing.identity.to_json(), self._arguments[id(standing)])
 
-    def _write_record(self, jobs: tp.Mapping[int, str | None]) -> None:
+    def _note_jobs(self) -> None:
+        """Writes down which jobs were submitted since: whoever comes back knows them by that."""
+        submitted = {} if self._submission is None else self._submission.jobs
+        if submitted != self._submitted:
+            self._submitted = submitted
+            if self._settings.cluster.detaches:
+                self._write_record()
+
+    def _write_record(self) -> None:
         record = {
             **self._settings.record,
             "token": self.token,
             "cluster": self._settings.cluster.name,
             "code": None if self._copy is None else self._copy.digest,
+            "logs": str(self._settings.cluster.log_folder(self.folder)),
             "entries": [str(s.entry.path.relative_to(self._settings.folder.path)) for s in self.claimed if s.entry],
-            "jobs": {str(position): job for position, job in jobs.items()},
+            "tasks": [job.positions for job in self._jobs],
+            "jobs": {str(number): job for number, job in self._submitted.items()},
         }
-        store_files.write(self.folder / paths.LAUNCH_RECORD, json.dumps(record, indent=1).encode())
+        store_files.write(self.folder / paths.LAUNCH_RECORD, json.dumps(record).encode())
+
+
+def _alike_together(wanted: tp.Sequence[tuple[Standing, Task]]) -> list[list[tuple[Standing, Task]]]:
+    """The tasks of equal resources each, in the order of their first ones."""
+    groups: dict[str, list[tuple[Standing, Task]]] = {}
+    for standing, task in wanted:
+        groups.setdefault(json.dumps(task.resources, sort_keys=True, default=repr), []).append((standing, task))
+    return list(groups.values())
+
+
+def _has_begun(standing: Standing) -> bool:
+    return standing.outcome is not None or _claim_state(standing) in (ClaimState.RUNNING, ClaimState.COMMITTING)
+
+
+def _claim_state(standing: Standing) -> ClaimState | None:
+    claim = None if standing.entry is None else standing.entry.claim()
+    return None if claim is None else claim.state
 
 
 def _number(claim: Claim | None) -> int:

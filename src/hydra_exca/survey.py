@@ -48,6 +48,7 @@ class Survey:
     def __init__(self, folder: CacheFolder) -> None:
         self._folder = folder
         self._shelves: dict[tuple[str, str], Shelf] = {}
+        self._records: dict[str, tuple[int, dict[str, tp.Any]]] = {}
 
     def shelf(self, identity: Identity) -> Shelf:
         key = (identity.factory, identity.version)
@@ -87,7 +88,7 @@ class Survey:
         assert claim is not None
         started = claim.state is not ClaimState.QUEUED
         job = claim.job if started or claim.cluster != "slurm" else self._recorded_job(claim)
-        return clusters.Reference(claim.token, claim.position, job, claim.owner, started, claim.time)
+        return clusters.Reference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
 
     def _find(self, identity: Identity) -> Standing:
         entry, outcome = self.shelf(identity).look(identity)
@@ -111,14 +112,40 @@ class Survey:
                 standing.gone = report
                 standing.status = _status_of_gone(standing, report)
 
+    def log_folder(self, claim: Claim) -> Path:
+        """Where the job of a claim prints to before its task has a log of its own."""
+        told = self._record(claim).get("logs")
+        return Path(told) if told else paths.launch_folder(self._folder.path, claim.token)
+
+    def beside(self, claim: Claim) -> list[Entry]:
+        """The entries of the other tasks of the job of a claim."""
+        record = self._record(claim)
+        jobs, entries = record.get("tasks", []), record.get("entries", [])
+        positions = jobs[claim.number_of_job] if claim.number_of_job < len(jobs) else []
+        return [Entry(self._folder.path / entries[position]) for position in positions if position < len(entries)]
+
+    def has_let_go(self, entry: Entry, claim: Claim) -> bool:
+        """Whether the process that computed under a claim, which it has lost, is gone."""
+        if claim.state is not ClaimState.RUNNING or entry.has_let_go(claim):
+            return True
+        if clusters.process_alive(claim.owner) is False:
+            return True
+        cluster = clusters.get(claim.cluster, clusters.Options())
+        return cluster.ask([self.reference(claim)])[0].state is clusters.State.ENDED
+
     def _recorded_job(self, claim: Claim) -> str | None:
+        return tp.cast("str | None", self._record(claim).get("jobs", {}).get(str(claim.number_of_job)))
+
+    def _record(self, claim: Claim) -> dict[str, tp.Any]:
+        """What the launch of a claim has written down about itself; of one that has just begun, nothing."""
+        path = paths.launch_folder(self._folder.path, claim.token) / paths.LAUNCH_RECORD
         try:
-            record = json.loads(
-                (paths.launch_folder(self._folder.path, claim.token) / paths.LAUNCH_RECORD).read_bytes()
-            )
+            changed = path.stat().st_mtime_ns
+            if self._records.get(claim.token, (0, {}))[0] != changed:
+                self._records[claim.token] = (changed, json.loads(path.read_bytes()))
+            return self._records[claim.token][1]
         except (OSError, ValueError):
-            return None
-        return tp.cast("str | None", record.get("jobs", {}).get(str(claim.position)))
+            return {}
 
 
 def given_up(claim: Claim) -> bool:
@@ -130,6 +157,15 @@ def given_up(claim: Claim) -> bool:
     if claim.state is not ClaimState.COMMITTING:
         return claim.state is ClaimState.RELEASED
     return time.time() - claim.time > _COMMIT_S or claim.owner == clusters.describe_process()
+
+
+def is_to_blame(claim: Claim, report: clusters.Report) -> bool:
+    """Whether a task has failed with its job, and is not simply to be computed by another one.
+
+    Whoever cancels a job means all its tasks. Any other end is the fault of what had the job from its beginning: what
+    came later may have had too little time, or not have been reached.
+    """
+    return report.failed and (report.cancelled or not claim.shared)
 
 
 def _note_owner(standing: Standing) -> None:
@@ -149,7 +185,8 @@ def _status_of_gone(standing: Standing, report: clusters.Report) -> Status:
         return Status.COMPLETED
     if standing.outcome is not None:
         return standing.outcome.status
-    return Status.FAILED if report.failed else Status.NOT_SUBMITTED
+    assert standing.claim is not None
+    return Status.FAILED if is_to_blame(standing.claim, report) else Status.NOT_SUBMITTED
 
 
 def _check_reuse(standing: Standing, mode: Mode) -> None:

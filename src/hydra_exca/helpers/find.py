@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pickletools
 import re
 import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.clusters import scheduler, slurm
+from hydra_exca.clusters import slurm
 from hydra_exca.errors import CacheError, ConfigError
 
 from .jobs import SlurmJob
@@ -45,9 +44,9 @@ def _below(folder: Path, asked: str) -> SlurmJob | None:
             return job
     rows = slurm.look_up(asked) or [] if launches else []
     for launch in launches:
-        mine = [row for row in rows if launch.name in row.command]
+        mine = {row.place[1]: row.job for row in rows if row.place is not None and row.place[0] == launch.name}
         if mine:
-            return _by_position(launch, _one(asked, [row.job for row in mine]))
+            return _job(launch, *_one(asked, mine))
     return None
 
 
@@ -57,37 +56,18 @@ def _known_to_slurm(asked: str) -> SlurmJob:
     if not rows:
         known = "Slurm does not answer here" if rows is None else f"Slurm knows no job {asked} (any more)"
         raise ConfigError(f"{known}; {advice}")
-    script = _SCRIPT.search(rows[0].command)
-    if script is None:
+    found = _LAUNCH.search(rows[0].command)
+    mine = {row.place[1]: row.job for row in rows if row.place is not None}
+    if found is None or not mine:
         raise ConfigError(f"job {asked} was not submitted by hydra_exca: Slurm says it runs {rows[0].command!r}")
-    launch = _launch_of(Path(script[0]))
-    if launch is None:
-        raise ConfigError(f"job {asked} was submitted from {script[0]}, and no launch is recorded there; {advice}")
-    return _recorded(launch, asked) or _by_position(launch, _one(asked, [row.job for row in rows]))
+    launch = Path(found[0])
+    if not (launch / paths.LAUNCH_RECORD).is_file():
+        raise ConfigError(f"job {asked} was submitted from {found[0]}, and no launch is recorded there; {advice}")
+    return _job(launch, *_one(asked, mine))
 
 
-# where submitit has put the script of a launch, in what Slurm says of a job
-_SCRIPT = re.compile(r"/.*?/\d{8}-\d{6}-[0-9a-f]{12}(?=/)")
-
-
-def _launch_of(submitit: Path) -> Path | None:
-    """The launch whose jobs submitit has its files for in a folder: there, or (submitit_folder) where they say."""
-    if (submitit / paths.LAUNCH_RECORD).is_file():
-        return submitit
-    for pickled in submitit.glob("*_submitted.pkl"):
-        for text in _texts(pickled):
-            if text.endswith(f"/{paths.LAUNCHES}/{submitit.name}") and (Path(text) / paths.LAUNCH_RECORD).is_file():
-                return Path(text)
-    return None
-
-
-def _texts(pickled: Path) -> list[str]:
-    """The texts in a pickle, without loading it: that would run whatever is in it."""
-    try:
-        with pickled.open("rb") as file:
-            return [argument for _, argument, _ in pickletools.genops(file) if isinstance(argument, str)]
-    except (OSError, ValueError):
-        return []
+# where the script of a launch is, in what Slurm says of a job
+_LAUNCH = re.compile(r"/.*?/\d{8}-\d{6}-[0-9a-f]{12}(?=/)")
 
 
 def _launches(folder: Path) -> list[Path]:
@@ -108,41 +88,34 @@ def _launches(folder: Path) -> list[Path]:
 def _recorded(launch: Path, asked: str) -> SlurmJob | None:
     """The job of a launch, by the ids that the launch has written down."""
     record = _record(launch)
-    known = [job for job in record["jobs"].values() if job == asked or str(job).startswith(f"{asked}_")]
-    if record["cluster"] != "slurm" or not known:
-        return None
-    return _by_position(launch, _one(asked, known))
+    jobs = {int(number): str(job) for number, job in record["jobs"].items()}
+    known = {number: job for number, job in jobs.items() if job == asked or job.startswith(f"{asked}_")}
+    return _job(launch, *_one(asked, known)) if record["cluster"] == "slurm" and known else None
 
 
-def _by_position(launch: Path, job: str) -> SlurmJob:
-    entries = _record(launch)["entries"]
-    position = scheduler.position(job)
-    if position >= len(entries):
-        raise CacheError(f"{launch / paths.LAUNCH_RECORD} cannot be read, or has no job {job}")
-    return SlurmJob(job, launch.parent.parent / entries[position], launch, _submitit_folder(launch, job))
+def _job(launch: Path, number: int, job: str) -> SlurmJob:
+    record = _record(launch)
+    try:
+        entries = [record["entries"][position] for position in record["tasks"][number]]
+    except IndexError:
+        raise CacheError(f"{launch / paths.LAUNCH_RECORD} cannot be read, or has no job {job}") from None
+    cache = launch.parent.parent
+    if len(entries) > 1:
+        shown = "".join(f"\n  {cache / entry}" for entry in entries[:10])
+        raise ConfigError(f"job {job} computes {len(entries)} tasks, which have results and logs of their own:{shown}")
+    return SlurmJob(job, cache / entries[0], launch, number, Path(record["logs"] or launch))
 
 
-def _submitit_folder(launch: Path, job: str) -> Path:
-    """Where submitit has its files for a job: with the launch, if they are not where Slurm says."""
-    if any(launch.glob("*_submitted.pkl")):
-        return launch
-    for row in slurm.look_up(job) or ():
-        script = _SCRIPT.search(row.command)
-        if script is not None and Path(script[0]).name == launch.name:
-            return Path(script[0])
-    return launch
-
-
-def _one(asked: str, jobs: tp.Sequence[str]) -> str:
+def _one(asked: str, jobs: dict[int, str]) -> tuple[int, str]:
     if len(jobs) > 1:
-        shown = ", ".join(sorted(jobs, key=scheduler.position)[:10])
+        shown = ", ".join(jobs[number] for number in sorted(jobs)[:10])
         raise ConfigError(f"{asked} is an array of {len(jobs)} jobs; ask for one of them: {shown}")
-    return jobs[0]
+    return next(iter(jobs.items()))
 
 
 def _record(launch: Path) -> dict[str, tp.Any]:
     """What is known of a launch; of one that has just begun, or whose record is damaged, nothing."""
-    nothing: dict[str, tp.Any] = {"jobs": {}, "entries": [], "cluster": None}
+    nothing: dict[str, tp.Any] = {"jobs": {}, "tasks": [], "entries": [], "cluster": None, "logs": None}
     try:
         return {**nothing, **json.loads((launch / paths.LAUNCH_RECORD).read_bytes())}
     except (OSError, ValueError, TypeError):

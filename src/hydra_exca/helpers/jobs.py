@@ -10,7 +10,6 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters, paths
-from hydra_exca.clusters import scheduler
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, ExcaError, JobLostError
 from hydra_exca.results import stored_error
@@ -24,7 +23,7 @@ _LAG_S = 2.0  # on a network file system a file may take longer to be seen than 
 
 @dataclasses.dataclass(frozen=True)
 class JobPaths:
-    """Where a job's files are, or will be: ``folder`` is where submitit keeps the script and its own logs."""
+    """Where a job's files are, or will be: ``folder`` is where Slurm writes at first."""
 
     stdout: Path
     stderr: Path
@@ -37,6 +36,8 @@ class JobPaths:
 class SlurmJob:
     """A job on Slurm, and the entry at ``path`` that it fills; ``launch`` is the folder of what submitted it.
 
+    It is job ``number`` of that launch, and Slurm writes to ``logs`` what it prints at first.
+
     Nothing here changes anything. Only `result` loads what the job stored, and only if nobody else can have
     written it.
     """
@@ -44,7 +45,8 @@ class SlurmJob:
     job_id: str
     path: Path
     launch: Path = dataclasses.field(repr=False)
-    submitit: Path = dataclasses.field(repr=False)
+    number: int = dataclasses.field(repr=False)
+    logs: Path = dataclasses.field(repr=False)
 
     @property
     def config(self) -> ConfDict:
@@ -58,11 +60,11 @@ class SlurmJob:
 
     @property
     def paths(self) -> JobPaths:
-        """The logs are those of the last attempt; until the job has begun to compute, what submitit writes."""
-        own = [self.submitit / f"{self.job_id}_0_log.{end}" for end in ("out", "err")]
+        """The logs are those of the last attempt; until the job has begun to compute, what Slurm writes."""
+        own = [self.logs / f"{self.job_id}_0_log.{end}" for end in ("out", "err")]
         number = self._attempt()
         logs = own if number is None else Entry(self.path).log_paths(number)
-        return JobPaths(logs[0], logs[1], self.submitit, own[0], own[1])
+        return JobPaths(logs[0], logs[1], self.logs, own[0], own[1])
 
     def stdout(self) -> str | None:
         """What it has printed so far, None if nothing is there."""
@@ -133,8 +135,8 @@ class SlurmJob:
         )
 
     def _report(self) -> clusters.Report:
-        position = scheduler.position(self.job_id)
-        reference = clusters.Reference(self.launch.name, position, self.job_id, {}, started=True, submitted=time.time())
+        now = time.time()
+        reference = clusters.Reference(self.launch.name, self.number, self.job_id, {}, started=True, submitted=now)
         return clusters.get("slurm", clusters.Options()).ask([reference])[0]
 
     def _attempt(self) -> int | None:

@@ -50,6 +50,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     cpus_per_task: int | None = None
     gpus_per_node: int | None = None
     mem_gb: float | None = None
+    max_num_timeout: tp.Annotated[int, pydantic.Field(ge=0)] = 0
     slurm_constraint: str | None = None
     slurm_partition: str | None = None
     slurm_account: str | None = None
@@ -297,6 +298,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             max_gb=running.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
         )
 
+    def _resources(self) -> dict[str, tp.Any]:
+        """What was set of what a job is given: tasks of one array that differ in it get arrays of their own."""
+        names = (*_COMMON, *(name for name in type(self).model_fields if name.startswith(_SLURM)))
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
     def _refuse_without_folder(self) -> None:
         """Raises ConfigError where what was set needs a folder."""
         if self.workdir is not None and self.folder is None:
@@ -315,7 +321,10 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             if name.startswith(_SLURM)
         }
         environment = running.environment(self.conda_env)
-        return clusters.get(self.cluster, clusters.Options(common, slurm, array_parallelism, environment=environment))
+        options = clusters.Options(
+            common, slurm, array_parallelism, max_num_timeout=self.max_num_timeout, environment=environment
+        )
+        return clusters.get(self.cluster, options)
 
 
 def _private(infra: BaseInfra) -> dict[str, tp.Any]:

@@ -8,7 +8,7 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters
+from hydra_exca import checkpoints, clusters
 from hydra_exca.engine import Launch
 from hydra_exca.errors import ExcaError, TaskFailedError
 from hydra_exca.results import Result
@@ -46,7 +46,13 @@ class MethodProgram:
 
     def __call__(self, obj: tp.Any, attempt: Attempt) -> tp.Any:
         applied: Applied = getattr(obj, self.infra_name)._bound()[1]
-        return applied.method(obj)
+        resumed = attempt.resumed
+        if resumed is not None and not resumed.is_method(type(obj), applied.method.__name__):
+            attempt.checkpoint = resumed.checkpoint
+            return resumed()
+        owner = obj if resumed is None else resumed.function.__self__  # type: ignore[attr-defined]
+        attempt.checkpoint = checkpoints.of_object(owner)
+        return applied.method(owner)
 
 
 class Job:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import typing as tp
 
 import pydantic
 
+from hydra_exca import clusters
 from hydra_exca.engine import Launch
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
-from hydra_exca.round import Task
+from hydra_exca.round import Settings, Task
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import Entry
+from hydra_exca.store import CacheFolder, Entry
 from hydra_exca.survey import Survey
 from hydra_exca.worker import Attempt
 
@@ -47,11 +49,14 @@ class TaskInfra(BaseInfra):
 
         Train(seed=3, infra={"folder": "results", "cluster": "slurm"}).fit()
 
-    ``keep_in_ram`` keeps the result in the object too. Modes are those of the launcher.
+    ``keep_in_ram`` keeps the result in the object too. Modes are those of the launcher. The jobs of an array compute
+    ``tasks_per_job`` tasks each, ``workers_per_job`` of them at a time.
     """
 
     mode: tp.Literal["cached", "retry", "force", "read-only"] = "cached"
     keep_in_ram: bool = False
+    tasks_per_job: tp.Annotated[int, pydantic.Field(ge=1)] = 1
+    workers_per_job: tp.Annotated[int, pydantic.Field(ge=1)] = 1
 
     _exca_pickled: tp.ClassVar[tuple[str, ...]] = ("_computed",)
     _computed: set[str] = pydantic.PrivateAttr(default_factory=set)
@@ -90,6 +95,13 @@ class TaskInfra(BaseInfra):
 
         setattr(cached, DECORATED, Decorated(method, infra_of))
         return cached
+
+    def _refuse_conflicts(self) -> None:
+        super()._refuse_conflicts()
+        if self.workers_per_job > self.tasks_per_job:
+            raise ValueError(f"workers_per_job={self.workers_per_job} needs a tasks_per_job of as many at least")
+        if self.tasks_per_job > 1 and ((self.nodes or 1) > 1 or (self.tasks_per_node or 1) > 1):
+            raise ValueError("tasks_per_job is for jobs of one process: with nodes and tasks_per_node 1")
 
     # what a user asks
 
@@ -188,7 +200,11 @@ class TaskInfra(BaseInfra):
     def task(self) -> Task:
         """This infra's task, as the engine takes it."""
         owner, _ = self._bound()
-        return Task(self.identity(), owner, (repr(owner),), self._describe)
+        return Task(self.identity(), owner, (repr(owner),), self._describe, self._resources())
+
+    def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
+        settings = super()._settings(cache, cluster, mode)
+        return dataclasses.replace(settings, tasks_per_job=self.tasks_per_job, workers_per_job=self.workers_per_job)
 
     def _launch(self, mode: Mode, program: tp.Any) -> Launch:
         cache = self._cache()

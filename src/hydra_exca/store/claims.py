@@ -32,15 +32,20 @@ class ClaimState(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One claim. ``owner`` is the process that published it, as the clusters describe processes."""
+    """One claim. ``owner`` is the process that published it, as the clusters describe processes.
+
+    ``number_of_job`` is that of the job in its launch ``token``. ``shared`` tells that the job computes other tasks
+    before this one: what ends with the job, by its time limit say, may be none of this task's fault.
+    """
 
     number: int
     state: ClaimState
     token: str
     cluster: str
     job: str | None
-    position: int
+    number_of_job: int
     owner: dict[str, tp.Any]
+    shared: bool = False
     time: float = dataclasses.field(default_factory=time.time)
 
     def next(self, state: ClaimState, **changes: tp.Any) -> Claim:

@@ -215,9 +215,20 @@ class Entry:
         os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
 
     def write_description(self, uid_yaml: str, config_yaml: str) -> None:
-        """The two files for people: what makes the uid, and everything."""
-        files.write(self.path / paths.UID_YAML, uid_yaml.encode())
-        files.write(self.path / paths.CONFIG_YAML, config_yaml.encode())
+        """The two files for people: what makes the uid, and everything. No result depends on them: not durable."""
+        files.write(self.path / paths.UID_YAML, uid_yaml.encode(), durable=False)
+        files.write(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
+
+    def let_go(self, claim: Claim) -> None:
+        """Says that what computed under a claim, and lost it while its job went on, has ended."""
+        files.write(self._end_of(claim), b"")
+
+    def has_let_go(self, claim: Claim) -> bool:
+        """Whether `let_go` was said."""
+        return self._end_of(claim).exists()
+
+    def _end_of(self, claim: Claim) -> Path:
+        return self.path / paths.LOGS / paths.attempt_end(claim.number)
 
     def note_output(self, folder: Path) -> None:
         """Says that the outputs are in ``folder``, where links are not wanted or not to be had."""

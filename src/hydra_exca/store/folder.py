@@ -10,10 +10,12 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
-from hydra_exca.uid import Identity
 
 from . import files
 from .entries import Entry, Outcome
+
+if tp.TYPE_CHECKING:
+    from hydra_exca.uid import Identity  # and with it pydantic, without which a job starts
 
 _LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets another with the same shorter ones
 

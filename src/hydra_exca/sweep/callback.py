@@ -29,9 +29,17 @@ class _Launching:
     record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
     sources: Sources = ()
     cache: Path = Path()
+    sees_the_end: bool = False
+    failed: int = 0
 
 
 _launching = _Launching()
+
+
+def hold_failures(count: int) -> bool:
+    """Notes failures that are told when the whole sweep is over; False where nobody would tell them."""
+    _launching.failed += count
+    return _launching.sees_the_end
 
 
 def recorded() -> dict[str, tp.Any]:
@@ -71,6 +79,14 @@ class ExcaCallback(Callback):
                 raise SystemExit(f"exca: {error}") from error
             raise SystemExit(f"exca: {error}") from None
 
+    def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
+        """Ends the program with status 1 where failures were held back until the sweep's last batch."""
+        global _launching
+        failed, _launching = _launching.failed, _Launching()
+        if failed:
+            noun = "1 task" if failed == 1 else f"{failed} tasks"
+            raise SystemExit(f"exca: {noun} of the sweep failed, see above; hydra.launcher.mode=retry runs them again")
+
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Warns when the launcher was asked for and Hydra is about to ignore it."""
         if OmegaConf.select(config, "hydra.launcher._target_") == LAUNCHER:
@@ -101,4 +117,4 @@ class ExcaCallback(Callback):
         commit = None if repository is None else repository.commit
         record = {"version": self.version, "git_commit": commit, "argv": sys.argv}
         cache = started_from / Path(self.folder or "exca").expanduser()
-        return _Launching(record, workdir.find(self.copied, started_from), cache)
+        return _Launching(record, workdir.find(self.copied, started_from), cache, sees_the_end=True)

@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 
 from hydra_exca import clusters, paths
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.status import Mode
+from hydra_exca.status import Mode, OnFailure, OnInterrupt
+
+from . import resources
 
 DEFAULT_FOLDER = "exca"
 DEFAULT_VERSION = "0"
-_ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder")
+_ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder", "max_queued", "poll_s")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,12 @@ class SweepOptions:
     link_outputs: bool
     trust_users: tuple[str, ...]
     workdir: dict[str, tp.Any]
+    tasks_per_job: int
+    workers_per_job: int
+    per_task: dict[str, str]
+    wait: bool
+    on_failure: OnFailure
+    on_interrupt: OnInterrupt | None
     jobs: clusters.Options
 
     @property
@@ -59,7 +67,10 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: st
     own = {field.name: plain.pop(field.name) for field in dataclasses.fields(SweepOptions) if field.name in plain}
     engine = {key: plain.pop(key) for key in _ENGINE if key in plain}
     common_keys = set(OmegaConf.structured(BaseQueueConf).keys())
-    _check(own)
+    own["per_task"] = own["per_task"] or {}
+    _check(own, engine, plain)
+    own["on_failure"] = OnFailure(own["on_failure"])
+    own["on_interrupt"] = None if own["on_interrupt"] is None else OnInterrupt(own["on_interrupt"])
     for key in ("exclude_from_uid", "allow_missing", "node_env", "trust_users"):
         own[key] = tuple(own[key])
     own["folder"] = started_from / Path(own["folder"] or DEFAULT_FOLDER).expanduser()
@@ -80,18 +91,62 @@ def version_as_typed(overrides: tp.Iterable[str]) -> str | None:
     return versions[-1].strip("'\"") if versions else None
 
 
-def _check(own: tp.Mapping[str, tp.Any]) -> None:
-    problems = []
-    modes = [mode.value for mode in Mode]
-    if own["mode"] not in modes:
-        problems.append(Problem(f"{own['mode']!r} is none of {', '.join(modes)}", "hydra.launcher.mode"))
-    if not paths.is_version(own["version"]):
-        rule = "it names a folder: letters, digits and ._+- only, 64 at most"
-        problems.append(Problem(f"{own['version']!r} cannot be a version; {rule}", "hydra.launcher.version"))
-    if own["project"] is not None and not paths.is_version(own["project"]):
-        problems.append(Problem(f"{own['project']!r} cannot name a project, as a version", "hydra.launcher.project"))
+def _check(own: tp.Mapping[str, tp.Any], engine: tp.Mapping[str, tp.Any], jobs: tp.Mapping[str, tp.Any]) -> None:
+    problems = [
+        *_choices(own),
+        *_names(own),
+        *_numbers({**own, **engine}),
+        *_packing(own, jobs),
+        *resources.check(own["per_task"]),
+    ]
+    if not own["wait"] and own["cluster"] in (None, "inline", "debug"):
+        problems.append(Problem("false needs jobs of their own: cluster=local or slurm", "hydra.launcher.wait"))
     if problems:
         raise ConfigError("The launcher's options cannot work; nothing was run.", problems)
+
+
+def _choices(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    for name, choices in (("mode", Mode), ("on_failure", OnFailure), ("on_interrupt", OnInterrupt)):
+        valid = [choice.value for choice in choices]
+        if own[name] not in valid and not (name == "on_interrupt" and own[name] is None):
+            yield Problem(f"{own[name]!r} is none of {', '.join(valid)}", f"hydra.launcher.{name}")
+
+
+def _names(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    if not paths.is_version(own["version"]):
+        rule = "it names a folder: letters, digits and ._+- only, 64 at most"
+        yield Problem(f"{own['version']!r} cannot be a version; {rule}", "hydra.launcher.version")
+    if own["project"] is not None and not paths.is_version(own["project"]):
+        yield Problem(f"{own['project']!r} cannot name a project, as a version", "hydra.launcher.project")
+
+
+_LEAST = {
+    "tasks_per_job": 1,
+    "workers_per_job": 1,
+    "max_queued": 1,
+    "array_parallelism": 1,
+    "max_num_timeout": 0,
+}
+
+
+def _numbers(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    for name, least in _LEAST.items():
+        value = options.get(name)
+        if value is not None and value < least:
+            yield Problem(f"{value} is less than {least}", f"hydra.launcher.{name}")
+    if not options.get("poll_s", 1.0) > 0:
+        yield Problem(f"{options['poll_s']} is no time in seconds", "hydra.launcher.poll_s")
+
+
+def _packing(own: tp.Mapping[str, tp.Any], jobs: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    tasks, workers = own["tasks_per_job"], own["workers_per_job"]
+    if workers > tasks:
+        said = f"{workers} at a time are more than the {tasks} of a job: set tasks_per_job, too"
+        yield Problem(said, "hydra.launcher.workers_per_job")
+    several = [name for name in ("nodes", "tasks_per_node") if (jobs.get(name) or 1) > 1 or name in own["per_task"]]
+    if tasks > 1 and several:
+        said = f"{tasks} tasks do not go into jobs of several processes each ({', '.join(several)})"
+        yield Problem(said, "hydra.launcher.tasks_per_job")
 
 
 def _plain(value: tp.Any) -> tp.Any:

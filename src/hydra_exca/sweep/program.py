@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import typing as tp
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
+from hydra_exca.checkpoints import Call, Checkpoint, of_object
 from hydra_exca.worker import Attempt
 
-from . import outputs, worlds
+from . import method, outputs, schema, worlds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +48,10 @@ class HydraProgram:
         self._function = function
         self._link_outputs = link_outputs
         self._after_here = after_here
+        self._is_in_job = False
 
     def __getstate__(self) -> dict[str, tp.Any]:
-        return {**vars(self), "_after_here": int, "singletons": Singleton.get_state()}
+        return {**vars(self), "_after_here": int, "_is_in_job": True, "singletons": Singleton.get_state()}
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
         Singleton.set_state(state.pop("singletons"))
@@ -57,7 +60,7 @@ class HydraProgram:
 
     def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
         self._show_output(job, attempt)
-        config = job.config.copy()
+        config = job.config if self._is_in_job else job.config.copy()  # there it was loaded for this start only
         with flag_override(config, ["readonly", "struct"], [False, False]):
             config.hydra.job.id = attempt.job_id
             # resolved once, at launch: the directory does not depend on the job's id or start
@@ -65,7 +68,7 @@ class HydraProgram:
         try:
             returned = run_job(
                 hydra_context=self._context,
-                task_function=self._with_pins(job.pins),
+                task_function=self._with_pins(job.pins, attempt),
                 config=config,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
@@ -74,15 +77,31 @@ class HydraProgram:
             self._after_here()
         return returned.return_value  # raises what the function raised
 
-    def _with_pins(self, pins: dict[worlds.Path, tp.Any]) -> tp.Callable[[DictConfig], tp.Any]:
+    def _with_pins(self, pins: dict[worlds.Path, tp.Any], attempt: Attempt) -> tp.Callable[[DictConfig], tp.Any]:
         """The user's function, given the values that were hashed; the config that is written keeps the texts."""
 
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
             worlds.pinned(config, pins)
-            return self._function(config)
+            return self._call(config, attempt)
 
         return pinned
+
+    def _call(self, config: DictConfig, attempt: Attempt) -> tp.Any:
+        """Calls the function, or what an earlier start has left; its own checkpoint is there to be called meanwhile."""
+        function = self._function
+        if attempt.resumed is not None:
+            attempt.checkpoint = attempt.resumed.checkpoint
+            return attempt.resumed()
+        if isinstance(function, method.Computation):
+            model = method.receive(function.method.kind, config)
+            attempt.checkpoint = of_object(model)
+            return function.method.compute(model, function.folder)
+        received: tp.Any = getattr(function, schema.RECEIVES, None)
+        is_plain = received is None or hasattr(function, schema.METHOD)
+        argument = config if is_plain else method.receive(received, config)
+        attempt.checkpoint = _checkpoint(function, argument)
+        return function(argument)
 
     def _show_output(self, job: HydraJob, attempt: Attempt) -> None:
         shown = Path(job.sweep_folder, job.subfolder).absolute()
@@ -95,3 +114,19 @@ class HydraProgram:
             shown.unlink()
         outputs.give_way(shown, attempt.entry)
         attempt.entry.note_output(shown)
+
+
+def _checkpoint(function: tp.Any, argument: tp.Any) -> Checkpoint | None:
+    """The checkpoint of a function, or of what its decorators have made of it: those of the program, say."""
+    outer = sys.modules.get(getattr(function, "__module__", ""))
+    for name in getattr(function, "__qualname__", "").split("."):
+        outer = getattr(outer, name, None)
+    chain = [*_unwrapped(outer), *_unwrapped(function)]
+    known = (Call(each, (argument,)).checkpoint for each in chain)
+    return next((each for each in known if each is not None), None)
+
+
+def _unwrapped(function: tp.Any) -> tp.Iterator[tp.Any]:
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)

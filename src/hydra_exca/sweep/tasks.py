@@ -20,7 +20,7 @@ from hydra_exca import uid
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Identity
 
-from . import schema, worlds
+from . import resources, schema, worlds
 from .identify import Identifier
 from .options import SweepOptions
 
@@ -33,7 +33,7 @@ class SweepTask:
     """One job of a sweep: its number, its composed config, and what became of it on the way to a task.
 
     ``pins`` are the values its job gets instead of interpolations that were part of the identity. ``infra`` is that
-    of the model's method whose result this is.
+    of the model's method whose result this is. ``resources`` are those that its config asks for.
     """
 
     number: int
@@ -45,6 +45,7 @@ class SweepTask:
     identity: Identity
     notices: tuple[str, ...] = ()
     infra: TaskInfra | None = None
+    resources: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
 
 
 class Composer:
@@ -87,15 +88,16 @@ class Composer:
         config = self._compose(number, overrides)
         resolved = worlds.resolve(config, node_env=self._options.node_env, allow_missing=self._options.allow_missing)
         problems = list(resolved.problems)
+        wanted, unusable = resources.of(self._options.per_task, without_hydra(config))
         if not problems:
-            problems = self._schema.problems(schema.present(resolved.values), without_hydra(config))
+            problems = [*self._schema.problems(schema.present(resolved.values), without_hydra(config)), *unusable]
         if problems:
             raise ConfigError("", problems)
         model = self._schema.speaker(schema.present(resolved.values))
         infra = None if model is None else self._schema.infra(model)
         identity = self._identifier.identity(resolved, config, overrides, model)
         notices = (*resolved.notices, *_notices(infra, self._options.folder))
-        return SweepTask(number, overrides, config, *_folders(config), resolved.pins, identity, notices, infra)
+        return SweepTask(number, overrides, config, *_folders(config), resolved.pins, identity, notices, infra, wanted)
 
     def _compose(self, number: int, overrides: tuple[str, ...]) -> DictConfig:
         try:
@@ -111,7 +113,8 @@ class Composer:
 
 def _of_task(problem: Problem, overrides: tuple[str, ...]) -> Problem:
     """A task's problem, with what it was asked for with; one of the launcher's options is no task's."""
-    return problem if problem.key.startswith("hydra.launcher.") else dataclasses.replace(problem, overrides=overrides)
+    ours = problem.key.startswith("hydra.launcher.") and problem.key != resources.KEY
+    return problem if ours else dataclasses.replace(problem, overrides=overrides)
 
 
 def _notices(infra: TaskInfra | None, folder: Path) -> tp.Iterator[str]:

@@ -1,0 +1,288 @@
+"""One start of a task: takes the claim, computes, writes the outcome.
+
+It depends on no other process being alive: what it computed is stored before it returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+import traceback
+import types
+import typing as tp
+from pathlib import Path
+
+from . import checkpoints, paths
+from . import payload as payloads
+from .checkpoints import Call, Checkpoint
+from .clusters import output, process, signals
+from .errors import ConfigError
+from .status import Status
+from .store import Claim, ClaimState, Entry, Outcome
+from .workdir import Snapshot
+
+log = logging.getLogger("exca.worker")
+_PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "runpy"}
+
+
+@dataclasses.dataclass(eq=False)
+class Attempt:
+    """One start of a task, as the program sees it: the entry it fills, the job it runs in, which attempt it is.
+
+    The program sets ``checkpoint`` to what is called when the task is told to end, and calls ``resumed`` instead of
+    the user's function if an earlier start has left that.
+    """
+
+    entry: Entry
+    claim: Claim
+    checkpoint: Checkpoint | None = None
+    resumed: Call | None = None
+    is_computed: bool = False  # from here on it is stored, whatever comes
+
+    @property
+    def job_id(self) -> str:
+        return self.claim.job or str(os.getpid())
+
+
+Program = tp.Callable[[tp.Any, Attempt], tp.Any]
+Compute = tp.Callable[[Attempt], tp.Any]
+
+
+class Guard:
+    """Who may end a process from outside while it computes. This one is nobody.
+
+    Once ``leaving`` is set the process is on its way out: nothing that the user's code returns or raises then counts.
+    """
+
+    leaving: SystemExit | None = None
+
+    def watch(self, attempt: Attempt) -> None:
+        """From now on it is this one that would be ended."""
+
+
+def attempt_task(
+    entry: Entry,
+    identity: dict[str, tp.Any],
+    token: str,
+    compute: Compute,
+    *,
+    redirect: tp.Callable[[Attempt], None] = lambda attempt: None,
+    copy: Snapshot | None = None,
+    shared: bool = False,
+    guard: Guard | None = None,
+) -> Status | None:
+    """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits value or error.
+
+    Does nothing when the claim is no longer that launch's, or when the outcome is there. Returns how it ended.
+    ``shared`` tells that its job has computed something else before.
+    """
+    claim = _take(entry, token, shared)
+    if claim is None:
+        return None
+    shown = entry.path / paths.CODE
+    if copy is not None:
+        copy.link(entry.path)
+    elif shown.is_symlink():  # of an earlier attempt
+        shown.unlink()
+    attempt = Attempt(entry, claim)
+    redirect(attempt)
+    return _finish(attempt, identity, compute, guard or Guard())
+
+
+def is_wanted(owner: Claim | None, token: str) -> bool:
+    """Whether the launch ``token`` still wants the task of which ``owner`` is the claim."""
+    return owner is not None and owner.token == token and owner.state is not ClaimState.RELEASED
+
+
+def _take(entry: Entry, token: str, shared: bool) -> Claim | None:
+    owner = entry.claim()
+    if owner is None or not is_wanted(owner, token) or entry.outcome() is not None:
+        log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
+        return None
+    job = job_id(owner.cluster)
+    if _runs_elsewhere(owner, job):
+        log.warning("%s is not computed here: job %s of the same launch computes it", entry.uid, owner.job)
+        return None
+    claim = owner.next(ClaimState.RUNNING, owner=process.describe(), job=job, shared=shared)
+    if not entry.take(claim):
+        log.warning("%s is not computed here: another job was quicker", entry.uid)
+        return None
+    return claim
+
+
+def _runs_elsewhere(owner: Claim, job: str) -> bool:
+    """Whether a second job was given the same task, by accident, and is at it. A job that starts again is the same."""
+    if owner.state is ClaimState.QUEUED:
+        return False
+    if owner.cluster == "slurm":
+        return owner.job is not None and owner.job != job and not signals.is_over(owner.job)
+    return owner.owner.get("pid") != os.getpid() and process.alive(owner.owner) is True
+
+
+def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, guard: Guard) -> Status | None:
+    entry, claim, started = attempt.entry, attempt.claim, time.time()
+    value = error = None
+    guard.watch(attempt)
+    try:
+        value = entry.store_value(claim, _computed(attempt, compute, guard))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:
+        if guard.leaving is not None and raised is guard.leaving:
+            raise
+        error = raised.told if isinstance(raised, RankError) else describe_error(raised)
+    outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=log_paths(attempt)[0])
+    if not entry.commit(claim, outcome):
+        log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
+        return None
+    return outcome.status
+
+
+def _computed(attempt: Attempt, compute: Compute, guard: Guard) -> tp.Any:
+    """What is computed; on the way out neither a value nor an error of the user's code is one of the task."""
+    try:
+        value = compute(attempt)
+    except BaseException:
+        if guard.leaving is not None:
+            raise guard.leaving from None
+        raise
+    finally:
+        attempt.is_computed = True
+    if guard.leaving is not None:
+        raise guard.leaving
+    return value
+
+
+def make_outcome(
+    attempt: Attempt,
+    identity: dict[str, tp.Any],
+    started: float,
+    *,
+    value: dict[str, tp.Any] | None = None,
+    error: dict[str, tp.Any] | None = None,
+    log_path: Path,
+) -> Outcome:
+    """How an attempt ended that is over now: with a value, or with an error."""
+    claim = attempt.claim
+    return Outcome(
+        status=Status.FAILED if error else Status.COMPLETED,
+        claim=claim.number,
+        identity=identity,
+        value=value,
+        error=error,
+        started=started,
+        ended=time.time(),
+        host=claim.owner["host"],
+        cluster=claim.cluster,
+        job=attempt.job_id,
+        token=claim.token,
+        log=attempt.entry.relative_log(log_path),
+    )
+
+
+# what is told
+
+
+class RankError(Exception):
+    """What another rank has raised, as it is stored."""
+
+    def __init__(self, told: dict[str, tp.Any]) -> None:
+        super().__init__(told["message"])
+        self.told = told
+
+
+def describe_error(error: BaseException) -> dict[str, tp.Any]:
+    """Type, message and traceback of what a task raised, as text, without the frames above the task's own code."""
+    kind = type(error)
+    if isinstance(error, ConfigError):
+        return {"kind": "raised", "type": kind.__name__, "message": str(error), "traceback": ""}
+    frames = error.__traceback__
+    while frames is not None and _is_plumbing(frames):
+        frames = frames.tb_next
+    try:
+        message = str(error)
+    except Exception as second:  # noqa: BLE001  the task's own class makes it
+        message = f"its text cannot be made: {type(second).__name__}"
+    text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
+    return {
+        "kind": "raised",
+        "type": f"{module}{kind.__qualname__}",
+        "message": message,
+        "traceback": text.replace("__mp_main__.", ""),
+    }
+
+
+def _is_plumbing(frame: types.TracebackType) -> bool:
+    return str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _PLUMBING
+
+
+def to_log(attempt: Attempt, payload: payloads.Payload, rank: int = 0) -> None:
+    """Sends this process's output, and that of what it starts, to the log of the attempt.
+
+    Another rank than the first has a log of its own only where a place for logs was asked for.
+    """
+    logs = log_paths(attempt, rank)
+    if rank and payload.logs is None:
+        return
+    logs[0].parent.mkdir(exist_ok=True)
+    if payload.logs is not None:
+        place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
+        stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"
+        output.put(logs, Path(place), stem)
+    output.redirect(logs, payload.stderr_to_stdout)
+
+
+def log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
+    """Where a rank's standard output and standard error go."""
+    if rank == 0:
+        return attempt.entry.log_paths(attempt.claim.number)
+    out, err = paths.rank_log_names(attempt.job_id, rank)
+    return attempt.entry.path / paths.LOGS / out, attempt.entry.path / paths.LOGS / err
+
+
+def job_id(cluster: str) -> str:
+    """The id of the Slurm job around this process, as arrays spell it, else its pid."""
+    environment = os.environ
+    if cluster != "slurm":
+        return str(os.getpid())
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
+class Loaded:
+    """The user's program in this process: loaded when the first task needs it, so what fails then is that task's error.
+
+    ``ready`` is called once it is: all that loading changes of the process has been changed.
+    """
+
+    def __init__(self, launch: Path, payload: payloads.Payload, ready: tp.Callable[[], None]) -> None:
+        self._launch = launch
+        self._payload = payload
+        self._ready = ready
+        self._program: Program | None = None
+
+    def computing(self, part: payloads.Part, position: int) -> Compute:
+        """What computes the task at ``position``."""
+
+        def compute(attempt: Attempt) -> tp.Any:
+            program = self._program or self._load()
+            try:
+                attempt.resumed = checkpoints.resumed(self._launch, position)
+                return program(payloads.loads(part.argument), attempt)
+            except Exception as error:  # whoever reads only the log is told too
+                print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
+                raise
+
+        return compute
+
+    def _load(self) -> Program:
+        self._payload.enter()
+        program: Program = payloads.loads(self._payload.program)
+        self._ready()
+        self._program = program
+        return program

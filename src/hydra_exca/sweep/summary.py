@@ -1,0 +1,113 @@
+"""What the console says of a batch: the plan, failures as they come, and what became of it."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+import typing as tp
+from collections import Counter
+from pathlib import Path
+
+from hydra.core.utils import filter_overrides
+
+from hydra_exca import plan
+from hydra_exca.errors import ExcaError, NotRunError
+from hydra_exca.results import Result
+from hydra_exca.survey import Standing, relative
+
+from . import tasks
+from .options import SweepOptions
+from .tasks import SweepTask
+
+log = logging.getLogger("exca.sweep")
+
+
+def say_plan(standings: tp.Sequence[Standing], cluster: str) -> int:
+    """Says what is cached, joined and to be run, unless all is cached; returns how many are to be run."""
+    distinct = unique(standings)
+    counts = Counter(standing.action for standing in distinct)
+    missing = counts[plan.Action.RUN] + counts[plan.Action.CANCEL_AND_RUN]
+    joined = counts[plan.Action.JOIN]
+    if missing + joined:
+        where = f"{missing} to run on {cluster}" if missing else "nothing to run"
+        cached = len(distinct) - missing - joined
+        log.info("exca: %s: %d cached, %d joined, %s", _tasks(standings, distinct), cached, joined, where)
+    return missing
+
+
+def say_failure(result: Result) -> None:
+    """One line for a task that has failed, as soon as it has."""
+    if result.error is not None and not isinstance(result.error, NotRunError):
+        why = getattr(result.error, "state", "") or _kind(result.error)
+        log.error("exca: %s failed: %s%s", name(result), why, _log(result.error))
+
+
+def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) -> list[Result]:
+    """What became of the tasks and where it is; returns those that failed, each once."""
+    distinct = list({id(result.standing): result for result in results}.values())
+    failed = [result for result in distinct if result.error is not None and result.how != "not run"]
+    hows = ["submitted" if result.is_open else result.how for result in distinct]
+    counts = Counter(hows)
+    shown = ["cached", "joined", "run", *(how for how in ("submitted", "not run") if counts[how])]
+    parts = ", ".join(f"{counts[how]} {how}" for how in shown)
+    log.info("exca: %s: %s, %d failed in %.1f s", _tasks(results, distinct), parts, len(failed), seconds)
+    entries = [result.standing.entry for result in results if result.standing.entry is not None]
+    if entries:
+        results_in = ", ".join(dict.fromkeys(relative(entry.path.parent) for entry in entries))
+        log.info("exca: results in %s, outputs in %s", results_in, relative(sweep_folder))
+    for result in failed:
+        log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
+    return failed
+
+
+def say_dry_run(asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing], chosen: SweepOptions) -> list[str]:
+    """Lists what would be done; returns it in a few words, one a job."""
+    lines, plans = [], []
+    for task, standing in zip(asked, standings, strict=True):
+        overrides = " ".join(filter_overrides(task.overrides))
+        uid = standing.entry.uid if standing.entry else standing.identity.uid()
+        would = f"refused: {standing.problem}" if standing.problem else f"would {standing.action}"
+        lines.append(f"  #{task.number} {overrides} -> {uid}: {standing.status}, {would}")
+        plans.append(f"{uid}: {standing.action}")
+    lines += [f"  {line}" for line in tasks.split_by_excluded(asked, chosen.exclude_from_uid)]
+    log.info("exca: dry run, nothing is run:\n%s", "\n".join(lines))
+    return plans
+
+
+def name(result: Result) -> str:
+    """How a task was asked for."""
+    return " ".join(result.task.overrides) or result.standing.entry_uid
+
+
+def unique(standings: tp.Sequence[Standing]) -> list[Standing]:
+    """Each task once, however many jobs share it."""
+    return list({id(standing): standing for standing in standings}.values())
+
+
+def _headline(result: Result, retry: bool = False) -> str:
+    error = result.error
+    assert error is not None
+    told = str(error).replace(getattr(error, "type", "") or "\0", _kind(error))
+    first = textwrap.shorten(told.splitlines()[0], 160)
+    again = "; it was not run again: hydra.launcher.mode=retry runs what failed" if retry else ""
+    return f"{name(result)} -> {first}{_log(error)}{again}"
+
+
+def _log(error: ExcaError) -> str:
+    path = getattr(error, "log", None)
+    return f" (log: {relative(Path(path))})" if path else ""
+
+
+def _kind(error: ExcaError) -> str:
+    """The class of what a task raised, without its module."""
+    return str(getattr(error, "type", "") or type(error).__name__).rpartition(".")[2]
+
+
+def _tasks(asked: tp.Sequence[tp.Any], distinct: tp.Sequence[tp.Any]) -> str:
+    """How many tasks, and how many jobs share them.
+
+    >>> _tasks("aab", "ab"), _tasks("a", "a")
+    ('2 tasks (for 3 jobs)', '1 task')
+    """
+    noun = "1 task" if len(distinct) == 1 else f"{len(distinct)} tasks"
+    return noun if len(asked) == len(distinct) else f"{noun} (for {len(asked)} jobs)"

@@ -1,0 +1,206 @@
+"""What a launch waits for: outcomes as they come, jobs that end without one, and the owners of joined tasks."""
+
+from __future__ import annotations
+
+import logging
+import time
+import typing as tp
+
+from . import clusters, lost
+from .clusters import State
+from .errors import CacheError, ExcaError
+from .round import Round
+from .status import Status
+from .store import CacheFolder, Claim, ClaimState
+from .survey import Standing, Survey, given_up, is_to_blame
+
+log = logging.getLogger("exca.launch")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
+_PAUSE_PER_LOOK = 4.0  # of the time that looking takes, which is long on a network file system
+_TELL_S = 60.0  # how often a launch that waits says how far it is
+_ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for; they are other launches' to watch
+
+
+class Watch:
+    """Follows the standings that a launch waits for, to their outcomes.
+
+    ``again`` is called with those that nobody computes any more and that have not failed, ``arrived`` with each that
+    has come to its end.
+    """
+
+    def __init__(
+        self,
+        folder: CacheFolder,
+        survey: Survey,
+        again: tp.Callable[[list[Standing]], None],
+        arrived: tp.Callable[[Standing], None],
+    ) -> None:
+        self._folder = folder
+        self._survey = survey
+        self._again = again
+        self._arrived = arrived
+        self.rounds: list[Round] = []
+        self._waiting: dict[int, Standing] = {}
+        self._joined: dict[int, Standing] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._total = 0
+        self._asked = self._said = time.monotonic()
+
+    def expect(self, own: tp.Sequence[Standing], joined: tp.Sequence[Standing]) -> None:
+        """What is waited for from now on; what was joined is another launch's, or to be found out about."""
+        before = len(self._waiting)
+        self._waiting.update((id(standing), standing) for standing in (*own, *joined))
+        self._total += len(self._waiting) - before
+        for standing in own:
+            self._joined.pop(id(standing), None)
+        self._joined.update((id(standing), standing) for standing in joined)
+
+    def is_open(self, standing: Standing) -> bool:
+        """Whether it is still waited for."""
+        return id(standing) in self._waiting
+
+    def poll(self) -> int:
+        """Looks once, markers first, then at what the clusters say; returns how many are left."""
+        again: list[Standing] = []
+        for round_ in self.rounds:
+            for standing, report in round_.step():
+                again += self._heed(standing, report, round_)
+        self._run_again(again)
+        if time.monotonic() - self._asked > _ASK_OWNERS_S:
+            self._asked = time.monotonic()
+            self._watch_joined()
+        for standing in list(self._waiting.values()):
+            if self.collect(standing):
+                self._waiting.pop(id(standing), None)
+        if time.monotonic() - self._said > _TELL_S:
+            log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
+            self._said = time.monotonic()
+        return len(self._waiting)
+
+    def wait(self) -> None:
+        """Returns when everything has come to its end."""
+        pause = Pause()
+        left = len(self._waiting)
+        while left:
+            started = time.monotonic()
+            now = self.poll()
+            if now < left:
+                pause = Pause()
+            elif now:
+                pause.sleep(_PAUSE_PER_LOOK * (time.monotonic() - started))
+            left = now
+
+    def collect(self, standing: Standing) -> bool:
+        """Takes the outcome and its value, if it is there."""
+        assert standing.entry is not None
+        if standing.outcome is None and standing.problem is None:
+            try:
+                standing.outcome = standing.entry.outcome()
+                if standing.outcome is None:
+                    return False
+                standing.status = standing.outcome.status
+                if standing.status is Status.COMPLETED:
+                    standing.value = standing.entry.value(standing.outcome)
+            except CacheError as error:
+                standing.problem = error
+            self._over(standing)
+        return True
+
+    def fail(self, standing: Standing, problem: ExcaError) -> None:
+        """One that will have no outcome."""
+        standing.problem = problem
+        self._over(standing)
+
+    def lose(self, standing: Standing, report: clusters.Report) -> None:
+        """Writes that a job ended without an outcome, unless somebody was quicker."""
+        entry, claim = standing.entry, standing.claim
+        assert entry is not None and claim is not None
+        logs = self._survey.log_folder(claim)
+        lost.note(entry, claim, standing.identity.to_json(), report, self._folder.path, logs)
+
+    def _over(self, standing: Standing) -> None:
+        for round_ in self.rounds:
+            if round_.holds(standing):
+                round_.settle(standing)
+        self._arrived(standing)
+
+    def _run_again(self, standings: tp.Sequence[Standing]) -> None:
+        left = [standing for standing in standings if not self.collect(standing)]
+        if left:
+            self._again(left)
+
+    def _heed(self, standing: Standing, report: clusters.Report, round_: Round) -> list[Standing]:
+        """What a cluster says of a job of this launch; returns what has to be computed by another one."""
+        assert standing.entry is not None
+        self._tell(standing, report)
+        if report.state is not State.ENDED or self.collect(standing):
+            return []
+        claim = standing.claim = standing.entry.claim()
+        elsewhere = claim is None or claim.token != round_.token or claim.state is ClaimState.RELEASED
+        if claim is None or elsewhere or _is_of_another_job(claim, report):
+            self._joined[id(standing)] = standing
+        elif is_to_blame(claim, report) or (report.failed and not round_.has_begun(standing)):
+            self.lose(standing, report)
+        else:
+            return [standing]
+        return []
+
+    def _watch_joined(self) -> None:
+        """Whether whoever computes what this launch waits for is still there; if not, it is settled or run again."""
+        joined = [standing for standing in self._joined.values() if not self.collect(standing)]
+        for standing in joined:
+            assert standing.entry is not None
+            standing.claim = standing.entry.claim()
+        orphans = self._orphans(joined)
+        self._joined = {id(standing): standing for standing in joined if standing not in orphans}
+        self._run_again(orphans)
+
+    def _orphans(self, joined: tp.Sequence[Standing]) -> list[Standing]:
+        """What nobody computes any more; a job that its cluster says has failed is noted as failed instead."""
+        owned = [s for s in joined if s.claim is not None and not given_up(s.claim)]
+        orphans = [standing for standing in joined if standing not in owned]
+        for standing, report in zip(owned, self._survey.ask(owned), strict=True):
+            assert standing.claim is not None
+            self._tell(standing, report)
+            if report.state is State.ENDED and not self.collect(standing):
+                if is_to_blame(standing.claim, report):
+                    self.lose(standing, report)
+                else:
+                    orphans.append(standing)
+        return orphans
+
+    def _tell(self, standing: Standing, report: clusters.Report) -> None:
+        """Once for each reason: whoever waits for what may never come is told so."""
+        entry, claim = standing.entry, standing.claim
+        assert entry is not None and claim is not None
+        troubled = report.stuck or report.state is State.UNKNOWN
+        if not troubled or (claim.token, report.reason) in self._told:
+            return
+        self._told.add((claim.token, report.reason))
+        if report.stuck:
+            log.warning("exca: %s waits and may never start: %s (job %s)", entry.uid, report.reason, report.job)
+            return
+        who = f"a launch on {claim.owner.get('host')} computes it ({claim.cluster})"
+        log.warning(
+            "exca: waiting for %s: %s, %s. If you know that it is gone, remove %s",
+            entry.uid,
+            who,
+            report.reason,
+            entry.path,
+        )
+
+
+def _is_of_another_job(claim: Claim, report: clusters.Report) -> bool:
+    """A job that was submitted twice by accident runs once, and not always under the id that the launch was told."""
+    return claim.state is ClaimState.RUNNING and report.job is not None and claim.job != report.job
+
+
+class Pause:
+    """Waits a little, longer each time."""
+
+    def __init__(self) -> None:
+        self._seconds = _FIRST_PAUSE_S
+
+    def sleep(self, at_least_s: float = 0.0) -> None:
+        time.sleep(max(self._seconds, at_least_s))
+        self._seconds = min(_LONGEST_PAUSE_S, 1.5 * self._seconds)
