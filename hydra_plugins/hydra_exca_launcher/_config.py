@@ -5,6 +5,7 @@ hydra-submitit-launcher, and that one a second time: 7 ms at every start of ever
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
@@ -52,6 +53,21 @@ class ExcaLauncherConf(SlurmQueueConf):
     link_outputs: bool = True
     # users whose pickled results are loaded as well as yours
     trust_users: list[str] = field(default_factory=list)
+    # a job computes so many tasks, one after another, or some at a time
+    tasks_per_job: int = 1
+    workers_per_job: int = 1
+    # options of a job that are taken from its own config: {timeout_min: model.minutes}
+    per_task: Any = None  # not a dict: Hydra lets nobody add keys to one
+    # how many jobs may be in the queue; null: what the site allows
+    max_queued: int | None = None
+    # how often the scheduler is asked at least, in seconds
+    poll_s: float = 10.0
+    # false: submit and return, without values
+    wait: bool = True
+    # when a task fails: continue with the others, stop submitting, or cancel what has not started, too
+    on_failure: str = "continue"
+    # on Ctrl-C: detach (the jobs go on) or cancel; null: detach on Slurm, cancel on this machine
+    on_interrupt: str | None = None
     workdir: WorkdirConf = field(default_factory=WorkdirConf)
 
 
