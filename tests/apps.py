@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+PACKED = "packed"  # stands for a cluster: processes of this machine that compute several tasks each
 SWEEP = "sweep"
 SCRIPT = """\
 import os
@@ -84,7 +85,7 @@ def tell_returns() -> None:
 
 
 def _told(returned: Any) -> dict[str, Any]:
-    value = returned._return_value
+    value = returned.return_value if returned.status.name == "UNKNOWN" else returned._return_value
     error = value if isinstance(value, BaseException) else None
     return {
         "status": returned.status.name,
@@ -245,6 +246,8 @@ class App:
         if not any(each.startswith("hydra.sweep.dir=") for each in overrides):
             arguments.append(f"hydra.sweep.dir={SWEEP}")
         arguments += [f"hydra/launcher={launcher}"] if launcher else []
+        if cluster == PACKED:
+            cluster, arguments = "local", [*arguments, "hydra.launcher.tasks_per_job=8"]
         arguments += [f"hydra/launcher/cluster={cluster}"] if cluster and launcher == "exca" else []
         self._commands += 1
         command = [*prefix, sys.executable, *script, *arguments, *overrides]

@@ -7,8 +7,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from faults import OwnSlurm, OwnSlurms, stop_orphans
 
 SLURM = Path(__file__).parent / "slurm"
 SLURM_CONF = "/etc/exca-slurm/slurm.conf"
@@ -27,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _slurm_where_marked(request: pytest.FixtureRequest) -> None:
     """Gives the fixture ``slurm`` to every test, and every parameter of a test, that is marked so."""
-    if request.node.get_closest_marker("slurm"):
+    if request.node.get_closest_marker("slurm") and "own_slurm" not in request.fixturenames:
         request.getfixturevalue("slurm")
 
 
@@ -40,9 +42,30 @@ def slurm() -> Iterator[None]:
             problem = _start()
             if problem:
                 _stop()
-                (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+                _there_is_no_slurm(problem)
             _started_here().touch()
         yield
+
+
+@pytest.fixture(scope="session")
+def own_slurm() -> Iterator[OwnSlurms]:
+    """Gives a Slurm of this process's own, to break: ``own_slurm(MaxArraySize=21)``, with lines of its slurm.conf.
+
+    Each call gives the same one, whole, without jobs and limits. It is not in SLURM_CONF but in its ``environment``.
+    A test that uses it is marked slurm, and gets the Slurm that all tests share only if it asks for ``slurm`` too.
+    """
+    own = OwnSlurm(f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}p{os.getpid()}")
+
+    def whole(accounting: bool = True, **settings: object) -> OwnSlurm:
+        problem = own.start(accounting, settings)
+        if problem:
+            own.stop()
+            _there_is_no_slurm(problem)
+        return own
+
+    stop_orphans()
+    yield whole
+    own.stop()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -50,6 +73,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput") and _started_here().exists():
         _started_here().unlink()
         _stop()
+
+
+def _there_is_no_slurm(problem: str) -> NoReturn:
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
 
 
 def _started_here() -> Path:

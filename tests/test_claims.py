@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from hydra_exca import uid, worker
+from hydra_exca.attempt import Guard
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome, claims
 
@@ -238,11 +239,14 @@ def test_a_worker_that_finds_an_outcome_computes_nothing(entry: Entry) -> None:
 def test_a_requeued_worker_computes_under_a_claim_of_its_own(entry: Entry) -> None:
     entry.take(claim(1, "mine", ClaimState.QUEUED))
 
+    guard = Guard()
+
     def preempted(attempt: worker.Attempt) -> None:
-        raise SystemExit(0)
+        guard.leaving = SystemExit(0)
+        raise guard.leaving
 
     with pytest.raises(SystemExit):
-        worker.attempt_task(entry, IDENTITY, "mine", preempted, requeued=lambda: True)
+        worker.attempt_task(entry, IDENTITY, "mine", preempted, guard=guard)
     worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: attempt.claim.number)
     assert value_of(entry) == 3
 

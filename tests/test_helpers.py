@@ -512,10 +512,12 @@ def test_helpers_are_imported_when_they_are_asked_for() -> None:
 
 
 def launch(cache: Path, token: str, jobs: dict[str, str | None], cluster: str = "slurm") -> Path:
-    """A launch as it is on disk, whose task at each position is ``pkg.f,0/task-<position>``."""
+    """A launch as it is on disk, with a job for each task; that at each position is ``pkg.f,0/task-<position>``."""
     folder = cache / "launches" / token
     entries = [f"pkg.f,0/task-{position}" for position in jobs]
-    write(folder / "launch.json", json.dumps({"token": token, "cluster": cluster, "entries": entries, "jobs": jobs}))
+    tasks = [[position] for position in range(len(jobs))]
+    record = {"token": token, "cluster": cluster, "entries": entries, "tasks": tasks, "jobs": jobs}
+    write(folder / "launch.json", json.dumps(record))
     for entry in entries:
         write(cache / entry / "config.yaml", f"task: {entry[-1]}\nlevel: 3\n")
         write(cache / entry / "uid.yaml", f"task: {entry[-1]}\n")
@@ -577,6 +579,14 @@ def test_the_id_of_an_array_with_one_job_is_that_jobs(folder: Path) -> None:
     launch(folder, FIRST, {"0": f"{NEVER}_0"})
     job = find_slurm_job(job_id=NEVER, folder=folder)
     assert job is not None and job.job_id == f"{NEVER}_0"
+
+
+def test_a_job_that_computes_several_tasks_is_an_error_that_names_them(folder: Path) -> None:
+    record = launch(folder, FIRST, {"0": NEVER, "1": None}) / "launch.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps({**told, "tasks": [[0, 1]], "jobs": {"0": NEVER}}))
+    with pytest.raises(ConfigError, match=r"(?s)computes 2 tasks.*pkg.f,0/task-0\n.*pkg.f,0/task-1"):
+        find_slurm_job(job_id=NEVER, folder=folder)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
@@ -806,17 +816,17 @@ class Evil:
 def test_looking_for_a_job_runs_no_code_that_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVIL", str(tmp_path / "evil"))
     cache = tmp_path / "cache"
-    script = write(tmp_path / "elsewhere" / FIRST / "job.sh", "#!/bin/sh\n")
-    job_id = submitted(script)
+    job_id = submitted(write(cache / "launches" / FIRST / "0.sh", "#!/bin/sh\n"))
     told = launch(cache, FIRST, {"0": job_id})
-    (script.parent / f"{job_id}_submitted.pkl").write_bytes(pickle.dumps([Evil(), str(told)]))
-    assert found(job_id).path == cache / "pkg.f,0" / "task-0"
+    for name in ("payload.pkl", "arguments.bin", f"{job_id}_submitted.pkl"):
+        (told / name).write_bytes(pickle.dumps(Evil()))
+    assert {found(job_id, where).path for where in (None, cache)} == {cache / "pkg.f,0" / "task-0"}
     assert not (tmp_path / "evil").exists()
 
 
 @pytest.mark.slurm
 def test_a_launch_that_is_gone_is_an_error_that_asks_for_the_folder(tmp_path: Path) -> None:
-    job_id = submitted(write(tmp_path / "launches" / FIRST / "job.sh", "#!/bin/sh\n"))
+    job_id = submitted(write(tmp_path / "launches" / FIRST / "0.sh", "#!/bin/sh\n"))
     with pytest.raises(ConfigError, match="no launch is recorded there; give the folder"):
         find_slurm_job(job_id=job_id)
 
@@ -825,7 +835,7 @@ def test_a_launch_that_is_gone_is_an_error_that_asks_for_the_folder(tmp_path: Pa
 def test_a_job_is_found_that_its_launch_could_not_write_down_any_more(tmp_path: Path) -> None:
     """It was killed between the submission and its record."""
     record = launch(tmp_path, FIRST, {"0": None})
-    job_id = submitted(write(record / "job.sh", "#!/bin/sh\n"))
+    job_id = submitted(write(record / "0.sh", "#!/bin/sh\n"))
     assert {found(job_id, where).path.name for where in (None, tmp_path)} == {"task-0"}
 
 

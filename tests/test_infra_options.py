@@ -320,7 +320,7 @@ def test_several_ranks_need_srun(folder: Path, cluster: tp.Any) -> None:
 
 
 def sbatch_script(folder: Path) -> str:
-    (script,) = folder.glob("launches/*/*_submission.sh")
+    (script,) = folder.glob("launches/*/*.sh")
     return script.read_text()
 
 

@@ -17,7 +17,8 @@ LAYERS: list[set[str]] = [
     {"errors", "status"},
     {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "provenance", "confdict"},
     {"store", "clusters", "workdir"},
-    {"payload", "worker", "results", "survey", "round", "engine"},
+    {"payload", "worker", "results", "survey", "round", "engine", "watch", "lost", "keeper"}
+    | {"attempt", "checkpoints", "child", "ending", "pack", "packed"},
     {"infra", "sweep"},
     {"helpers"},
     {"hydra_plugins"},

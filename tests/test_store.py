@@ -276,7 +276,7 @@ def test_an_outcome_follows_the_umask(entry: Entry) -> None:
 
 def test_a_payload_is_only_its_owners_to_read(tmp_path: Path) -> None:
     header = payload.Payload("local", b"", (), (), "/", None, False)
-    payload.write(tmp_path, header, [payload.Job("e", {}, b"")])
+    payload.write(tmp_path, header, [payload.Part("e", {}, b"")])
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (paths.PAYLOAD, paths.ARGUMENTS)}
     assert modes == {0o600}
 
@@ -284,16 +284,17 @@ def test_a_payload_is_only_its_owners_to_read(tmp_path: Path) -> None:
 @needs_root
 @pytest.mark.parametrize("name", [paths.PAYLOAD, paths.ARGUMENTS])
 def test_a_payload_of_another_user_is_not_loaded(tmp_path: Path, name: str) -> None:
-    payload.write(tmp_path, payload.Payload("local", b"", (), (), "/", None, False), [payload.Job("e", {}, b"")])
+    payload.write(tmp_path, payload.Payload("local", b"", (), (), "/", None, False), [payload.Part("e", {}, b"")])
     os.chown(tmp_path / name, NOBODY, NOBODY)
     with pytest.raises(CacheError, match="nobody"):
-        payload.read(tmp_path, 0)
+        payload.read_part(tmp_path, payload.read(tmp_path), 0)
 
 
 def test_each_job_of_a_payload_reads_its_own(tmp_path: Path) -> None:
-    jobs = [payload.Job(f"entry-{n}", {"n": n}, b"a" * n) for n in range(5)]
+    jobs = [payload.Part(f"entry-{n}", {"n": n}, b"a" * n) for n in range(5)]
     payload.write(tmp_path, payload.Payload("local", b"p", (), (), "/", None, False), jobs)
-    assert [payload.read(tmp_path, position)[1] for position in range(5)] == jobs
+    header = payload.read(tmp_path)
+    assert [payload.read_part(tmp_path, header, position) for position in range(5)] == jobs
 
 
 # -- what cannot be pickled

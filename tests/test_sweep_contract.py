@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from apps import App, wait_until
+from apps import PACKED, App, wait_until
 
-CLUSTERS = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
+CLUSTERS = ["inline", "local", PACKED, pytest.param("slurm", marks=pytest.mark.slurm)]
 
 
 @pytest.fixture(scope="module", params=CLUSTERS)
@@ -211,7 +211,7 @@ def test_a_failed_task_returns_the_original_type_message_and_traceback(failures:
 
 def test_a_job_that_dies_without_a_word_is_a_failed_task_with_a_reason(failures: SimpleNamespace, cluster: str) -> None:
     told = failures.first.returns[2]
-    reason = {"inline": "no luck with 3", "local": "exit code 9", "slurm": "FAILED"}[cluster]
+    reason = {"inline": "no luck with 3", "local": "exit code 9", PACKED: "exit code 9", "slurm": "FAILED"}[cluster]
     assert (told["kind"], reason in told["error"]) == (
         "TaskFailedError" if cluster == "inline" else "JobLostError",
         True,

@@ -10,8 +10,7 @@ import psutil
 import pytest
 from apps import App, is_one_message, wait_until
 
-from hydra_exca.clusters import Options, Report
-from hydra_exca.clusters.base import Batch
+from hydra_exca.clusters import Batch, JobSpec, Options, Report
 from hydra_exca.clusters.local import LocalCluster
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -77,13 +76,8 @@ def test_a_job_past_its_time_limit_is_ended_and_reported(tmp_path: Path, monkeyp
     """The option counts whole minutes, the cluster does not."""
     (tmp_path / "endless.py").write_text("import threading; threading.Event().wait()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    def entry_point(*_: object) -> None: ...
-
-    entry_point.__module__ = "endless"
-    submission = LocalCluster(Options(common={"timeout_min": 0.01})).submit(
-        Batch(tmp_path, [0], entry_point, lambda position: None)
-    )
+    options = Options(common={"timeout_min": 0.01})
+    submission = LocalCluster(options).submit(Batch(tmp_path, [JobSpec(0, options)], "endless", lambda number: None))
     reports: dict[int, Report] = {}
     wait_until(lambda: reports.update(submission.step()) or reports, "the end of the job")
     assert "TIMEOUT" in reports[0].reason and "timeout_min=0.01" in reports[0].reason

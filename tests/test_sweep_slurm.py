@@ -20,7 +20,7 @@ return 10 * cfg.seed
 
 
 def submission_script(app: App) -> str:
-    (script,) = app.launches[-1].glob("*_submission.sh")
+    (script,) = app.launches[-1].glob("*.sh")
     return script.read_text()
 
 
