@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import typing as tp
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def run(folder, number):
     what = (folder / "what").read_text()
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if what == "again" and len((folder / f"{number}.started").read_text().split()) == 1:
+    if what == "again" and not (folder / f"{number}.timeouts").exists():
+        (folder / f"{number}.timeouts").write_bytes(b"x")
+        sys.exit(75)
+    if what == "75":
         sys.exit(75)
     if what == "gpus":
         (folder / f"{number}.gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
@@ -49,7 +53,8 @@ def run(folder, number):
 
 if __name__ == "__main__":
     folder, number = Path(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGUSR2, lambda *_: (folder / f"{number}.warned").touch())
+    if not (folder / "deaf").exists():
+        signal.signal(signal.SIGUSR2, lambda *_: (folder / f"{number}.warned").touch())
     run(folder, number)
 """
 
@@ -71,7 +76,8 @@ def batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Batc
     monkeypatch.delitem(sys.modules, MODULE, raising=False)
     run = __import__(MODULE).run
 
-    def make(what: str = "", count: int = 2, token: str = "20260101-000000-abcdef012345", below: str = ".") -> Batch:
+    def make(what: str = "", count: int = 2, below: str = ".") -> Batch:
+        token = f"20260101-000000-{uuid.uuid4().hex[:12]}"  # Slurm knows the jobs of other tests
         launch = folder / below / "launches" / token
         launch.mkdir(parents=True)
         (launch / "what").write_text(what)

@@ -26,7 +26,7 @@ from hydra_exca.errors import ConfigError, SubmissionError
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 NAMES = ["inline", "local", SLURM]
 JOBS_OF_THEIR_OWN = NAMES[1:]
-ONE_AT_A_TIME = {"array_parallelism": 1, "max_queued": 1}
+ONE_AT_A_TIME: dict[str, tp.Any] = {"array_parallelism": 1, "max_queued": 1}
 
 
 @pytest.fixture
@@ -433,18 +433,40 @@ def test_a_process_is_warned_before_its_time_is_up(submit: Submit, batch: Callab
     assert (mine.folder / "0.warned").exists()
 
 
+def test_a_process_that_does_not_listen_to_the_warning_keeps_its_time(
+    submit: Submit, batch: Callable[..., Batch]
+) -> None:
+    mine = batch("wait", count=1)
+    (mine.folder / "deaf").touch()
+    assert ends(submit("local", mine, timeout_min=0.05), 1)[0].timed_out
+
+
+def test_nothing_is_started_in_the_step_that_tells_of_an_end(submit: Submit, batch: Callable[..., Batch]) -> None:
+    """A failure may end it all."""
+    submission = submit("local", batch("killed", count=2), array_parallelism=1)
+    ends(submission, 1)
+    assert submission.jobs[1] is None
+
+
 def test_a_process_keeps_most_of_its_time_before_it_is_warned() -> None:
     spec = JobSpec(0, Options({"timeout_min": 1}, {"signal_delay_s": 50}))
-    running = local._Running(tp.cast(tp.Any, None), spec, (), started=100.0)
+    running = local._Running(tp.cast(tp.Any, None), spec, (), started=100.0, timeouts=0)
     assert [running.is_to_be_warned(now) for now in (110.0, 144.0, 146.0)] == [False, False, True]
 
 
 def test_a_process_that_has_no_limit_is_never_warned() -> None:
-    running = local._Running(tp.cast(tp.Any, None), JobSpec(0, Options()), (), started=0.0)
+    running = local._Running(tp.cast(tp.Any, None), JobSpec(0, Options()), (), started=0.0, timeouts=0)
     assert (running.is_to_be_warned(1e9), running.is_late(1e9)) == (False, False)
 
 
-def test_a_job_that_asks_for_it_by_its_exit_code_starts_again(submit: Submit, batch: Callable[..., Batch]) -> None:
+def test_a_task_that_ends_with_the_exit_code_of_a_job_that_was_out_of_time_has_ended(
+    submit: Submit, batch: Callable[..., Batch]
+) -> None:
+    mine = batch("75", count=1)
+    assert ends(submit("local", mine), 1)[0].reason == "exit code 75" and runs(mine) == [1]
+
+
+def test_a_job_that_was_out_of_time_and_asks_for_it_starts_again(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("again", count=2)
     reports = ends(submit("local", mine), 2)
     assert {report.reason for report in reports.values()} == {"exit code 0"}

@@ -34,7 +34,7 @@ from hydra_exca.errors import (
     TaskFailedError,
 )
 from hydra_exca.plan import Action
-from hydra_exca.round import Settings, Task
+from hydra_exca.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome, files
 from hydra_exca.worker import Attempt

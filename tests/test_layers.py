@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"errors", "status"},
     {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "provenance", "confdict"},
     {"store", "clusters", "workdir"},
-    {"payload", "worker", "results", "survey", "round", "engine", "watch", "lost", "keeper"}
+    {"payload", "worker", "results", "survey", "round", "engine", "watch", "lost", "keeper", "cancel", "settings"}
     | {"attempt", "checkpoints", "child", "ending", "pack", "packed"},
     {"infra", "sweep"},
     {"helpers"},

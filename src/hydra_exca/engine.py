@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import typing as tp
 from pathlib import Path
 
-from . import clusters, worker
+from . import cancel, clusters, worker
 from .clusters import State
 from .errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from .plan import Action
 from .results import Result, stored_error
-from .round import Round, Settings, Task
+from .round import Round
+from .settings import Settings, Task
 from .status import Mode, OnFailure, OnInterrupt, Status
 from .store import Claim, ClaimState, Entry
-from .store import files as store_files
 from .survey import Standing, Survey, given_up
 from .uid import Identity
-from .watch import Pause, Watch
+from .watch import Watch
 
 log = logging.getLogger("exca.launch")
 
@@ -49,7 +48,8 @@ class Launch:
         for task in tasks:
             self._first.setdefault(_key(task.identity), task)
         self.standings: dict[str, Standing] = {}
-        self._watch = Watch(settings.folder, self._survey, self._run_again, self._arrived)
+        poll_s = settings.cluster.options.poll_s
+        self._watch = Watch(settings.folder, self._survey, self._run_again, self._arrived, poll_s)
         self._how: dict[str, str] = {}
         self._failed: Result | None = None
         self.finished: tp.Callable[[Result], None] = lambda result: None
@@ -156,7 +156,7 @@ class Launch:
             return
         if any(round_.token == claim.token and round_.cancel(standing) for round_ in self._watch.rounds):
             return
-        if self._is_alone(claim, {standing.entry.path}):
+        if cancel.is_alone(self._survey, claim, {standing.entry.path}):
             clusters.get(claim.cluster, clusters.Options()).cancel([self._survey.reference(claim)])
         else:  # its job sees that the claim is gone, and ends the task
             standing.claim = claim
@@ -164,7 +164,7 @@ class Launch:
 
     def clear(self) -> None:
         """Forgets the outcomes of the tasks and cancels the jobs that compute them."""
-        cancelled = []
+        cancelled: list[tuple[Entry, Claim]] = []
         found = {id(standing): standing for standing in self.look()}
         for standing in found.values():
             entry, claim = standing.entry, standing.entry.claim() if standing.entry else None
@@ -174,7 +174,7 @@ class Launch:
                 entry.take(claim.next(ClaimState.RELEASED))
                 if not given_up(claim) and entry.outcome() is None:
                     cancelled.append((entry, claim))
-        self._cancel(cancelled)
+        cancel.end(self._survey, cancelled)
         for standing in found.values():
             if standing.entry is not None:
                 standing.entry.forget()
@@ -207,7 +207,7 @@ class Launch:
             standing.problem = standing.problem or CacheError(f"{standing.identity.uid()} is {standing.status}")
         cancelled = self._of(Action.CANCEL_AND_RUN)
         for standing, report in zip(cancelled, self._survey.ask(cancelled), strict=True):
-            standing.problem = _uncancellable(standing, report)
+            standing.problem = cancel.refusal(standing, report)
         bad = [standing for standing in self.standings.values() if standing.problem is not None]
         if bad:
             raise self._refusal(bad)
@@ -248,11 +248,13 @@ class Launch:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
         round_ = Round(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
         self.settings.folder.create()
-        old = [(standing, standing.claim) for standing in missing if standing.action is Action.CANCEL_AND_RUN]
-        self._wait_for_uncancellable(old)
+        old = [standing for standing in missing if standing.action is Action.CANCEL_AND_RUN]
+        cancel.wait_for_processes(self._survey, old)
+        claims = {id(standing): standing.claim for standing in old}
         try:
             round_.claim(self._survey)
-            self._cancel([(s.entry, claim) for s, claim in old if s.entry and claim is not None and round_.holds(s)])
+            taken = [(s.entry, claims[id(s)]) for s in old if round_.holds(s)]
+            cancel.end(self._survey, [(entry, claim) for entry, claim in taken if entry and claim])
             self._take_note(missing, round_)
             if round_.claimed:
                 round_.submit()
@@ -286,50 +288,6 @@ class Launch:
                 "exca: %d tasks lost their job before their turn, or their launch: they are run again", len(orphans)
             )
             self._start(orphans)
-
-    def _wait_for_uncancellable(self, old: tp.Sequence[tuple[Standing, Claim | None]]) -> None:
-        """What computes in another process's own thread cannot be cancelled: its end is waited for."""
-        waiting = [(s, claim) for s, claim in old if claim is not None and claim.cluster in ("inline", "debug")]
-        pause = Pause()
-        while waiting:
-            left = []
-            for standing, claim in waiting:
-                assert standing.entry is not None
-                now = standing.entry.claim()
-                gone = self._survey.ask([standing])[0].state is State.ENDED
-                if now is not None and now.token == claim.token and now.state is ClaimState.RUNNING and not gone:
-                    left.append((standing, claim))
-                elif now is not None and now.token == claim.token:
-                    standing.claim = now
-            waiting = left
-            pause.sleep()
-
-    def _cancel(self, taken: tp.Sequence[tuple[Entry, Claim]]) -> None:
-        """Ends the jobs of claims that were taken over, and waits for their end: two never write the same output.
-
-        A job that computes other tasks as well goes on: it ends the one whose claim it has lost by itself.
-        """
-        taken = [(entry, claim) for entry, claim in taken if claim.cluster not in ("inline", "debug")]
-        every = {entry.path for entry, _ in taken}
-        alone = [claim for _, claim in taken if self._is_alone(claim, every)]
-        shared = [(entry, claim) for entry, claim in taken if claim not in alone]
-        by_cluster: dict[str, list[clusters.Reference]] = {}
-        for claim in alone:
-            by_cluster.setdefault(claim.cluster, []).append(self._survey.reference(claim))
-        left = []
-        for name, references in by_cluster.items():
-            cluster = clusters.get(name, clusters.Options())
-            cluster.cancel(references)
-            left.append((cluster, [reference for reference in references if reference.started]))
-        pause = Pause()
-        while any(references for _, references in left) or shared:
-            left = [(cluster, _still_there(cluster, references)) for cluster, references in left]
-            shared = [(entry, claim) for entry, claim in shared if not self._survey.has_let_go(entry, claim)]
-            pause.sleep()
-
-    def _is_alone(self, claim: Claim, among: set[Path]) -> bool:
-        """Whether a job computes nothing but some of these entries."""
-        return all(each.path in among or each.outcome() is not None for each in self._survey.beside(claim))
 
     # failures
 
@@ -378,11 +336,6 @@ class Launch:
         return Result(task, standing, how, standing.value, standing.problem or error)
 
 
-def _still_there(cluster: clusters.Cluster, references: tp.Sequence[clusters.Reference]) -> list[clusters.Reference]:
-    reports = cluster.ask(references) if references else []
-    return [each for each, report in zip(references, reports, strict=True) if report.state is not State.ENDED]
-
-
 def _still_corrupt(entry: Entry) -> bool:
     """Whether nobody has mended it since it was looked at."""
     try:
@@ -392,20 +345,6 @@ def _still_corrupt(entry: Entry) -> bool:
     except CorruptEntryError:
         return True
     return False
-
-
-def _uncancellable(standing: Standing, report: clusters.Report) -> ExcaError | None:
-    """An error if the running job is another user's, which is never cancelled, or cannot be asked for."""
-    assert standing.claim is not None
-    if report.state is State.UNKNOWN:
-        return CacheError(f"{standing.entry_uid} is being computed {report.reason}: it cannot be cancelled from here")
-    user = standing.claim.owner.get("user")
-    if user in (None, os.getuid()):
-        return None
-    return CacheError(
-        f"{standing.identity.uid()} is being computed by {store_files.user_name(int(user))}; their job is not "
-        "cancelled. Wait for it (mode=cached), or ask them"
-    )
 
 
 def _key(identity: Identity) -> str:

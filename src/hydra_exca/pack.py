@@ -214,8 +214,10 @@ class Pack:
         self._look = time.monotonic() + _LOOK_S
         for child in self._busy():
             with contextlib.suppress(OSError):  # the next look may see more
-                claim = child.entry_of(self._job).claim()
-                if claim is not None and not is_wanted(claim, self._job.launch.name):
+                entry = child.entry_of(self._job)
+                claim = entry.claim()
+                lost = claim is not None and not is_wanted(claim, self._job.launch.name)
+                if lost or entry.outcome() is not None:  # or somebody has said that it failed: it is cancelled
                     child.is_unwanted = True
                     child.end_once()
 

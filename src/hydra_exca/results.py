@@ -7,7 +7,7 @@ import typing as tp
 from pathlib import Path
 
 from .errors import ExcaError, JobLostError, TaskFailedError
-from .round import Task
+from .settings import Task
 from .store import Entry
 from .survey import Standing
 

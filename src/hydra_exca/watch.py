@@ -18,14 +18,14 @@ log = logging.getLogger("exca.launch")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
 _PAUSE_PER_LOOK = 4.0  # of the time that looking takes, which is long on a network file system
 _TELL_S = 60.0  # how often a launch that waits says how far it is
-_ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for; they are other launches' to watch
+_ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at first, where that costs a scheduler
 
 
 class Watch:
     """Follows the standings that a launch waits for, to their outcomes.
 
     ``again`` is called with those that nobody computes any more and that have not failed, ``arrived`` with each that
-    has come to its end.
+    has come to its end. Slurm is asked for the jobs of other launches every ``poll_s`` seconds at the least.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Watch:
         survey: Survey,
         again: tp.Callable[[list[Standing]], None],
         arrived: tp.Callable[[Standing], None],
+        poll_s: float,
     ) -> None:
         self._folder = folder
         self._survey = survey
@@ -44,6 +45,9 @@ class Watch:
         self._joined: dict[int, Standing] = {}
         self._told: set[tuple[str, str]] = set()
         self._total = 0
+        self._poll_s = poll_s
+        self._interval = min(_ASK_OWNERS_S, poll_s)
+        self._look_s = 0.0
         self._asked = self._said = time.monotonic()
 
     def expect(self, own: tp.Sequence[Standing], joined: tp.Sequence[Standing]) -> None:
@@ -54,6 +58,7 @@ class Watch:
         for standing in own:
             self._joined.pop(id(standing), None)
         self._joined.update((id(standing), standing) for standing in joined)
+        self._interval = min(_ASK_OWNERS_S, self._poll_s)
 
     def is_open(self, standing: Standing) -> bool:
         """Whether it is still waited for."""
@@ -66,12 +71,14 @@ class Watch:
             for standing, report in round_.step():
                 again += self._heed(standing, report, round_)
         self._run_again(again)
-        if time.monotonic() - self._asked > _ASK_OWNERS_S:
-            self._asked = time.monotonic()
+        if time.monotonic() - self._asked > self._interval:
             self._watch_joined()
+            self._asked = time.monotonic()
+        looked = time.monotonic()
         for standing in list(self._waiting.values()):
             if self.collect(standing):
                 self._waiting.pop(id(standing), None)
+        self._look_s = time.monotonic() - looked
         if time.monotonic() - self._said > _TELL_S:
             log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
             self._said = time.monotonic()
@@ -82,12 +89,11 @@ class Watch:
         pause = Pause()
         left = len(self._waiting)
         while left:
-            started = time.monotonic()
             now = self.poll()
             if now < left:
                 pause = Pause()
             elif now:
-                pause.sleep(_PAUSE_PER_LOOK * (time.monotonic() - started))
+                pause.sleep(_PAUSE_PER_LOOK * self._look_s)
             left = now
 
     def collect(self, standing: Standing) -> bool:
@@ -151,6 +157,8 @@ class Watch:
         for standing in joined:
             assert standing.entry is not None
             standing.claim = standing.entry.claim()
+        if any(standing.claim is not None and standing.claim.cluster == "slurm" for standing in joined):
+            self._interval = min(self._poll_s, 1.5 * self._interval)
         orphans = self._orphans(joined)
         self._joined = {id(standing): standing for standing in joined if standing not in orphans}
         self._run_again(orphans)

@@ -24,6 +24,7 @@ _ENDED = {
     "PREEMPTED",
     "TIMEOUT",
 }
+_FORGOTTEN = "FORGOTTEN"  # a word of ours
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # with these a job waits for ever unless somebody acts
 STUCK = re.compile(
@@ -56,11 +57,14 @@ class Row:
         return Report(
             State.ENDED,
             f"{self.state}{reason}",
-            failed=state != "PREEMPTED",  # for which no task is to blame, and which Slurm does not start again
+            failed=state not in _BLAMELESS,
             job=self.job,
             cancelled=state == "CANCELLED",
             timed_out=state in ("TIMEOUT", "DEADLINE"),
         )
+
+
+_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not start it again, and no task is to blame
 
 
 def ping_command() -> list[str]:

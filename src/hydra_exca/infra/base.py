@@ -12,7 +12,7 @@ import pydantic
 from hydra_exca import clusters, paths, payload, provenance, script, uid
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
-from hydra_exca.round import Settings
+from hydra_exca.settings import Settings
 from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder, Entry
 from hydra_exca.uid import Identity

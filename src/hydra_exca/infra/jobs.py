@@ -12,7 +12,7 @@ from hydra_exca import checkpoints, clusters
 from hydra_exca.engine import Launch
 from hydra_exca.errors import ExcaError, TaskFailedError
 from hydra_exca.results import Result
-from hydra_exca.round import Settings, Task
+from hydra_exca.settings import Settings, Task
 from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder
 from hydra_exca.worker import Attempt

@@ -20,7 +20,7 @@ from hydra_exca.clusters.local import cores
 from hydra_exca.engine import Launch
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.results import Result
-from hydra_exca.round import Settings, Task
+from hydra_exca.settings import Settings, Task
 from hydra_exca.status import Mode
 from hydra_exca.store import Entry, formats
 from hydra_exca.store.item_claims import ItemClaim

@@ -12,7 +12,7 @@ import pydantic
 from hydra_exca import clusters
 from hydra_exca.engine import Launch
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
-from hydra_exca.round import Settings, Task
+from hydra_exca.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry
 from hydra_exca.survey import Survey

@@ -85,7 +85,7 @@ class ExcaCallback(Callback):
         failed, _launching = _launching.failed, _Launching()
         if failed:
             noun = "1 task" if failed == 1 else f"{failed} tasks"
-            raise SystemExit(f"exca: {noun} of the sweep failed, see above; hydra.launcher.mode=retry runs them again")
+            raise SystemExit(f"exca: {noun} of the sweep failed, see above; hydra.launcher.mode=retry runs what failed")
 
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Warns when the launcher was asked for and Hydra is about to ignore it."""

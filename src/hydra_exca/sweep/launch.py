@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_exca import clusters, engine, payload, provenance, script
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.results import Result
-from hydra_exca.round import Settings, Task
+from hydra_exca.settings import Settings, Task
 from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 from hydra_exca.survey import Standing

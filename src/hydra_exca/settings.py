@@ -1,0 +1,53 @@
+"""What a launch is asked for, and how it is to go about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+
+from . import clusters, payload
+from .status import Mode, OnFailure, OnInterrupt
+from .store import CacheFolder
+from .uid import Identity
+from .workdir import Snapshot
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task of a launch: its identity, what the program is given, and how to speak of it.
+
+    ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``. ``resources``
+    are those in which its job differs from the cluster's options, under submitit's names.
+    """
+
+    identity: Identity
+    argument: tp.Any
+    overrides: tuple[str, ...] = ()
+    describe: tp.Callable[[], tuple[str, str]] = lambda: ("", "")
+    resources: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a launch goes about it. ``record`` is kept with the launch, ``project`` with the results.
+
+    ``check`` raises before anything is claimed, if no job can work. ``prepare`` may change what the jobs get, say
+    their search path; ``here`` gives the copy of code that tasks in this process have as their working directory.
+    ``max_gb`` limits what one job is sent. A job computes ``tasks_per_job`` tasks of the same resources,
+    ``workers_per_job`` of them at a time. ``on_interrupt`` None is what is usual on the cluster.
+    """
+
+    folder: CacheFolder
+    cluster: clusters.Cluster
+    mode: Mode = Mode.CACHED
+    project: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    stderr_to_stdout: bool = False
+    check: tp.Callable[[], None] = lambda: None
+    prepare: tp.Callable[[payload.Payload], payload.Payload] = lambda unchanged: unchanged
+    here: tp.Callable[[], Snapshot | None] = lambda: None
+    max_gb: float | None = None
+    tasks_per_job: int = 1
+    workers_per_job: int = 1
+    on_failure: OnFailure = OnFailure.CONTINUE
+    on_interrupt: OnInterrupt | None = None
