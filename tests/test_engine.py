@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
-from hydra_exca import clusters, paths, uid
+from hydra_exca import cancel, clusters, paths, uid
 from hydra_exca.clusters import Options, process
 from hydra_exca.engine import Launch, Result
 from hydra_exca.errors import (
@@ -709,13 +709,13 @@ def test_force_computes_also_when_the_cancelled_jobs_own_launch_notes_its_end_fi
         claim = Claim(1, ClaimState.RUNNING, "theirs", "local", str(job.pid), 0, process.describe(job.pid))
         entry.take(claim)
         lost = {"kind": "lost", "type": "JobLostError", "message": "killed by SIGTERM", "traceback": ""}
-        cancel = Launch._cancel
+        end = cancel.end
 
-        def and_its_launch_notices(self: Launch, running: tp.Any) -> None:
-            cancel(self, running)
+        def and_its_launch_notices(survey: tp.Any, running: tp.Any) -> None:
+            end(survey, running)
             entry.commit(claim, Outcome(Status.FAILED, 0, task().identity.to_json(), error=lost))
 
-        monkeypatch.setattr(Launch, "_cancel", and_its_launch_notices)
+        monkeypatch.setattr(cancel, "end", and_its_launch_notices)
         forced = one(tmp_path, says(tmp_path, "forced"), "force")
     assert (forced.value, forced.error) == ("forced", None)
 

@@ -8,6 +8,7 @@ results = launch.run()
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import typing as tp
 from pathlib import Path
@@ -91,7 +92,7 @@ class Launch:
             self._watch.expect([], self._of(Action.JOIN))
             self._heed_stored_failures()
             if missing and not self._stops():
-                self._start(missing)
+                self._start(missing, self.settings)
             else:
                 self._leave(missing)
 
@@ -244,9 +245,9 @@ class Launch:
         elif owner is not None and owner.token == standing.claim.token:
             standing.claim = owner
 
-    def _start(self, missing: tp.Sequence[Standing]) -> None:
+    def _start(self, missing: tp.Sequence[Standing], settings: Settings) -> None:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
-        round_ = Round(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
+        round_ = Round(settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
         self.settings.folder.create()
         old = [standing for standing in missing if standing.action is Action.CANCEL_AND_RUN]
         cancel.wait_for_processes(self._survey, old)
@@ -287,7 +288,8 @@ class Launch:
             log.info(
                 "exca: %d tasks lost their job before their turn, or their launch: they are run again", len(orphans)
             )
-            self._start(orphans)
+            # force and retry have made room once: what a further attempt finds is its own
+            self._start(orphans, dataclasses.replace(self.settings, mode=Mode.CACHED))
 
     # failures
 

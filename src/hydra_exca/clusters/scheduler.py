@@ -12,7 +12,9 @@ from hydra_exca import paths
 from .base import Report, State
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
+_FORGOTTEN = "FORGOTTEN"  # a word of ours
 _ENDED = {
+    _FORGOTTEN,
     "BOOT_FAIL",
     "CANCELLED",
     "COMPLETED",
@@ -24,7 +26,7 @@ _ENDED = {
     "PREEMPTED",
     "TIMEOUT",
 }
-_FORGOTTEN = "FORGOTTEN"  # a word of ours
+_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not start it again, and no task is to blame
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # with these a job waits for ever unless somebody acts
 STUCK = re.compile(
@@ -62,9 +64,6 @@ class Row:
             cancelled=state == "CANCELLED",
             timed_out=state in ("TIMEOUT", "DEADLINE"),
         )
-
-
-_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not start it again, and no task is to blame
 
 
 def ping_command() -> list[str]:
@@ -163,13 +162,24 @@ def read_limit(associations: str, qualities: str, cluster: str, options: tp.Mapp
 
 
 def read_rows(output: str) -> list[Row]:
-    """The rows of `queue_command` and of `accounting_command`, one for each task of an array."""
+    """The rows of `queue_command`, one for each task of an array."""
     rows = []
     for line in output.splitlines():
         if line.count("|") >= 3:
             job, state, reason, command = line.split("|", 3)
             rows += [Row(single, state, reason, command) for single in expand(job)]
     return rows
+
+
+def read_accounts(output: str) -> list[Row]:
+    """The rows of `accounting_command`, one for each task of an array.
+
+    Of what the controller has forgotten, when it comes back from a crash, the accounting says that nobody in
+    particular cancelled it. So it says of what can never start.
+    """
+    rows = read_rows(output)
+    lost = [row.state == "CANCELLED" and not STUCK.search(row.reason) for row in rows]
+    return [dataclasses.replace(row, state=_FORGOTTEN) if gone else row for row, gone in zip(rows, lost, strict=True)]
 
 
 def expand(job: str) -> list[str]:

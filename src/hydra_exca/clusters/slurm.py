@@ -306,7 +306,7 @@ def _rows(references: tp.Sequence[Reference]) -> list[scheduler.Row] | None:
         since = min(reference.submitted for reference in references)
         accounting = sbatch.run(scheduler.accounting_command(jobs, users, since))
         if accounting is not None and accounting.returncode == 0:
-            rows = scheduler.read_rows(accounting.stdout) + rows
+            rows = scheduler.read_accounts(accounting.stdout) + rows
     return rows
 
 

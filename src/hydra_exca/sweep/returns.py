@@ -71,7 +71,8 @@ def planned(task: SweepTask, plan: str) -> JobReturn:
 def of_result(task: SweepTask, result: Result, hold: bool) -> JobReturn:
     """As Hydra's own launcher would return it; ``hold`` keeps a failure from being raised when it is looked at."""
     if result.is_open:
-        return planned(task, f"submitted: {result.entry.uid}")
+        state = "running" if result.how == "joined" else "submitted"
+        return planned(task, f"{state}: {result.entry.uid}")
     config = task.config
     shown = os.path.join(task.sweep_folder, task.subfolder)
     with flag_override(config.hydra, ["readonly", "struct"], [False, False]):

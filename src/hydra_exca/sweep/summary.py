@@ -46,7 +46,7 @@ def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) ->
     """What became of the tasks and where it is; returns those that failed, each once."""
     distinct = list({id(result.standing): result for result in results}.values())
     failed = [result for result in distinct if result.error is not None and result.how != "not run"]
-    hows = ["submitted" if result.is_open else result.how for result in distinct]
+    hows = ["submitted" if result.is_open and result.how == "run" else result.how for result in distinct]
     counts = Counter(hows)
     shown = ["cached", "joined", "run", *(how for how in ("submitted", "not run") if counts[how])]
     parts = ", ".join(f"{counts[how]} {how}" for how in shown)
