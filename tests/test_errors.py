@@ -17,6 +17,7 @@ from hydra_exca.errors import (
     ExcaError,
     JobError,
     JobLostError,
+    NotRunError,
     Problem,
     SubmissionError,
     TaskFailedError,
@@ -30,6 +31,7 @@ EXAMPLES = [
     DefaultsChangedError("what happened"),
     CorruptEntryError("what happened"),
     JobError("what happened", **JOB),
+    NotRunError("what happened", **JOB),
     SubmissionError("what happened", **JOB),
     TaskFailedError("what happened", type="ValueError", text="no", traceback="Traceback ...", **JOB),
     JobLostError("what happened", state="OUT_OF_MEMORY", **JOB),
@@ -44,6 +46,7 @@ PARENTS = {
     SubmissionError: JobError,
     TaskFailedError: JobError,
     JobLostError: JobError,
+    NotRunError: JobError,
 }
 
 

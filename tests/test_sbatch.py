@@ -358,3 +358,51 @@ def test_a_queue_that_is_full_of_other_jobs_is_waited_for(
     slurm.run("scancel", others)
     ends(submission, 3)
     assert runs(mine) == [1, 1, 1]
+
+
+@pytest.mark.slurm
+def test_one_job_that_is_over_a_limit_with_none_before_it_is_an_error_in_slurms_words(
+    submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, sbatch_that(tmp_path / "fault", "refuses", times=None))
+    with pytest.raises(SubmissionError, match=r"(?s)nothing was submitted.*job submit limit"):
+        submit("slurm", batch(count=4))
+
+
+@pytest.mark.slurm
+def test_what_is_over_a_limit_while_others_of_the_launch_run_is_submitted_later(
+    submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, sbatch_that(tmp_path / "fault", "refuses", first=2))
+    mine = batch(count=4)
+    submission = submit("slurm", mine, per_job=[{}, {}, {"timeout_min": 7}, {"timeout_min": 7}])
+    assert list(submission.unstarted()) == [2, 3]
+    ends(submission, 4)
+    assert runs(mine) == [1] * 4
+
+
+@pytest.mark.slurm
+def test_a_job_that_was_not_submitted_yet_cannot_be_cancelled_by_slurm(
+    submit: Submit, batch: Callable[..., Batch]
+) -> None:
+    submission = submit("slurm", batch("wait", count=2), max_queued=1)
+    assert not submission.cancel(1) and list(submission.unstarted()) == [1]
+
+
+@pytest.mark.slurm
+def test_while_slurm_does_not_answer_nothing_is_concluded_and_it_is_said_once(
+    submit: Submit,
+    batch: Callable[..., Batch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mine = batch(count=2)
+    submission = submit("slurm", mine, poll_s=0)
+    until(lambda: all((mine.folder / f"{number}.done").exists() for number in (0, 1)))
+    with monkeypatch.context() as silence:
+        use(silence, without(tmp_path / "silent", "squeue", "sacct"))
+        assert [submission.step() for _ in range(3)] == [{}, {}, {}]
+    ends(submission, 2)
+    said = [record.getMessage() for record in caplog.records if "answer" in record.getMessage()]
+    assert [message.split(";")[0] for message in said] == ["exca: Slurm does not answer", "exca: Slurm answers again"]

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.slurm
 ON_N1 = "+hydra.launcher.additional_parameters={nodelist: n1}"
 ALONE = ["seed=2"]
 PACKED = ["seed=1,2,3", "hydra.launcher.tasks_per_job=3"]
+ARRAY = ["seed=1,2"]
 SHAPES = [pytest.param(ALONE, id="alone"), pytest.param(PACKED, id="packed")]
+OF_SEVERAL = [pytest.param(ARRAY, id="array"), pytest.param(PACKED, id="packed")]
 # the second task is there when the fault comes, and returns at once after it
 HOLD = """
 saved = Path(HydraConfig.get().runtime.output_dir, "saved")
@@ -40,8 +42,10 @@ def start(app: App, slurm: OwnSlurm, *overrides: str) -> Started:
     return launch
 
 
-def first_job(app: App) -> str:
-    return str(json.loads((app.launches[0] / "launch.json").read_text())["jobs"]["0"])
+def held_job(app: App) -> str:
+    """The id of the job of the second task."""
+    jobs = json.loads((app.launches[0] / "launch.json").read_text())["jobs"]
+    return str(jobs[max(jobs)])
 
 
 def want_its_place(slurm: OwnSlurm, tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def want_its_place(slurm: OwnSlurm, tmp_path: Path) -> None:
 
 def is_as_it_would_have_been(app: App, result: Result, overrides: list[str]) -> bool:
     """Every value is there, and only the task that was interrupted was begun twice, with what it had saved."""
-    seeds = [1, 2, 3] if overrides == PACKED else [2]
+    seeds = [int(seed) for seed in overrides[0].removeprefix("seed=").split(",")]
     begun = [f"start {seed} False" for seed in seeds] + ["start 2 True"]
     return (result.values, sorted(app.notes)) == ([10 * seed for seed in seeds], sorted(begun))
 
@@ -88,14 +92,14 @@ def test_what_is_preempted_for_good_is_submitted_again(slurm: OwnSlurm, tmp_path
     assert len(app.launches) == 2
 
 
-@pytest.mark.parametrize("overrides", SHAPES)
+@pytest.mark.parametrize("overrides", OF_SEVERAL)
 def test_what_is_requeued_runs_again_from_what_it_had_saved(
     slurm: OwnSlurm, tmp_path: Path, overrides: list[str]
 ) -> None:
     app = App(tmp_path, HOLD)
     with start(app, slurm, *overrides) as launch:
         app.write("fault", "")
-        slurm.scontrol("requeue", first_job(app))
+        slurm.scontrol("requeue", held_job(app))
         result = launch.result()
     assert is_as_it_would_have_been(app, result, overrides), result.text
     logs = [path.read_text() for path in sorted(entry_of(app, 2).glob("logs/*.out"))]
@@ -107,7 +111,7 @@ def test_what_is_requeued_while_nobody_waits_is_joined(slurm: OwnSlurm, tmp_path
     with start(app, slurm, *ALONE) as launch:
         launch.kill()
     app.write("fault", "")
-    slurm.scontrol("requeue", first_job(app))
+    slurm.scontrol("requeue", held_job(app))
     result = app.run(*ALONE, cluster="slurm", env=slurm.environment)
     assert is_as_it_would_have_been(app, result, ALONE), result.text
     assert result.counts["joined"] == 1
@@ -119,30 +123,36 @@ def test_what_is_requeued_while_nobody_waits_is_joined(slurm: OwnSlurm, tmp_path
 def warn(app: App, slurm: OwnSlurm) -> None:
     """As Slurm does before the time limit, which is near enough from the beginning with `SHORT`."""
     app.write("fault", "")
-    slurm.run("scancel", "--signal=USR2", first_job(app))
+    slurm.run("scancel", "--signal=USR2", held_job(app))
 
 
 # Slurm itself would send it 25 s after the start
 SHORT = ["hydra.launcher.timeout_min=5", "hydra.launcher.signal_delay_s=245"]
 
 
-@pytest.mark.parametrize("overrides", SHAPES)
-def test_a_task_whose_time_is_up_starts_again_as_often_as_it_may(
-    slurm: OwnSlurm, tmp_path: Path, overrides: list[str]
-) -> None:
+def test_a_task_whose_time_is_up_starts_again_where_that_is_allowed(slurm: OwnSlurm, tmp_path: Path) -> None:
     app = App(tmp_path, HOLD)
-    with start(app, slurm, *overrides, "hydra.launcher.max_num_timeout=1", "hydra.launcher.timeout_min=9") as launch:
+    with start(app, slurm, *ALONE, "hydra.launcher.max_num_timeout=1", "hydra.launcher.timeout_min=9") as launch:
         app.write("fault", "")
-        slurm.scontrol("update", f"jobid={first_job(app)}", "EndTime=now+60")
+        slurm.scontrol("update", f"jobid={held_job(app)}", "EndTime=now+60")
         result = launch.result()
-    assert is_as_it_would_have_been(app, result, overrides), result.text
+    assert is_as_it_would_have_been(app, result, ALONE), result.text
+    assert len(app.launches) == 1
+
+
+def test_a_job_of_several_tasks_whose_time_is_up_goes_on_where_it_was(slurm: OwnSlurm, tmp_path: Path) -> None:
+    app = App(tmp_path, HOLD)
+    with start(app, slurm, *PACKED, *SHORT, "hydra.launcher.max_num_timeout=1") as launch:
+        warn(app, slurm)
+        result = launch.result()
+    assert is_as_it_would_have_been(app, result, PACKED), result.text
     assert len(app.launches) == 1
 
 
 def test_a_task_that_may_not_start_again_goes_on_to_its_limit_and_has_failed(slurm: OwnSlurm, tmp_path: Path) -> None:
     app = App(tmp_path, HOLD)
     with start(app, slurm, *ALONE) as launch:
-        slurm.scontrol("update", f"jobid={first_job(app)}", "EndTime=now")
+        slurm.scontrol("update", f"jobid={held_job(app)}", "EndTime=now")
         result = launch.result()
     assert (result.statuses, app.notes) == (["FAILED"], ["start 2 False"])
     assert "TIMEOUT" in result.returns[0]["details"]["state"]
@@ -157,6 +167,29 @@ def test_a_task_that_may_not_start_again_can_still_end_in_the_time_that_is_left(
         wait_until(lambda: "may not start again" in log_of_the_task(app), "the warning to come")
         app.write("go", "")
         assert launch.result().values == [20]
+
+
+def test_a_task_does_not_start_again_more_often_than_it_may(slurm: OwnSlurm, tmp_path: Path) -> None:
+    app = App(tmp_path, 'note("start 2 False")\nwait_for("go")\nreturn 20')
+    with start(app, slurm, *ALONE, *SHORT, "hydra.launcher.max_num_timeout=1") as launch:
+        warn(app, slurm)
+        wait_until(lambda: len(app.notes) == 2, "the second start")
+        warn(app, slurm)
+        wait_until(lambda: "may not start again" in log_of_the_task(app), "the warning to come")
+        app.write("go", "")
+        assert launch.result().values == [20]
+    assert len(app.notes) == 2
+
+
+@pytest.mark.parametrize("overrides", OF_SEVERAL)
+def test_a_warning_long_before_the_limit_is_of_a_preemption_and_uses_up_no_time_out(
+    slurm: OwnSlurm, tmp_path: Path, overrides: list[str]
+) -> None:
+    app = App(tmp_path, HOLD)
+    with start(app, slurm, *overrides, "hydra.launcher.max_num_timeout=0") as launch:
+        warn(app, slurm)
+        result = launch.result()
+    assert is_as_it_would_have_been(app, result, overrides), result.text
 
 
 def log_of_the_task(app: App) -> str:
@@ -303,7 +336,7 @@ def test_a_checkpoint_of_a_model_in_python_is_called(slurm: OwnSlurm, tmp_path: 
         wait_until(lambda: "start 2 False" in app.notes, "the task to run")
         wait_until(lambda: app.record()["jobs"], "the id of the job")
         app.write("fault", "")
-        slurm.scontrol("requeue", first_job(app))
+        slurm.scontrol("requeue", held_job(app))
         assert "value 20" in program.result().stdout
     assert app.notes == ["start 2 False", "checkpoint 2", "start 2 False"]
 
@@ -333,18 +366,15 @@ def test_the_example_of_the_guide_goes_on_from_its_checkpoint(slurm: OwnSlurm, t
 # -- lost nodes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overrides", SHAPES)
-def test_what_was_on_a_node_that_is_lost_runs_again_on_another(
-    slurm: OwnSlurm, tmp_path: Path, overrides: list[str]
-) -> None:
+def test_what_was_on_a_node_that_is_lost_runs_again_on_another(slurm: OwnSlurm, tmp_path: Path) -> None:
     app = App(tmp_path, HOLD)
-    with start(app, slurm, *overrides) as launch:
+    with start(app, slurm, *PACKED) as launch:
         app.write("fault", "")
-        node = slurm.squeue("-j", first_job(app), "-o", "%N")
+        node = slurm.squeue("-j", held_job(app), "-o", "%N")
         slurm.lose_node(node)
         result = launch.result()
     slurm.resume(node)
-    assert is_as_it_would_have_been(app, result, overrides), result.text
+    assert is_as_it_would_have_been(app, result, PACKED), result.text
     assert len(app.launches) == 1
 
 
@@ -363,7 +393,7 @@ def test_of_two_that_run_since_a_node_was_out_of_reach_one_outcome_is_accepted(s
     app = App(tmp_path, body)
     with start(app, slurm, *ALONE) as launch:
         app.write("fault", "")
-        node = slurm.squeue("-j", first_job(app), "-o", "%N")
+        node = slurm.squeue("-j", held_job(app), "-o", "%N")
         slurm.kill_node_daemon(node)
         wait_until(lambda: "first ends" in app.notes, "the first one to end while the second one runs")
         wait_until(lambda: "not accepted" in log_of_the_task(app), "its value to be refused")

@@ -123,6 +123,16 @@ def test_ctrl_c_in_one_launch_cancels_no_job_of_another(tmp_path: Path) -> None:
     assert app.notes == ["start 1", "start 2"]
 
 
+def test_ctrl_c_while_sbatch_hangs_gives_up_what_the_same_command_then_runs(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    with sweep(app, IN_FIVE_JOBS, env=fault(tmp_path, "refuses", times=0, held=True)) as first:
+        wait_until((tmp_path / "called").exists, "the launch to call sbatch")
+        first.process.send_signal(signal.SIGINT)
+        assert first.result().returncode == 130
+    app.write("go", "")
+    assert (swept(app, IN_FIVE_JOBS).values, runs(app)) == (all_of(TASKS), once())
+
+
 # -- an sbatch that fails ----------------------------------------------------------------------------------------------
 
 
@@ -214,7 +224,7 @@ def test_jobs_of_a_killed_launch_that_wait_in_the_queue_are_joined(tmp_path: Pat
     app = App(tmp_path)
     hold = "+hydra.launcher.additional_parameters={hold: true}"
     with sweep(app, hold, tasks=3, to="one") as first:
-        wait_until(lambda: app.launches and app.record()["jobs"], "the array")
+        wait_until(lambda: any(app.cache.glob("launches/*/launch.json")) and app.record()["jobs"], "the array")
         first.kill()
     with sweep(app, tasks=3, to="two") as second:
         ready(second, "3 joined")

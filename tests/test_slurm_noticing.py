@@ -16,6 +16,8 @@ import pytest
 from apps import App, Started, wait_until
 from faults import OwnSlurm, OwnSlurms, calls, counted
 
+from hydra_exca.clusters import State, scheduler
+
 pytestmark = pytest.mark.slurm
 DOWN_S = float(os.environ.get("EXCA_TESTS_DOWN_S", "40"))
 POLL = "hydra.launcher.poll_s=2"
@@ -115,30 +117,33 @@ def test_a_job_that_lost_its_node_for_good_is_a_failed_task(tmp_path: Path, own_
     assert "| at work on 1" in result.returns[0]["error"]
 
 
-@pytest.mark.parametrize("accounting", [True, False], ids=["accounting", "no accounting"])
-def test_a_task_cancelled_while_pending_in_an_array_is_a_failed_task(
-    tmp_path: Path, own_slurm: OwnSlurms, accounting: bool
-) -> None:
-    app, slurm = App(tmp_path, FIRST_WAITS.format(then="return 10")), own_slurm(accounting=accounting)
+@pytest.fixture(params=["accounting", "no accounting"])
+def env(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """The environment of the Slurm that all tests share, and of one without accounting."""
+    if request.param == "accounting":
+        return {}
+    own_slurm: OwnSlurms = request.getfixturevalue("own_slurm")
+    return own_slurm(accounting=False).environment
+
+
+def test_a_task_cancelled_while_pending_in_an_array_is_a_failed_task(tmp_path: Path, env: Mapping[str, str]) -> None:
+    app = App(tmp_path, FIRST_WAITS.format(then="return 10"))
     options = [POLL, "hydra.launcher.array_parallelism=1"]
-    with app.start("seed=1,2,3", *options, cluster="slurm", env=slurm.environment) as launch:
+    with app.start("seed=1,2,3", *options, cluster="slurm", env=dict(env)) as launch:
         wait_until(lambda: app.notes, "the first task to run")
-        slurm.run("scancel", jobs(app)["1"])
-        noticed(f"a cancelled pending task, accounting {accounting}", launch, "seed=2 failed: ")
+        told("scancel", jobs(app)["1"], env=env)
+        noticed("a task cancelled while pending in an array", launch, "seed=2 failed: ")
         app.write("go", "")
         result = launch.result()
     assert (result.statuses, result.values) == (["COMPLETED", "FAILED", "COMPLETED"], [10, None, 30])
     assert "CANCELLED" in result.returns[1]["details"]["state"] and runs(app) == [1, 3]
 
 
-@pytest.mark.parametrize("accounting", [True, False], ids=["accounting", "no accounting"])
-def test_a_whole_array_cancelled_while_pending_is_as_many_failed_tasks(
-    tmp_path: Path, own_slurm: OwnSlurms, accounting: bool
-) -> None:
-    app, slurm = App(tmp_path), own_slurm(accounting=accounting)
-    with app.start("seed=1,2,3", POLL, HOLD, cluster="slurm", env=slurm.environment) as launch:
-        slurm.run("scancel", array(app))
-        noticed(f"a cancelled pending array, accounting {accounting}", launch, "failed: CANCELLED")
+def test_a_whole_array_cancelled_while_pending_is_as_many_failed_tasks(tmp_path: Path, env: Mapping[str, str]) -> None:
+    app = App(tmp_path)
+    with app.start("seed=1,2,3", POLL, HOLD, cluster="slurm", env=dict(env)) as launch:
+        told("scancel", array(app), env=env)
+        noticed("a whole pending array that was cancelled", launch, "failed: CANCELLED")
         result = launch.result()
     assert (result.statuses, app.notes) == (["FAILED"] * 3, [])
     assert all("CANCELLED" in each["details"]["state"] for each in result.returns)
@@ -189,6 +194,8 @@ def test_what_a_killed_controller_has_forgotten_is_submitted_again(
     tmp_path: Path, own_slurm: OwnSlurms, accounting: bool
 ) -> None:
     app, slurm = App(tmp_path, ALL_WAIT), own_slurm(accounting=accounting)
+    for _ in range(10):  # ids begin anew: Slurm itself cannot start a job by the id of one that a node still runs
+        slurm.run("sbatch", "--hold", "--output", "/dev/null", "--wrap", "true")
     options = [POLL, "hydra.launcher.array_parallelism=2"]
     with app.start("seed=1,2,3,4", *options, cluster="slurm", env=slurm.environment) as launch:
         submitted = array(app)
@@ -204,6 +211,15 @@ def test_what_a_killed_controller_has_forgotten_is_submitted_again(
     print(f"started: {runs(app)}")
     assert (result.values, result.statuses) == ([10, 20, 30, 40], ["COMPLETED"] * 4)
     assert " failed: " not in result.text
+
+
+@pytest.mark.parametrize(
+    ("told", "failed"),
+    [("CANCELLED|None", False), ("CANCELLED by 0|None", True), ("CANCELLED|DependencyNeverSatisfied", True)],
+)
+def test_what_the_accounting_says_nobody_cancelled_has_not_failed(told: str, failed: bool) -> None:
+    (row,) = scheduler.read_accounts(f"12|{told}|sbatch x.sh\n")
+    assert row.report().state is State.ENDED and row.report().failed is failed
 
 
 def forget_jobs(slurm: OwnSlurm) -> None:

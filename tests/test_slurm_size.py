@@ -79,7 +79,7 @@ def test_array_parallelism_holds_over_all_arrays(small: OwnSlurm, tmp_path: Path
     with start(app, small, "model=a,b,c,d", "seed=1,2", *options) as launch:
         for ended in range(8):
             begun = min(8, ended + 3)
-            wait_until(lambda wanted=begun: len(app.notes) >= wanted, f"{begun} tasks to have begun")  # type: ignore[misc]
+            wait_until(lambda wanted=begun: len(app.notes) >= wanted, f"{begun} tasks to have begun")
             assert len(app.notes) == begun
             first = min(note for note in app.notes if not (tmp_path / note).exists())
             app.write(first, "")
@@ -129,7 +129,7 @@ def test_tasks_of_a_job_array_with_resources_of_their_own_make_arrays_of_their_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
-    task = Counted(infra={"folder": tmp_path / "exca", "cluster": "slurm", "timeout_min": 5})  # type: ignore[arg-type]
+    task = Counted(infra={"folder": tmp_path / "exca", "cluster": "slurm", "timeout_min": 5})
     with task.infra.job_array() as array:
         array.extend(task.infra.clone_obj({"x": x, "infra.timeout_min": 5 + x % 2}) for x in range(4))
     assert [each.fit() for each in array] == [0, 10, 20, 30]

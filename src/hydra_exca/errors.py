@@ -9,6 +9,7 @@
         SubmissionError           the scheduler refused
         TaskFailedError           the task raised
         JobLostError              the job ended and left no outcome
+        NotRunError               not submitted, or taken back
 
 Each message says what happened, to which task, and what to do next. All of them pickle: they travel from
 the jobs to the process that waits for them.
@@ -116,7 +117,7 @@ class JobLostError(JobError):
 
 
 class NotRunError(JobError):
-    """The task was not submitted, or taken back: another one has failed, and the launch stops at failures."""
+    """The task was not submitted, or taken back: another one has failed, or the queue had no room."""
 
 
 def _rebuild(cls: type[JobError], message: str, fields: dict[str, tp.Any]) -> JobError:

@@ -161,14 +161,13 @@ def _names_left_out(override: str, patterns: tp.Sequence[str]) -> bool:
 
 def _folders(config: DictConfig) -> tuple[str, str]:
     """``hydra.sweep.dir`` and ``subdir``, resolved as run_job would."""
-    singleton = HydraConfig.instance()
+    singleton: tp.Any = HydraConfig.instance()
     before = singleton.cfg
     try:
-        singleton.set_config(config)
+        singleton.cfg = config  # what set_config would make a copy of
         return str(OmegaConf.select(config, "hydra.sweep.dir")), str(OmegaConf.select(config, "hydra.sweep.subdir"))
     finally:
         singleton.cfg = before
-        OmegaConf.set_readonly(config.hydra, None)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
