@@ -382,11 +382,13 @@ def test_what_is_over_a_limit_while_others_of_the_launch_run_is_submitted_later(
 
 
 @pytest.mark.slurm
-def test_a_job_that_was_not_submitted_yet_cannot_be_cancelled_by_slurm(
+def test_a_job_that_was_not_submitted_yet_is_cancelled_by_never_being_submitted(
     submit: Submit, batch: Callable[..., Batch]
 ) -> None:
-    submission = submit("slurm", batch("wait", count=2), max_queued=1)
-    assert not submission.cancel(1) and list(submission.unstarted()) == [1]
+    mine = batch(count=2)
+    submission = submit("slurm", mine, max_queued=1)
+    assert submission.cancel(1)
+    assert ends(submission, 2)[1].reason == "cancelled before it was submitted" and runs(mine) == [1, 0]
 
 
 @pytest.mark.slurm

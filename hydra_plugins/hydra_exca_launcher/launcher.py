@@ -22,6 +22,9 @@ class ExcaLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what Hydra hands over before the first batch."""
+        from hydra_exca.sweep import loader
+
+        loader.remember(hydra_context)
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config

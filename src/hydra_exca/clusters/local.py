@@ -159,7 +159,9 @@ class _LocalSubmission(Submission):
         return True
 
     def step(self) -> dict[int, Report]:
-        reports = {number: Report(State.ENDED, "cancelled before it started") for number in self._cancelled}
+        reports = {
+            number: Report(State.ENDED, "cancelled before it started", cancelled=True) for number in self._cancelled
+        }
         self._cancelled.clear()
         now = time.monotonic()
         for number, running in list(self._running.items()):

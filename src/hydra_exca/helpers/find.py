@@ -9,7 +9,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.clusters import slurm
+from hydra_exca.clusters import queue
 from hydra_exca.errors import CacheError, ConfigError
 
 from .jobs import SlurmJob
@@ -42,7 +42,7 @@ def _below(folder: Path, asked: str) -> SlurmJob | None:
         job = _recorded(launch, asked)
         if job is not None:
             return job
-    rows = slurm.look_up(asked) or [] if launches else []
+    rows = queue.look_up(asked) or [] if launches else []
     for launch in launches:
         mine = {row.place[1]: row.job for row in rows if row.place is not None and row.place[0] == launch.name}
         if mine:
@@ -51,7 +51,7 @@ def _below(folder: Path, asked: str) -> SlurmJob | None:
 
 
 def _known_to_slurm(asked: str) -> SlurmJob:
-    rows = slurm.look_up(asked)
+    rows = queue.look_up(asked)
     advice = "give the folder of the results: find_slurm_job(job_id=..., folder=...)"
     if not rows:
         known = "Slurm does not answer here" if rows is None else f"Slurm knows no job {asked} (any more)"

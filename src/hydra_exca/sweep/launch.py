@@ -24,7 +24,7 @@ from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 from hydra_exca.survey import Standing
 
-from . import callback, factory, interrupt, options, outputs, returns, schema, summary, tasks
+from . import callback, factory, interrupt, loader, options, outputs, returns, schema, summary, tasks
 from .compact import compact
 from .method import Computation
 from .program import HydraJob, HydraProgram
@@ -109,6 +109,7 @@ class _Batch:
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         composer = tasks.Composer(self._context, self._config, self._options, self._function, self._kinds)
         asked = composer.tasks(job_overrides, first)
+        loader.forget(self._context)
         for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
             log.warning("exca: %s", notice)
         return asked

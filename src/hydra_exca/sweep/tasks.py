@@ -20,7 +20,7 @@ from hydra_exca import uid
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Identity
 
-from . import resources, schema, worlds
+from . import loader, resources, schema, worlds
 from .identify import Identifier
 from .options import SweepOptions
 
@@ -101,7 +101,7 @@ class Composer:
 
     def _compose(self, number: int, overrides: tuple[str, ...]) -> DictConfig:
         try:
-            config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+            config = loader.compose(self._context, self._config, list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             raise ConfigError("", [Problem(str(error) or str(cause))]) from error

@@ -1,0 +1,57 @@
+"""Composing: each job once, although the sweeper composes it to see whether it is legal, and as Hydra does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from apps import App
+
+# notes each composition that Hydra does
+COUNTED = """
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+original = ConfigLoaderImpl.load_sweep_config
+
+def counted(self, master_config, sweep_overrides):
+    note("composed", *sweep_overrides)
+    return original(self, master_config, sweep_overrides)
+
+ConfigLoaderImpl.load_sweep_config = counted
+"""
+SHOW = "return [OmegaConf.to_yaml(cfg), list(HydraConfig.get().overrides.task), HydraConfig.get().job.num]"
+
+
+def composed(app: App) -> list[str]:
+    return [line for line in app.notes if line.startswith("composed")]
+
+
+def test_each_job_is_composed_once(tmp_path: Path) -> None:
+    app = App(tmp_path, head=COUNTED)
+    app.run("seed=1,2,3", cluster="inline")
+    assert composed(app) == ["composed seed=1", "composed seed=2", "composed seed=3"]
+
+
+def test_each_job_of_a_further_batch_is_composed_once(tmp_path: Path) -> None:
+    app = App(tmp_path, head=COUNTED)
+    app.run("seed=1,2,3", "hydra.sweeper.max_batch_size=2", cluster="inline")
+    assert len(composed(app)) == 3
+
+
+def test_jobs_with_the_same_overrides_do_not_share_a_config(tmp_path: Path) -> None:
+    app = App(tmp_path, "cfg.seed += 1\nreturn cfg.seed", head=COUNTED)
+    assert app.run("seed=1,1", cluster="inline").values == [2, 2]
+
+
+def test_a_jobs_process_composes_nothing(tmp_path: Path) -> None:
+    app = App(tmp_path, head=COUNTED)
+    app.run("seed=1,2", cluster="local")
+    assert len(composed(app)) == 2
+
+
+def test_a_job_has_the_config_that_hydras_own_launcher_gives_it(tmp_path: Path) -> None:
+    files = {"conf/model/small.yaml": "size: 1\n", "conf/model/big.yaml": "size: 9\nmore: ${seed}\n"}
+    app = App(tmp_path, SHOW, config="defaults: [_self_, {model: small}]\nseed: 1\n", files=files)
+    sweep = ["model=small,big", "seed=1,2", "+extra=a", "model.size=3"]
+    ours = app.run(*sweep, cluster="inline")
+    theirs = app.run(*sweep, "hydra.sweep.dir=theirs", launcher="basic")
+    assert ours.values == theirs.values
