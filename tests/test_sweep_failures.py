@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,9 @@ def test_with_cancel_what_waits_in_the_queue_is_taken_back(tmp_path: Path) -> No
     )
     assert "start 1" in app.notes and "start 3" not in app.notes
     assert result.statuses[0] == result.statuses[2] == "FAILED"
+    job = app.record()["jobs"]["2"]
+    left = subprocess.run(["squeue", "-h", "-j", job], capture_output=True, text=True)
+    assert left.stdout == ""
 
 
 @pytest.mark.parametrize("cluster", OF_THEIR_OWN)

@@ -159,11 +159,10 @@ class Round:
         return self._release(self._everything() if self._submission is None else self._submission.abandon())
 
     def withdraw(self) -> list[Standing]:
-        """Gives up what has not begun, and has its jobs cancelled; returns it."""
-        given_up = [s for job in self._jobs for s in self._given_up(job) if _claim_state(s) is ClaimState.QUEUED]
-        given_up = [standing for standing in given_up if self._give_up(standing)]
-        given_up += [] if self._submission is None else self._release(self._submission.withdraw())
-        return given_up
+        """Has the jobs cancelled that have not begun, gives up what nobody computes yet, and returns it."""
+        given_up = [] if self._submission is None else self._release(self._submission.withdraw())
+        queued = [s for job in self._jobs for s in self._left_of(job) if _claim_state(s) is ClaimState.QUEUED]
+        return [*given_up, *(standing for standing in queued if self._give_up(standing))]
 
     # claiming
 
@@ -221,11 +220,11 @@ class Round:
     def _unstarted(self) -> tp.Sequence[int]:
         return () if self._submission is None else self._submission.unstarted()
 
-    def _given_up(self, job: _Job) -> list[Standing]:
+    def _left_of(self, job: _Job) -> list[Standing]:
         return [self.claimed[position] for position in sorted(job.left)]
 
     def _release(self, numbers: tp.Iterable[int]) -> list[Standing]:
-        left = [standing for number in numbers for standing in self._given_up(self._jobs[number])]
+        left = [standing for number in numbers for standing in self._left_of(self._jobs[number])]
         return [standing for standing in left if self._give_up(standing)]
 
     def _give_up(self, standing: Standing) -> bool:
