@@ -5,6 +5,7 @@ It depends on no other process being alive: what it computed is stored before it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -143,9 +144,12 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, gua
 
 def _computed(attempt: Attempt, compute: Compute, guard: Guard) -> tp.Any:
     """What is computed; on the way out neither a value nor an error of the user's code is one of the task."""
+    process = os.getpid()
     try:
         value = compute(attempt)
-    except BaseException:
+        _leave_if_forked(process, None)
+    except BaseException as raised:
+        _leave_if_forked(process, raised)
         if guard.leaving is not None:
             raise guard.leaving from None
         raise
@@ -154,6 +158,21 @@ def _computed(attempt: Attempt, compute: Compute, guard: Guard) -> tp.Any:
     if guard.leaving is not None:
         raise guard.leaving
     return value
+
+
+def _leave_if_forked(process: int, raised: BaseException | None) -> None:
+    """Ends a process that the task has forked and that comes out of it as well: the task is not its to end."""
+    if os.getpid() == process:
+        return
+    code = 0 if raised is None else 1
+    if isinstance(raised, SystemExit):
+        code = raised.code if isinstance(raised.code, int) else int(raised.code is not None)
+    elif raised is not None:
+        traceback.print_exception(raised)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
 
 
 def make_outcome(

@@ -136,7 +136,7 @@ def fork(job: Job, forget: tp.Callable[[], None]) -> Child:
     ours, theirs = socket.socketpair()
     orders, ordering = os.pipe()
     fcntl.fcntl(orders, fcntl.F_SETFL, fcntl.fcntl(orders, fcntl.F_GETFL) | os.O_NONBLOCK)
-    child = Child(-1, ours, ordering)
+    child, pack = Child(-1, ours, ordering), os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -153,7 +153,7 @@ def fork(job: Job, forget: tp.Callable[[], None]) -> Child:
     if child.pid == 0:
         child.forget()
         forget()
-        packed.serve(job, theirs, orders, mask)
+        packed.serve(job, theirs, orders, mask, pack)
         raise SystemExit(0)
     return child
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import signal
+import threading
 import typing as tp
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from .round import Round
 from .settings import Settings, Task
 from .status import Mode, OnFailure, OnInterrupt, Status
 from .store import Claim, ClaimState, Entry
-from .survey import Standing, Survey, given_up
+from .survey import Standing, Survey, counted, given_up
 from .uid import Identity
 from .watch import Watch
 
@@ -53,6 +55,7 @@ class Launch:
         self._watch = Watch(settings.folder, self._survey, self._run_again, self._arrived, poll_s)
         self._how: dict[str, str] = {}
         self._failed: Result | None = None
+        self.is_detached = False
         self.finished: tp.Callable[[Result], None] = lambda result: None
 
     def survey(self) -> list[Standing]:
@@ -119,11 +122,13 @@ class Launch:
         if self.settings.on_interrupt is not None:
             detaches = self.settings.on_interrupt is OnInterrupt.DETACH
         if not detaches:
-            log.warning("exca: %d tasks are cancelled", self.cancel_all())
+            with _undisturbed():
+                log.warning("exca: %s cancelled", counted(self.cancel_all(), "task is", "tasks are"))
             return
+        self.is_detached = True
         given_up = self.detach()
         if given_up:
-            log.warning("exca: %d tasks were not started and are given up", given_up)
+            log.warning("exca: %s not started, and given up", counted(given_up, "task was", "tasks were"))
 
     def is_open(self, task: Task) -> bool:
         """Whether the task is still waited for."""
@@ -285,9 +290,8 @@ class Launch:
         elif self._stops():
             self._leave(orphans)
         else:
-            log.info(
-                "exca: %d tasks lost their job before their turn, or their launch: they are run again", len(orphans)
-            )
+            lost = counted(len(orphans), "task has", "tasks have")
+            log.info("exca: %s lost the job before its turn, or the launch, and will run again", lost)
             # force and retry have made room once: what a further attempt finds is its own
             self._start(orphans, dataclasses.replace(self.settings, mode=Mode.CACHED))
 
@@ -336,6 +340,19 @@ class Launch:
         is_open = standing.outcome is None and standing.problem is None
         error = None if is_open or standing.status is Status.COMPLETED else stored_error(standing)
         return Result(task, standing, how, standing.value, standing.problem or error)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> tp.Iterator[None]:
+    """Holds further interrupts off: what is half cancelled would be left as failed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: log.warning("exca: the jobs are being cancelled"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _still_corrupt(entry: Entry) -> bool:

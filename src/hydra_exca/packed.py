@@ -27,6 +27,7 @@ GO_ON = b"c"  # the orders that come with SIGUSR2: call the checkpoint, and go o
 OUT_OF_TIME = b"t"  # or leave, unless the checkpoint says that there is no second start;
 PREEMPTED = b"p"  # or leave
 COMPUTED, SKIPPED, CLAIM = "computed", "skipped", "claim"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _KEPT = (signal.SIGKILL, signal.SIGSTOP)
 
 
@@ -197,8 +198,14 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-def serve(job: Job, line: socket.socket, orders: int, mask: tp.Iterable[int]) -> None:
-    """What a process does that the pack has forked, with its signals held back; ``mask`` are those held back before."""
+def serve(job: Job, line: socket.socket, orders: int, mask: tp.Iterable[int], pack: int) -> None:
+    """What a process does that the pack has forked, with its signals held back; ``mask`` are those held back before.
+
+    It ends with the pack: the launch takes the job for ended then, and has others compute its tasks.
+    """
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != pack:  # it is gone already
+        os._exit(1)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

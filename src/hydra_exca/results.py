@@ -46,7 +46,8 @@ def stored_error(standing: Standing) -> ExcaError:
     log_line = f"\n  log: {log_path}" if log_path else ""
     if stored["kind"] == "lost":
         tail = _tail(log_path)
-        message = f"{entry.uid}: its job ({outcome.cluster} {outcome.job}) ended without a result: {stored['message']}"
+        job_name = " ".join(filter(None, [outcome.cluster, outcome.job]))
+        message = f"{entry.uid}: its job ({job_name}) ended without a result: {stored['message']}"
         return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
     kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
     message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"

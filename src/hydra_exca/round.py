@@ -13,7 +13,7 @@ from .settings import Settings, Task
 from .status import Mode
 from .store import Claim, ClaimState
 from .store import files as store_files
-from .survey import Standing, Survey
+from .survey import Standing, Survey, counted
 from .workdir import Snapshot
 
 _SHOWN = 200  # characters of a task in messages
@@ -56,7 +56,7 @@ class Round:
         """What was submitted, for people."""
         ids = dict.fromkeys(str(job).partition("_")[0] for job in self._submitted.values() if job is not None)
         as_jobs = f" as job {', '.join(ids)}" if self._settings.cluster.name == "slurm" and ids else ""
-        packed = f" in {len(self._jobs)} jobs" if len(self._jobs) < len(self.claimed) else ""
+        packed = f" in {counted(len(self._jobs), 'job', 'jobs')}" if len(self._jobs) < len(self.claimed) else ""
         later = sum(len(self._jobs[number].positions) for number in self._unstarted()) if as_jobs else 0
         so_far = f" ({later} of them as soon as the queue has room)" if later else ""
         cluster = self._settings.cluster.name

@@ -229,3 +229,12 @@ def relative(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "task is", "tasks are"), counted(2, "task is", "tasks are")
+    ('1 task is', '2 tasks are')
+    """
+    return f"{count} {one if count == 1 else many}"

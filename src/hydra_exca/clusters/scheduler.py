@@ -30,7 +30,8 @@ _BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not start it again, and no 
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # with these a job waits for ever unless somebody acts
 STUCK = re.compile(
-    r"PartitionTimeLimit|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|held state|Invalid\w+|BadConstraints|JobHeld\w+"
+    r"Partition(TimeLimit|Config|NodeLimit|Down|Inactive)|ReqNodeNotAvail|\w+NotAllowed"
+    r"|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|held state|Invalid\w+|BadConstraints|JobHeld\w+"
 )
 
 

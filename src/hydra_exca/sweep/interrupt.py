@@ -9,6 +9,7 @@ import time
 import typing as tp
 
 from hydra_exca.engine import Launch
+from hydra_exca.survey import counted
 
 log = logging.getLogger("exca.sweep")
 _AGAIN_S = 2.0  # how long a second Ctrl-C is waited for
@@ -20,7 +21,7 @@ def told(launch: Launch) -> tp.Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        going_on = launch.open_jobs()
+        going_on = launch.open_jobs() if launch.is_detached else []
         if going_on:
             log.warning(
                 "exca: detached; the jobs go on: %s\n"
@@ -39,4 +40,4 @@ def _ask_whether_to_cancel(launch: Launch) -> None:
         print("\nCancel the jobs of this launch? [y/N] ", end="", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             if sys.stdin.readline().strip().lower() in ("y", "yes"):
-                log.warning("exca: %d tasks are cancelled", launch.cancel_all())
+                log.warning("exca: %s cancelled", counted(launch.cancel_all(), "task is", "tasks are"))

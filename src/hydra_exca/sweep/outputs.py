@@ -8,7 +8,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.store import Entry, files
+from hydra_exca.store import ClaimState, Entry, files
 
 
 def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> None:
@@ -22,7 +22,8 @@ def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> N
         return
     if job_folder.is_symlink():
         job_folder.unlink()
-    give_way(job_folder, None)
+    if not give_way(job_folder, None):
+        return
     job_folder.mkdir(parents=True, exist_ok=True)
     files.write(job_folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
 
@@ -36,20 +37,29 @@ def is_there(output: Path) -> bool:
     return True
 
 
-def give_way(job_folder: Path, entry: Entry | None) -> None:
+def give_way(job_folder: Path, entry: Entry | None) -> bool:
     """Moves a real folder with another entry's outputs aside, and tells that entry where they are now.
 
-    With an ``entry`` the folder is marked as holding its outputs.
+    With an ``entry`` the folder is marked as holding its outputs. False, and nothing is changed, where another task
+    writes into the folder at this moment.
     """
     mark = job_folder / paths.OUTPUT_OWNER
     owner = Path(mark.read_text().strip()) if mark.exists() else None
     if owner is not None and (entry is None or owner != entry.path):
+        if _is_at_work(Entry(owner)):
+            return False
         aside = files.set_aside(job_folder)
         if owner.is_dir():
             Entry(owner).note_output(aside)
     if entry is not None:
         job_folder.mkdir(parents=True, exist_ok=True)
         files.write(mark, f"{entry.path}\n".encode())
+    return True
+
+
+def _is_at_work(entry: Entry) -> bool:
+    claim = entry.claim()
+    return claim is not None and claim.state is ClaimState.RUNNING and entry.outcome() is None
 
 
 def write_index(sweep_folder: Path, rows: tp.Sequence[dict[str, tp.Any]]) -> None:

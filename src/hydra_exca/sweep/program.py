@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import sys
 import typing as tp
 from pathlib import Path
@@ -17,6 +18,8 @@ from hydra_exca.checkpoints import Call, Checkpoint, of_object
 from hydra_exca.worker import Attempt
 
 from . import method, outputs, schema, worlds
+
+log = logging.getLogger("exca.sweep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,19 +62,21 @@ class HydraProgram:
         vars(self).update(state)
 
     def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
-        self._show_output(job, attempt)
+        output = self._show_output(job, attempt)
         config = job.config if self._is_in_job else job.config.copy()  # there it was loaded for this start only
         with flag_override(config, ["readonly", "struct"], [False, False]):
             config.hydra.job.id = attempt.job_id
             # resolved once, at launch: the directory does not depend on the job's id or start
             config.hydra.sweep.dir, config.hydra.sweep.subdir = job.sweep_folder, job.subfolder
+            # never by way of the link in the sweep folder, which another launch may point elsewhere meanwhile
+            config.hydra.runtime.output_dir = str(output)
         try:
             returned = run_job(
                 hydra_context=self._context,
                 task_function=self._with_pins(job.pins, attempt),
                 config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
+                job_dir_key="hydra.runtime.output_dir",
+                job_subdir_key=None,
             )
         finally:
             self._after_here()
@@ -103,17 +108,21 @@ class HydraProgram:
         attempt.checkpoint = _checkpoint(function, argument)
         return function(argument)
 
-    def _show_output(self, job: HydraJob, attempt: Attempt) -> None:
-        shown = Path(job.sweep_folder, job.subfolder).absolute()
-        output = attempt.entry.output if self._link_outputs else shown
+    def _show_output(self, job: HydraJob, attempt: Attempt) -> Path:
+        """The task's output folder, shown where the sweep wants it."""
+        shown, entry = Path(job.sweep_folder, job.subfolder).absolute(), attempt.entry
+        if not self._link_outputs:
+            if shown.is_symlink():
+                shown.unlink()
+            if outputs.give_way(shown, entry):
+                entry.note_output(shown)
+                return shown
+            log.warning("another task writes to %s; the outputs of this one are in %s", shown, entry.output)
+            entry.note_output(entry.output)
+        entry.output.mkdir(parents=True, exist_ok=True)
         if self._link_outputs:
-            output.mkdir(parents=True, exist_ok=True)
-            outputs.show(shown, output, link=True, sweep_folder=Path(job.sweep_folder).absolute())
-            return
-        if shown.is_symlink():
-            shown.unlink()
-        outputs.give_way(shown, attempt.entry)
-        attempt.entry.note_output(shown)
+            outputs.show(shown, entry.output, link=True, sweep_folder=Path(job.sweep_folder).absolute())
+        return entry.output
 
 
 def _checkpoint(function: tp.Any, argument: tp.Any) -> Checkpoint | None:
