@@ -317,16 +317,18 @@ def test_a_task_that_does_not_end_when_it_is_asked_to_is_killed_with_all_it_star
     until(lambda: not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_task_goes_on_when_the_first_process_is_killed_and_no_other_begins(tmp_path: Path) -> None:
+def test_a_task_ends_with_the_first_process_of_its_job_so_that_it_never_runs_beside_its_next_attempt(
+    tmp_path: Path,
+) -> None:
     side = JobSide(tmp_path, slow_first(tmp_path), THREE)
     with side.started() as job:
         until(lambda: side.notes())
         (child,) = children(job)
         job.kill()
         job.wait()
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
         side.go()
-        until(lambda: not child.is_running())
-        assert side.values() == [0, None, None]
+        assert side.values() == [None, None, None]
 
 
 def test_an_end_of_the_job_ends_its_tasks_and_leaves_no_outcome(tmp_path: Path) -> None:
