@@ -147,6 +147,11 @@ note(cfg.seed, rank)
 Path(HydraConfig.get().runtime.output_dir, f"of-{rank}").touch()
 if not Path("fault").exists() and Path("hold").exists():
     wait_for("never", 300)
+met = Path(f"met-{cfg.seed}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")  # as ranks do that compute together
+met.mkdir(exist_ok=True)
+(met / rank).touch()
+for other in range(4):
+    wait_for(met / str(other))
 return 10 * cfg.seed + int(rank)
 """
 
