@@ -119,7 +119,7 @@ def test_ctrl_c_in_one_launch_cancels_no_job_of_another(tmp_path: Path) -> None:
             ended = second.result()
         app.write("go", "")
         assert first.result().values == [10]
-    assert ended.returncode == 130 and "1 tasks are cancelled" in ended.text
+    assert ended.returncode == 130 and "1 task is cancelled" in ended.text
     assert app.notes == ["start 1", "start 2"]
 
 

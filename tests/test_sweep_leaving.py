@@ -153,6 +153,19 @@ def test_with_cancel_ctrl_c_ends_the_jobs(tmp_path: Path, cluster: str) -> None:
     assert app.run("seed=1", cluster=cluster).values == [10]
 
 
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_a_second_ctrl_c_does_not_leave_half_of_the_jobs_cancelled(tmp_path: Path, cluster: str) -> None:
+    app = App(tmp_path, "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HOLD)
+    with app.start("seed=1", "hydra.launcher.on_interrupt=cancel", cluster=cluster) as launch:
+        interrupt(app, launch)
+        launch.process.send_signal(signal.SIGINT)
+        result = launch.result()
+    assert result.returncode == 130 and "the jobs go on" not in result.text
+    app.write("go", "")
+    again = app.run("seed=1", cluster=cluster)
+    assert (again.statuses, again.values) == (["COMPLETED"], [10])
+
+
 def test_with_detach_local_jobs_go_on_and_those_that_wait_are_started(tmp_path: Path) -> None:
     app = App(tmp_path, HOLD)
     options = ["hydra.launcher.on_interrupt=detach", "hydra.launcher.array_parallelism=1"]
