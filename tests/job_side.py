@@ -24,14 +24,6 @@ TOKEN = "20260101-000000-launch"
 PROJECT = {"remote": "host/project"}
 
 
-def until(condition: tp.Callable[[], tp.Any], seconds: float = 60) -> tp.Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-    return found
-
-
 class JobSide:
     """The tasks x = 0, 1, ... of a launch, in ``jobs``, the positions of each."""
 
@@ -154,7 +146,6 @@ class Tools:
 
     def wait_for(self, name: str = "go") -> None:
         """Returns once there is a file of this name."""
-        import time
 
         deadline = time.monotonic() + 120
         while not (self.folder / name).exists() and time.monotonic() < deadline:

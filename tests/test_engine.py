@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from cluster_jobs import until
 
 from hydra_exca import cancel, clusters, paths, uid
 from hydra_exca.clusters import Options, process
@@ -84,14 +85,6 @@ def entry_of(folder: Path, of: Task | None = None) -> Entry:
     shelf = cache.shelf("train.main", "0")
     shelf.create(PROJECT)
     return shelf.open((of or task()).identity)
-
-
-def until(condition: tp.Callable[[], tp.Any], seconds: float = 60) -> tp.Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-    return found
 
 
 class Elsewhere:
@@ -162,7 +155,6 @@ def waits(folder: Path, value: tp.Any = "slow") -> tp.Any:
     """A program that notes its run and returns once there is a file ``go``."""
 
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
-        import time
 
         with open(folder / "runs", "a") as file:
             file.write(f"{argument['x']}\n")

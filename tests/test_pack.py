@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from job_side import JobSide, Tools, until
+from cluster_jobs import until
+from job_side import JobSide, Tools
 from submitit.helpers import DelayedSubmission
 
 from hydra_exca.clusters import signals

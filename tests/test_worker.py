@@ -14,7 +14,8 @@ from pathlib import Path
 import pydantic
 import pytest
 from apps import App, Result
-from job_side import Fit, JobSide, Tools, until
+from cluster_jobs import until
+from job_side import Fit, JobSide, Tools
 from submitit.helpers import DelayedSubmission
 
 from hydra_exca import paths

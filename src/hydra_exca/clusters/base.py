@@ -12,6 +12,16 @@ _SLURM = "slurm_"
 AGAIN = 75  # the exit code of a job of this machine that is to be started again: sysexits.h's EX_TEMPFAIL
 
 
+def job_command(python: str, module: str, folder: Path) -> list[str]:
+    """What starts a job, but for its number.
+
+    Until python listens, the signal before a time limit would end it. -P: the working directory is not to shadow what
+    is installed.
+    """
+    deaf = ["/bin/sh", "-c", 'trap "" USR2; exec "$0" "$@"']
+    return [*deaf, python, "-u", "-P", "-m", module, str(folder)]
+
+
 class State(enum.Enum):
     """Where a job stands, as far as its cluster says."""
 

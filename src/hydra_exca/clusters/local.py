@@ -18,7 +18,7 @@ from hydra_exca.errors import ConfigError, Problem
 
 from . import environment
 from . import process as process_module
-from .base import AGAIN, Batch, Cluster, JobSpec, Options, Reference, Report, State, Submission
+from .base import AGAIN, Batch, Cluster, JobSpec, Options, Reference, Report, State, Submission, job_command
 from .inline import process_report
 
 log = logging.getLogger("exca.clusters")
@@ -26,7 +26,6 @@ _GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _PAUSE_S = 0.01
 _SIGNAL_DELAY_S = 120.0  # hydra-submitit-launcher's
 _WARNED_PART = 0.25  # of a time limit, at most
-_DEAF = ("/bin/sh", "-c", "trap '' USR2; exec \"$@\"", "sh")  # until the job listens: the signal would end it
 
 
 class LocalCluster(Cluster):
@@ -244,8 +243,7 @@ class _LocalSubmission(Submission):
     def _start(self, spec: JobSpec, gpus: tuple[str, ...]) -> None:
         with open(paths.job_log(self._batch.folder, spec.number), "ab") as output:
             process = subprocess.Popen(
-                # -P: the working directory is not to shadow what is installed
-                [*_DEAF, self._python, "-u", "-P", "-m", self._batch.module, str(self._batch.folder), str(spec.number)],
+                [*job_command(self._python, self._batch.module, self._batch.folder), str(spec.number)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -21,9 +21,8 @@ from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
 from . import environment, scheduler
-from .base import Options
+from .base import Options, job_command
 
-_DEAF = '/bin/sh -c \'trap "" USR2; exec "$0" "$@"\''  # until the job listens: the signal would end it
 DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
 ANSWER_S = 30.0  # a scheduler that takes longer does not answer
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # before asking again what may be answered next time
@@ -169,10 +168,9 @@ def log_folder(launch: Path, submitit_folder: str | None) -> Path:
 
 
 def _text(array: Array) -> str:
-    python = shlex.quote(environment.python(array.options.environment))
+    python = environment.python(array.options.environment)
     number = f"$(({array.first} + ${{SLURM_ARRAY_TASK_ID:-0}}))"
-    # -P: the working directory is not to shadow what is installed
-    command = f"{_DEAF} {python} -u -P -m {array.module} {shlex.quote(str(array.folder))} {number}"
+    command = f"{shlex.join(job_command(python, array.module, array.folder))} {number}"
     logs = log_folder(array.folder, array.options.submitit_folder)
     logs.mkdir(parents=True, exist_ok=True)
     return tp.cast(str, _executor(logs, array.options, array.most, array.after).text(command, array.count))

@@ -13,7 +13,7 @@ from .base import Report, State
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _FORGOTTEN = "FORGOTTEN"  # a word of ours
-_ENDED = {
+ENDED = {
     _FORGOTTEN,
     "BOOT_FAIL",
     "CANCELLED",
@@ -54,7 +54,7 @@ class Row:
         state = self.state.split()[0].rstrip("+")  # "CANCELLED by 1000"
         if state in _WAITING:
             return Report(State.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
-        if state not in _ENDED:
+        if state not in ENDED:
             return Report(State.RUNNING, self.reason, job=self.job)
         reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"
         return Report(

@@ -10,19 +10,10 @@ import subprocess
 import time
 import typing as tp
 
+from . import scheduler
+
 _ANSWER_S = 15.0  # of the little time that is left
 _EARLY_S = 60.0  # Slurm may send its signal so much earlier than it was told (sbatch(1), --signal)
-_OVER = {
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "TIMEOUT",
-}
 _UNKNOWN = "Invalid job id"
 
 
@@ -85,7 +76,7 @@ def is_over(job: str) -> bool:
         return False
     if answer.returncode != 0:
         return _UNKNOWN in answer.stderr
-    return all(state in _OVER for state in answer.stdout.split())
+    return all(state in scheduler.ENDED for state in answer.stdout.split())
 
 
 def _run(command: tp.Sequence[str]) -> subprocess.CompletedProcess[str] | None:
