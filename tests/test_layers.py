@@ -15,12 +15,14 @@ import hydra_exca
 ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "status"},
-    {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "provenance", "confdict"},
+    {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "confdict"}
+    | {"machine", "project", "provenance", "repository"},
     {"store", "clusters", "workdir"},
     {"payload", "worker", "results", "survey", "round", "engine", "watch", "lost", "keeper", "cancel", "settings"}
-    | {"attempt", "checkpoints", "child", "ending", "pack", "packed"},
+    | {"attempt", "checkpoints", "recording", "child", "ending", "pack", "packed", "rerun", "verdict", "alike"}
+    | {"code", "stale"},
     {"infra", "sweep"},
-    {"helpers"},
+    {"helpers", "cli"},
     {"hydra_plugins"},
 ]
 SIBLINGS = {"store", "clusters", "workdir"}  # of one layer, and never one another
@@ -29,6 +31,7 @@ PLACES = {
     "hydra": {"sweep", "hydra_plugins"},
     "omegaconf": {"sweep", "hydra_plugins"},
     "rich": {"report", "cli"},
+    "click": {"cli"},
 }
 
 

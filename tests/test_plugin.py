@@ -109,7 +109,12 @@ def test_the_callback_takes_its_options_from_the_launcher(app: Path) -> None:
 def test_the_callback_works_with_another_launcher(app: Path, launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXCA_FOLDER", "there")
     callback = hydra_config("hydra/callbacks=exca", f"hydra/launcher={launcher}").callbacks.exca
-    assert (callback.folder, callback.version, callback.workdir) == ("there", "0", None)
+    assert (callback.folder, callback.version, callback.workdir.copied) == ("there", "0", "auto")
+
+
+def test_the_callback_alone_has_the_defaults_of_the_launcher(app: Path) -> None:
+    alone = hydra_config("hydra/callbacks=exca").callbacks.exca.workdir
+    assert alone == hydra_config("hydra/launcher=exca").launcher.workdir
 
 
 def test_a_mistyped_option_is_refused(app: Path) -> None:

@@ -13,10 +13,24 @@ from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
 @dataclass
 class WorkdirConf:
-    """The code that jobs run from."""
+    """The code that jobs run from; the file of the callback, conf/hydra/callbacks/exca.yaml, has the same defaults."""
 
-    # paths copied to a snapshot that the jobs import; none: they import the code where it is
-    copied: list[str] = field(default_factory=list)
+    # what is copied to a snapshot that the jobs import: auto (what the script imports from outside of site-packages),
+    # or a list of folders, files and names of packages; null: nothing, they import the code where it is
+    copied: Any = "auto"
+    # which files of folders are taken, and which files and folders are not
+    includes: list[str] = field(default_factory=lambda: ["*.py", "*.yaml", "*.yml", "*.toml"])
+    excludes: list[str] = field(default_factory=lambda: ["__pycache__", ".git"])
+    # take what git ignores, too
+    git_ignored: bool = False
+    # where the copy is to be instead of the cache
+    folder: str | None = None
+    # refuse to launch what is not committed to git
+    log_commit: bool = False
+    # the copy, and the difference to the commit, may have so many million bytes
+    max_mb: float = 50.0
+    # the copy is the working directory, too
+    chdir: bool = False
 
 
 @dataclass
@@ -68,6 +82,10 @@ class ExcaLauncherConf(SlurmQueueConf):
     on_failure: str = "continue"
     # on Ctrl-C: detach (the jobs go on) or cancel; null: detach on Slurm, cancel on this machine
     on_interrupt: str | None = None
+    # stored results that other code has computed: warn, ignore, error, rerun
+    on_code_change: str = "warn"
+    # environment variables that are recorded with each launch and task
+    record_env: list[str] = field(default_factory=list)
     workdir: WorkdirConf = field(default_factory=WorkdirConf)
 
 

@@ -17,7 +17,7 @@ from .errors import (
     SubmissionError,
     TaskFailedError,
 )
-from .status import Mode, Status
+from .status import Mode, OnCodeChange, Status
 
 if tp.TYPE_CHECKING:
     from . import helpers as helpers
@@ -38,6 +38,7 @@ __all__ = [
     "JobLostError",
     "MapInfra",
     "Mode",
+    "OnCodeChange",
     "Problem",
     "Status",
     "SubmissionError",

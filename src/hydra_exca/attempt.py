@@ -16,11 +16,12 @@ import types
 import typing as tp
 from pathlib import Path
 
-from . import checkpoints, paths
+from . import checkpoints, paths, provenance
 from . import payload as payloads
 from .checkpoints import Call, Checkpoint
 from .clusters import output, process, signals
 from .errors import ConfigError
+from .recording import Recorder
 from .status import Status
 from .store import Claim, ClaimState, Entry, Outcome
 from .workdir import Snapshot
@@ -42,6 +43,7 @@ class Attempt:
     checkpoint: Checkpoint | None = None
     resumed: Call | None = None
     is_computed: bool = False  # from here on it is stored, whatever comes
+    code: str | None = None  # the digest of the code that it runs from, if that is known
 
     @property
     def job_id(self) -> str:
@@ -72,13 +74,16 @@ def attempt_task(
     *,
     redirect: tp.Callable[[Attempt], None] = lambda attempt: None,
     copy: Snapshot | None = None,
+    code: str | None = None,
+    recorder: Recorder | None = None,
     shared: bool = False,
     guard: Guard | None = None,
 ) -> Status | None:
     """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits value or error.
 
     Does nothing when the claim is no longer that launch's, or when the outcome is there. Returns how it ended.
-    ``shared`` tells that its job has computed something else before.
+    ``shared`` tells that its job has computed something else before. ``code`` is the digest of the code where it is
+    no copy that is imported.
     """
     claim = _take(entry, token, shared)
     if claim is None:
@@ -88,9 +93,9 @@ def attempt_task(
         copy.link(entry.path)
     elif shown.is_symlink():  # of an earlier attempt
         shown.unlink()
-    attempt = Attempt(entry, claim)
+    attempt = Attempt(entry, claim, code=code if copy is None else copy.digest)
     redirect(attempt)
-    return _finish(attempt, identity, compute, guard or Guard())
+    return _finish(attempt, identity, compute, guard or Guard(), recorder)
 
 
 def is_wanted(owner: Claim | None, token: str) -> bool:
@@ -123,9 +128,13 @@ def _runs_elsewhere(owner: Claim, job: str) -> bool:
     return owner.owner.get("pid") != os.getpid() and process.alive(owner.owner) is True
 
 
-def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, guard: Guard) -> Status | None:
+def _finish(
+    attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, guard: Guard, recorder: Recorder | None
+) -> Status | None:
     entry, claim, started = attempt.entry, attempt.claim, time.time()
     value = error = None
+    if recorder is not None:
+        recorder.begin(entry, claim, started, attempt.code)
     guard.watch(attempt)
     try:
         value = entry.store_value(claim, _computed(attempt, compute, guard))
@@ -136,6 +145,8 @@ def _finish(attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, gua
             raise
         error = raised.told if isinstance(raised, RankError) else describe_error(raised)
     outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=log_paths(attempt)[0])
+    if recorder is not None:
+        recorder.end(entry, claim, outcome)
     if not entry.commit(claim, outcome):
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
         return None
@@ -199,6 +210,7 @@ def make_outcome(
         job=attempt.job_id,
         token=claim.token,
         log=attempt.entry.relative_log(log_path),
+        code=attempt.code,
     )
 
 
@@ -225,6 +237,7 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
         message = str(error)
     except Exception as second:  # noqa: BLE001  the task's own class makes it
         message = f"its text cannot be made: {type(second).__name__}"
+    message += payloads.missing_in_copy(error)
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
     return {
@@ -301,6 +314,7 @@ class Loaded:
 
     def _load(self) -> Program:
         self._payload.enter()
+        provenance.settle(self._payload.provenance, self._launch / paths.PATCH)
         program: Program = payloads.loads(self._payload.program)
         self._ready()
         self._program = program

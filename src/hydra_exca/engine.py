@@ -8,7 +8,6 @@ results = launch.run()
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import signal
 import threading
@@ -22,6 +21,7 @@ from .plan import Action
 from .results import Result, stored_error
 from .round import Round
 from .settings import Settings, Task
+from .stale import Code, Stale
 from .status import Mode, OnFailure, OnInterrupt, Status
 from .store import Claim, ClaimState, Entry
 from .survey import Standing, Survey, counted, given_up
@@ -29,23 +29,33 @@ from .uid import Identity
 from .watch import Watch
 
 log = logging.getLogger("exca.launch")
+_OTHER_CODE = "results of other code"  # among what is told once
 
 
 class Launch:
     """One call that asks for many tasks.
 
     ``computed`` holds what earlier launches of the same object have computed: modes ``force`` and ``retry``
-    apply once, so for these it is ``cached``. The launch adds its own. ``finished`` is called with the result of each
-    task that is waited for, as it comes.
+    apply once, so for these it is ``cached``. The launch adds its own. ``told`` is what launches of the same object
+    have said that is said once. ``finished`` is called with the result of each task that is waited for, as it comes.
+    ``stale`` is what of other code the last look has found, None if nothing.
     """
 
     def __init__(
-        self, tasks: tp.Sequence[Task], program: worker.Program, settings: Settings, computed: set[str] | None = None
+        self,
+        tasks: tp.Sequence[Task],
+        program: worker.Program,
+        settings: Settings,
+        computed: set[str] | None = None,
+        told: set[str] | None = None,
     ) -> None:
         self.tasks = tasks
         self.program = program
         self.settings = settings
         self.computed = set() if computed is None else computed
+        self.stale: Stale | None = None
+        self._code = Code(settings)
+        self._told = set() if told is None else told
         self._survey = Survey(settings.folder)
         self._first: dict[str, Task] = {}
         for task in tasks:
@@ -63,15 +73,14 @@ class Launch:
 
         Raises an error that lists every task whose stored outcome cannot be used. Writes nothing.
         """
-        identities = [task.identity for task in self._first.values()]
-        self.standings = {_key(s.identity): s for s in self._survey.look(identities, self._mode)}
+        self.standings = self._look()
         self._refuse()
+        self._tell_of_other_code()
         return [self.standings[_key(task.identity)] for task in self.tasks]
 
     def look(self) -> list[Standing]:
         """Where each task stands, whatever may be wrong with it. Writes nothing."""
-        identities = [task.identity for task in self._first.values()]
-        found = {_key(s.identity): s for s in self._survey.look(identities, self._mode)}
+        found = self._look()
         return [found[_key(task.identity)] for task in self.tasks]
 
     def run(self) -> list[Result]:
@@ -95,7 +104,7 @@ class Launch:
             self._watch.expect([], self._of(Action.JOIN))
             self._heed_stored_failures()
             if missing and not self._stops():
-                self._start(missing, self.settings)
+                self._start(missing)
             else:
                 self._leave(missing)
 
@@ -196,9 +205,16 @@ class Launch:
 
     # looking
 
-    def _mode(self, identity: Identity) -> Mode:
-        once = self.settings.mode in (Mode.FORCE, Mode.RETRY) and _key(identity) in self.computed
-        return Mode.CACHED if once else self.settings.mode
+    def _look(self) -> dict[str, Standing]:
+        identities = [task.identity for task in self._first.values()]
+        found = self._survey.look(identities, self._mode)
+        self.stale = self._code.stale(found)
+        return {_key(standing.identity): standing for standing in found}
+
+    def _mode(self, standing: Standing) -> Mode:
+        if _key(standing.identity) not in self.computed:
+            return self._code.mode(standing)
+        return Mode.CACHED if self.settings.mode in (Mode.FORCE, Mode.RETRY) else self.settings.mode
 
     def _of(self, *actions: Action) -> list[Standing]:
         return [standing for standing in self.standings.values() if standing.action in actions]
@@ -217,6 +233,14 @@ class Launch:
         bad = [standing for standing in self.standings.values() if standing.problem is not None]
         if bad:
             raise self._refusal(bad)
+        if self.stale is not None and self.stale.is_refused:
+            raise self.stale.error(lambda standing: " ".join(self._first[_key(standing.identity)].overrides))
+
+    def _tell_of_other_code(self) -> None:
+        if self.stale is None or _OTHER_CODE in self._told:
+            return
+        self._told.add(_OTHER_CODE)
+        log.log(logging.INFO if self.stale.is_rerun else logging.WARNING, "exca: %s", self.stale)
 
     def _refusal(self, bad: tp.Sequence[Standing]) -> ExcaError:
         first = bad[0].problem
@@ -250,9 +274,9 @@ class Launch:
         elif owner is not None and owner.token == standing.claim.token:
             standing.claim = owner
 
-    def _start(self, missing: tp.Sequence[Standing], settings: Settings) -> None:
+    def _start(self, missing: tp.Sequence[Standing]) -> None:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
-        round_ = Round(settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
+        round_ = Round(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
         self.settings.folder.create()
         old = [standing for standing in missing if standing.action is Action.CANCEL_AND_RUN]
         cancel.wait_for_processes(self._survey, old)
@@ -275,7 +299,9 @@ class Launch:
         """What was claimed is waited for as this launch's own, the rest as what another one computes."""
         joined = [standing for standing in missing if not round_.holds(standing)]
         for standing in missing:
-            standing.outcome = None
+            standing.pass_over()
+            if round_.holds(standing):  # and has made room
+                standing.passed_over = -1
             standing.action = Action.RUN if round_.holds(standing) else Action.JOIN
             self._how[_key(standing.identity)] = "run" if round_.holds(standing) else "joined"
         self.computed.update(_key(standing.identity) for standing in round_.claimed)
@@ -292,8 +318,10 @@ class Launch:
         else:
             lost = counted(len(orphans), "task has", "tasks have")
             log.info("exca: %s lost the job before its turn, or the launch, and will run again", lost)
-            # force and retry have made room once: what a further attempt finds is its own
-            self._start(orphans, dataclasses.replace(self.settings, mode=Mode.CACHED))
+            for standing in orphans:
+                if not standing.is_passed_over():  # room was made once: what a further attempt finds is its own
+                    standing.mode = Mode.CACHED
+            self._start(orphans)
 
     # failures
 

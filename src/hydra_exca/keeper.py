@@ -87,7 +87,8 @@ def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]],
             entry.release(claim)
         else:
             identity = payload.read_part(folder, header, position).identity
-            lost.note(entry, claim, identity, report, folder.parent.parent, folder)
+            code = None if header.copy is None else header.copy.digest
+            lost.note(entry, claim, identity, report, folder.parent.parent, folder, code)
 
 
 def _ready() -> None:

@@ -12,11 +12,18 @@ from .store import Claim, Entry, Outcome
 
 
 def note(
-    entry: Entry, claim: Claim, identity: dict[str, tp.Any], report: clusters.Report, cache: Path, logs: Path
+    entry: Entry,
+    claim: Claim,
+    identity: dict[str, tp.Any],
+    report: clusters.Report,
+    cache: Path,
+    logs: Path,
+    code: str | None = None,
 ) -> bool:
     """Commits a failed outcome with the cluster's reason under ``claim``; False if that owns the entry no more.
 
-    ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log.
+    ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
+    the snapshot that it ran from.
     """
     job = report.job or claim.job
     outcome = Outcome(
@@ -30,6 +37,7 @@ def note(
         job=job,
         token=claim.token,
         log=_log(entry, claim, job, cache, logs),
+        code=code,
     )
     return entry.commit(claim, outcome)
 

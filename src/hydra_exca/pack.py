@@ -203,7 +203,8 @@ class Pack:
             if self._tries[position] < _TRIES:
                 self._waiting.append(position)
             return
-        attempt = Attempt(entry, claim)
+        copy = self._job.payload.copy
+        attempt = Attempt(entry, claim, code=None if copy is None else copy.digest)
         error = {"kind": "lost", "type": "JobLostError", "message": exit_reason(code), "traceback": ""}
         identity = payload.read_part(self._job.launch, self._job.payload, position).identity
         log_path = log_paths(attempt)[0]

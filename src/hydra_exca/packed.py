@@ -21,6 +21,7 @@ from .attempt import Attempt, Loaded, attempt_task, to_log
 from .checkpoints import Answer
 from .clusters.base import AGAIN
 from .ending import Handlers, Job
+from .recording import Recorder
 from .store import Entry
 
 GO_ON = b"c"  # the orders that come with SIGUSR2: call the checkpoint, and go on;
@@ -172,6 +173,7 @@ class Server:
             self._loaded.computing(part, position),
             redirect=self._redirect,
             copy=self._job.payload.copy,
+            recorder=Recorder(self._job.launch, self._job.payload.provenance, part.overrides),
             shared=shared,
             guard=self._handlers,
         )

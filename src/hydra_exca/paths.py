@@ -14,13 +14,17 @@
       output/             the Hydra output directory of the task
       logs/<n>.out .err   one log per attempt, or a link to it
       code                link to the snapshot that computed it
+      provenance.json     who computed it, where, when, with what
+      changes.patch       how the code differed from its commit; of each launch too
       items/              of a map: many values
         identity.json     what they are the results of
         <writer>.index    one writer's items: key, place, checksum; a line each
         <writer>.<format> their values, one after another
         claims/<n>.json   who computes which items; the highest stays
         jobs/<uid>/       the entry of a job that computes some of them
-  code/<digest>/          snapshots; one that is to be elsewhere has its digest in .exca-code
+  code/<digest>/          snapshots, read-only; one that is to be elsewhere has its digest in .exca-code
+  code/.files/<digest>.json   what is in the files of one
+  code/.seen/<project>.json   which files of a project were read when, as the index of git has it
   launches/<token>/       one launch: its record, payload, and what the cluster needs
     <n>.again <n>.timeouts   what a task wants to be called next time; how often a job was out of time
     <n>.<start>.rank<r>.json .decided   of a job of several ranks: what one raised, and that it is said how it ended
@@ -46,6 +50,8 @@ PREVIOUS_OUTPUT = "previous-output"
 LOGS = "logs"
 CODE = "code"
 CODE_MARK = ".exca-code"
+PROVENANCE = "provenance.json"
+PATCH = "changes.patch"
 LAUNCHES = "launches"
 UID_YAML = "uid.yaml"
 CONFIG_YAML = "config.yaml"
@@ -73,6 +79,12 @@ def is_version(text: str) -> bool:
 
 def factory_folder(folder: Path, factory: str, version: str) -> Path:
     return folder / f"{factory},{version}"
+
+
+def version_of(name: str, factory: str) -> str | None:
+    """The version that a `factory_folder` of this name is of, None if it is none of that factory."""
+    version = name.removeprefix(f"{factory},")
+    return version if version != name and is_version(version) else None
 
 
 def claim_name(number: int) -> str:
@@ -107,6 +119,16 @@ def item_claim_number(name: str) -> int | None:
     """The number of a claim on items, None for any other file name."""
     stem, _, suffix = name.partition(".")
     return int(stem) if suffix == "json" and stem.isdecimal() else None
+
+
+def manifest(folder: Path, digest: str) -> Path:
+    """What tells what is in the files of a snapshot."""
+    return folder / CODE / ".files" / f"{digest}.json"
+
+
+def seen(folder: Path, key: str) -> Path:
+    """What is known of the files of a project from reading them."""
+    return folder / CODE / ".seen" / f"{key}.json"
 
 
 def value_name(number: int, suffix: str) -> str:

@@ -18,7 +18,7 @@ import typing as tp
 import zlib
 from pathlib import Path
 
-from . import paths, script
+from . import paths, script, workdir
 from .errors import ConfigError, Problem
 from .store import files, values
 from .workdir import Snapshot, Sources
@@ -31,11 +31,15 @@ _ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One task, as its job needs it: which entry it is to fill, under which identity, and its argument, pickled."""
+    """One task, as its job needs it: which entry it is to fill, under which identity, and its argument, pickled.
+
+    ``overrides`` are recorded with what it gives.
+    """
 
     entry: str
     identity: dict[str, tp.Any]
     argument: bytes
+    overrides: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Payload:
     ``{folder}``, ``{user}`` and ``%j`` in it, None for the entries' own place. ``jobs`` has the positions of the tasks
     of each job, by its number; ``workers`` of them are computed at a time. A job that is out of time starts again at
     most ``max_num_timeout`` times; it is told ``signal_delay_s`` seconds before.
+    ``provenance`` is what is recorded of the launch.
     """
 
     cluster: str
@@ -69,6 +74,7 @@ class Payload:
     workers: int = 1
     max_num_timeout: int = 0
     signal_delay_s: float = 90.0
+    provenance: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
@@ -97,6 +103,8 @@ class Payload:
         sys.argv[:] = self.argv
         os.chdir(self.working_directory)
         _process.settle(self.copy, self.origin)
+        if self.copy is not None:
+            workdir.forget_originals(self.copy)
         script.stand_for(self.main_name)
         if self.script is not None:
             script.load(self.script)
@@ -118,7 +126,7 @@ def write(launch: Path, payload: Payload, parts: tp.Sequence[Part]) -> None:
     """
     slices, chunks, start, alike = [], [], 0, b""
     for part in parts:
-        data = pickle.dumps((part.entry, part.identity, part.argument), protocol=5)
+        data = pickle.dumps((part.entry, part.identity, part.argument, part.overrides), protocol=5)
         chunk = _compressed(data, alike)
         alike = alike or data[-_WINDOW:]
         slices.append((start, len(chunk)))
@@ -142,8 +150,7 @@ def read_part(launch: Path, payload: Payload, position: int) -> Part:
         data = alike = zlib.decompress(_slice(file, payload, 0))
         if position > 0:
             data = zlib.decompressobj(zdict=alike[-_WINDOW:]).decompress(_slice(file, payload, position))
-    entry, identity, argument = pickle.loads(data)
-    return Part(entry, identity, argument)
+    return Part(*pickle.loads(data))
 
 
 def _slice(file: tp.BinaryIO, payload: Payload, position: int) -> bytes:
@@ -221,6 +228,7 @@ class _Process:
     def settle(self, copy: Snapshot | None, origin: str | None) -> None:
         """Runs from a copy for good; it is the working directory if there is an ``origin``."""
         self.code = copy
+        workdir.prefer(copy)
         self.stays[:] = [] if copy is None or origin is None else [_Stay(copy, Path(origin))]
 
     def origin(self, here: Path) -> Path | None:
@@ -248,9 +256,29 @@ def current() -> Snapshot | None:
     return _process.stays[-1].copy if _process.stays else _process.code
 
 
+def import_from(copy: Snapshot | None) -> None:
+    """Makes this process import from a copy, or none, from now on; its working directory stays."""
+    _process.settle(copy, None)
+
+
 def copied() -> Sources:
     """What this process imports from a copy: where each copy is, and what of."""
     return () if _process.code is None else _process.code.originals()
+
+
+def missing_in_copy(error: BaseException) -> str:
+    """What to say of an error that is there because code runs from a copy; nothing for any other error."""
+    copy = current()
+    if copy is None or not isinstance(error, OSError) or not isinstance(error.filename, (str, os.PathLike)):
+        return ""
+    original = copy.original_of(Path(os.path.abspath(error.filename)))
+    if original is None:
+        return ""
+    if isinstance(error, FileNotFoundError) and original.exists():
+        return " (the copy of the code has no such file: workdir.includes needs a pattern for it)"
+    if isinstance(error, PermissionError):
+        return " (the copy of the code is read-only: write to the output directory)"
+    return ""
 
 
 def home() -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from .status import Mode, Status
+from .status import Mode, OnCodeChange, Status
 
 
 class Action(enum.StrEnum):
@@ -34,3 +34,21 @@ def decide(status: Status, mode: Mode) -> Action:
     <Action.RUN: 'run'>
     """
     return _TABLE[status][_MODES.index(mode)]
+
+
+def reuses(status: Status, mode: Mode) -> bool:
+    """Whether what is stored of a task with this status is used as it is, a value or an error."""
+    return decide(status, mode) in (Action.REUSE, Action.RAISE)
+
+
+def mode_for_other_code(status: Status, mode: Mode, on_change: OnCodeChange) -> Mode:
+    """The mode for a task of which other code than the present has stored the outcome.
+
+    Read-only stays so: whoever asks for it wants nothing to run.
+
+    >>> mode_for_other_code(Status.COMPLETED, Mode.CACHED, OnCodeChange.RERUN)
+    <Mode.FORCE: 'force'>
+    """
+    if on_change is OnCodeChange.RERUN and mode is not Mode.READ_ONLY and reuses(status, mode):
+        return Mode.FORCE
+    return mode

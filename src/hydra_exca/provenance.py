@@ -1,167 +1,179 @@
-"""Where code comes from: whose a class or function is, and the git repository around a folder. Only looks."""
+"""What is recorded of a launch and of each of its jobs: whose code it was, by whom it was run, where, with what.
+
+Of the environment only variables that were named are recorded. What cannot be found out is None, with the reason where
+there is one; it is never an error.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
-import itertools
 import os
-import re
-import subprocess
+import platform
+import socket
 import sys
+import time
 import typing as tp
 from pathlib import Path
 
-from . import paths
+from . import machine, paths, repository
 
-_INSTALLED = ("site-packages", "dist-packages")
-_MAIN = ("__main__", "__mp_main__")
-_CACHED = 4096
-_Pairs: tp.TypeAlias = tuple[tuple[Path, Path], ...]
-
-
-class Copy(tp.Protocol):
-    """A copy of code: ``sources`` tells of files and folders where they are and what they are called in ``folder``."""
-
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def sources(self) -> _Pairs: ...
+Record = dict[str, tp.Any]
+_MB = 1_000_000
+_LISTED = 1000  # changed files: the record is written for every task
+_OF_THE_LAUNCH = ("argv", "user", "working_directory", "git", "git_omitted")
 
 
 @dataclasses.dataclass(frozen=True)
-class Git:
-    """The repository around a folder: ``commit`` and ``remote`` are None where there is none yet."""
+class Launched:
+    """What is known of a launch. ``patch`` is how its code differed from the commit, None if that is not kept."""
 
-    root: Path
-    path: str
-    commit: str | None
-    remote: str | None
+    record: Record
+    patch: bytes | None = None
 
 
-def git(folder: Path) -> Git | None:
-    """The repository around ``folder``, None if it is in none or git is not installed."""
-    root = _ask(folder, "rev-parse", "--show-toplevel")
-    if root is None:
-        return None
-    remote = _ask(folder, "config", "--get", "remote.origin.url")
-    return Git(
-        root=Path(root),
-        path=_ask(folder, "rev-parse", "--show-prefix") or "",
-        commit=_ask(folder, "rev-parse", "--verify", "-q", "HEAD"),
-        remote=None if remote is None else plain_remote(remote),
-    )
+def of_launch(
+    folder: Path,
+    env: tp.Sequence[str] = (),
+    max_mb: float = 50.0,
+    left_out: tp.Collection[Path] = (),
+    max_age_s: float = 0.0,
+) -> Launched:
+    """What is to be known later of a launch from this process, whose code is in ``folder``.
 
-
-def plain_remote(url: str) -> str:
-    """One spelling for the ways to reach the same repository, without anybody's password.
-
-    >>> plain_remote("https://me:secret@host.org/team/code.git"), plain_remote("git@host.org:team/code")
-    ('host.org/team/code', 'host.org/team/code')
+    ``env`` names the variables of the environment that are recorded, here and in the jobs. A patch of more than
+    ``max_mb`` is left out, and so are untracked files below the folders ``left_out``. What git says may be
+    ``max_age_s`` seconds old.
     """
-    url = re.sub(r"^[a-z+]+://", "", url.strip())
-    url = re.sub(r"^[^@/]*@", "", url)
-    url = re.sub(r"^([\w.\-]+):(?!\d+/)", r"\1/", url)
-    return url.removesuffix("/").removesuffix(".git")
+    git, omitted, patch = _of_job_around(folder) or _git(folder, max_mb, tuple(left_out), max_age_s)
+    record = {
+        "argv": list(sys.argv),
+        "user": machine.user(),
+        "host": socket.gethostname(),
+        "working_directory": os.getcwd(),
+        "git": git,
+        "git_omitted": omitted,
+        "python": machine.python(),
+        "platform": platform.platform(),
+        "distributions": machine.distributions(),
+        "env": machine.environment(env),
+        "env_allowed": sorted(env),
+    }
+    return Launched(record, patch)
 
 
-def project(target: tp.Any, cache: Path, name: str | None = None, copy: Copy | None = None) -> dict[str, tp.Any]:
-    """Whose code a class or function is: recorded with its results, to tell apart two that have the same name.
+def of_job(
+    launched: tp.Mapping[str, tp.Any],
+    overrides: tp.Sequence[str] = (),
+    started: float | None = None,
+    exit: str | None = None,
+    ended: float | None = None,
+    root: Path = Path("/"),
+) -> Record:
+    """What is to be known later of a task that this process computes; it has ended if there is an ``exit``,
+    just now unless ``ended`` says when.
 
-    The name that was given. Else, of an installed package, the package: where it is installed says nothing. Else
-    the git remote and the place in its repository, and where the code lies as seen from the cache folder, so that
-    both can be moved together. Empty where that cannot be told.
-
-    ``copy`` is the one that this process imports from. It is looked up once for a class and a cache folder.
+    What depends only on the python and the host is the launch's, where they are. The memory is the most that this
+    process, or any process that it has started and waited for, ever had: of several tasks in one process, the later
+    ones have that of the earlier ones, too. The GPUs are all of the host. ``root`` is where they are looked up.
     """
-    if name is not None:
-        return {"name": name}
-    copied = () if copy is None else tuple((copy.folder / place, source) for source, place in copy.sources)
-    return dict(_project(target, str(cache), copied))
+    ended = time.time() if exit is not None and ended is None else ended
+    host, python = socket.gethostname(), machine.python()
+    same_host = host == launched.get("host") and "platform" in launched
+    same_python = machine.is_same(python, launched.get("python")) and "distributions" in launched
+    allowed = launched.get("env_allowed", ())
+    return {
+        **{key: launched.get(key) for key in _OF_THE_LAUNCH},
+        "overrides": list(overrides),
+        "host": host,
+        "python": python,
+        "platform": launched["platform"] if same_host else platform.platform(),
+        "distributions": launched["distributions"] if same_python else machine.distributions(),
+        "env": machine.environment(allowed),
+        "env_allowed": list(allowed),
+        "slurm": machine.slurm(),
+        "pid": os.getpid(),
+        "gpus": machine.gpus(root),
+        "started": started,
+        "ended": ended,
+        "seconds": None if started is None or ended is None else ended - started,
+        "exit": exit,
+        "peak_memory_bytes": machine.peak_memory(),
+    }
 
 
-@functools.lru_cache(maxsize=_CACHED)
-def _project(target: tp.Any, cache: str, copied: _Pairs) -> dict[str, tp.Any]:
-    source = _original(_source(target), copied)
-    if source is None:
-        return {}
-    package = _installed_package(source)
-    if package is not None:
-        return {"package": package}
-    place = {"folder": os.path.relpath(source.parent, Path(cache).resolve())}
-    repository = _repository(source.parent)
-    if repository is not None and repository.remote is not None:
-        return {**place, "remote": repository.remote, "path": repository.path}
-    return place
+# the code
 
 
-def _source(target: tp.Any) -> Path:
-    """The file that a class or function is from. What a notebook defines is from where that was started."""
-    by_methods = target.__module__ in _MAIN and inspect.isclass(target) and not _is_in_main(target)
-    path = _file_of_methods(target) if by_methods else _file_of(target)
-    return _working_directory() / "notebook" if path is None else path
+_outer: tuple[Record, Path] | None = None
 
 
-def _is_in_main(cls: type) -> bool:
-    """Whether it is of the script that runs here: a job is sent classes by value, too."""
-    main = sys.modules.get("__main__")
-    return os.path.isfile(getattr(main, "__file__", None) or "") and hasattr(main, _outermost(cls))
+def settle(launched: Record, patch: Path) -> None:
+    """This process is a job of that launch, whose patch is kept there: launches from here have the same code."""
+    global _outer
+    _outer = launched, patch
 
 
-def _file_of_methods(cls: type) -> Path | None:
-    """The file of the first method that the class or a parent defines in a script."""
-    classes = [each for each in cls.__mro__ if each.__module__ in _MAIN]
-    names = {_outermost(each) for each in classes}
-    members = map(inspect.unwrap, filter(inspect.isfunction, (each for cls in classes for each in vars(cls).values())))
-    own = (each for each in members if each.__module__ in _MAIN and _outermost(each) in names)
-    return next(filter(None, map(_file_of, own)), None)
+_Code = tuple[Record | None, str | None, bytes | None]
+_looked_up: dict[tuple[tp.Any, ...], tuple[float, _Code]] = {}
 
 
-def _outermost(target: tp.Any) -> str:
-    return str(target.__qualname__).partition(".")[0]
-
-
-def _file_of(target: tp.Any) -> Path | None:
-    try:
-        path = Path(inspect.getfile(target)).resolve()
-    except (TypeError, OSError):
+def _of_job_around(folder: Path) -> _Code | None:
+    """What was known when this job was submitted: the repository may have changed since."""
+    git = None if _outer is None else _outer[0].get("git")
+    if _outer is None or git is None or not folder.resolve().is_relative_to(git["root"]):
         return None
-    return path if path.is_file() or target.__module__ not in _MAIN else None
-
-
-@functools.cache
-def _working_directory() -> Path:
-    """As it was when it first counted: whoever changes it later still owns the results."""
-    return Path.cwd()
-
-
-def _original(source: Path, copied: _Pairs) -> Path | None:
-    """What a file was copied from; None for a copy of which that is not known."""
-    for place, original in copied:
-        if source.is_relative_to(place.resolve()):
-            return original / source.relative_to(place.resolve())
-    parts = source.parts
-    in_cache = (part == paths.CODE and re.fullmatch("[0-9a-f]{16}", below) for part, below in itertools.pairwise(parts))
-    return None if any(in_cache) else source
-
-
-def _installed_package(source: Path) -> str | None:
-    """The package or module below site-packages that a file is in, None for code that is not installed."""
-    folders = [index for index, part in enumerate(source.parts[:-1]) if part in _INSTALLED]
-    return source.parts[folders[-1] + 1].removesuffix(".py") if folders else None
-
-
-@functools.lru_cache(maxsize=_CACHED)
-def _repository(folder: Path) -> Git | None:
-    return git(folder)
-
-
-def _ask(folder: Path, *arguments: str) -> str | None:
+    if git["patch"] is None:
+        return git, None, None
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return git, None, _outer[1].read_bytes()
+    except OSError as error:
+        return {**git, "patch": None, "patch_omitted": str(error)}, None, None
+
+
+def _git(folder: Path, max_mb: float, left_out: tuple[Path, ...], max_age_s: float) -> _Code:
+    key = (folder, max_mb, left_out)
+    then, known = _looked_up.get(key, (0.0, None))
+    now = time.monotonic()
+    if known is None or now - then > max_age_s:
+        known = _ask_git(folder, max_mb, left_out)
+        _looked_up[key] = now, known
+    return known
+
+
+def _ask_git(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _Code:
+    found, why_not = repository.look(folder)
+    if found is None:
+        return None, why_not, None
+    changed, changed_omitted = _changed(found.root, left_out)
+    patch, patch_omitted = _patch(found, max_mb) if changed != [] else (None, None)
+    record = {
+        "root": str(found.root),
+        "path": found.path,
+        "commit": found.commit,
+        "branch": found.branch,
+        "remote": found.remote,
+        "dirty": None if changed is None else bool(changed),
+        "changed": (changed or [])[:_LISTED],
+        "changed_omitted": changed_omitted,
+        "patch": paths.PATCH if patch else None,
+        "patch_omitted": patch_omitted,
+    }
+    return record, None, patch
+
+
+def _changed(root: Path, left_out: tuple[Path, ...]) -> tuple[list[str] | None, str | None]:
+    try:
+        changed = repository.changes(root, left_out)
+    except repository.GitError as error:
+        return None, str(error)
+    more = len(changed) - _LISTED
+    return changed, f"{more} more are changed" if more > 0 else None
+
+
+def _patch(found: repository.Repository, max_mb: float) -> tuple[bytes | None, str | None]:
+    if found.commit is None:
+        return None, "there is no commit yet"
+    try:
+        return repository.patch(found.root, int(max_mb * _MB)) or None, None
+    except (repository.GitError, OSError) as error:
+        return None, str(error)

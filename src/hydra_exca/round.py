@@ -8,7 +8,9 @@ import json
 import time
 import typing as tp
 
-from . import clusters, keeper, paths, payload, worker
+from . import clusters, keeper, paths, payload, provenance, worker
+from .errors import ConfigError
+from .recording import Recorder
 from .settings import Settings, Task
 from .status import Mode
 from .store import Claim, ClaimState
@@ -49,8 +51,10 @@ class Round:
         self._submitted: dict[int, str | None] = {}
         self._copy: Snapshot | None = None
         self._here = isinstance(settings.cluster, clusters.InlineCluster)
-        self._program = b"" if self._here else payload.dump(program, "the function")
-        self._arguments = {id(standing): self._dump(task) for standing, task in wanted}
+        self._program = b""
+        self._arguments: dict[int, bytes] = {}
+        self._has_payload = self._pickle(program, wanted)
+        self._launched = provenance.Launched({}) if settings.provenance is None else settings.provenance()
 
     def __str__(self) -> str:
         """What was submitted, for people."""
@@ -74,13 +78,15 @@ class Round:
 
     def submit(self) -> None:
         """Copies the code, makes room in the entries, writes payload and record, and hands over to the cluster."""
-        header = None if self._here else self._header()
-        self._copy = self._settings.here() if header is None else header.copy
-        for standing, task in zip(self.claimed, self._tasks, strict=True):
+        header = self._header() if self._has_payload else None
+        self._copy = self._settings.here() if self._here or header is None else header.copy
+        for standing, task in self._of_claimed():
             self._make_room(standing, task)
         self.folder.mkdir(parents=True)
         if header is not None:
-            payload.write(self.folder, header, [self._part(s) for s in self.claimed])
+            payload.write(self.folder, header, [self._part(*each) for each in self._of_claimed()])
+        if self._launched.patch is not None:
+            store_files.write(self.folder / paths.PATCH, self._launched.patch)
         self._write_record()
         batch = clusters.Batch(self.folder, self._specs(), worker.__name__, self._run_here)
         self._submission = self._settings.cluster.submit(batch)
@@ -232,7 +238,10 @@ class Round:
         assert entry is not None
         owner = entry.claim()
         mine = owner is not None and owner.token == self.token and owner.state is not ClaimState.RELEASED
-        if owner is None or not mine or entry.outcome() is not None:
+        if owner is None or not mine:
+            return False
+        outcome = entry.outcome()
+        if outcome is not None and outcome.claim >= owner.number:  # any other is the one that was to be replaced
             return False
         self.settle(standing)
         return entry.release(owner)
@@ -249,23 +258,35 @@ class Round:
             workers=settings.workers_per_job,
             max_num_timeout=options.max_num_timeout,
             signal_delay_s=header.signal_delay_s if told is None else float(told),
+            provenance=self._launched.record,
         )
         return settings.prepare(header)
 
+    def _pickle(self, program: worker.Program, wanted: tp.Sequence[tuple[Standing, Task]]) -> bool:
+        """Pickles what is to be written down; False if that is nothing."""
+        if self._here and not self._settings.keeps_payload:
+            return False
+        try:
+            self._program = payload.dump(program, "the function")
+            self._arguments = {id(standing): self._dump(task) for standing, task in wanted}
+        except ConfigError:
+            if not self._here:  # there nothing needs to be pickled
+                raise
+            return False
+        return True
+
     def _dump(self, task: Task) -> bytes:
-        if self._here:
-            return b""
         name = " ".join(task.overrides)
         name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
         argument = payload.dump(task.argument, f"what the task {name} is given")
-        if self._settings.max_gb is not None:
+        if self._settings.max_gb is not None and not self._here:
             payload.check_size(self._program, argument, task.argument, name, self._settings.max_gb)
         return argument
 
     def _make_room(self, standing: Standing, task: Task) -> None:
         assert standing.entry is not None
-        if self._settings.mode in (Mode.FORCE, Mode.RETRY):
-            standing.entry.set_previous_aside(keep_output=self._settings.mode is Mode.RETRY)
+        if standing.mode in (Mode.FORCE, Mode.RETRY):
+            standing.entry.set_previous_aside(keep_output=standing.mode is Mode.RETRY)
         standing.outcome = None
         standing.entry.write_description(*task.describe())
 
@@ -277,14 +298,26 @@ class Round:
         assert isinstance(cluster, clusters.InlineCluster)
 
         def compute(attempt: worker.Attempt) -> tp.Any:
-            with contextlib.nullcontext() if self._copy is None else payload.inside(self._copy):
+            copy = self._copy if self._settings.chdir else None
+            with contextlib.nullcontext() if copy is None else payload.inside(copy):
                 return cluster.call(lambda: self._raw_program(task.argument, attempt))
 
-        worker.attempt_task(standing.entry, identity, self.token, compute, copy=self._copy)
+        recorder = Recorder(self.folder, self._launched.record, self._recorded(task))
+        code = self._settings.code
+        worker.attempt_task(
+            standing.entry, identity, self.token, compute, copy=self._copy, code=code, recorder=recorder
+        )
 
-    def _part(self, standing: Standing) -> payload.Part:
+    def _of_claimed(self) -> tp.Iterator[tuple[Standing, Task]]:
+        return zip(self.claimed, self._tasks, strict=True)
+
+    def _part(self, standing: Standing, task: Task) -> payload.Part:
         assert standing.entry is not None
-        return payload.Part(str(standing.entry.path), standing.identity.to_json(), self._arguments[id(standing)])
+        identity, argument = standing.identity.to_json(), self._arguments[id(standing)]
+        return payload.Part(str(standing.entry.path), identity, argument, self._recorded(task))
+
+    def _recorded(self, task: Task) -> tuple[str, ...]:
+        return tuple(task.overrides) if self._settings.records_overrides else ()
 
     def _note_jobs(self) -> None:
         """Writes down which jobs were submitted since: whoever comes back knows them by that."""
@@ -296,10 +329,11 @@ class Round:
 
     def _write_record(self) -> None:
         record = {
+            **self._launched.record,
             **self._settings.record,
             "token": self.token,
             "cluster": self._settings.cluster.name,
-            "code": None if self._copy is None else self._copy.digest,
+            "code": self._settings.code if self._copy is None else self._copy.digest,
             "logs": str(self._settings.cluster.log_folder(self.folder)),
             "entries": [str(s.entry.path.relative_to(self._settings.folder.path)) for s in self.claimed if s.entry],
             "tasks": [job.positions for job in self._jobs],

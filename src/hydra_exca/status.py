@@ -41,3 +41,12 @@ class OnInterrupt(enum.StrEnum):
 
     DETACH = "detach"
     CANCEL = "cancel"
+
+
+class OnCodeChange(enum.StrEnum):
+    """What a launch does with stored results that other code has computed. The four values are public."""
+
+    WARN = "warn"
+    IGNORE = "ignore"
+    ERROR = "error"
+    RERUN = "rerun"

@@ -22,24 +22,45 @@ _COMMIT_S = 60.0
 class Standing:
     """One distinct identity of a launch: where it stands and what is done about it.
 
-    ``gone`` is what its cluster says of a job that is no more but left no outcome. ``corrupt`` tells why what is
-    stored cannot be used and is computed again.
+    ``mode`` is the one that this task is treated by. ``gone`` is what its cluster says of a job that is no more but
+    left no outcome. ``corrupt`` tells why what is stored cannot be used and is computed again. ``passed_over`` is the
+    claim of a stored outcome that does not count, since a launch is about to replace it.
     """
 
     identity: Identity
     entry: Entry | None = None
     status: Status = Status.NOT_SUBMITTED
     action: Action = Action.RUN
+    mode: Mode = Mode.CACHED
     outcome: Outcome | None = None
     claim: Claim | None = None
     gone: clusters.Report | None = None
     corrupt: CorruptEntryError | None = None
     problem: ExcaError | None = None
+    passed_over: int = -1
     value: tp.Any = None
 
     @property
     def entry_uid(self) -> str:
         return self.identity.uid() if self.entry is None else self.entry.uid
+
+    def pass_over(self) -> None:
+        """What is stored does not count: only what is stored after it does."""
+        if self.outcome is not None:
+            self.passed_over = max(self.passed_over, self.outcome.claim)
+        self.outcome = None
+
+    def stored(self) -> Outcome | None:
+        """The outcome that is there now, if it counts."""
+        assert self.entry is not None
+        outcome = self.entry.outcome()
+        return None if outcome is None or outcome.claim <= self.passed_over else outcome
+
+    def is_passed_over(self) -> bool:
+        """Whether what does not count is what is there, or there again: whoever was to replace it has not."""
+        assert self.entry is not None
+        outcome = None if self.passed_over < 0 else self.entry.outcome()
+        return outcome is not None and outcome.claim <= self.passed_over
 
 
 class Survey:
@@ -56,19 +77,18 @@ class Survey:
             self._shelves[key] = self._folder.shelf(*key)
         return self._shelves[key]
 
-    def look(self, identities: tp.Sequence[Identity], mode_of: tp.Callable[[Identity], Mode]) -> list[Standing]:
+    def look(self, identities: tp.Sequence[Identity], mode_of: tp.Callable[[Standing], Mode]) -> list[Standing]:
         """Where each identity stands, what its mode makes of it, and the value where one is reused."""
         for shelf in self._shelves.values():
             shelf.refresh()
         found = [self._find(identity) for identity in identities]
         for standing in found:
-            if plan.decide(standing.status, mode_of(standing.identity)) is Action.RUN:
+            standing.mode = mode_of(standing)
+            if plan.decide(standing.status, standing.mode) is Action.RUN:
                 _note_owner(standing)
         self._ask_owners([standing for standing in found if standing.status is Status.RUNNING])
         for standing in found:
-            mode = mode_of(standing.identity)
-            standing.action = plan.decide(standing.status, mode)
-            _check_reuse(standing, mode)
+            _settle_plan(standing, mode_of(standing))
         return found
 
     def ask(self, standings: tp.Sequence[Standing]) -> list[clusters.Report]:
@@ -111,6 +131,10 @@ class Survey:
             if report.state is clusters.State.ENDED:
                 standing.gone = report
                 standing.status = _status_of_gone(standing, report)
+
+    def code(self, claim: Claim) -> str | None:
+        """The digest of the code that the job of a claim runs from, if it runs from a snapshot."""
+        return tp.cast("str | None", self._record(claim).get("code"))
 
     def log_folder(self, claim: Claim) -> Path:
         """Where the job of a claim prints to before its task has a log of its own."""
@@ -187,6 +211,16 @@ def _status_of_gone(standing: Standing, report: clusters.Report) -> Status:
         return standing.outcome.status
     assert standing.claim is not None
     return Status.FAILED if is_to_blame(standing.claim, report) else Status.NOT_SUBMITTED
+
+
+def _settle_plan(standing: Standing, mode: Mode) -> None:
+    """What is done about it. Who joins a launch that replaces what is stored keeps the mode that wanted it replaced."""
+    standing.action = plan.decide(standing.status, mode)
+    if standing.action is Action.JOIN and standing.outcome is not None:
+        standing.pass_over()
+        return
+    standing.mode = mode
+    _check_reuse(standing, mode)
 
 
 def _check_reuse(standing: Standing, mode: Mode) -> None:

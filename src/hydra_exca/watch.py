@@ -101,7 +101,7 @@ class Watch:
         assert standing.entry is not None
         if standing.outcome is None and standing.problem is None:
             try:
-                standing.outcome = standing.entry.outcome()
+                standing.outcome = standing.stored()
                 if standing.outcome is None:
                     return False
                 standing.status = standing.outcome.status
@@ -122,7 +122,8 @@ class Watch:
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
         logs = self._survey.log_folder(claim)
-        lost.note(entry, claim, standing.identity.to_json(), report, self._folder.path, logs)
+        code = self._survey.code(claim)
+        lost.note(entry, claim, standing.identity.to_json(), report, self._folder.path, logs, code)
 
     def _over(self, standing: Standing) -> None:
         for round_ in self.rounds:

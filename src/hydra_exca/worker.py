@@ -29,6 +29,7 @@ from .clusters import process
 from .clusters.base import AGAIN
 from .clusters.ranks import Ranks
 from .ending import Alone, Beside, Job
+from .recording import Recorder
 from .status import Status
 from .store import Entry, Outcome
 
@@ -67,6 +68,7 @@ def _run_alone(job: Job, position: int, several: Ranks | None) -> None:
         compute if several is None else _among(several, compute),
         redirect=lambda attempt: to_log(attempt, job.payload),
         copy=job.payload.copy,
+        recorder=Recorder(job.launch, job.payload.provenance, part.overrides),
         guard=handlers,
     )
     if several is not None and status is not Status.COMPLETED:
@@ -108,7 +110,8 @@ def _run_beside(ranks: Ranks, job: Job) -> None:
     if owner is None or not is_wanted(owner, job.launch.name) or (ranks.requeued and entry.outcome() is not None):
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
         return
-    attempt = Attempt(entry, dataclasses.replace(owner, job=job_id(owner.cluster), owner=process.describe()))
+    claim = dataclasses.replace(owner, job=job_id(owner.cluster), owner=process.describe())
+    attempt = Attempt(entry, claim, code=None if job.payload.copy is None else job.payload.copy.digest)
     to_log(attempt, job.payload, ranks.rank)
     try:
         Loaded(job.launch, job.payload, handlers.install).computing(part, ranks.position)(attempt)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
+import time
 import typing as tp
 from pathlib import Path
 
 import pydantic
 
-from hydra_exca import clusters, paths, payload, provenance, script, uid
+from hydra_exca import clusters, paths, payload, project, provenance, script, uid
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
 from hydra_exca.settings import Settings
@@ -26,6 +28,7 @@ log = logging.getLogger("exca.infra")
 ClusterName = tp.Literal["debug", "local", "slurm", "auto"]
 _COMMON = ("timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb")
 _SLURM = "slurm_"
+_CHANGE_S = 5.0  # so old may be what git says of code that this process has imported
 
 
 class BaseInfra(binding.Bindable, pydantic.BaseModel):
@@ -203,7 +206,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _project(self, cache: CacheFolder) -> dict[str, tp.Any]:
         """Whose code computes, as it is recorded with the results."""
-        return provenance.project(type(self._bound()[0]), cache.path, copy=payload.current())
+        return project.project(type(self._bound()[0]), cache.path, copy=payload.current())
 
     def _key(self, identity: Identity | None = None) -> str:
         """What a result is the result of, and where it is kept."""
@@ -292,11 +295,20 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             cluster=cluster,
             mode=mode,
             project=self._project(cache),
+            record={"version": self.version, "started": time.time()},
+            provenance=functools.cache(lambda: self._provenance(cluster)),  # later submissions run the same copy
+            records_overrides=False,
             check=lambda: running.check(self, code),
             prepare=lambda header: running.prepared(self, code, header),
             here=lambda: None if code is None else code.snapshot(),
             max_gb=running.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
         )
+
+    def _provenance(self, cluster: clusters.Cluster) -> provenance.Launched:
+        """What is recorded of a launch. In this process many small ones may follow one another."""
+        folder = project.folder(type(self._bound()[0]), payload.current()) or payload.home()
+        max_age_s = _CHANGE_S if isinstance(cluster, clusters.InlineCluster) else 0.0
+        return provenance.of_launch(folder, max_age_s=max_age_s)
 
     def _resources(self) -> dict[str, tp.Any]:
         """What was set of what a job is given: tasks of one array that differ in it get arrays of their own."""

@@ -8,13 +8,14 @@ import functools
 import inspect
 import itertools
 import logging
+import os
 import pickle
 import sys
 import typing as tp
 
 import pydantic
 
-from hydra_exca import clusters, payload
+from hydra_exca import clusters, payload, recording
 from hydra_exca.clusters import pools
 from hydra_exca.clusters.local import cores
 from hydra_exca.engine import Launch
@@ -38,6 +39,7 @@ Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
 _POOLS = ("threadpool", "processpool")
 _CHUNKS_PER_WORKER = 3  # of a pool: one that is done early takes another
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
+_noted: set[tuple[int, str]] = set()  # entries that say that this process computes there
 
 
 class MapInfra(BaseInfra):
@@ -221,6 +223,8 @@ class MapInfra(BaseInfra):
     def _compute(self, place: Place, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
         """Computes and stores what is claimed."""
         _, applied = self._map()
+        if self._is_here():
+            self._note(place)
         with self._bar(sum(map(len, chunks))) as bar:
             if not self._is_here():
                 self._compute_in_jobs(place, fresh, claim, chunks, bar)
@@ -233,6 +237,13 @@ class MapInfra(BaseInfra):
                         self._compute_here(chunks, writer.add, bar)
                 finally:
                     writer.commit()
+
+    def _note(self, place: Place) -> None:
+        """Records in the entry who computes items of it, once for all calls of a process."""
+        key = (os.getpid(), str(place.entry.path))
+        if key not in _noted:
+            _noted.add(key)
+            recording.note(place.entry, self._provenance(clusters.here()))
 
     def _filled_ram(
         self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any], computed: set[str]

@@ -9,11 +9,13 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import script
+from hydra_exca.code import Code
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.payload import Payload, located
 from hydra_exca.store import files
 
-from .code import Code, WorkDir
+from . import code as codes
+from .code import WorkDir
 
 LOGS = "{folder}/logs/{user}/%j"
 MAX_PICKLE_SIZE_GB = 1.0  # submitit's
@@ -65,7 +67,7 @@ def check(infra: Running, code: Code | None) -> None:
 
 def code(infra: Running, cache: Path) -> Code | None:
     """The copy that the method is to run in, None where it runs from the code itself."""
-    return None if infra.workdir is None else Code(WorkDir.model_validate(infra.workdir), cache)
+    return None if infra.workdir is None else codes.of(WorkDir.model_validate(infra.workdir), cache)
 
 
 def prepared(infra: Running, code: Code | None, payload: Payload) -> Payload:

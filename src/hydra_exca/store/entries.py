@@ -17,6 +17,7 @@ from . import claims, files, values
 from .claims import Claim, ClaimState
 
 Json = dict[str, tp.Any]
+_COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Outcome:
     """How a task ended: ``value`` says where its value is, ``error`` holds type, message, traceback, job state.
 
     ``claim`` is the number under which it was committed, ``identity`` the stored identity, times are seconds
-    since the epoch.
+    since the epoch. ``code`` is the digest of the snapshot of the code that it ran from, None if there was none.
     """
 
     status: Status
@@ -39,6 +40,7 @@ class Outcome:
     job: str | None = None
     token: str | None = None
     log: str | None = None
+    code: str | None = None
 
     def to_json(self) -> bytes:
         return files.dump_json(dataclasses.asdict(self))
@@ -106,6 +108,14 @@ class Entry:
             return None
         except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
             raise CorruptEntryError(f"{path} cannot be read: {error}") from error
+
+    def has_value(self) -> bool:
+        """Whether its task is completed, which takes no more than the first words of its outcome."""
+        try:
+            with open(self.path / paths.OUTCOME, "rb", buffering=0) as file:
+                return file.read(len(_COMPLETED)) == _COMPLETED
+        except OSError:
+            return False
 
     def standing(self) -> Standing:
         """Outcome or owner. Whoever commits does so under a claim, so no outcome is missed between the two looks."""

@@ -30,6 +30,30 @@ class CacheFolder:
     def shelf(self, factory: str, version: str) -> Shelf:
         return Shelf(paths.factory_folder(self.path, factory, version), self.trust_users)
 
+    def other_versions(self, factory: str, *used: str, at_most: int = 3) -> dict[str, int]:
+        """How many results the versions of a factory hold that are not among ``used``: the newest few, newest first.
+
+        A version without a result is passed over, and so is one that cannot be read.
+        """
+        found: dict[str, int] = {}
+        for version in self._versions(factory):
+            count = 0 if version in used else self.shelf(factory, version).count_results()
+            if count:
+                found[version] = count
+            if len(found) == at_most:
+                break
+        return found
+
+    def _versions(self, factory: str) -> list[str]:
+        """The versions of a factory; first those that have been given an entry last."""
+        changed: dict[str, float] = {}
+        with contextlib.suppress(OSError), os.scandir(self.path) as folders:
+            for each in folders:
+                version = paths.version_of(each.name, factory)
+                if version is not None:
+                    changed[version] = each.stat().st_mtime
+        return sorted(changed, key=lambda version: (-changed[version], version))
+
     def check(self) -> None:
         """Raises ConfigError if results could not be written here. Writes nothing."""
         parent = self.path if self.path.exists() else self.path.parent
@@ -83,6 +107,13 @@ class Shelf:
         """All entries, by name."""
         names = sorted(name for listed in self._list().values() for name in listed if name != paths.PROJECT)
         return [Entry(self.path / name, self.trust_users) for name in names if not name.startswith(".")]
+
+    def count_results(self) -> int:
+        """How many entries have a value; 0 where that cannot be read."""
+        try:
+            return sum(entry.has_value() for entry in self.entries())
+        except (CacheError, OSError):
+            return 0
 
     def refresh(self) -> None:
         """Forgets the listing: the next question sees what others have created since."""

@@ -1,23 +1,30 @@
-"""The callback: what a launch records of its code, and the copy of the code that its jobs run from."""
+"""The callback: the copy of the code that jobs run from, and what is recorded of them, under any launcher."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
-import sys
+import time
+import traceback
 import typing as tp
 import warnings
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hydra_exca.errors import ExcaError
+from hydra_exca.errors import ConfigError, ExcaError, Problem
 
 if tp.TYPE_CHECKING:
-    from hydra_exca.payload import Payload
-    from hydra_exca.workdir import Sources
+    from hydra.core.utils import JobReturn
+
+    from hydra_exca.code import Code, CodeOptions
+    from hydra_exca.provenance import Launched
+
+    from .elsewhere import Sent
 
 LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
@@ -26,11 +33,10 @@ LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 class _Launching:
     """What the callback found out before the sweep, for the launcher of the same process."""
 
-    record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
-    sources: Sources = ()
-    cache: Path = Path()
+    code: Code | None = None
     sees_the_end: bool = False
     failed: int = 0
+    launched: tp.Callable[[Path], Launched] | None = None
 
 
 _launching = _Launching()
@@ -42,61 +48,80 @@ def hold_failures(count: int) -> bool:
     return _launching.sees_the_end
 
 
-def recorded() -> dict[str, tp.Any]:
-    """What the callback adds to the launch record."""
-    return dict(_launching.record)
+def code() -> Code | None:
+    """The code of this sweep, None if it is not copied."""
+    return _launching.code
 
 
-def has_snapshot() -> bool:
-    """Whether this sweep's jobs are to import from a copy of the code."""
-    return bool(_launching.sources)
+def launched(folder: Path) -> Launched:
+    """What is recorded of this launch, whose code is in ``folder``."""
+    from hydra_exca import provenance
 
-
-def use_snapshot(payload: Payload) -> Payload:
-    """The payload of jobs that import from a copy of the code as it is now, if one was asked for."""
-    from hydra_exca import workdir
-
-    if not _launching.sources:
-        return payload
-    return workdir.snapshot(_launching.sources, _launching.cache).applied(payload)
+    return provenance.of_launch(folder) if _launching.launched is None else _launching.launched(folder)
 
 
 class ExcaCallback(Callback):
-    """Records version, git commit and argv with each launch, and makes the snapshot the jobs import from."""
+    """Copies the code that jobs run from, and records what they were run with.
 
-    def __init__(self, folder: str = "exca", version: str = "0", workdir: tp.Any = None) -> None:
+    The exca launcher does both for each task. Under another launcher, and in a single run, the record is in the
+    output directory of each job.
+    """
+
+    def __init__(
+        self,
+        folder: str = "exca",
+        version: str = "0",
+        record_env: tp.Sequence[str] = (),
+        workdir: tp.Mapping[str, tp.Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.version = str(version)
-        self.copied = list(workdir.get("copied") or []) if workdir else []
+        self.record_env = tuple(record_env)
+        self.workdir = {"copied": "auto", **(workdir or {})}
+        self._sent: Sent | None = None
+        self._launched: Launched | None = None
+        self._started = 0.0
+        self._has_options_of_launcher = False
+
+    def __setstate__(self, state: dict[str, tp.Any]) -> None:
+        """In a job, under any launcher: the first that it hears of this one."""
+        vars(self).update(state)
+        if self._sent is not None:
+            self._sent.arrive()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with a message when the code cannot be recorded or copied: nothing was submitted then."""
-        global _launching
-        try:
-            _launching = self._prepare(Path(config.hydra.runtime.cwd))
-        except (ExcaError, OSError) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise SystemExit(f"exca: {error}") from error
-            raise SystemExit(f"exca: {error}") from None
+        with _ending_the_program():
+            self._start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with status 1 where failures were held back until the sweep's last batch."""
         global _launching
+        from . import elsewhere
+
+        elsewhere.come_back()
         failed, _launching = _launching.failed, _Launching()
         if failed:
             noun = "1 task" if failed == 1 else f"{failed} tasks"
             raise SystemExit(f"exca: {noun} of the sweep failed, see above; hydra.launcher.mode=retry runs what failed")
 
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Warns when the launcher was asked for and Hydra is about to ignore it."""
-        if OmegaConf.select(config, "hydra.launcher._target_") == LAUNCHER:
+        """Warns when the launcher was asked for and Hydra is about to ignore it; records with what the run starts."""
+        if _is_ours(config):
             message = (
                 "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached."
             )
             warnings.warn_explicit(message, UserWarning, "hydra-exca-launcher", 1)  # without a line of Hydra's source
+        with _ending_the_program():
+            options = self._options(config)
+            code = self._code(options, config)
+            if code is not None and options.log_commit:
+                code.check()
+            self._launched = self._of_launch(_folder_of_script(config), options)
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
         """In a plain run, validates what a sweep would have validated; ends the program where it does not fit."""
+        self._started = time.time()
         if config.hydra.mode is not RunMode.RUN:
             return
         from . import schema
@@ -109,12 +134,109 @@ class ExcaCallback(Callback):
         except ExcaError as error:
             raise SystemExit(str(error)) from None
 
-    def _prepare(self, started_from: Path) -> _Launching:
-        from hydra_exca import provenance, workdir
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: tp.Any) -> None:
+        """Records how the job was computed, where the launcher does not."""
+        from . import elsewhere
 
-        script = Path(sys.argv[0]).absolute().parent
-        repository = provenance.git(script if script.is_dir() else started_from)
-        commit = None if repository is None else repository.commit
-        record = {"version": self.version, "git_commit": commit, "argv": sys.argv}
-        cache = started_from / Path(self.folder or "exca").expanduser()
-        return _Launching(record, workdir.find(self.copied, started_from), cache, sees_the_end=True)
+        if self._sent is not None:
+            elsewhere.record(self._sent.launched, self._sent.launch, self._started, config, job_return)
+        elif self._launched is not None:
+            elsewhere.record(self._launched.record, self._launched.patch, self._started, config, job_return)
+
+    def _start_sweep(self, config: DictConfig) -> None:
+        global _launching
+        from . import elsewhere
+
+        is_ours = _is_ours(config)
+        if not is_ours:
+            self._take_options_of(config)
+        options = self._options(config)
+        code = self._code(options, config)
+        if code is not None:
+            code.check()
+        if is_ours:  # what git says is asked for once, as the code is copied once
+            launched_in = functools.cache(lambda folder: self._of_launch(folder, options))
+            _launching = _Launching(code, sees_the_end=True, launched=launched_in)
+        else:
+            launched = self._of_launch(_folder_of_script(config), options)
+            self._sent = elsewhere.send(code, launched, self._cache(config), config)
+
+    def _take_options_of(self, config: DictConfig) -> None:
+        """Another launcher does not know the option that is ours."""
+        given = OmegaConf.select(config, "hydra.launcher.workdir")
+        if OmegaConf.is_config(given):
+            self._has_options_of_launcher = True
+            self.workdir |= tp.cast("dict[str, tp.Any]", OmegaConf.to_container(given, resolve=True))
+            with read_write(config.hydra.launcher), open_dict(config.hydra.launcher):
+                del config.hydra.launcher["workdir"]
+
+    def _options(self, config: DictConfig) -> CodeOptions:
+        from . import copies
+
+        options = copies.options(self.workdir, config, Path(config.hydra.runtime.cwd))
+        return dataclasses.replace(options, rules=dataclasses.replace(options.rules, key=self._key(config)))
+
+    def _code(self, options: CodeOptions, config: DictConfig) -> Code | None:
+        from hydra_exca.code import Code
+
+        from . import copies
+
+        if not options.copied:
+            return None
+        code = Code(options, self._cache(config))
+        code.include(copies.targets(config))
+        return code
+
+    def _key(self, config: DictConfig) -> str:
+        """Where the options of the copy are, for messages."""
+        from . import copies
+
+        return copies.KEY if _is_ours(config) or self._has_options_of_launcher else "hydra.callbacks.exca.workdir"
+
+    def _cache(self, config: DictConfig) -> Path:
+        return Path(config.hydra.runtime.cwd) / Path(self.folder or "exca").expanduser()
+
+    def _of_launch(self, folder: Path, options: CodeOptions) -> Launched:
+        from hydra_exca import provenance
+
+        max_mb = options.rules.max_mb
+        assert max_mb is not None
+        left_out = [*options.left_out, *filter(None, [options.folder])]
+        with _told():
+            found = provenance.of_launch(folder, self.record_env, max_mb, left_out)
+        return dataclasses.replace(found, record={"version": self.version, **found.record})
+
+
+@contextlib.contextmanager
+def _ending_the_program() -> tp.Iterator[None]:
+    """Whatever goes wrong inside ends the program with a message: Hydra would only warn, and go on."""
+    try:
+        with _told():
+            yield
+    except ExcaError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
+        raise SystemExit(f"exca: {error}") from None
+
+
+@contextlib.contextmanager
+def _told() -> tp.Iterator[None]:
+    """Makes what nobody foresaw an error with a message."""
+    try:
+        yield
+    except ExcaError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where"
+        raise ConfigError("The code could not be copied and recorded; nothing was run.", [Problem(told)]) from error
+
+
+def _is_ours(config: DictConfig) -> bool:
+    return bool(OmegaConf.select(config, "hydra.launcher._target_") == LAUNCHER)
+
+
+def _folder_of_script(config: DictConfig) -> Path:
+    from hydra_exca import workdir
+
+    script = workdir.script()
+    return Path(config.hydra.runtime.cwd) if script is None else script.parent

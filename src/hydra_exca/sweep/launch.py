@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
-import getpass
 import logging
 import os
-import socket
-import sys
 import time
 import typing as tp
 from pathlib import Path
@@ -16,7 +15,7 @@ from hydra.core.utils import JobReturn, configure_log, filter_overrides, setup_g
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_exca import clusters, engine, payload, provenance, script
+from hydra_exca import clusters, engine, payload, project, script
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.results import Result
 from hydra_exca.settings import Settings, Task
@@ -88,16 +87,17 @@ class _Batch:
             self._program(),
             self._settings(asked),
             self._state.setdefault("computed", set()),
+            self._state.setdefault("told", set()),
         )
         if self._options.dry_run:
-            plans = summary.say_dry_run(asked, launch.look(), self._options)
+            plans = summary.say_dry_run(asked, launch.look(), self._options, launch.stale)
             return [returns.planned(task, plan) for task, plan in zip(asked, plans, strict=True)]
         self._say_plan(launch.survey())
         launch.finished = summary.say_failure
         return self._finish(asked, self._results(launch))
 
     def _results(self, launch: engine.Launch) -> list[Result]:
-        with interrupt.told(launch):
+        with interrupt.told(launch), self._from_copy(launch):
             if self._options.wait:
                 return launch.run()
             launch.submit()
@@ -105,6 +105,22 @@ class _Batch:
         if left:
             log.warning("exca: the queue has no room for %d of them yet: the same command submits them later", left)
         return [launch.result(task) for task in launch.tasks]
+
+    @contextlib.contextmanager
+    def _from_copy(self, launch: engine.Launch) -> tp.Iterator[None]:
+        """Tasks in this process import from the copy, too, what is not imported yet."""
+        code, settings = callback.code(), launch.settings
+        in_process = isinstance(settings.cluster, clusters.InlineCluster)
+        nothing = payload.current() is not None or not summary.missing(launch.standings.values())
+        if code is None or not in_process or nothing:
+            yield
+            return
+        settings.folder.create()
+        payload.import_from(code.snapshot())
+        try:
+            yield
+        finally:
+            payload.import_from(None)
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         composer = tasks.Composer(self._context, self._config, self._options, self._function, self._kinds)
@@ -135,27 +151,36 @@ class _Batch:
     def _settings(self, asked: tp.Sequence[SweepTask]) -> Settings:
         chosen, method = self._options, self._kinds.method
         whose = factory.target(self._function) if method is None else method.kind
-        record = {
-            "argv": sys.argv,
-            "user": getpass.getuser(),
-            "host": socket.gethostname(),
-            "working_directory": os.getcwd(),
-            "started": self._started,
-            **callback.recorded(),
-            "version": ", ".join(sorted({task.identity.version for task in asked})),
-        }
-        return Settings(
+        code = callback.code()
+        home = project.folder(whose, payload.current()) or payload.home()
+        settings = Settings(
             folder=CacheFolder(chosen.folder, chosen.trust_users),
             cluster=self._cluster(),
             mode=chosen.mode,
-            project=provenance.project(whose, chosen.folder, chosen.project, payload.current()),
-            record=record,
+            project=project.project(whose, chosen.folder, chosen.project, payload.current()),
+            record={
+                "started": self._started,
+                "version": ", ".join(sorted({task.identity.version for task in asked})),
+            },
             stderr_to_stdout=chosen.stderr_to_stdout,
-            prepare=callback.use_snapshot,
+            provenance=lambda: callback.launched(home),
+            keeps_payload=True,
+            on_code_change=chosen.on_code_change,
             tasks_per_job=chosen.tasks_per_job,
             workers_per_job=chosen.workers_per_job,
             on_failure=chosen.on_failure,
             on_interrupt=chosen.on_interrupt,
+        )
+        if code is None:
+            return settings
+        return dataclasses.replace(
+            settings,
+            check=code.check,
+            prepare=code.applied,
+            here=code.snapshot,
+            chdir=code.options.chdir,
+            code=code.digest,
+            code_changes=code.changes,
         )
 
     def _cluster(self) -> clusters.Cluster:
@@ -163,9 +188,7 @@ class _Batch:
 
     def _say_plan(self, standings: tp.Sequence[Standing]) -> None:
         name = self._cluster().name
-        missing = summary.say_plan(standings, name)
-        if missing and callback.has_snapshot() and name in ("inline", "debug"):
-            log.warning("exca: in this process the tasks import the code as it is: workdir.copied has no effect")
+        summary.say_plan(standings, name, CacheFolder(self._options.folder), self._state["told"])
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
         for task, result in zip(asked, results, strict=True):

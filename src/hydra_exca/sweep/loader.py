@@ -1,12 +1,15 @@
-"""Composing each job once: what the sweeper has composed to see whether it is legal is what is launched."""
+"""Composing: each job once, since what the sweeper has composed to check it is launched; and from a copy."""
 
 from __future__ import annotations
 
 import typing as tp
+from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+
+from hydra_exca.workdir import Snapshot
 
 
 class RememberingLoader:
@@ -54,6 +57,26 @@ def compose(context: HydraContext, master: DictConfig, overrides: list[str]) -> 
     if isinstance(loader, RememberingLoader):
         return loader.take(master, overrides)
     return loader.load_sweep_config(master, overrides)
+
+
+def redirect(loader: ConfigLoader, copy: Snapshot) -> None:
+    """Makes Hydra compose from the config files of a copy of the code, where they were copied.
+
+    This reaches into Hydra's own loader: the sources of configs have no public way to be moved.
+    """
+    repository = getattr(loader, "repository", None)
+    for source in getattr(repository, "sources", ()):
+        if source.scheme() == "file":
+            source.path = _moved(source.path, copy)
+    search_path = getattr(loader, "config_search_path", None)
+    for element in search_path.get_path() if search_path is not None else ():
+        if element.path is not None and element.path.startswith("file://"):
+            element.path = f"file://{_moved(element.path.removeprefix('file://'), copy)}"
+
+
+def _moved(path: str, copy: Snapshot) -> str:
+    place = copy.copy_of(Path(path))
+    return str(place) if place.is_dir() else path
 
 
 def forget(context: HydraContext) -> None:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from hydra_exca import clusters, paths
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.status import Mode, OnFailure, OnInterrupt
+from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 
 from . import resources
 
@@ -41,6 +41,8 @@ class SweepOptions:
     link_outputs: bool
     trust_users: tuple[str, ...]
     workdir: dict[str, tp.Any]
+    on_code_change: OnCodeChange
+    record_env: tuple[str, ...]
     tasks_per_job: int
     workers_per_job: int
     per_task: dict[str, str]
@@ -70,8 +72,9 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: st
     own["per_task"] = own["per_task"] or {}
     _check(own, engine, plain)
     own["on_failure"] = OnFailure(own["on_failure"])
+    own["on_code_change"] = OnCodeChange(own["on_code_change"])
     own["on_interrupt"] = None if own["on_interrupt"] is None else OnInterrupt(own["on_interrupt"])
-    for key in ("exclude_from_uid", "allow_missing", "node_env", "trust_users"):
+    for key in ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env"):
         own[key] = tuple(own[key])
     own["folder"] = started_from / Path(own["folder"] or DEFAULT_FOLDER).expanduser()
     own["mode"] = Mode(own["mode"])
@@ -106,7 +109,8 @@ def _check(own: tp.Mapping[str, tp.Any], engine: tp.Mapping[str, tp.Any], jobs: 
 
 
 def _choices(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
-    for name, choices in (("mode", Mode), ("on_failure", OnFailure), ("on_interrupt", OnInterrupt)):
+    named = (("mode", Mode), ("on_failure", OnFailure), ("on_interrupt", OnInterrupt), ("on_code_change", OnCodeChange))
+    for name, choices in named:
         valid = [choice.value for choice in choices]
         if own[name] not in valid and not (name == "on_interrupt" and own[name] is None):
             yield Problem(f"{own[name]!r} is none of {', '.join(valid)}", f"hydra.launcher.{name}")

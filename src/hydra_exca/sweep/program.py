@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 import sys
 import typing as tp
 from pathlib import Path
@@ -81,6 +82,11 @@ class HydraProgram:
         finally:
             self._after_here()
         return returned.return_value  # raises what the function raised
+
+    def elsewhere(self, job: HydraJob, folder: Path) -> HydraJob:
+        """The same job, with ``folder`` as its sweep folder: nothing outside of it is written or shown."""
+        inside = os.path.normpath(f"/{job.subfolder}").lstrip("/")
+        return dataclasses.replace(job, sweep_folder=str(folder), subfolder=inside or ".")
 
     def _with_pins(self, pins: dict[worlds.Path, tp.Any], attempt: Attempt) -> tp.Callable[[DictConfig], tp.Any]:
         """The user's function, given the values that were hashed; the config that is written keeps the texts."""

@@ -13,26 +13,34 @@ from hydra.core.utils import filter_overrides
 from hydra_exca import plan
 from hydra_exca.errors import ExcaError, NotRunError
 from hydra_exca.results import Result
-from hydra_exca.survey import Standing, relative
+from hydra_exca.stale import Stale
+from hydra_exca.store import CacheFolder
+from hydra_exca.survey import Standing, counted, relative
 
 from . import tasks
 from .options import SweepOptions
 from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
+_OTHER_VERSIONS = "results of other versions"  # among what is told once
 
 
-def say_plan(standings: tp.Sequence[Standing], cluster: str) -> int:
-    """Says what is cached, joined and to be run, unless all is cached; returns how many are to be run."""
+def say_plan(standings: tp.Sequence[Standing], cluster: str, folder: CacheFolder, told: set[str]) -> int:
+    """Says what is cached, joined and to be run, unless all is cached; returns how many are to be run.
+
+    Where anything is to be run, says also what other versions hold. ``told`` is what was said that is said once.
+    """
     distinct = unique(standings)
-    counts = Counter(standing.action for standing in distinct)
-    missing = counts[plan.Action.RUN] + counts[plan.Action.CANCEL_AND_RUN]
-    joined = counts[plan.Action.JOIN]
-    if missing + joined:
-        where = f"{missing} to run on {cluster}" if missing else "nothing to run"
-        cached = len(distinct) - missing - joined
+    to_run, joined = missing(distinct), sum(standing.action is plan.Action.JOIN for standing in distinct)
+    if to_run + joined:
+        where = f"{to_run} to run on {cluster}" if to_run else "nothing to run"
+        cached = len(distinct) - to_run - joined
         log.info("exca: %s: %d cached, %d joined, %s", _tasks(standings, distinct), cached, joined, where)
-    return missing
+    if to_run and _OTHER_VERSIONS not in told:
+        told.add(_OTHER_VERSIONS)
+        for line in _unused_versions(distinct, folder):
+            log.info("exca: %s", line)
+    return to_run
 
 
 def say_failure(result: Result) -> None:
@@ -60,8 +68,10 @@ def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) ->
     return failed
 
 
-def say_dry_run(asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing], chosen: SweepOptions) -> list[str]:
-    """Lists what would be done; returns it in a few words, one a job."""
+def say_dry_run(
+    asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing], chosen: SweepOptions, stale: Stale | None
+) -> list[str]:
+    """Lists what would be done; returns it in a few words, one a job. ``stale`` is what comes from other code."""
     lines, plans = [], []
     for task, standing in zip(asked, standings, strict=True):
         overrides = " ".join(filter_overrides(task.overrides))
@@ -70,6 +80,10 @@ def say_dry_run(asked: tp.Sequence[SweepTask], standings: tp.Sequence[Standing],
         lines.append(f"  #{task.number} {overrides} -> {uid}: {standing.status}, {would}")
         plans.append(f"{uid}: {standing.action}")
     lines += [f"  {line}" for line in tasks.split_by_excluded(asked, chosen.exclude_from_uid)]
+    lines += [] if stale is None else [f"  {stale}"]
+    distinct = unique(standings)
+    unused = _unused_versions(distinct, CacheFolder(chosen.folder)) if missing(distinct) else ()
+    lines += [f"  {line}" for line in unused]
     log.info("exca: dry run, nothing is run:\n%s", "\n".join(lines))
     return plans
 
@@ -84,11 +98,27 @@ def unique(standings: tp.Sequence[Standing]) -> list[Standing]:
     return list({id(standing): standing for standing in standings}.values())
 
 
+def missing(distinct: tp.Iterable[Standing]) -> int:
+    """How many are to be run."""
+    return sum(standing.action in (plan.Action.RUN, plan.Action.CANCEL_AND_RUN) for standing in distinct)
+
+
+def _unused_versions(standings: tp.Sequence[Standing], folder: CacheFolder) -> tp.Iterator[str]:
+    """A line for each other version that holds results of what is asked for."""
+    used: dict[str, set[str]] = {}
+    for standing in standings:
+        used.setdefault(standing.identity.factory, set()).add(standing.identity.version)
+    for factory, versions in used.items():
+        whose = f" of {factory}" if len(used) > 1 else ""
+        for version, count in folder.other_versions(factory, *versions).items():
+            yield f"version {version}{whose} has {counted(count, 'result', 'results')} that this launch does not use"
+
+
 def _headline(result: Result, retry: bool = False) -> str:
     error = result.error
     assert error is not None
     told = str(error).replace(getattr(error, "type", "") or "\0", _kind(error))
-    first = textwrap.shorten(told.splitlines()[0], 160)
+    first = textwrap.shorten(told.splitlines()[0], 300)
     again = "; it was not run again: hydra.launcher.mode=retry runs what failed" if retry else ""
     return f"{name(result)} -> {first}{_log(error)}{again}"
 

@@ -1,0 +1,76 @@
+"""The command ``hydra-exca``: what is known of a stored result, and the same task once more."""
+
+from __future__ import annotations
+
+import os
+import typing as tp
+from pathlib import Path
+
+import click
+
+from hydra_exca.errors import ExcaError
+
+from . import again, find, show
+
+__all__ = ["main"]
+
+_DEFAULT_FOLDER = "exca"
+_Command = tp.TypeVar("_Command", bound=tp.Callable[..., tp.Any])
+
+
+class _Refused(click.ClickException):
+    """What cannot be done, as one message and a status of its own."""
+
+    exit_code = 2
+
+
+def _of_entry(command: _Command) -> _Command:
+    """What both commands are given."""
+    folder = click.option(
+        "--folder",
+        type=click.Path(path_type=Path),
+        help="The cache folder, if UID is no path. EXCA_FOLDER if not given, else ./exca.",
+    )
+    return click.argument("uid")(folder(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Looks at results that hydra_exca has stored.
+
+    UID is the name of an entry's folder (seed=1-1a2b3c4d), the beginning of it, its eight digits, factory,version/uid,
+    or a path: of the entry, its output, or a job's directory in a sweep folder.
+    """
+
+
+@main.command("show")
+@_of_entry
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known, as JSON.")
+def _show(uid: str, folder: Path | None, as_json: bool) -> None:
+    """Print what is needed to run a task again."""
+    try:
+        known = show.look(_found(uid, folder))
+    except (ExcaError, OSError) as error:
+        raise _Refused(str(error)) from error
+    click.echo(show.as_json(known) if as_json else show.as_text(known))
+
+
+@main.command("rerun")
+@_of_entry
+@click.option("--into", type=click.Path(path_type=Path), help="A new or empty folder for what the task writes.")
+def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
+    """Run a task again, and compare.
+
+    It runs here, with the code and the configuration that it had. What is stored is not touched. The status is 0 if the
+    value is the same, 1 if it is another one or there is none, and 2 if the task could not be run.
+    """
+    try:
+        status = again.run(_found(uid, folder), into)
+    except (ExcaError, OSError) as error:
+        raise _Refused(str(error)) from error
+    raise SystemExit(status)
+
+
+def _found(uid: str, folder: Path | None) -> find.Found:
+    chosen = folder or Path(os.environ.get("EXCA_FOLDER") or _DEFAULT_FOLDER)
+    return find.find(uid, chosen.expanduser().absolute())

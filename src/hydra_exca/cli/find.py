@@ -1,0 +1,179 @@
+"""Which entry is meant: by its name, a part of it, or a path of the cache or of a sweep folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.errors import CacheError
+
+_SHOWN = 20
+_ALIKE = 0.5  # of names that are shown because they are near
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """An entry, and the cache folder that it is in."""
+
+    path: Path
+    cache: Path
+
+    @property
+    def name(self) -> str:
+        """How it can be typed: ``factory,version/uid``."""
+        return str(self.path.relative_to(self.cache))
+
+    @property
+    def factory(self) -> str:
+        return self._shelf[0]
+
+    @property
+    def version(self) -> str:
+        return self._shelf[2]
+
+    @property
+    def _shelf(self) -> tuple[str, str, str]:
+        return self.path.relative_to(self.cache).parts[0].rpartition(",")
+
+
+def find(text: str, folder: Path) -> Found:
+    """The entry that ``text`` means: a path, or a name in the cache ``folder``.
+
+    Raises CacheError with what is there where it means none, or several.
+    """
+    for place in (Path(text).expanduser(), folder / text):
+        found = _around(place) if place.exists() else None
+        if found is not None:
+            return found
+    place = Path(text).expanduser()
+    if place.is_symlink():
+        raise CacheError(f"{place} is a link to {os.readlink(place)}, which is not there any more")
+    if place.is_absolute() or (os.sep in text and place.exists()):
+        what = "is in no entry of a cache" if place.exists() else "is not there"
+        raise CacheError(f"{place} {what}: name an entry's folder, its output, or a job's directory in a sweep folder")
+    return _named(text.rstrip("/"), folder)
+
+
+# by a path
+
+
+def _around(place: Path) -> Found | None:
+    """The entry that a path is in, or that a job's directory tells of."""
+    resolved = place.resolve()
+    for folder in (resolved, *resolved.parents):
+        if _is_entry(folder):
+            return _found(folder)
+        told = _told(folder)
+        if told is not None and told != folder:
+            return _of_told(folder, told)
+    return None
+
+
+def _of_told(folder: Path, told: Path) -> Found | None:
+    if not told.exists():
+        raise CacheError(f"{folder} shows the outputs in {told}, which is not there: was the cache moved, or removed?")
+    return _around(told)
+
+
+def _told(folder: Path) -> Path | None:
+    """The entry, or its output, of a directory in a sweep folder that is no link."""
+    for name in (paths.OUTPUT_OWNER, paths.OUTPUT_POINTER):
+        try:
+            return Path((folder / name).read_text().strip())
+        except (OSError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def _is_entry(folder: Path) -> bool:
+    if "," not in folder.parent.name and not _is_job(folder):
+        return False
+    if any((folder / name).exists() for name in (paths.OUTCOME, paths.PREVIOUS, f"{paths.ITEMS}/{paths.IDENTITY}")):
+        return True
+    try:
+        return any(paths.claim_number(name) is not None for name in os.listdir(folder))
+    except OSError:
+        return False
+
+
+def _found(entry: Path) -> Found:
+    """Of a map's job, the cache is that of the map."""
+    return Found(entry, entry.parents[4] if _is_job(entry) else entry.parents[1])
+
+
+def _is_job(folder: Path) -> bool:
+    """Whether it is where a map keeps the entries of its jobs."""
+    return folder.parent.name == paths.ITEM_JOBS and folder.parent.parent.name == paths.ITEMS
+
+
+# by a name
+
+
+def _named(text: str, folder: Path) -> Found:
+    if not folder.is_dir():
+        raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
+    shelf, _, name = text.rpartition("/")
+    known = [Found(path, folder) for path in _entries(folder) if path.parent.name.startswith(shelf)]
+    meant = _meant(name, known) or _meant(name, [job for found in known for job in _jobs(found)])
+    if not meant:
+        raise CacheError(f"no entry of {folder} is called {text}{_near(name, known)}")
+    if len(meant) > 1:
+        raise CacheError(f"{text} can be {len(meant)} entries of {folder}:{_listed(meant)}")
+    return meant[0]
+
+
+def _meant(name: str, known: tp.Sequence[Found]) -> list[Found]:
+    """Those that a name fits best."""
+    for fits in (_is_name, _has_digits, _begins):
+        meant = [found for found in known if fits(found.path.name, name)]
+        if meant:
+            return meant
+    return []
+
+
+def _is_name(name: str, asked: str) -> bool:
+    return name == asked
+
+
+def _has_digits(name: str, asked: str) -> bool:
+    """Whether it is asked for by the digits that the name ends in."""
+    return bool(re.fullmatch("[0-9a-f]{8,16}", asked)) and name.rpartition("-")[2].startswith(asked)
+
+
+def _begins(name: str, asked: str) -> bool:
+    return bool(asked) and name.startswith(asked)
+
+
+def _entries(folder: Path) -> tp.Iterator[Path]:
+    """Every entry of a cache, those of maps' jobs not."""
+    for shelf in sorted(folder.iterdir()):
+        if "," in shelf.name and shelf.is_dir():
+            yield from _folders(shelf)
+
+
+def _folders(shelf: Path) -> list[Path]:
+    return sorted(path for path in shelf.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _jobs(of: Found) -> list[Found]:
+    """The entries of a map's jobs."""
+    folder = of.path / paths.ITEMS / paths.ITEM_JOBS
+    return [Found(path, of.cache) for path in _folders(folder)] if folder.is_dir() else []
+
+
+def _listed(meant: tp.Sequence[Found]) -> str:
+    more = f"\n  and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
+    return "".join(f"\n  {found.name}" for found in meant[:_SHOWN]) + more
+
+
+def _near(name: str, known: tp.Sequence[Found]) -> str:
+    if not known:
+        return ": it has no entries there"
+    names = difflib.get_close_matches(name, {found.path.name for found in known}, cutoff=_ALIKE)
+    near = [found for each in names for found in known if found.path.name == each]
+    return f"; these are near:{_listed(near)}" if near else ""

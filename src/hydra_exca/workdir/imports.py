@@ -1,0 +1,150 @@
+"""Imports of what was copied lead into the copy, however the code is laid out and installed."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import typing as tp
+from pathlib import Path
+
+from . import sources as finding
+from .snapshot import Snapshot
+
+_Spec = importlib.machinery.ModuleSpec
+_PATH = importlib.machinery.PathFinder
+
+
+class CopyFinder(importlib.abc.MetaPathFinder):
+    """Finds modules in a copy of code that would be found in what it is a copy of.
+
+    It is asked before all others, so it holds for paths that a script puts in front of the search path, for packages
+    that are imported already, and for the import hooks of editable installations. What is not in the copy is left to
+    the others; so are, in a copied package, the compiled modules that stayed where they are.
+    """
+
+    def __init__(self, copy: Snapshot) -> None:
+        self.copy = copy
+        self._modules = {module.name: module for module in copy.modules}
+        self._roots = copy.import_roots()
+        self._places: dict[str, str] = {}
+        # last of all: what is in these folders beside the modules was not found before
+        self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
+
+    def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
+        if name.partition(".")[0] in finding.OWN:
+            return None
+        return self._top(name, target) if path is None else self._below(name, path, target)
+
+    def _top(self, name: str, target: tp.Any) -> _Spec | None:
+        for finder in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter):
+            if finder.find_spec(name) is not None:
+                return None
+        known = self._modules.get(name)
+        if known is not None and known.file is not None:
+            found = self._moved(_Spec(name, None, origin=known.file), [*known.folders])
+            if found is not None:
+                return found
+        search = [*self._roots, *map(self._place, sys.path)]
+        found = _PATH.find_spec(name, search, target)
+        if found is not None and found.origin is None:
+            return self._namespace(found, known.folders if known else ())
+        return self._in_copy(found) if found is not None else self._shared(self._of_others(name, None, target))
+
+    def _below(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
+        places = [self._place(each) for each in path]
+        if any(map(self._is_copy, places)):
+            found = _PATH.find_spec(name, places, target)
+            if found is not None:
+                return self._namespace(found, ()) if found.origin is None else self._in_copy(found)
+            found = _PATH.find_spec(name, [*path, *map(self._original, places)], target)
+            if found is not None:
+                return found
+        return self._of_others(name, path, target)
+
+    def _in_copy(self, found: _Spec) -> _Spec | None:
+        return found if found.origin is not None and self._is_copy(found.origin) else None
+
+    def _namespace(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
+        """A namespace package with the folders that it has now: later ones could be originals."""
+        places = [self._place(place) for place in (*(found.submodule_search_locations or ()), *more)]
+        if not any(map(self._is_copy, places)):
+            return None
+        made = _Spec(found.name, None, is_package=True)
+        made.submodule_search_locations = list(dict.fromkeys(places))
+        return made
+
+    def _of_others(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
+        """What the import hook of an editable installation finds, moved into the copy."""
+        usual = (self, _PATH, importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
+        for finder in sys.meta_path:
+            if finder in usual or isinstance(finder, CopyFinder) or not hasattr(finder, "find_spec"):
+                continue
+            found = finder.find_spec(name, path, target)
+            if found is not None:
+                return self._moved(found, list(found.submodule_search_locations or ()))
+        return None
+
+    def _shared(self, found: _Spec | None) -> _Spec | None:
+        """The same, on the search path too, for the processes of multiprocessing: they take that, and no finder."""
+        for place in map(
+            Path, () if found is None else found.submodule_search_locations or filter(None, [found.origin])
+        ):
+            root = str(place.parent)
+            if found is not None and place.stem == found.name and self._is_copy(root) and root not in sys.path:
+                self.search.append(root)
+                sys.path.append(root)
+        return found
+
+    def _moved(self, found: _Spec, folders: list[str]) -> _Spec | None:
+        """The same module in the copy, None if it is not there."""
+        places = [self._place(folder) for folder in folders]
+        if found.origin is None or not os.path.isfile(found.origin):
+            return self._namespace(found, places) if folders else None
+        file = self._place(found.origin)
+        if not self._is_copy(file):
+            return None
+        return importlib.util.spec_from_file_location(found.name, file, submodule_search_locations=places or None)
+
+    def _place(self, path: str) -> str:
+        """Where the copy of a file or folder is; the path itself if there is none."""
+        if path not in self._places:
+            copy = self.copy.copy_of(Path(path or "."))
+            self._places[path] = str(copy)
+        return self._places[path]
+
+    def _is_copy(self, path: str) -> bool:
+        return path.startswith(f"{self.copy.folder}{os.sep}") or path == str(self.copy.folder)
+
+    def _original(self, place: str) -> str:
+        for copy, original in self.copy.originals():
+            if Path(place).is_relative_to(copy):
+                return str(original / Path(place).relative_to(copy))
+        return place
+
+
+def prefer(copy: Snapshot | None) -> None:
+    """Makes this process import from ``copy`` from now on; from where everything is, if that is None.
+
+    So do processes of multiprocessing that it starts: they have its search path, which leads to most modules.
+    """
+    for finder in [each for each in sys.meta_path if isinstance(each, CopyFinder)]:
+        sys.meta_path.remove(finder)
+        sys.path[:] = [folder for folder in sys.path if folder not in finder.search]
+    if copy is not None:
+        finder = CopyFinder(copy)
+        sys.meta_path.insert(0, finder)
+        sys.path += finder.search
+
+
+def forget_originals(copy: Snapshot) -> None:
+    """Lets a new process import again what it has imported of the originals by now, through a ``.pth`` file say."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in finding.OWN or not isinstance(file, str):
+            continue
+        place = copy.copy_of(Path(file))
+        if place != Path(file) and place.exists():
+            del sys.modules[name]

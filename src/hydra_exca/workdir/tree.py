@@ -1,0 +1,189 @@
+"""The code as it is now: the files to copy, and what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import typing as tp
+import uuid
+from pathlib import Path
+
+from hydra_exca import paths
+
+from . import sources as finding
+from .listing import File, Sources, listing, unreadable
+from .rules import Rules
+
+_KEPT = 64_000_000  # bytes of files that are kept from hashing to copying
+_FINE_NS = 50_000_000  # after that time the clock of a file system has moved on
+_COARSE_NS = 2_000_000_000  # where it only counts seconds or milliseconds
+_TRIES = 5
+
+Seen: tp.TypeAlias = dict[str, list[tp.Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The files by the names of their copies, what is in each in few words, and the digest of all that.
+
+    ``contents`` has the bytes of those that were just read; ``noted`` is what is known from reading them, and the
+    digest that the same sources had when they were copied ``last``.
+    """
+
+    files: dict[str, File]
+    told: dict[str, str]
+    digest: str
+    contents: dict[str, bytes] = dataclasses.field(repr=False)
+    noted: dict[str, tp.Any] = dataclasses.field(repr=False)
+
+    @property
+    def last(self) -> str | None:
+        digest = self.noted.get("last")
+        return digest if isinstance(digest, str) else None
+
+
+def look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path] = ()) -> Tree:
+    """The code as it is now. Raises ConfigError where it cannot be copied.
+
+    As git does with its index, a file is read again only if its size, times or inode have changed since.
+    """
+    for _ in range(_TRIES):
+        try:
+            return _look(sources, cache, rules, left_out)
+        except FileNotFoundError as error:
+            vanished = error
+    raise rules.error(f"files vanish while they are read, the last one was {vanished.filename}; try again")
+
+
+def changed(cache: Path, old: str, new: tp.Mapping[str, str]) -> list[str] | None:
+    """The files in which the code of digest ``old`` differs, None if it is not known any more what was in it."""
+    before = manifest(cache, old)
+    if before is None:
+        return None
+    return sorted(name for name in {*before, *new} if before.get(name) != new.get(name))
+
+
+def manifest(cache: Path, digest: str) -> dict[str, str] | None:
+    """What was in the files of a snapshot, None if nobody knows."""
+    try:
+        files = json.loads(paths.manifest(cache, digest).read_bytes())["files"]
+        return {str(name): str(told) for name, told in files.items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def newest(cache: Path) -> str | None:
+    """The digest of the last snapshot that was made of anything."""
+    try:
+        with os.scandir(paths.manifest(cache, "").parent) as entries:
+            found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name[0] != "."]
+        return max(found)[1].partition(".")[0]
+    except (OSError, ValueError):
+        return None
+
+
+def remember(cache: Path, tree: Tree, sources: Sources) -> None:
+    """Notes what is in a copy, and that these sources had it last: the next one links the files that did not change."""
+    path = paths.manifest(cache, tree.digest)
+    if not path.exists():
+        _write(path, {"files": tree.told, "sources": [[str(source), str(copy)] for source, copy in sources]})
+    path = _seen_path(cache, sources)
+    if tree.last != tree.digest or not path.exists():
+        _write(path, {**tree.noted, "last": tree.digest})
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path]) -> Tree:
+    # a cache can be the folder of the project itself: what is in it is left out by name then
+    ours = [cache, cache / paths.CODE, cache / paths.LAUNCHES]
+    files = listing(sources, [*ours, *left_out], rules, finding.loaded)
+    path = _seen_path(cache, sources)
+    noted = _read_seen(path)
+    reader = _Reader(noted["files"], rules)
+    told = {name: reader.tell(name, file) for name, file in files.items()}
+    noted["files"] = {file.path: reader.seen[file.path] for file in files.values() if file.link is None}
+    if reader.learnt and (cache / paths.CODE).is_dir():
+        _write(path, noted)
+    return Tree(files, told, _digest(told), reader.contents, noted)
+
+
+def _digest(told: tp.Mapping[str, str]) -> str:
+    return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in told.items())))[:16]
+
+
+class _Reader:
+    """Tells what is in files, of those that it has seen before without reading them."""
+
+    def __init__(self, seen: Seen, rules: Rules) -> None:
+        self.seen = seen
+        self._rules = rules
+        self.learnt = False
+        self.contents: dict[str, bytes] = {}
+        self._room = _KEPT
+
+    def tell(self, name: str, file: File) -> str:
+        if file.link is not None:
+            return f"-> {file.link}"
+        known = self.seen.get(file.path)
+        digest = known[-1] if known is not None and known[:-1] == _stamp(file.stat) else self._read(name, file)
+        return f"{digest} x" if file.stat.st_mode & 0o100 else digest
+
+    def _read(self, name: str, file: File) -> str:
+        try:
+            with open(file.path, "rb", buffering=0) as opened:
+                data = opened.read()
+                stat = os.fstat(opened.fileno())
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(error, self._rules) from error
+        digest = sha256(data)
+        self.seen[file.path] = [*(_stamp(stat) if _is_settled(stat) else []), digest]
+        self.learnt = self.learnt or _is_settled(stat)
+        if len(data) <= self._room:
+            self._room -= len(data)
+            self.contents[name] = data
+        return digest
+
+
+def _stamp(stat: os.stat_result) -> list[int]:
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _is_settled(stat: os.stat_result) -> bool:
+    """Whether any further change would give the file another time."""
+    changed_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    tick = _FINE_NS if stat.st_ctime_ns % 1_000_000 else _COARSE_NS
+    return time.time_ns() - changed_ns > tick
+
+
+def _seen_path(cache: Path, sources: Sources) -> Path:
+    key = sha256(repr([(os.path.realpath(source), str(copy)) for source, copy in sources]).encode())
+    return paths.seen(cache, key[:16])
+
+
+def _read_seen(path: Path) -> dict[str, tp.Any]:
+    try:
+        noted = json.loads(path.read_bytes())
+        return noted if isinstance(noted["files"], dict) else {"files": {}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"files": {}}
+
+
+def _write(path: Path, content: dict[str, tp.Any]) -> None:
+    """Writes what saves time the next time; where it cannot be written, that is lost and nothing else."""
+    temporary = path.with_name(paths.temporary_name(path.name, uuid.uuid4().hex))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, separators=(",", ":")))
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

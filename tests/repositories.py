@@ -1,0 +1,25 @@
+"""Git repositories for tests, and a git that is not what it should be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_AUTHOR = ("-c", "user.name=me", "-c", "user.email=me@host.org")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints of a folder."""
+    command = ["git", "-C", str(folder), *_AUTHOR, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def in_its_place(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program of the name git, before the real one."""
+    path.mkdir()
+    (path / "git").write_text(f"#!/bin/sh\n{script}\n")
+    (path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
