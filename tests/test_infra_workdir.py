@@ -318,7 +318,7 @@ def test_relative_folders_count_from_outside_also_where_the_method_goes_to_a_fol
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of a test, with code in it."""
     (tmp_path / "lib").mkdir()
-    (tmp_path / "lib/part.py").write_text("")
+    (tmp_path / "lib/part.py").write_text("A = 1\n")
     (tmp_path / "lib/data.csv").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -339,6 +339,18 @@ def test_in_this_process_the_working_directory_is_the_copy_while_the_method_runs
     found = Path(Where(infra=infra(here, cluster)).fit())
     assert found.parent == here / "cache/code" and listing(found) == ["lib/part.py"]
     assert Path.cwd() == here
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_without_chdir_only_imports_lead_into_the_copy(here: Path, cluster: str | None) -> None:
+    task = Where(infra=infra(here, cluster, chdir=False))
+    assert task.fit() == str(here)
+    assert (task.infra.uid_folder() / "code").resolve().parent == here / "cache/code"  # type: ignore[operator]
+
+
+def test_a_copy_that_is_too_large_is_refused_with_its_largest_files(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)infra\.workdir\.max_mb: .*lib/part.py"):
+        Where(infra=infra(here, max_mb=1e-7, copied=["lib"])).fit()
 
 
 def test_the_working_directory_comes_back_after_an_error(here: Path) -> None:

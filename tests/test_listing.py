@@ -229,7 +229,9 @@ def test_what_git_ignores_can_be_asked_for(repository: Path, write: Write) -> No
 @pytest.mark.parametrize(
     "mark", ["CACHEDIR.TAG", "pyvenv.cfg", "conda-meta/history", ".hydra/hydra.yaml", paths.CODE_MARK]
 )
-def test_a_cache_an_environment_the_output_of_a_run_or_a_copy_is_never_code(root: Path, write: Write, mark: str) -> None:
+def test_a_cache_an_environment_the_output_of_a_run_or_a_copy_is_never_code(
+    root: Path, write: Write, mark: str
+) -> None:
     write("a.py", f"lib/x/{mark}", "lib/x/deep/b.py")
     assert listed(root) == ["a.py"]
 

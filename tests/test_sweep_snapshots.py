@@ -72,6 +72,16 @@ def test_runs_that_are_written_into_a_folder_of_the_code_hide_no_code(tmp_path: 
     assert (app.cache / "code" / code / "experiments/later.py").exists()
 
 
+def test_a_copy_in_a_folder_that_was_named_is_no_code(tmp_path: Path) -> None:
+    app = App(tmp_path, IMPORTING, files=MODEL)
+    found = []
+    for number, name in enumerate(("one", "one", "two")):
+        (value,) = app.run(f"seed={number}", f"hydra.launcher.workdir.folder={name}", cluster="local").values
+        assert value == str(tmp_path.resolve() / name / "model.py")
+        found.append((tmp_path / name / ".exca-code").read_text())
+    assert len(set(found)) == 1
+
+
 def test_everything_can_be_copied_and_stays_the_same_code(tmp_path: Path) -> None:
     """Without patterns the logs and records of runs would be code, too."""
     app = App(tmp_path, files=MODEL)

@@ -301,6 +301,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             check=lambda: running.check(self, code),
             prepare=lambda header: running.prepared(self, code, header),
             here=lambda: None if code is None else code.snapshot(),
+            chdir=code is not None and code.options.chdir,
             max_gb=running.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
         )
 

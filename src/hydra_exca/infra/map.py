@@ -344,8 +344,9 @@ class MapInfra(BaseInfra):
 
     def _in_copy(self, place: Place) -> contextlib.AbstractContextManager[None]:
         """Where the method runs in this process."""
-        copy = self._checked(place).here()
-        return contextlib.nullcontext() if copy is None else payload.inside(copy)
+        settings = self._checked(place)
+        copy = settings.here()
+        return contextlib.nullcontext() if copy is None or not settings.chdir else payload.inside(copy)
 
     # how it is divided
 

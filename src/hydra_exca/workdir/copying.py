@@ -82,7 +82,7 @@ def _is_whole_folder(folder: str, names: dict[str, str], tree: Tree) -> bool:
         for entry in entries:
             name = names.get(entry.name)
             if name is None:
-                if entry.name.endswith(_MODULES):
+                if entry.name.endswith(_MODULES) and not entry.is_dir():
                     return False
             elif not _is_same(entry, name, tree):
                 return False

@@ -29,6 +29,7 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         self.copy = copy
         self._modules = {module.name: module for module in copy.modules}
         self._roots = copy.import_roots()
+        self._folders = {str(copy.folder), os.path.realpath(copy.folder)}  # a script may resolve its own path
         self._places: dict[str, str] = {}
         # last of all: what is in these folders beside the modules was not found before
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
@@ -65,7 +66,9 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         return self._of_others(name, path, target)
 
     def _in_copy(self, found: _Spec) -> _Spec | None:
-        return found if found.origin is not None and self._is_copy(found.origin) else None
+        if found.origin is None or self._is_copy(found.origin):
+            return found
+        return self._moved(found, finding.package_folders(found))  # through links, it may lead to what was copied
 
     def _namespace(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
         """A namespace package with the folders that it has now: later ones could be originals."""
@@ -84,18 +87,17 @@ class CopyFinder(importlib.abc.MetaPathFinder):
                 continue
             found = finder.find_spec(name, path, target)
             if found is not None:
-                return self._moved(found, list(found.submodule_search_locations or ()))
+                return self._moved(found, finding.package_folders(found))
         return None
 
     def _shared(self, found: _Spec | None) -> _Spec | None:
-        """The same, on the search path too, for the processes of multiprocessing: they take that, and no finder."""
-        for place in map(
-            Path, () if found is None else found.submodule_search_locations or filter(None, [found.origin])
-        ):
-            root = str(place.parent)
-            if found is not None and place.stem == found.name and self._is_copy(root) and root not in sys.path:
-                self.search.append(root)
-                sys.path.append(root)
+        """The same, on the search path too: processes of multiprocessing are given that, and no finder."""
+        if found is not None:
+            for place in found.submodule_search_locations or [found.origin or ""]:
+                root, name = os.path.split(place)
+                if name.partition(".")[0] == found.name and self._is_copy(root) and root not in sys.path:
+                    self.search.append(root)
+                    sys.path.append(root)
         return found
 
     def _moved(self, found: _Spec, folders: list[str]) -> _Spec | None:
@@ -116,12 +118,13 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         return self._places[path]
 
     def _is_copy(self, path: str) -> bool:
-        return path.startswith(f"{self.copy.folder}{os.sep}") or path == str(self.copy.folder)
+        return any(f"{path}{os.sep}".startswith(f"{folder}{os.sep}") for folder in self._folders)
 
     def _original(self, place: str) -> str:
+        resolved = Path(place).resolve()
         for copy, original in self.copy.originals():
-            if Path(place).is_relative_to(copy):
-                return str(original / Path(place).relative_to(copy))
+            if resolved.is_relative_to(copy.resolve()):
+                return str(original / resolved.relative_to(copy.resolve()))
         return place
 
 

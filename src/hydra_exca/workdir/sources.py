@@ -159,10 +159,18 @@ def _module(spec: tp.Any) -> Module | None:
     file = spec.origin if spec.has_location and spec.origin else None
     if file is not None and (is_installed(Path(file)) or not os.path.isfile(file)):
         return None
-    folders = [each for each in spec.submodule_search_locations or () if not is_installed(Path(each))]
-    folders = [os.path.realpath(each) for each in folders if os.path.isdir(each)]
+    folders = [each for each in package_folders(spec) if not is_installed(Path(each))]
     file = None if file is None else os.path.realpath(file)
     return Module(name, file, tuple(folders)) if file or folders else None
+
+
+def package_folders(spec: tp.Any) -> list[str]:
+    """Where the modules of a package are: of an editable installation by links to the files, where these lead."""
+    folders = [os.path.realpath(each) for each in spec.submodule_search_locations or () if os.path.isdir(each)]
+    if not folders or not spec.origin:
+        return folders
+    own, led = os.path.realpath(os.path.dirname(spec.origin)), os.path.dirname(os.path.realpath(spec.origin))
+    return [led if folder == own else folder for folder in folders]
 
 
 def _project() -> tuple[Path, Path] | None:
@@ -207,7 +215,7 @@ def _sources(name: str, started_from: Path, rules: Rules, within: Snapshot | Non
         spec = importlib.util.find_spec(whole)
     except (ImportError, ValueError):
         spec = None
-    locations = [each for each in (spec.submodule_search_locations if spec else None) or () if os.path.exists(each)]
+    locations = [] if spec is None else package_folders(spec)
     if locations:
         own = [each for each in locations if not is_installed(Path(each))] or locations[:1]
         copies = [Path(whole), *(Path(PACKAGES, f"{whole}.{number}", whole) for number in range(1, len(own)))]

@@ -108,6 +108,7 @@ def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[P
     noted = _read_seen(path)
     reader = _Reader(noted["files"], rules)
     told = {name: reader.tell(name, file) for name, file in files.items()}
+    files.update(reader.newer)
     noted["files"] = {file.path: reader.seen[file.path] for file in files.values() if file.link is None}
     if reader.learnt and (cache / paths.CODE).is_dir():
         _write(path, noted)
@@ -126,14 +127,16 @@ class _Reader:
         self._rules = rules
         self.learnt = False
         self.contents: dict[str, bytes] = {}
+        self.newer: dict[str, File] = {}  # those that were written to since they were listed
         self._room = _KEPT
 
     def tell(self, name: str, file: File) -> str:
         if file.link is not None:
             return f"-> {file.link}"
         known = self.seen.get(file.path)
-        digest = known[-1] if known is not None and known[:-1] == _stamp(file.stat) else self._read(name, file)
-        return f"{digest} x" if file.stat.st_mode & 0o100 else digest
+        if known is not None and known[:-1] == _stamp(file.stat):
+            return _with_mode(known[-1], file.stat)
+        return self._read(name, file)
 
     def _read(self, name: str, file: File) -> str:
         try:
@@ -150,7 +153,13 @@ class _Reader:
         if len(data) <= self._room:
             self._room -= len(data)
             self.contents[name] = data
-        return digest
+        if _stamp(stat) != _stamp(file.stat):
+            self.newer[name] = dataclasses.replace(file, stat=stat)
+        return _with_mode(digest, stat)
+
+
+def _with_mode(digest: str, stat: os.stat_result) -> str:
+    return f"{digest} x" if stat.st_mode & 0o100 else digest
 
 
 def _stamp(stat: os.stat_result) -> list[int]:
