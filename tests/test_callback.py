@@ -95,7 +95,12 @@ def test_more_than_max_mb_stops_the_launch(tmp_path: Path, launcher: str) -> Non
 def test_all_options_of_a_wrong_kind_are_named(tmp_path: Path, options: list[str]) -> None:
     app = project(tmp_path)
     result = sweep(app, "basic", *(f"WORKDIR.{option}" for option in options))
-    assert_nothing_ran(app, result, *(f"{OTHERS}.{option.partition('=')[0]}" for option in options))
+    assert_nothing_ran(app, result, *(f"workdir.{option.partition('=')[0]}" for option in options))
+
+
+def test_another_launcher_runs_no_job_in_the_copy_and_says_so(tmp_path: Path) -> None:
+    app = project(tmp_path)
+    assert_nothing_ran(app, sweep(app, "joblib", "WORKDIR.chdir=true"), f"{OTHERS}.chdir", "hydra/launcher=exca")
 
 
 @pytest.mark.parametrize("option", ["max_mb=-1", "log_commit=perhaps"])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
+import code_trees
 import pytest
+from code_trees import DEFAULT, Write, as_nobody, listed
 from repositories import git
 
 from hydra_exca import paths, workdir
 from hydra_exca.errors import ConfigError
 from hydra_exca.workdir import Rules
-
-DEFAULT = Rules(("*.py", "*.yaml", "*.yml", "*.toml"), ("__pycache__", ".git"), ignores=True, max_mb=50)
-EVERYTHING = Rules(excludes=(".git",), ignores=True)
-Write = Callable[..., Path]
 
 
 @pytest.fixture
@@ -28,26 +26,13 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(root: Path) -> Write:
-    def of(*names: str, text: str = "") -> Path:
-        for name in names:
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text or f"# {name}\n")
-        return root / names[0]
-
-    return of
+    return functools.partial(code_trees.write, root)
 
 
 @pytest.fixture
 def repository(root: Path) -> Path:
     git(root, "init", "-q")
     return root
-
-
-def listed(root: Path, *copied: str, rules: Rules = DEFAULT, left_out: tuple[str, ...] = ()) -> list[str]:
-    """The names of the copies."""
-    sources = workdir.find(copied or ["."], root, rules).sources
-    return list(workdir.listing(sources, [root / name for name in left_out], rules))
 
 
 # -- names and patterns -----------------------------------------------------------------------------------------------
@@ -262,6 +247,12 @@ def test_what_is_left_out_can_be_a_file(root: Path, write: Write) -> None:
     assert listed(root, left_out=("train.yaml", "runs")) == ["a.py"]
 
 
+def test_a_cache_that_is_the_folder_of_the_project_is_not_code(root: Path, write: Write) -> None:
+    write("a.py", f"{paths.CODE}/0123456789abcdef/a.py", f"{paths.LAUNCHES}/x/b.yaml")
+    write(paths.CACHEDIR_TAG, f"train,0/{paths.PROJECT}", f"train,0/{paths.NAMES}/x", "train,0/seed=1/config.yaml")
+    assert list(workdir.look(((root, Path()),), root, DEFAULT).files) == ["a.py"]
+
+
 # -- size and what cannot be read -------------------------------------------------------------------------------------
 
 
@@ -303,147 +294,7 @@ def test_what_cannot_be_read_is_an_error_with_its_name(name: str) -> None:
     assert f"{path} cannot be read: Permission denied" in told
 
 
-def as_nobody(run: Callable[[], object]) -> str:
-    """What it raises in a process that may not do everything."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setresuid(65534, 65534, 65534)
-            run()
-        except BaseException as error:  # noqa: BLE001
-            os.write(writing, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    os.waitpid(child, 0)
-    with open(reading) as said:
-        return said.read()
-
-
-# -- links ------------------------------------------------------------------------------------------------------------
-
-
-def links(root: Path, *copied: str) -> dict[str, str]:
-    """The links among the copies, and where they lead."""
-    sources = workdir.find(copied or ["."], root, DEFAULT).sources
-    found = workdir.listing(sources, [], DEFAULT)
-    return {name: file.link for name, file in found.items() if file.link is not None}
-
-
-@pytest.mark.parametrize("absolute", [False, True])
-def test_a_link_inside_is_kept_relative(root: Path, write: Write, absolute: bool) -> None:
-    write("lib/a.py", "other/b.py")
-    start = f"{root}/" if absolute else "../"
-    os.symlink(f"{start}lib/a.py", root / "other/file.py")
-    os.symlink(f"{start}lib", root / "other/folder")
-    assert links(root) == {"other/file.py": "../lib/a.py", "other/folder": "../lib"}
-
-
-def test_a_link_from_one_source_to_another_is_kept(root: Path, write: Write) -> None:
-    write("lib/a.py", "../beside/b.py")
-    os.symlink(root.parent / "beside", root / "lib/way")
-    assert links(root, "lib", str(root.parent / "beside")) == {"lib/way": "../beside"}
-
-
-def test_a_link_that_was_named_is_a_copy_of_what_it_leads_to(root: Path, write: Write) -> None:
-    write("../beside/b.py", "a.py")
-    os.symlink(root.parent / "beside", root / "way")
-    assert listed(root, ".", "way") == ["a.py", "way/b.py"] and links(root, ".", "way") == {}
-
-
-def test_a_link_to_a_file_that_is_no_code_is_a_copy_of_it(root: Path, write: Write) -> None:
-    write("a.txt")
-    os.symlink("a.txt", root / "a.py")
-    assert listed(root) == ["a.py"] and links(root) == {}
-
-
-def test_a_link_to_a_folder_without_code_is_passed_over(root: Path, write: Write) -> None:
-    write("a.py", "data/table.csv")
-    os.symlink("data", root / "way")
-    assert listed(root) == ["a.py"]
-
-
-def test_links_in_a_circle_end(root: Path, write: Write) -> None:
-    write("lib/a.py")
-    os.symlink("..", root / "lib/up")
-    os.symlink("one", root / "two")
-    os.symlink("two", root / "one")
-    assert links(root) == {"lib/up": ".."} and listed(root) == ["lib/a.py", "lib/up"]
-
-
-def test_a_link_that_leads_nowhere_is_passed_over(root: Path, write: Write) -> None:
-    write("a.py")
-    os.symlink("nothing.py", root / "b.py")
-    assert listed(root) == ["a.py"]
-
-
-@pytest.mark.parametrize("target", ["beside/b.py", "beside"])
-def test_a_link_out_of_what_is_copied_is_refused_by_its_name(root: Path, write: Write, target: str) -> None:
-    write("../beside/b.py", "lib/a.py")
-    os.symlink(root.parent / target, root / "lib/way.py")
-    with pytest.raises(ConfigError, match=f"the link {root}/lib/way.py leads to {root.parent}/{target}, which is not"):
-        listed(root)
-
-
-def test_all_links_out_are_told_at_once(root: Path, write: Write) -> None:
-    write("../beside/b.py")
-    for number in range(3):
-        os.symlink(root.parent / "beside", root / f"way{number}")
-    with pytest.raises(ConfigError) as error:
-        listed(root)
-    assert all(f"way{number}" in str(error.value) for number in range(3))
-
-
-@pytest.mark.parametrize("pattern", ["way", "lib/way"])
-def test_a_link_out_can_be_excluded(root: Path, write: Write, pattern: str) -> None:
-    write("../beside/b.py", "lib/a.py")
-    os.symlink(root.parent / "beside", root / "lib/way")
-    assert listed(root, rules=Rules(("*.py",), (pattern,))) == ["lib/a.py"]
-
-
-@pytest.mark.parametrize("inside", ["table.csv", "CACHEDIR.TAG", "pyvenv.cfg"])
-def test_a_link_out_to_data_a_cache_or_an_environment_is_passed_over(root: Path, write: Write, inside: str) -> None:
-    write("a.py", f"../data/{inside}", "../data/deep/x.csv")
-    os.symlink(root.parent / "data", root / "data")
-    assert listed(root) == ["a.py"]
-
-
-@pytest.mark.parametrize("inside", ["0/.hydra/hydra.yaml", "deep/CACHEDIR.TAG"])
-def test_a_link_out_to_where_runs_are_written_is_passed_over(root: Path, write: Write, inside: str) -> None:
-    write("a.py", f"../scratch/{inside}", f"../scratch/{Path(inside).parts[0]}/found.yaml")
-    write("../scratch/1/multirun.yaml", text="hydra:\n  run:\n    dir: x\n")
-    os.symlink(root.parent / "scratch", root / "runs")
-    assert listed(root) == ["a.py"]
-
-
-def test_a_link_out_to_code_beside_runs_is_refused(root: Path, write: Write) -> None:
-    write("../scratch/0/.hydra/hydra.yaml", "../scratch/lib/b.py")
-    os.symlink(root.parent / "scratch", root / "runs")
-    with pytest.raises(ConfigError, match="the link .*runs leads to"):
-        listed(root)
-
-
-def test_a_link_into_what_is_left_out_is_passed_over(root: Path, write: Write) -> None:
-    """As those from a sweep's folder to the outputs in the cache."""
-    write("a.py", "exca/b.py")
-    os.symlink("exca", root / "last")
-    assert listed(root, left_out=("exca",)) == ["a.py"]
-
-
-def test_a_link_whose_target_git_ignores_is_a_copy_of_the_file(repository: Path, write: Write) -> None:
-    write(".gitignore", text="real.py\n")
-    write("real.py")
-    os.symlink("real.py", repository / "a.py")
-    assert listed(repository) == ["a.py"]
-
-
-def test_a_cache_that_is_the_folder_of_the_project_is_not_code(root: Path, write: Write) -> None:
-    write("a.py", f"{paths.CODE}/0123456789abcdef/a.py", f"{paths.LAUNCHES}/x/b.yaml")
-    write(paths.CACHEDIR_TAG, f"train,0/{paths.PROJECT}", f"train,0/{paths.NAMES}/x", "train,0/seed=1/config.yaml")
-    assert list(workdir.look(((root, Path()),), root, DEFAULT).files) == ["a.py"]
+# -- any names -------------------------------------------------------------------------------------------------------
 
 
 def test_names_may_have_any_bytes(root: Path) -> None:

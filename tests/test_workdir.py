@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import typing as tp
@@ -13,6 +12,8 @@ import pytest
 from hydra_exca import paths, script, workdir
 from hydra_exca.errors import ConfigError
 from hydra_exca.payload import Payload
+
+making = sys.modules["hydra_exca.workdir.copying"]
 
 
 @pytest.fixture
@@ -45,11 +46,6 @@ def listing(folder: Path) -> list[str]:
 def test_a_folder_is_copied_without_caches_git_and_byte_code(project: Path) -> None:
     found = snapshot(project, "src")
     assert listing(found.folder) == ["src/pkg/__init__.py", "src/pkg/data.txt", "src/pkg/model.py"]
-
-
-def test_the_same_code_is_copied_once(project: Path) -> None:
-    first, second = snapshot(project, "src"), snapshot(project, "src")
-    assert first == second and os.listdir(project / "exca/code") == [first.digest]
 
 
 def test_changed_code_is_another_copy(project: Path) -> None:
@@ -87,19 +83,6 @@ def test_what_cannot_be_copied_is_an_error_that_names_it(project: Path, name: st
         snapshot(project, name)
 
 
-def test_a_dangling_link_does_not_stop_a_launch(project: Path) -> None:
-    """Emacs locks a file under edit by one."""
-    os.symlink("me@host.123", project / "src/pkg/.#model.py")
-    assert "src/pkg/model.py" in listing(snapshot(project, "src").folder)
-
-
-def test_a_linked_folder_is_copied_too(project: Path) -> None:
-    (project / "elsewhere").mkdir()
-    (project / "elsewhere/shared.py").write_text("")
-    os.symlink(project / "elsewhere", project / "src/pkg/shared")
-    assert "src/pkg/shared/shared.py" in listing(snapshot(project, "src").folder)
-
-
 def test_two_folders_of_the_same_name_do_not_become_one(project: Path) -> None:
     for name in ("one", "two"):
         (project / name / "lib").mkdir(parents=True)
@@ -116,34 +99,18 @@ def test_a_copy_holds_what_its_digest_says_also_when_a_file_is_edited_meanwhile(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever launches the old code again would be given the copy with the edit."""
-    copy = workdir._copy
+    fill = making.fill
 
-    def edited_before(*arguments: tp.Any) -> bool:
+    def edited_before(*arguments: tp.Any, **options: tp.Any) -> None:
         (project / "src/pkg/model.py").write_text("LR = 2\n")
-        return copy(*arguments)
+        fill(*arguments, **options)
 
-    monkeypatch.setattr(workdir, "_copy", edited_before)
+    monkeypatch.setattr(making, "fill", edited_before)
     edited = snapshot(project, "src")
     monkeypatch.undo()
     (project / "src/pkg/model.py").write_text("LR = 1\n")
     again = snapshot(project, "src")
     assert (again.folder / "src/pkg/model.py").read_text() == "LR = 1\n" or again.digest != edited.digest
-
-
-def test_many_launches_at_once_leave_one_whole_copy(project: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(8)
-
-    def copy() -> None:
-        barrier.wait(30)
-        snapshot(project, "src")
-
-    children = [context.Process(target=copy) for _ in range(8)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(30)
-    assert [child.exitcode for child in children] == [0] * 8 and len(os.listdir(project / "exca/code")) == 1
 
 
 def test_the_jobs_search_the_copy_first_and_what_led_into_the_sources_next(project: Path) -> None:
@@ -167,3 +134,10 @@ def test_a_path_through_a_link_leads_into_the_copy(project: Path) -> None:
     os.symlink(project / "src", project / "link")
     found = snapshot(project, "src")
     assert found.copy_of(project / "link/pkg") == found.folder / "src/pkg"
+
+
+def test_a_file_that_was_named_beside_the_folder_around_it_leads_into_the_copy(project: Path) -> None:
+    rules = workdir.Rules(("*.py",))
+    wanted = workdir.find([".", str(project / "src/pkg/data.txt")], project, rules)
+    found = workdir.snapshot(wanted, project / "exca", rules)
+    assert found.copy_of(project / "src/pkg/data.txt") == found.folder / "data.txt"

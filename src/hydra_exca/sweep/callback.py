@@ -153,6 +153,7 @@ class ExcaCallback(Callback):
         options = self._options(config)
         code = self._code(options, config)
         if code is not None:
+            self._check_chdir(code, is_ours)
             code.check()
         if is_ours:  # what git says is asked for once, as the code is copied once
             launched_in = functools.cache(lambda folder: self._of_launch(folder, options))
@@ -186,6 +187,14 @@ class ExcaCallback(Callback):
         code = Code(options, self._cache(config))
         code.include(copies.targets(config))
         return code
+
+    def _check_chdir(self, code: Code, is_ours: bool) -> None:
+        """Where another launcher starts its jobs, and makes their folders, is for that to say."""
+        if code.options.chdir and not is_ours:
+            problem = Problem(
+                "jobs can only run in the copy with hydra/launcher=exca", f"{code.options.rules.key}.chdir"
+            )
+            raise ConfigError("The options of the copied code cannot work; nothing was run.", [problem])
 
     def _key(self, config: DictConfig) -> str:
         """Where the options of the copy are, for messages."""

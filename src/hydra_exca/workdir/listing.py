@@ -204,7 +204,7 @@ def _leads_out(path: str, target: str, key: str) -> str:
 def unreadable(error: OSError, rules: Rules) -> ConfigError:
     """What to raise where a file or folder of the code cannot be read."""
     return rules.error(
-        f"{os.fsdecode(error.filename or '?')} cannot be read: {error.strerror}. Allow it, or leave it out by "
+        f"{os.fsdecode(error.filename or '?')} cannot be read: {error.strerror}. Make it readable, or leave it out by "
         f"{rules.key}.excludes"
     )
 

@@ -81,7 +81,8 @@ class Snapshot:
         for source, copy in self.sources:
             if resolved == source or source in resolved.parents:
                 place = self.folder / copy / resolved.relative_to(source)
-                return place if place.exists() else path
+                if place.exists():
+                    return place
         return path
 
     def original_of(self, path: Path) -> Path | None:

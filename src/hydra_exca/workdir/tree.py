@@ -134,7 +134,7 @@ class _Reader:
         if file.link is not None:
             return f"-> {file.link}"
         known = self.seen.get(file.path)
-        if known is not None and known[:-1] == _stamp(file.stat):
+        if isinstance(known, list) and known[:-1] == _stamp(file.stat):
             return _with_mode(known[-1], file.stat)
         return self._read(name, file)
 
