@@ -26,6 +26,7 @@ class CodeOptions:
     copied: tuple[str, ...]
     rules: Rules
     folder: Path | None = None
+    with_script: bool = False
     log_commit: bool = False
     chdir: bool = False
     left_out: tuple[Path, ...] = ()
@@ -41,13 +42,14 @@ class Code:
         self._home = payloads.home()
         self._names: frozenset[str] = frozenset()
         self._tree: tuple[Wanted, Tree] | None = None
+        self._is_checked = False
         current = payloads.current()
         again = current is not None and current.request == self._request
         self._snapshot = current if again or (current is not None and AUTO in options.copied) else None
 
     def check(self) -> None:
         """Raises ConfigError if it cannot be copied, or was to be committed and is not."""
-        if self._snapshot is not None:
+        if self._snapshot is not None or self._is_checked:
             return
         rules = self.options.rules
         if self.options.folder is not None:
@@ -58,11 +60,17 @@ class Code:
                 raise rules.error(f"no file in {str(copy)!r} ({source}) is to be copied", "includes")
         if self.options.log_commit:
             self._check_commits(wanted)
+        self._is_checked = True
 
     def include(self, names: tp.Iterable[str]) -> None:
         """Copies these modules, too, with ``auto``: jobs are going to import them."""
         if AUTO in self.options.copied and not self._names.issuperset(names):
-            self._names, self._tree = self._names | set(names), None
+            self._names, self._tree, self._is_checked = self._names | set(names), None, False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to copy: of a program that was typed in, say."""
+        return self._snapshot is None and not self._look()[1].files
 
     @property
     def digest(self) -> str:
@@ -109,7 +117,10 @@ class Code:
     def _look(self) -> tuple[Wanted, Tree]:
         if self._tree is None:
             options = self.options
-            wanted = workdir.find(options.copied, self._home, options.rules, payloads.current(), self._names)
+            current = payloads.current()
+            wanted = workdir.find(
+                options.copied, self._home, options.rules, current, self._names, with_script=options.with_script
+            )
             self._tree = wanted, workdir.look(wanted.sources, self._cache, options.rules, self.left_out)
         return self._tree
 

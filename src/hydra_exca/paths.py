@@ -50,6 +50,7 @@ PREVIOUS_OUTPUT = "previous-output"
 LOGS = "logs"
 CODE = "code"
 CODE_MARK = ".exca-code"
+SNAPSHOT = r"[0-9a-f]{16}(\.\d+)?"  # with a user's id, where another user has made one
 PROVENANCE = "provenance.json"
 PATCH = "changes.patch"
 LAUNCHES = "launches"

@@ -83,7 +83,7 @@ class Payload:
         payload = cls(
             cluster=cluster,
             program=program,
-            search_path=tuple(os.path.abspath(folder) for folder in sys.path),
+            search_path=tuple(map(_absolute, sys.path)),
             argv=tuple(sys.argv),
             working_directory=os.getcwd(),
             script=script.current(),
@@ -99,6 +99,8 @@ class Payload:
 
     def enter(self) -> None:
         """Makes this process one that can load the program: search path, working directory, script."""
+        if self.copy is not None:
+            self.copy.check()
         sys.path[:] = self._search_path()
         sys.argv[:] = self.argv
         os.chdir(self.working_directory)
@@ -196,6 +198,11 @@ def check_size(program: bytes, argument: bytes, value: tp.Any, what: str, limit_
 
 def _gb(size: int) -> str:
     return f"{size / _GB:.3g} GB"
+
+
+def _absolute(entry: str) -> str:
+    """An entry of the search path; import hooks of editable installations have some that are no folders."""
+    return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
 
 
 def _is_of_this_python(folder: str) -> bool:

@@ -114,7 +114,7 @@ def _original(source: Path, copied: _Pairs) -> Path | None:
         if source.is_relative_to(place.resolve()):
             return original / source.relative_to(place.resolve())
     parts = source.parts
-    in_cache = (part == paths.CODE and re.fullmatch("[0-9a-f]{16}", below) for part, below in itertools.pairwise(parts))
+    in_cache = (part == paths.CODE and re.fullmatch(paths.SNAPSHOT, below) for part, below in itertools.pairwise(parts))
     return None if any(in_cache) else source
 
 

@@ -78,8 +78,8 @@ def plain_remote(url: str) -> str:
     >>> plain_remote("https://me:secret@host.org/team/code.git"), plain_remote("git@host.org:team/code")
     ('host.org/team/code', 'host.org/team/code')
     """
-    url, with_scheme = re.subn(r"^[a-z+]+://", "", url.strip())
-    url = re.sub(r"^[^/]*@" if with_scheme else r"^[^@/]*@", "", url)  # a password may have an @ in it
+    url, with_scheme = re.subn(r"^[A-Za-z][\w+.\-]*://", "", url.strip().partition("?")[0])
+    url = re.sub(r"^.*@" if with_scheme else r"^[^@/]*@", "", url)  # a password may have an @ or a slash in it
     url = re.sub(r"^([\w.\-]+):(?!\d+/)", r"\1/", url)
     return url.removesuffix("/").removesuffix(".git")
 

@@ -25,6 +25,7 @@ from .base import Options, job_command
 
 DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
 ANSWER_S = 30.0  # a scheduler that takes longer does not answer
+_PRIVATE = 0o600
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # before asking again what may be answered next time
 # after these a job may have been accepted all the same, or may be the next time
 _OUT_OF_REACH = re.compile(
@@ -61,6 +62,7 @@ def submit(array: Array) -> str:
     An sbatch that fails on the way back may have submitted: what is in the queue under this script is not submitted
     again. Raises SubmissionError with what sbatch says, TooManyQueuedError where that may change by itself.
     """
+    array.script.touch(_PRIVATE)  # `setup` may hold secrets
     array.script.write_text(_text(array))
     said = ""
     for pause in (*_PAUSES_S, None):

@@ -18,8 +18,8 @@ class WorkDir(pydantic.BaseModel):
 
     ``copied`` names files, folders and importable packages, installed in editable mode or not. Of folders it takes the
     files that match ``includes`` (none: all), and passes over the files and folders that match ``excludes``. The copy
-    goes into the cache, where it is read-only, or to ``folder``. With ``log_commit`` all of it must be committed to git.
-    It may have ``max_mb`` million bytes. Without ``chdir`` the working directory stays what it is.
+    goes into the cache, where it is read-only, or to ``folder``. With ``log_commit`` all of it must be committed to
+    git. It may have ``max_mb`` million bytes. Without ``chdir`` the working directory stays what it is.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")

@@ -40,6 +40,7 @@ class _Launching:
 
 
 _launching = _Launching()
+_OF_NO_LINE = (UserWarning, "hydra-exca-launcher", 1)  # a warning without a line of Hydra's source
 
 
 def hold_failures(count: int) -> bool:
@@ -111,7 +112,7 @@ class ExcaCallback(Callback):
             message = (
                 "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached."
             )
-            warnings.warn_explicit(message, UserWarning, "hydra-exca-launcher", 1)  # without a line of Hydra's source
+            warnings.warn_explicit(message, *_OF_NO_LINE)
         with _ending_the_program():
             options = self._options(config)
             code = self._code(options, config)
@@ -174,8 +175,7 @@ class ExcaCallback(Callback):
     def _options(self, config: DictConfig) -> CodeOptions:
         from . import copies
 
-        options = copies.options(self.workdir, config, Path(config.hydra.runtime.cwd))
-        return dataclasses.replace(options, rules=dataclasses.replace(options.rules, key=self._key(config)))
+        return copies.options(self.workdir, config, Path(config.hydra.runtime.cwd), self._key(config))
 
     def _code(self, options: CodeOptions, config: DictConfig) -> Code | None:
         from hydra_exca.code import Code
@@ -186,6 +186,9 @@ class ExcaCallback(Callback):
             return None
         code = Code(options, self._cache(config))
         code.include(copies.targets(config))
+        if code.is_empty:
+            warnings.warn_explicit("no code was found that jobs could run from: it is not copied", *_OF_NO_LINE)
+            return None
         return code
 
     def _check_chdir(self, code: Code, is_ours: bool) -> None:

@@ -34,25 +34,37 @@ class _Given(pydantic.BaseModel):
     chdir: bool = False
 
 
-def options(given: tp.Mapping[str, tp.Any], config: DictConfig, started_from: Path) -> CodeOptions:
-    """What is to be copied: nothing where ``copied`` is empty. Raises ConfigError that lists all that is wrong."""
+def options(given: tp.Mapping[str, tp.Any], config: DictConfig, started_from: Path, key: str = KEY) -> CodeOptions:
+    """What is to be copied: nothing where ``copied`` is empty. Raises ConfigError that lists all that is wrong.
+
+    ``key`` is where the options are, for messages.
+    """
     plain = {key: _plain(each) for key, each in given.items()}
     try:
         chosen = _Given.model_validate(plain)
     except pydantic.ValidationError as error:
-        problems = [Problem(_told(each), f"{KEY}.{each['loc'][0]}") for each in error.errors()]
+        problems = [Problem(_told(each), f"{key}.{each['loc'][0]}") for each in error.errors()]
         raise ConfigError("The options of the copied code cannot work; nothing was run.", problems) from error
     copied = [chosen.copied] if isinstance(chosen.copied, str) else chosen.copied or ()
-    rules = Rules(tuple(chosen.includes), tuple(chosen.excludes), not chosen.git_ignored, chosen.max_mb, KEY)
+    rules = Rules(tuple(chosen.includes), tuple(chosen.excludes), not chosen.git_ignored, chosen.max_mb, key)
     return CodeOptions(
         copied=tuple(filter(None, copied)),
         rules=rules,
+        with_script=True,
         folder=None if chosen.folder is None else started_from / Path(chosen.folder).expanduser(),
         log_commit=chosen.log_commit,
         chdir=chosen.chdir,
         left_out=tuple(_outputs(config, started_from, rules)),
-        configs=tuple(Path(each.path) for each in config.hydra.runtime.config_sources if each.schema == "file"),
+        configs=tuple(_configs(config)),
     )
+
+
+def _configs(config: DictConfig) -> tp.Iterator[Path]:
+    """The folders of configs; one with the script in it may hold other yaml files, which the code reads."""
+    script = workdir.script()
+    for each in config.hydra.runtime.config_sources:
+        if each.schema == "file" and not (script is not None and script.is_relative_to(Path(each.path).resolve())):
+            yield Path(each.path)
 
 
 def _plain(value: tp.Any) -> tp.Any:

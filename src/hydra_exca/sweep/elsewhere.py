@@ -45,6 +45,7 @@ class Sent:
         is_launching = _before is not None and (_before.launch, _before.pid) == (self.launch, os.getpid())
         if self.copy is None or is_launching or payload.current() == self.copy:
             return
+        self.copy.check()
         _set_environment(self.environment)
         sys.path[:] = _search_path(self.copy, sys.path)
         payload.import_from(self.copy)

@@ -22,8 +22,9 @@ from hydra_exca.settings import Settings, Task
 from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 from hydra_exca.survey import Standing
+from hydra_exca.workdir import Snapshot
 
-from . import callback, factory, interrupt, loader, options, outputs, returns, schema, summary, tasks
+from . import callback, copies, factory, interrupt, loader, options, outputs, returns, schema, summary, tasks
 from .compact import compact
 from .method import Computation
 from .program import HydraJob, HydraProgram
@@ -116,7 +117,7 @@ class _Batch:
             yield
             return
         settings.folder.create()
-        payload.import_from(code.snapshot())
+        payload.import_from(self._snapshot())
         try:
             yield
         finally:
@@ -173,15 +174,40 @@ class _Batch:
         )
         if code is None:
             return settings
+        code.include(self._targets(asked))
         return dataclasses.replace(
             settings,
             check=code.check,
-            prepare=code.applied,
-            here=code.snapshot,
+            prepare=self._prepared,
+            here=self._snapshot,
             chdir=code.options.chdir,
             code=code.digest,
             code_changes=code.changes,
         )
+
+    def _snapshot(self) -> Snapshot:
+        """The copy of the code. The configs of further batches are those of the same moment."""
+        code = callback.code()
+        assert code is not None
+        snapshot = code.snapshot()
+        loader.redirect(self._context.config_loader, snapshot)
+        return snapshot
+
+    def _prepared(self, header: payload.Payload) -> payload.Payload:
+        code = callback.code()
+        assert code is not None
+        self._snapshot()
+        return code.applied(header)
+
+    def _targets(self, asked: tp.Sequence[SweepTask]) -> set[str]:
+        """The modules that the configs of the tasks lead to: tasks with the same choices of groups have the same."""
+        found: dict[str, set[str]] = {}
+        for task in asked:
+            named = [each for each in task.overrides if "_target_" in each]
+            key = f"{task.config.hydra.runtime.choices} {named}"
+            if key not in found:
+                found[key] = copies.targets(task.config)
+        return {name for names in found.values() for name in names}
 
     def _cluster(self) -> clusters.Cluster:
         return clusters.get("inline" if self._options.cluster is None else self._options.cluster, self._options.jobs)

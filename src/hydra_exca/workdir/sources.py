@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ import tempfile
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import paths, repository
 
 from .listing import Sources
 from .rules import AUTO, Rules
@@ -21,6 +22,7 @@ from .rules import AUTO, Rules
 if tp.TYPE_CHECKING:
     from .snapshot import Snapshot
 
+log = logging.getLogger("exca.workdir")
 PACKAGES = ".packages"  # in a copy: what is from outside of the script's project, a folder for each name
 OWN = ("hydra_exca", "hydra_plugins", "__main__", "__mp_main__")  # no copies of what makes them
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -59,12 +61,15 @@ def find(
     rules: Rules = _EVERYTHING,
     within: Snapshot | None = None,
     names: tp.Iterable[str] = (),
+    *,
+    with_script: bool = False,
 ) -> Wanted:
     """Where the files, folders and importable packages are, and what their copies are called.
 
     Relative paths are kept relative, absolute ones go by their last name; ``auto`` is `automatic`, with ``names``, and
     what is in the script's project keeps its place in that. What the snapshot ``within`` has a copy of is that copy.
-    Raises ConfigError for names that are none of these, and where the copies of two would be in one place.
+    ``with_script`` adds the file that was started, if it is in none of these. Raises ConfigError for names that are
+    none of these, and where the copies of two would be in one place.
     """
     found = automatic(names) if AUTO in copied else Wanted()
     pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules, within)]
@@ -72,6 +77,8 @@ def find(
     roots = [_import_root(source, copy) for source, copy in named]
     again = {(source.resolve(), copy) for source, copy in named}
     sources = (*named, *(pair for pair in found.sources if pair not in again))
+    if with_script:
+        sources += _script_beside(sources)
     _check_places(sources, rules)
     return Wanted(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *found.roots))), named)
 
@@ -89,15 +96,25 @@ def automatic(names: tp.Iterable[str] = ()) -> Wanted:
         outside = [place for place in module.places if not _is_within(place, sources)]
         for number, place in enumerate(outside):
             root = Path(PACKAGES, module.name if number == 0 else f"{module.name}.{number}")
-            sources.append((place, root / (module.name if place.is_dir() else place.name)))
+            *around, last = module.name.split(".")
+            sources.append((place, root.joinpath(*around, last if place.is_dir() else place.name)))
             roots.append(root)
     return Wanted(tuple(sources), tuple(roots))
 
 
 def imported() -> list[Module]:
     """The modules at the top level that this process has from outside of site-packages."""
-    specs = [getattr(sys.modules[name], "__spec__", None) for name in sorted(sys.modules) if "." not in name]
+    specs = [getattr(sys.modules[name], "__spec__", None) for name in sorted(sys.modules) if _is_top(name)]
     return [module for module in map(_module, specs) if module is not None]
+
+
+def _is_top(name: str) -> bool:
+    """Whether a module is in no folder of another one: the namespace of an import hook has none."""
+    around = sys.modules.get(name.rpartition(".")[0])
+    if around is None:
+        return "." not in name
+    folders = getattr(around, "__path__", None)
+    return getattr(around, "__file__", None) is None and folders is not None and not any(map(os.path.isdir, folders))
 
 
 class Loaded(tp.NamedTuple):
@@ -122,10 +139,20 @@ def _around(folder: Path) -> tuple[Path, ...]:
 def script() -> Path | None:
     """The file that was started; None for a console, and for a command that was installed with a package."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is not None and is_installed(Path(path)) and sys.argv[0].endswith(".py"):
+        path = sys.argv[0]  # under a profiler, say
     if path is None or not os.path.isfile(path):
         return None
     file = Path(path).resolve()
     return None if is_installed(file) or file.parent == Path(sysconfig.get_path("scripts")).resolve() else file
+
+
+def _script_beside(sources: Sources) -> Sources:
+    """The script with the place of its copy, where it is in none of the sources."""
+    file = script()
+    if file is None or _is_within(file, [(source.resolve(), copy) for source, copy in sources]):
+        return ()
+    return ((file, Path(PACKAGES, "__main__", file.name)),)
 
 
 def is_installed(path: Path) -> bool:
@@ -154,7 +181,7 @@ def _importable(names: tp.Iterable[str]) -> tp.Iterator[Module]:
 def _module(spec: tp.Any) -> Module | None:
     """What a specification of a module finds outside of site-packages, None if nothing is."""
     name = getattr(spec, "name", None)
-    if not isinstance(name, str) or "." in name or name in OWN:
+    if not isinstance(name, str) or name.partition(".")[0] in OWN:
         return None
     file = spec.origin if spec.has_location and spec.origin else None
     if file is not None and (is_installed(Path(file)) or not os.path.isfile(file)):
@@ -180,13 +207,34 @@ def _project() -> tuple[Path, Path] | None:
         return None
     around = list(file.parents)
     copy = next((folder for folder in around if _is_copy(folder)), None)
-    repository = next((folder for folder in around if (folder / ".git").exists()), None)
+    around_it = next((folder for folder in around if (folder / ".git").exists()), None)
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    own = file.parents[len(spec.name.split(".")) - 1] if spec is not None else file.parent
-    for folder in (copy, repository, own):
-        if folder is not None and folder not in _no_projects():
+    if spec is not None and is_installed(Path(spec.origin or "")):
+        spec = None  # of a profiler, say
+    own = file.parent if spec is None else file.parents[len(spec.name.split(".")) - 1]
+    for folder in (copy, around_it, own):
+        if folder is not None and (folder not in _no_projects() or _is_known(file, folder)):
             return folder, Path()
+    _warn_of_no_project(file)
     return file, Path(file.name)
+
+
+def _is_known(file: Path, folder: Path) -> bool:
+    """Whether the repository of a folder has a file: not so of the one that keeps the settings of a home folder."""
+    try:
+        return str(file.relative_to(folder)) in repository.known(folder)
+    except repository.GitError:
+        return False
+
+
+@functools.cache
+def _warn_of_no_project(file: Path) -> None:
+    log.warning(
+        "exca: %s is no project: only %s and what it has imported is copied. Move it to a folder of its own, or name "
+        "the code in workdir.copied",
+        file.parent,
+        file.name,
+    )
 
 
 def _no_projects() -> list[Path]:
@@ -195,7 +243,7 @@ def _no_projects() -> list[Path]:
 
 def _is_copy(folder: Path) -> bool:
     in_cache = folder.parent.name == paths.CODE and (folder.parent.parent / paths.CACHEDIR_TAG).exists()
-    return in_cache and re.fullmatch("[0-9a-f]{16}", folder.name) is not None
+    return in_cache and re.fullmatch(paths.SNAPSHOT, folder.name) is not None
 
 
 def _is_within(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> bool:

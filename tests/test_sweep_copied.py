@@ -1,0 +1,109 @@
+"""Which code a sweep copies: the script whatever is named, what configs lead to, and nothing where there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from apps import App, wait_until
+
+WAITING = """
+note("start", cfg.seed)
+if cfg.seed == 1:
+    wait_for("go")
+return "launched"
+"""
+ONE_AT_A_TIME = "hydra.launcher.array_parallelism=1"
+
+
+def test_the_script_is_copied_whatever_else_is_named(tmp_path: Path) -> None:
+    app = App(tmp_path, WAITING, files={"lib.py": ""})
+    with app.start("seed=1,2", ONE_AT_A_TIME, "hydra.launcher.workdir.copied=[lib.py]", cluster="local") as launch:
+        wait_until(lambda: app.notes, "the first task to run")
+        app.write_script(WAITING.replace("launched", "edited"))
+        app.write("go", "")
+        assert launch.result().values == ["launched", "launched"]
+
+
+def test_a_script_under_a_profiler_is_copied_too(tmp_path: Path) -> None:
+    app = App(tmp_path, "import lib\nreturn lib.__file__\n", files={"lib.py": ""})
+    result = app.run(script=("-m", "cProfile", "-o", "profile", "train.py"), cluster="local")
+    assert [Path(value).is_relative_to(app.cache / "code") for value in result.values] == [True]
+
+
+def test_what_the_config_of_any_job_leads_to_is_copied(tmp_path: Path) -> None:
+    """``two`` is outside of the project, and neither imported by the script nor named by the first choice."""
+    app = App(
+        tmp_path / "app",
+        "from hydra.utils import instantiate\nreturn instantiate(cfg.model)\n",
+        config="defaults: [{model: one}]\nseed: 1\n",
+        files={
+            "conf/model/one.yaml": "_target_: one.where\n",
+            "conf/model/two.yaml": "_target_: two.where\n",
+            "../outside/one.py": "def where():\n    return __file__\n",
+            "../outside/two.py": "def where():\n    return __file__\n",
+        },
+    )
+    path = os.pathsep.join([str(tmp_path / "outside"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    result = app.run("model=one,two", cluster="local", env={"PYTHONPATH": path.rstrip(os.pathsep)})
+    assert [Path(value).is_relative_to(app.cache / "code") for value in result.values] == [True, True]
+
+
+def test_another_choice_of_models_is_no_other_code(tmp_path: Path) -> None:
+    app = App(
+        tmp_path / "app",
+        "from hydra.utils import instantiate\nreturn instantiate(cfg.model)\n",
+        config="defaults: [{model: one}]\nseed: 1\n",
+        files={
+            "conf/model/one.yaml": "_target_: one.name\n",
+            "conf/model/two.yaml": "_target_: two.name\n",
+            "../outside/one.py": "def name():\n    return 'one'\n",
+            "../outside/two.py": "def name():\n    return 'two'\n",
+        },
+    )
+    path = os.pathsep.join([str(tmp_path / "outside"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    env = {"PYTHONPATH": path.rstrip(os.pathsep)}
+    app.run("model=one", cluster="local", env=env)
+    again = app.run("model=one,two", "hydra.launcher.on_code_change=error", cluster="local", env=env)
+    assert again.values == ["one", "two"]
+
+
+def test_the_config_files_of_later_batches_are_those_of_the_first(tmp_path: Path) -> None:
+    body = """
+    note("start", cfg.seed)
+    Path("conf/config.yaml").write_text("seed: 1\\nlr: edited\\n")
+    return cfg.lr
+    """
+    app = App(tmp_path, body, config="seed: 1\nlr: launched\n")
+    result = app.run("seed=1,2", "hydra.sweeper.max_batch_size=1", cluster="local")
+    assert result.values == ["launched", "launched"]
+
+
+def test_a_yaml_beside_the_script_is_code_where_configs_are_beside_it_too(tmp_path: Path) -> None:
+    app = App(tmp_path, "return Path(__file__).with_name('vocab.yaml').read_text()\n")
+    app.write("vocab.yaml", "a: 1")
+    app.write("config.yaml", "seed: 1")
+    script = tmp_path / "train.py"
+    script.write_text(script.read_text().replace('config_path="conf"', 'config_path="."'))
+    app.run(cluster="local")
+    app.write("vocab.yaml", "a: 2")
+    result = app.run("hydra.launcher.on_code_change=rerun", cluster="local")
+    assert result.values == ["a: 2"]
+
+
+def test_a_copy_that_is_gone_fails_a_task_that_waits_for_it(tmp_path: Path) -> None:
+    app = App(tmp_path, WAITING, files={"lib.py": ""})
+    with app.start("seed=1,2", ONE_AT_A_TIME, cluster="local") as launch:
+        wait_until(lambda: app.notes, "the first task to run")
+        os.rename(app.cache / "code", app.cache / "gone")
+        app.write("go", "")
+        result = launch.result()
+    assert result.statuses == ["COMPLETED", "FAILED"]
+    assert "code that this was launched with: launch it again" in result.text
+
+
+def test_a_program_without_a_file_is_not_copied_and_that_is_said(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    program = "import hydra\n@hydra.main(version_base='1.3', config_path=None)\ndef train(cfg): print('ran')\ntrain()\n"
+    result = app.run(script=("-c", program), cluster="inline")
+    assert "ran" in result.stdout and "no code was found that jobs could run from" in result.stderr
