@@ -122,3 +122,10 @@ def test_a_controller_that_does_not_answer_is_an_error_and_nothing_runs(tmp_path
     result = app.run(cluster=None, env={"SLURM_CONF": str(conf)})
     assert is_one_message(result) and "Slurm does not answer" in result.stderr
     assert (app.notes, app.cache.exists()) == ([], False)
+
+
+def test_a_variable_that_was_counted_is_what_the_task_gets_whatever_the_node_has(tmp_path: Path) -> None:
+    app = App(tmp_path, "return os.environ['TOKEN']\n")
+    setup = 'hydra.launcher.setup=["export GIVEN=on_the_node"]'
+    result = app.run("+hydra.job.env_set.TOKEN=${oc.env:GIVEN}", setup, cluster="slurm", env={"GIVEN": "at_the_launch"})
+    assert result.values == ["at_the_launch"]

@@ -24,7 +24,7 @@ from hydra_exca.store import CacheFolder
 from hydra_exca.survey import Standing
 from hydra_exca.workdir import Snapshot
 
-from . import callback, copies, factory, interrupt, loader, options, outputs, returns, schema, summary, tasks
+from . import callback, copies, factory, interrupt, loader, options, outputs, returns, schema, summary, tasks, worlds
 from .compact import compact
 from .method import Computation
 from .program import HydraJob, HydraProgram
@@ -143,11 +143,14 @@ class _Batch:
     def _engine_task(self, task: SweepTask) -> Task:
         return Task(
             task.identity,
-            HydraJob(task.config, task.pins, task.sweep_folder, task.subfolder),
+            HydraJob(task.config, task.pins, task.sweep_folder, task.subfolder, self._environment(task)),
             tuple(filter_overrides(task.overrides)),
             functools.partial(tasks.describe, task),
             task.resources,
         )
+
+    def _environment(self, task: SweepTask) -> dict[str, str]:
+        return worlds.pinned_env_set(task.config, node_env=self._options.node_env)
 
     def _settings(self, asked: tp.Sequence[SweepTask]) -> Settings:
         chosen, method = self._options, self._kinds.method

@@ -11,7 +11,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import run_job, setup_globals
+from hydra.core.utils import env_override, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
@@ -25,12 +25,16 @@ log = logging.getLogger("exca.sweep")
 
 @dataclasses.dataclass(frozen=True)
 class HydraJob:
-    """What one job needs: its composed config, the values that were pinned, where its outputs are shown."""
+    """What one job needs: its composed config, the values that were pinned, where its outputs are shown.
+
+    ``environment`` are the pinned values of ``hydra.job.env_set``.
+    """
 
     config: DictConfig
     pins: dict[worlds.Path, tp.Any]
     sweep_folder: str
     subfolder: str
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class HydraProgram:
@@ -74,7 +78,7 @@ class HydraProgram:
         try:
             returned = run_job(
                 hydra_context=self._context,
-                task_function=self._with_pins(job.pins, attempt),
+                task_function=self._with_pins(job, attempt),
                 config=config,
                 job_dir_key="hydra.runtime.output_dir",
                 job_subdir_key=None,
@@ -88,13 +92,14 @@ class HydraProgram:
         inside = os.path.normpath(f"/{job.subfolder}").lstrip("/")
         return dataclasses.replace(job, sweep_folder=str(folder), subfolder=inside or ".")
 
-    def _with_pins(self, pins: dict[worlds.Path, tp.Any], attempt: Attempt) -> tp.Callable[[DictConfig], tp.Any]:
+    def _with_pins(self, job: HydraJob, attempt: Attempt) -> tp.Callable[[DictConfig], tp.Any]:
         """The user's function, given the values that were hashed; the config that is written keeps the texts."""
 
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
-            worlds.pinned(config, pins)
-            return self._call(config, attempt)
+            worlds.pinned(config, job.pins)
+            with env_override(job.environment):  # what Hydra has set is what the texts mean here
+                return self._call(config, attempt)
 
         return pinned
 

@@ -108,6 +108,14 @@ def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str,
     }
 
 
+def pinned_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str, str]:
+    """The values of ``hydra.job.env_set`` that are in the identity, for the job to have them."""
+    if not config.hydra.job.env_set:
+        return {}
+    values = env_set(config, node_env=node_env)
+    return {key: str(value.value) for key, value in values.items() if isinstance(value, Pinned)}
+
+
 def pinned(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
     """Puts ``pins`` into a job's config, in place, also where its flags forbid that; they stay as they were."""
     for path, value in pins.items():
