@@ -100,6 +100,7 @@ WAYS: dict[str, tp.Callable[[App, Path], object]] = {
     "its path from here": lambda app, entry: entry.relative_to(app.folder),
     "the path of its output": lambda app, entry: entry / "output",
     "a file of it": lambda app, entry: entry / "output/.hydra/config.yaml",
+    "a file of the copy of its code": lambda app, entry: entry / "code/train.py",
     "the job's directory in the sweep folder": lambda app, entry: app.job(0),
 }
 
@@ -114,6 +115,13 @@ def test_an_entry_is_found_by_a_jobs_directory_that_is_no_link(tmp_path: Path) -
     app = App(tmp_path)
     app.run("seed=1", "hydra.launcher.link_outputs=false", cluster="local")
     assert known(tmp_path, "sweep/0")["path"] == str(app.entries[0])
+
+
+def test_a_version_is_meant_exactly_where_it_is_there(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    for version in (1, 10):
+        app.run("seed=1", f"hydra.launcher.version={version}", cluster="inline")
+    assert known(tmp_path, "train.train,1/seed=1")["version"] == "1"
 
 
 def test_a_name_that_several_entries_begin_with_lists_them(shared: App) -> None:
@@ -227,6 +235,16 @@ def test_an_entry_whose_launch_was_removed_is_shown(app: App) -> None:
     assert known(app.folder, "seed=1")["value"]["inline"] == 10
 
 
+def test_a_rerun_that_cannot_work_is_not_shown(app: App) -> None:
+    (app.launches[0] / "payload.pkl").unlink()
+    assert "rerun" not in known(app.folder, "seed=1")
+
+
+def test_a_rerun_of_a_map_as_a_whole_is_not_shown(tmp_path: Path, infra: dict[str, tp.Any]) -> None:
+    list(Scaled(infra={**infra, "max_jobs": 1}).of([1, 2, 3]))
+    assert "rerun" not in known(tmp_path, "default")
+
+
 def test_the_entry_of_an_infra_is_shown(tmp_path: Path, infra: dict[str, tp.Any]) -> None:
     Counted(x=3, infra=infra).fit()
     assert known(tmp_path, "x=3")["factory"] == "infra_models.Counted.fit"
@@ -307,6 +325,18 @@ def test_another_value_is_told_with_both(tmp_path: Path) -> None:
     app.write("value.txt", "now")
     result = cli(tmp_path, "rerun", "seed=1")
     assert (result.returncode, result.stdout.splitlines()[0]) == (1, "another value: stored 'then', now 'now'")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no pickle")], ids=["gone", "damaged"])
+def test_a_stored_value_that_cannot_be_read_is_not_the_same(
+    tmp_path: Path, damage: tp.Callable[[Path], object]
+) -> None:
+    app = App(tmp_path, "return {1, 2}")
+    app.run("seed=1", cluster="local")
+    (value,) = app.entries[0].glob("value.*")
+    damage(value)
+    result = cli(tmp_path, "rerun", "seed=1")
+    assert (result.returncode, result.stdout[:32]) == (1, "the stored value cannot be read:")
 
 
 def test_arrays_and_nan_are_compared_by_what_they_hold(tmp_path: Path) -> None:
@@ -439,6 +469,14 @@ def test_a_task_that_ends_its_process_tells_how(tmp_path: Path) -> None:
         1,
         "its process ended by SIGKILL before there was a value",
     )
+
+
+def test_a_lost_task_that_dies_again_tells_what_is_stored(tmp_path: Path) -> None:
+    app = App(tmp_path, "import signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    app.run("seed=1", cluster="local")
+    result = cli(tmp_path, "rerun", "seed=1")
+    told = "its process ended by SIGKILL before there was a value; stored: its job was lost: killed by SIGKILL"
+    assert (result.returncode, result.stdout.splitlines()[0]) == (1, f"{told} (signal 9)")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import shutil
+import signal
 import typing as tp
 from pathlib import Path
 
 import pytest
 
-from hydra_exca import OnCodeChange, clusters, paths, uid
+from hydra_exca import OnCodeChange, clusters, lost, paths, uid
 from hydra_exca.clusters import Options, process
 from hydra_exca.engine import Launch
-from hydra_exca.errors import CacheError, TaskFailedError
+from hydra_exca.errors import CacheError, JobLostError, TaskFailedError
 from hydra_exca.plan import decide, mode_for_other_code
 from hydra_exca.results import Result
 from hydra_exca.settings import Settings, Task
@@ -139,12 +141,21 @@ def test_another_digest_of_which_no_file_differs_is_the_same_code(cache: Cache, 
     assert cache.one("new", on=on, changes={"old": []}).value == "old" and cache.said == []
 
 
-def test_it_is_told_once_to_one_object(cache: Cache) -> None:
-    cache.run(1, task(1), task(2), code="old")
+def test_a_task_is_told_of_once_to_one_object(cache: Cache) -> None:
+    cache.one(1, code="old")
     told: set[str] = set()
-    cache.run(2, task(1), told=told)
-    cache.run(2, task(2), told=told)
+    cache.one(2, told=told)
+    cache.one(2, told=told)
     assert len(cache.warned) == 1
+
+
+@pytest.mark.parametrize("on", ["warn", "rerun"])
+def test_a_further_batch_is_told_of_its_own_tasks(cache: Cache, on: str) -> None:
+    cache.run(1, task(1), task(2), task(3), code="old")
+    told: set[str] = set()
+    cache.run(2, task(1), told=told, on=on)
+    cache.run(2, task(1), task(2), task(3), told=told, on=on)
+    assert [line.split()[1:4] for line in cache.said] == [["1", "stored", "result"], ["2", "stored", "results"]]
 
 
 def test_another_object_is_told_too(cache: Cache) -> None:
@@ -261,6 +272,14 @@ def test_error_lists_the_first_tasks_of_many(cache: Cache) -> None:
     assert len([line for line in lines if ": x=" in line]) == 20 and "  and 3 more" in lines
 
 
+def test_error_of_a_further_batch_says_nothing_of_the_earlier_ones(cache: Cache) -> None:
+    cache.run(1, task(2), code="old")
+    computed: set[str] = set()
+    cache.run(2, task(1), on="error", computed=computed)
+    with pytest.raises(CacheError, match="^Nothing of this batch was run"):
+        cache.run(2, task(2), on="error", computed=computed)
+
+
 def test_error_is_none_where_all_is_of_the_present_code(cache: Cache) -> None:
     cache.one("new")
     assert cache.one("newer", on="error").value == "new"
@@ -271,6 +290,95 @@ def test_a_look_does_not_raise_what_error_would(cache: Cache) -> None:
     launch = cache.launch(lambda argument, attempt: 2, on="error")
     launch.look()
     assert "refuses" in str(launch.stale)
+
+
+# -- code that is not known
+
+
+@pytest.mark.parametrize("on", ["error", "rerun"])
+def test_that_it_cannot_be_told_which_code_computed_a_result_is_said_where_one_has_chosen(
+    cache: Cache, on: str
+) -> None:
+    cache.run("old", task(1), task(2), code=None)
+    values = [result.value for result in cache.run("new", task(1), task(2), on=on)]
+    assert (values, cache.warned) == (
+        ["old", "old"],
+        [
+            f"exca: on_code_change={on}, but of 2 stored results it cannot be told which code has computed them: "
+            "they are used as they are"
+        ],
+    )
+
+
+@pytest.mark.parametrize("on", ["error", "rerun"])
+def test_that_results_cannot_be_told_from_the_present_code_is_said_where_that_is_not_copied(
+    cache: Cache, on: str
+) -> None:
+    cache.one("old", code="old")
+    assert cache.one("new", code=None, on=on).value == "old" and "as no copy of the present code" in cache.warned[0]
+
+
+def test_code_that_is_not_known_is_told_of_once_to_one_object(cache: Cache) -> None:
+    cache.one("old", code=None)
+    told: set[str] = set()
+    cache.one("new", on="rerun", told=told)
+    cache.one("new", on="rerun", told=told)
+    assert len(cache.warned) == 1
+
+
+# -- what runs just now
+
+
+def running(cache: Cache, code: str | None) -> Claim:
+    """The claim of another launch that computes the task, from this code."""
+    shelf = cache.folder.shelf("train.main", "0")
+    cache.folder.create()
+    shelf.create({})
+    entry, record = shelf.open(task().identity), paths.launch_folder(cache.folder.path, "theirs")
+    claim = Claim(1, ClaimState.QUEUED, "theirs", "inline", None, 0, process.describe())
+    entry.create()
+    assert entry.take(claim)
+    record.mkdir(parents=True)
+    (record / paths.LAUNCH_RECORD).write_text(json.dumps({"code": code}))
+    return claim
+
+
+@pytest.mark.parametrize("on", ["warn", "rerun"])
+def test_a_task_that_other_code_computes_just_now_is_waited_for_and_told_of(cache: Cache, on: str) -> None:
+    claim = running(cache, "old")
+    launch = cache.launch(lambda argument, attempt: pytest.fail("it ran"), on=on)
+    launch.submit()
+    commit(cache, claim, "theirs")
+    assert launch.run()[0].value == "theirs"
+    assert "1 running task comes from other code than the present (model.py differs); what runs is" in cache.warned[0]
+
+
+def test_a_running_task_is_told_of_beside_stored_results(cache: Cache) -> None:
+    cache.run(1, task(2), task(3), code="old")
+    running(cache, "old")
+    cache.launch(lambda argument, attempt: 2, task(1), task(2), task(3)).survey()
+    assert "2 stored results and 1 running task come from other code" in cache.warned[0]
+
+
+def test_rerun_says_which_are_computed_anew_and_which_are_waited_for(cache: Cache) -> None:
+    cache.run(1, task(2), code="old")
+    running(cache, "old")
+    cache.launch(lambda argument, attempt: 2, task(1), task(2), on="rerun").survey()
+    assert "; what is stored is computed anew, what runs is waited for" in cache.said[0]
+
+
+def test_error_refuses_a_task_that_other_code_computes_just_now(cache: Cache) -> None:
+    running(cache, "old")
+    with pytest.raises(CacheError, match=r"Nothing was run.*1 running task comes from other code[\s\S]*x=1: x=1-"):
+        cache.run(2, task(1), task(2), on="error")
+    assert cache.ran == []
+
+
+@pytest.mark.parametrize("code", [None, "new"])
+def test_a_running_task_of_the_same_or_of_unknown_code_is_not_told_of(cache: Cache, code: str | None) -> None:
+    running(cache, code)
+    cache.launch(lambda argument, attempt: 2, on="error").survey()
+    assert cache.said == []
 
 
 # -- rerun
@@ -403,7 +511,96 @@ def test_a_survey_that_finds_other_code_writes_nothing(cache: Cache) -> None:
     assert cache.tree() == before
 
 
+# -- rerun, and jobs that are lost
+
+
+def kills_itself(argument: tp.Any, attempt: Attempt) -> tp.Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lose(cache: Cache, tasks: int = 1, **how: tp.Any) -> list[Result]:
+    """Stores values, then loses the jobs that are to replace them."""
+    several = [task(x) for x in range(1, tasks + 1)]
+    cache.run("old", *several, code="old")
+    launch = cache.launch(kills_itself, *several, on="rerun")
+    cluster = clusters.get("local", Options())
+    return Launch(several, kills_itself, dataclasses.replace(launch.settings, cluster=cluster, **how)).run()
+
+
+PACKED = {"tasks_per_job": 2}
+
+
+@pytest.mark.parametrize("how", [{}, PACKED], ids=["alone", "packed"])
+def test_a_lost_job_that_was_to_replace_a_value_gives_it_back(cache: Cache, how: dict[str, tp.Any]) -> None:
+    lose(cache, 2, **how)
+    assert [result.value for result in cache.run("new", task(1), task(2))] == ["old", "old"]
+
+
+@pytest.mark.parametrize("how", [{}, PACKED], ids=["alone", "packed"])
+def test_who_waited_for_it_is_told_that_the_job_was_lost(cache: Cache, how: dict[str, tp.Any]) -> None:
+    errors = [result.error for result in lose(cache, 2, **how)]
+    assert all(isinstance(error, JobLostError) for error in errors)
+    assert all("SIGKILL (signal 9); the earlier value is stored again" in str(error) for error in errors)
+
+
+def test_a_value_that_came_back_can_be_replaced(cache: Cache) -> None:
+    lose(cache)
+    assert cache.one("new", on="rerun").value == "new"
+
+
+def test_who_has_joined_is_told_that_the_job_was_lost(cache: Cache) -> None:
+    claim, launch = replacing(cache)
+    launch.submit()
+    note_loss(cache, claim)
+    assert isinstance(launch.run()[0].error, JobLostError)
+
+
+def test_a_loss_from_before_is_not_told_to_who_waits_for_the_next_attempt(cache: Cache) -> None:
+    claim, _ = replacing(cache)
+    note_loss(cache, claim)
+    launch = cache.launch(lambda argument, attempt: pytest.fail("it ran"), on="rerun")
+    claim = claimed(cache)
+    launch.submit()
+    left = launch.poll()
+    commit(cache, claim, "theirs")
+    assert (left, launch.run()[0].value) == (1, "theirs")
+
+
+def test_a_job_that_is_about_to_store_its_value_is_not_lost(cache: Cache) -> None:
+    claim, _ = replacing(cache)
+    assert cache.entry().take(claim.next(ClaimState.COMMITTING))
+    assert (note_loss(cache, claim), cache.entry().outcome()) == (False, None)
+
+
+def test_a_value_that_is_given_up_while_its_launch_waits_is_computed_once_more(cache: Cache) -> None:
+    cache.one("old", code="old")
+    starts: list[int] = []
+
+    def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
+        starts.append(attempt.claim.number)
+        if len(starts) == 1:
+            attempt.entry.release(attempt.claim)
+        return "new"
+
+    assert cache.launch(program, on="rerun").run()[0].value == "new" and len(starts) == 2
+
+
 # -- rerun, and others at the same task
+
+
+def replacing(cache: Cache) -> tuple[Claim, Launch]:
+    """The claim of another launch that has made room for what it computes, and a launch that would join it."""
+    cache.one("old", code="old")
+    claim = claimed(cache)
+    cache.entry().set_previous_aside(keep_output=False)
+    return claim, cache.launch(lambda argument, attempt: pytest.fail("it ran"), on="rerun")
+
+
+def note_loss(cache: Cache, claim: Claim) -> bool:
+    """Writes down that the job of a claim is no more."""
+    report = clusters.Report(clusters.State.ENDED, "CANCELLED", cancelled=True)
+    folder = cache.folder.path
+    return lost.note(cache.entry(), claim, task().identity.to_json(), report, folder, folder)
 
 
 def claimed(cache: Cache) -> Claim:

@@ -200,3 +200,83 @@ def test_a_process_that_has_imported_originals_imports_the_copy_when_told_to_for
         tell(file=own.__file__, copy=made.folder, kept=kept is json)
     """)
     assert told == {"file": f"{told['copy']}/lib/own.py", "copy": told["copy"], "kept": True}
+
+
+def test_a_module_that_is_made_after_the_launch_in_a_copied_package_is_not_imported(folder: Folder) -> None:
+    folder.write("own/__init__.py")
+    told = folder.run("""
+        copy("own")
+        Path("own/new.py").touch()
+        try:
+            import own.new
+        except ImportError as error:
+            tell(name=error.name)
+    """)
+    assert told["name"] == "own.new"
+
+
+def test_a_module_that_is_made_after_the_launch_in_a_copied_folder_of_the_search_path_is_not_imported(
+    folder: Folder,
+) -> None:
+    folder.write("lib/own.py")
+    told = folder.run("""
+        sys.path.insert(0, os.path.abspath("lib"))
+        copy("lib")
+        Path("lib/new.py").touch()
+        try:
+            import new
+        except ModuleNotFoundError as error:
+            tell(message=str(error))
+    """)
+    assert "lib/new.py was not there when this was launched" in told["message"]
+
+
+def test_such_a_module_hides_none_of_its_name_that_is_installed(folder: Folder) -> None:
+    folder.write("lib/own.py", "installed/new.py")
+    told = folder.run("""
+        sys.path[:0] = [os.path.abspath("lib"), os.path.abspath("installed")]
+        copy("lib")
+        Path("lib/new.py").touch()
+        import new
+        tell(file=new.__file__)
+    """)
+    assert told["file"] == str(folder.folder / "installed/new.py")
+
+
+@pytest.mark.parametrize("name", ["alone", "gen.part", "space.part"])
+def test_what_git_ignores_in_a_copied_folder_of_the_search_path_is_imported_from_where_it_is(
+    folder: Folder, name: str
+) -> None:
+    folder.write("lib/own.py", "lib/alone.py", "lib/gen/__init__.py", "lib/gen/part.py", "lib/space/part.py")
+    (folder.folder / "lib/.gitignore").write_text("alone.py\ngen/\nspace/*.py\n")
+    subprocess.run(["git", "init", "-q", folder.folder], check=True)
+    told = folder.run(f"""
+        made = copy("lib", ignores=True)
+        tell(file=importlib.import_module({name!r}).__file__)
+    """)
+    assert told["file"] == str(folder.folder / f"lib/{name.replace('.', '/')}.py")
+
+
+def test_a_module_of_a_folder_that_was_passed_over_as_written_is_imported_from_where_it_is(folder: Folder) -> None:
+    folder.write("lib/own.py", "lib/plug/__init__.py", "lib/plug/.hydra/hydra.yaml")
+    told = folder.run("""
+        copy("lib")
+        import plug
+        tell(file=plug.__file__)
+    """)
+    assert told["file"] == str(folder.folder / "lib/plug/__init__.py")
+
+
+def test_a_copy_of_a_copy_takes_what_it_left_out_from_the_first_copy(folder: Folder) -> None:
+    folder.write("own/__init__.py", "own/big.py")
+    told = folder.run("""
+        import dataclasses
+        first = copy("own")
+        rules = workdir.Rules(excludes=("big.py",))
+        found = workdir.find(["own"], first.folder, rules)
+        made = workdir.snapshot(found, Path("cache").absolute(), rules)
+        workdir.prefer(dataclasses.replace(made, within=first))
+        import own.big
+        tell(big=own.big.__file__, first=first.folder)
+    """)
+    assert told["big"] == f"{told['first']}/own/big.py"

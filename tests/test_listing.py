@@ -253,6 +253,43 @@ def test_a_cache_that_is_the_folder_of_the_project_is_not_code(root: Path, write
     assert list(workdir.look(((root, Path()),), root, DEFAULT).files) == ["a.py"]
 
 
+@pytest.mark.parametrize("mark", [None, "pyvenv.cfg"])
+def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_is_code(
+    repository: Path, write: Write, mark: str | None
+) -> None:
+    write(".gitignore", text="env/\n" if mark is None else "none/\n")
+    write("a.py", "env/b.py", "env/lib/c.py", "env/src/dep/d.py", "env/src/dep/e.py", "env/src/dep/deep/f.py")
+    write(*([] if mark is None else [f"env/{mark}"]), "a.py")
+    loaded = (
+        {f"{repository}/env/src/dep/d.py"},
+        {f"{repository}/{each}" for each in ("env", "env/src", "env/src/dep")},
+    )
+    found = workdir.listing(((repository, Path()),), (), DEFAULT, lambda: loaded)
+    assert list(found) == ["a.py", "env/src/dep/d.py", "env/src/dep/e.py"]
+
+
+def test_what_is_passed_over_is_told_as_folders_and_modules(repository: Path, write: Write) -> None:
+    write(".gitignore", text="gen/\nlocal.py\nlocal.txt\n")
+    write("a.py", "gen/deep/b.py", "local.py", "local.txt", "run/.hydra/hydra.yaml", "run/c.py", "__pycache__/a.pyc")
+    tree = workdir.look(((repository, Path()),), repository.parent / "cache", DEFAULT)
+    assert tree.passed_over == {f"{repository}/{name}" for name in ("gen", "local.py", "run")}
+
+
+def test_what_is_passed_over_makes_no_other_code(repository: Path, write: Write) -> None:
+    write(".gitignore", text="local.py\n")
+    write("a.py")
+    look = functools.partial(workdir.look, ((repository, Path()),), repository.parent / "cache", DEFAULT)
+    before = look().digest
+    write("local.py")
+    assert look().digest == before
+
+
+def test_a_cache_that_is_the_folder_of_the_project_does_not_pass_over_all_of_it(root: Path, write: Write) -> None:
+    write("a.py", f"{paths.LAUNCHES}/x/b.py")
+    found = workdir.look(((root, Path()),), root, DEFAULT).passed_over
+    assert str(root / paths.LAUNCHES) in found and str(root) not in found
+
+
 # -- size and what cannot be read -------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import typing as tp
@@ -133,3 +134,35 @@ def test_a_project_that_was_moved_is_the_same_code(root: Path) -> None:
     before = digest(root)
     os.rename(root, root.parent / "moved")
     assert digest(root.parent / "moved") == before
+
+
+# -- which files differ -----------------------------------------------------------------------------------------------
+
+AS_PROJECT = {"src/app/__init__.py": "0", "src/app/train.py": "1", "setup.py": "2"}
+AS_PACKAGE = {".packages/app/app/__init__.py": "0", ".packages/app/app/train.py": "1"}
+
+
+def changed(cache: Path, old: dict[str, str], new: dict[str, str]) -> list[str] | None:
+    """How one copy differs from another, both by what is noted of them."""
+    (cache / "code/.files").mkdir(parents=True)
+    (cache / "code/.files/old.json").write_text(json.dumps({"files": old}))
+    return workdir.changed(cache, "old", new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (AS_PROJECT, AS_PACKAGE, []),
+        (AS_PACKAGE, AS_PROJECT, []),
+        (AS_PROJECT, {**AS_PACKAGE, ".packages/app/app/train.py": "9"}, ["src/app/train.py"]),
+        (AS_PACKAGE, {**AS_PROJECT, "src/app/train.py": "9"}, ["src/app/train.py"]),
+        (AS_PROJECT, {**AS_PROJECT, ".packages/dbg/dbg.py": "9"}, []),
+        (AS_PACKAGE, {**AS_PACKAGE, ".packages/app/app/more.py": "9"}, [".packages/app/app/more.py"]),
+        (AS_PROJECT, {**AS_PROJECT, "src/app/more.py": "9"}, ["src/app/more.py"]),
+        ({**AS_PACKAGE, "run.py": "3"}, {**AS_PROJECT, "run.py": "4"}, ["run.py", "setup.py"]),
+    ],
+)
+def test_the_same_code_laid_out_in_another_way_does_not_differ(
+    tmp_path: Path, old: dict[str, str], new: dict[str, str], expected: list[str]
+) -> None:
+    assert changed(tmp_path, old, new) == expected

@@ -81,14 +81,14 @@ def test_a_file_that_is_edited_before_it_is_read_spoils_no_copy_of_the_edited_co
     for text in ("C = 10\n", "C = 1\n"):
         (root / "lib/c.py").write_text(text)
         snapshot(root)
-    listing = trees.listing
+    walked = trees.walked
 
     def edited(*arguments: tp.Any) -> object:
-        found = listing(*arguments)
+        found = walked(*arguments)
         (root / "lib/c.py").write_text("C = 10\n")
         return found
 
-    monkeypatch.setattr(trees, "listing", edited)
+    monkeypatch.setattr(trees, "walked", edited)
     assert (snapshot(root).folder / "lib/c.py").read_text() == "C = 10\n"
     assert list((root.parent / "cache/code").glob("*.aside-*")) == []
 
@@ -114,7 +114,7 @@ def test_a_copy_that_cannot_be_finished_leaves_nothing(root: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(copying, "_write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ConfigError, match="cannot be copied to .*: No space left on device"):
         snapshot(root)
     assert list((root.parent / "cache/code").iterdir()) == []
 

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,94 @@ def test_what_jobs_leave_in_a_copy_does_not_make_it_another(root: Path) -> None:
         (copy.folder / name).parent.mkdir(exist_ok=True)
         (copy.folder / name).write_text("x")
     assert snapshot(root) == copy and len(copies(root)) == 1
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+
+DAY = 86_400
+
+
+def make_older(copy: workdir.Snapshot, days: int) -> None:
+    """As it is after so many days."""
+    for path in copy.folder.rglob("*.py"):
+        then = path.stat().st_mtime_ns - days * DAY * 10**9
+        os.utime(path, ns=(then, then))
+
+
+def ages(copy: workdir.Snapshot) -> set[int]:
+    """The full days since the files were last changed and read."""
+    stats = [path.stat() for path in copy.folder.rglob("*.py")]
+    return {int((time.time() - seconds) // DAY) for each in stats for seconds in (each.st_mtime, each.st_atime)}
+
+
+def test_the_files_of_a_copy_are_no_older_than_a_day(root: Path) -> None:
+    assert ages(snapshot(root)) == {0}
+
+
+def test_files_that_are_linked_again_are_new_again(root: Path) -> None:
+    before = snapshot(root)
+    make_older(before, 3)
+    (root / "a.py").write_text("A = 2\n")
+    after = snapshot(root)
+    assert ages(after) == {0} and len(inodes(after) & inodes(before)) == 3
+
+
+def test_a_copy_that_is_used_again_after_a_week_is_new_again(root: Path) -> None:
+    before = snapshot(root)
+    make_older(before, 9)
+    assert snapshot(root) == before and ages(before) == {0} and len(copies(root)) == 1
+
+
+# -- other users ------------------------------------------------------------------------------------------------------
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
+
+
+@as_root
+def test_a_copy_of_another_user_is_not_used_and_stays_where_it_is(root: Path) -> None:
+    before = snapshot(root).folder
+    os.chown(before, NOBODY, NOBODY)
+    assert snapshot(root).folder.name == f"{before.name}.0" and before.stat().st_uid == NOBODY
+
+
+@as_root
+def test_a_copy_with_a_file_of_another_user_is_made_anew(root: Path) -> None:
+    before = snapshot(root)
+    os.chown(before.folder / "lib/b.py", NOBODY, NOBODY)
+    assert (snapshot(root).folder / "lib/b.py").stat().st_uid == 0
+
+
+@as_root
+def test_no_file_of_another_user_is_linked_to(root: Path) -> None:
+    before = snapshot(root)
+    os.chown(before.folder / "lib/b.py", NOBODY, NOBODY)
+    (root / "a.py").write_text("A = 2\n")
+    assert (snapshot(root).folder / "lib/b.py").stat().st_uid == 0
+
+
+@as_root
+@pytest.mark.parametrize("folder", [".seen", ".files"])
+def test_what_another_user_has_noted_is_not_believed(root: Path, folder: str) -> None:
+    snapshot(root)
+    for path in (root.parent / "cache/code" / folder).glob("*.json"):
+        noted = json.loads(path.read_text())["files"]
+        path.write_text(json.dumps({"files": {name: noted[sorted(noted)[0]] for name in noted}}))
+        os.chown(path, NOBODY, NOBODY)
+    (root / "a.py").write_text("A = 2\n")
+    assert content(snapshot(root).folder) == content(root)
+
+
+@as_root
+def test_a_copy_of_root_that_cannot_be_read_is_left_alone() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # the one of pytest is closed to others
+        os.chmod(folder, 0o777)
+        make(Path(folder), {"project/lib/b.py": ""})
+        digest = workdir.look(((Path(folder, "project"), Path()),), Path(folder, "cache"), workdir.Rules()).digest
+        closed = Path(folder, "cache/code", digest)
+        closed.mkdir(parents=True)
+        for path, mode in ((closed, 0o700), (closed.parent, 0o777), (closed.parent.parent, 0o777)):
+            path.chmod(mode)
+        as_nobody(functools.partial(snapshot, Path(folder, "project")))
+        names = {path.name for path in closed.parent.glob("[!.]*")}
+    assert names == {digest, f"{digest}.{NOBODY}"}

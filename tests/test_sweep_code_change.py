@@ -115,10 +115,21 @@ def test_ignore_says_nothing(app: Edited) -> None:
     assert OTHER_CODE not in app.sweep("hydra.launcher.on_code_change=ignore").text
 
 
-def test_a_sweep_of_several_batches_is_told_once(app: Edited) -> None:
+def test_each_batch_of_a_sweep_is_told_of_its_own_results(app: Edited) -> None:
     app.sweep()
     app.edit()
-    assert app.sweep("hydra.sweeper.max_batch_size=1").text.count(OTHER_CODE) == 1
+    assert app.sweep("hydra.sweeper.max_batch_size=1").text.count("1 stored result comes from other code") == 2
+
+
+def test_error_refuses_to_join_a_task_that_runs_from_other_code(tmp_path: Path) -> None:
+    app = Edited(tmp_path, "note('start')\nwait_for('go')\nreturn model.VALUE\n")
+    with app.start("seed=1", cluster="local") as started:
+        wait_until(lambda: app.notes, "the task to run")
+        app.edit()
+        refused = app.run("seed=1", "hydra.launcher.on_code_change=error", cluster="local")
+        app.write("go", "")
+        started.result()
+    assert is_one_message(refused) and "1 running task comes from other code" in refused.stderr
 
 
 def test_a_stored_failure_of_other_code_is_told_of(tmp_path: Path) -> None:

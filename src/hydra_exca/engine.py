@@ -24,12 +24,11 @@ from .settings import Settings, Task
 from .stale import Code, Stale
 from .status import Mode, OnFailure, OnInterrupt, Status
 from .store import Claim, ClaimState, Entry
-from .survey import Standing, Survey, counted, given_up
+from .survey import Standing, Survey, counted, given_up, is_to_blame
 from .uid import Identity
 from .watch import Watch
 
 log = logging.getLogger("exca.launch")
-_OTHER_CODE = "results of other code"  # among what is told once
 
 
 class Launch:
@@ -54,9 +53,9 @@ class Launch:
         self.settings = settings
         self.computed = set() if computed is None else computed
         self.stale: Stale | None = None
-        self._code = Code(settings)
         self._told = set() if told is None else told
         self._survey = Survey(settings.folder)
+        self._code = Code(settings, self._survey.code)
         self._first: dict[str, Task] = {}
         for task in tasks:
             self._first.setdefault(_key(task.identity), task)
@@ -234,13 +233,19 @@ class Launch:
         if bad:
             raise self._refusal(bad)
         if self.stale is not None and self.stale.is_refused:
-            raise self.stale.error(lambda standing: " ".join(self._first[_key(standing.identity)].overrides))
+            nothing = "Nothing of this batch" if self.computed else "Nothing"  # earlier ones may have run
+            raise self.stale.error(lambda standing: " ".join(self._first[_key(standing.identity)].overrides), nothing)
 
     def _tell_of_other_code(self) -> None:
-        if self.stale is None or _OTHER_CODE in self._told:
-            return
-        self._told.add(_OTHER_CODE)
-        log.log(logging.INFO if self.stale.is_rerun else logging.WARNING, "exca: %s", self.stale)
+        """Says what comes from other code, and of what that cannot be told; once of each task."""
+        stale = None if self.stale is None else self.stale.but(lambda standing: _code_key(standing) in self._told)
+        if stale is not None:
+            self._told.update(_code_key(case.standing) for case in stale.cases)
+            log.log(logging.INFO if stale.is_rerun else logging.WARNING, "exca: %s", stale)
+        unknown = [s for s in self._code.unknown(self.standings.values()) if _code_key(s) not in self._told]
+        if unknown:
+            self._told.update(map(_code_key, unknown))
+            log.warning("exca: %s", self._code.why_unknown(len(unknown)))
 
     def _refusal(self, bad: tp.Sequence[Standing]) -> ExcaError:
         first = bad[0].problem
@@ -264,7 +269,8 @@ class Launch:
         if standing.gone is None or not standing.status.final:
             return
         assert standing.claim is not None
-        if standing.status is Status.COMPLETED:
+        comes_back = standing.status is Status.COMPLETED
+        if comes_back and not (entry.has_previous() and is_to_blame(standing.claim, standing.gone)):
             entry.release(standing.claim)
         else:
             self._watch.lose(standing, standing.gone)
@@ -392,6 +398,11 @@ def _still_corrupt(entry: Entry) -> bool:
     except CorruptEntryError:
         return True
     return False
+
+
+def _code_key(standing: Standing) -> str:
+    """That a task was told to be of other code, among what is told once."""
+    return f"other code: {_key(standing.identity)}"
 
 
 def _key(identity: Identity) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import typing as tp
 from pathlib import Path
 
 from . import clusters, paths
 from .status import Status
-from .store import Claim, Entry, Outcome
+from .store import Claim, ClaimState, Entry, Outcome, files
 
 
 def note(
@@ -20,7 +21,7 @@ def note(
     logs: Path,
     code: str | None = None,
 ) -> bool:
-    """Commits a failed outcome with the cluster's reason under ``claim``; False if that owns the entry no more.
+    """Stores the cluster's reason as `store` does; False if ``claim`` owns the entry no more.
 
     ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
     the snapshot that it ran from.
@@ -39,7 +40,34 @@ def note(
         log=_log(entry, claim, job, cache, logs),
         code=code,
     )
-    return entry.commit(claim, outcome)
+    return store(entry, claim, outcome)
+
+
+def store(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
+    """Makes a lost job's end the outcome, or gives back the value that it was to replace.
+
+    False if ``claim`` owns the entry no more: nothing was written. The next claim is published first, as in
+    `Entry.commit`: a job that is alive after all, and about to store what it has computed, is not disturbed.
+    """
+    if not entry.has_previous():
+        return entry.commit(claim, outcome)
+    owner, committing = entry.claim(), claim.next(ClaimState.COMMITTING)
+    if owner is None or owner.number != claim.number or not entry.take(committing):
+        return False
+    path = entry.path / paths.LOGS / paths.lost_attempt(claim.token)
+    path.parent.mkdir(exist_ok=True)
+    files.write(path, dataclasses.replace(outcome, claim=committing.number).to_json())
+    entry.release(committing)
+    return True
+
+
+def found(entry: Entry, token: str, since: int) -> Outcome | None:
+    """How the job of a launch was lost after claim ``since``, where an earlier value is stored again; else None."""
+    try:
+        outcome = Outcome.from_json((entry.path / paths.LOGS / paths.lost_attempt(token)).read_bytes())
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return outcome if outcome.claim >= since else None
 
 
 def _log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:

@@ -17,7 +17,7 @@ import socket
 import time
 import typing as tp
 
-from . import packed, payload
+from . import lost, packed, payload
 from .attempt import Attempt, is_wanted, log_paths, make_outcome
 from .checkpoints import Answer, say
 from .child import SIGNALS, Child, fork
@@ -208,7 +208,7 @@ class Pack:
         error = {"kind": "lost", "type": "JobLostError", "message": exit_reason(code), "traceback": ""}
         identity = payload.read_part(self._job.launch, self._job.payload, position).identity
         log_path = log_paths(attempt)[0]
-        entry.commit(claim, make_outcome(attempt, identity, claim.time, error=error, log_path=log_path))
+        lost.store(entry, claim, make_outcome(attempt, identity, claim.time, error=error, log_path=log_path))
 
     def _end_unwanted(self) -> None:
         """Ends the processes of tasks that another launch has taken, or theirs given up: somebody waits for that."""

@@ -156,6 +156,11 @@ def attempt_end(number: int) -> str:
     return f"{number}.ended"
 
 
+def lost_attempt(token: str) -> str:
+    """Beside the logs: how the job of a launch was lost that was to replace a value, which is stored again."""
+    return f"{token}.lost"
+
+
 def launch_folder(folder: Path, token: str) -> Path:
     return folder / LAUNCHES / token
 

@@ -48,6 +48,7 @@ def stored_error(standing: Standing) -> ExcaError:
         tail = _tail(log_path)
         job_name = " ".join(filter(None, [outcome.cluster, outcome.job]))
         message = f"{entry.uid}: its job ({job_name}) ended without a result: {stored['message']}"
+        message += "; the earlier value is stored again" if entry.has_value() else ""
         return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
     kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
     message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"

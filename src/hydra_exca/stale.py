@@ -1,4 +1,4 @@
-"""Stored outcomes that other code than the present has computed: which they are, and what is said of them."""
+"""What other code than the present has computed, or computes just now: which tasks, and what is said of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors import CacheError
 from .plan import Action
 from .settings import Settings
 from .status import Mode, OnCodeChange, Status
-from .store import Outcome
+from .store import Claim
 from .survey import Standing, counted
 
 _SHOWN_FILES = 5
@@ -20,70 +20,112 @@ _CHOICES = (
     "hydra.launcher.on_code_change=rerun computes them anew, another hydra.launcher.version keeps both, "
     "hydra.launcher.on_code_change=ignore says nothing"
 )
+_RUNNING_CHOICES = (
+    "hydra.launcher.mode=force ends what runs and computes it with the present code, another hydra.launcher.version "
+    "keeps both, hydra.launcher.on_code_change=ignore says nothing"
+)
+_KINDS = (
+    ("stored result", "stored results"),
+    ("stored failure", "stored failures"),
+    ("running task", "running tasks"),
+)
+_RESULT, _FAILURE, _RUNNING = range(3)
 
 
 Changes = tp.Callable[[str], list[str] | None]
 
 
 @dataclasses.dataclass(frozen=True)
+class Case:
+    """One task of other code, as the launch found it: its standing goes on to what becomes of it."""
+
+    standing: Standing
+    code: str
+    kind: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Stale:
-    """What of other code a launch would use, or computes anew for that reason; as text, all there is to say of it.
+    """What of other code a launch would use, or computes anew for that reason; as text, all there is to say of it."""
 
-    It is as the launch found it: the standings go on to what becomes of them.
-    """
-
-    standings: tuple[Standing, ...]
+    cases: tuple[Case, ...]
     settings: Settings
     changes: Changes
-    codes: tuple[str, ...]
-    failures: int
     is_rerun: bool
 
     def __str__(self) -> str:
         if self.is_rerun:
-            return f"{self._found()}; {'it is' if len(self.standings) == 1 else 'they are'} computed anew"
+            return f"{self._found()}; {self._rerun()}"
         refused = "; on_code_change=error refuses that" if self.is_refused else ""
-        return f"{self._found()}{refused}. {self._choices()}"
+        joined = f"; what runs is waited for{', too' if self._stored else ''}" if self._running else ""
+        return f"{self._found()}{refused or joined}. {self._choices()}"
 
     @property
     def is_refused(self) -> bool:
         """Whether the launch is not to use it."""
         return self.settings.on_code_change is OnCodeChange.ERROR
 
-    def error(self, name_of: tp.Callable[[Standing], str]) -> CacheError:
-        """The refusal, with the tasks by name."""
-        shown = [f"  {name_of(standing)}: {standing.entry_uid}" for standing in self.standings[:_SHOWN_TASKS]]
-        more = len(self.standings) - len(shown)
+    def but(self, is_told: tp.Callable[[Standing], bool]) -> Stale | None:
+        """What was not told before; None if that is nothing."""
+        left = tuple(case for case in self.cases if not is_told(case.standing))
+        return dataclasses.replace(self, cases=left, is_rerun=self.is_rerun and _has_stored(left)) if left else None
+
+    def error(self, name_of: tp.Callable[[Standing], str], nothing: str = "Nothing") -> CacheError:
+        """The refusal, with the tasks by name. ``nothing`` says what was not run."""
+        standings = [case.standing for case in self.cases]
+        shown = [f"  {name_of(standing)}: {standing.entry_uid}" for standing in standings[:_SHOWN_TASKS]]
+        more = len(standings) - len(shown)
         if more:
             shown.append(f"  and {more} more")
-        head = f"Nothing was run, as on_code_change=error: {self._found()}"
+        head = f"{nothing} was run, as on_code_change=error: {self._found()}"
         return CacheError("\n".join([head, *shown, self._choices()]))
+
+    @property
+    def _running(self) -> int:
+        return sum(case.kind == _RUNNING for case in self.cases)
+
+    @property
+    def _stored(self) -> int:
+        return len(self.cases) - self._running
 
     def _found(self) -> str:
         """How many there are, and where the code differs."""
-        results = len(self.standings) - self.failures
-        counts = [(results, "stored result", "stored results"), (self.failures, "stored failure", "stored failures")]
-        told = " and ".join(counted(*count) for count in counts if count[0])
-        verb = "comes" if len(self.standings) == 1 else "come"
-        several = f"{len(self.codes)} other states of the code" if len(self.codes) > 1 else "other code"
-        return f"{told} {verb} from {several} than the present ({_differing(map(self.changes, self.codes))})"
+        told = [counted(count, *names) for kind, names in enumerate(_KINDS) if (count := self._count(kind))]
+        verb = "comes" if len(self.cases) == 1 else "come"
+        codes = dict.fromkeys(case.code for case in self.cases)
+        several = f"{len(codes)} other states of the code" if len(codes) > 1 else "other code"
+        differing = _differing(map(self.changes, codes))
+        return f"{_listed(told)} {verb} from {several} than the present ({differing})"
+
+    def _count(self, kind: int) -> int:
+        return sum(case.kind == kind for case in self.cases)
+
+    def _rerun(self) -> str:
+        if self._running:
+            return "what is stored is computed anew, what runs is waited for"
+        return f"{'it is' if len(self.cases) == 1 else 'they are'} computed anew"
 
     def _choices(self) -> str:
         where = "In another mode than read-only " if self.settings.mode is Mode.READ_ONLY else ""
-        return f"{where}{_CHOICES}"
+        return f"{where}{_CHOICES if self._stored else _RUNNING_CHOICES}"
 
 
 class Code:
-    """The present code, and how that of other digests differs from it; each is looked up once, when that is needed."""
+    """The present code, and how that of other digests differs from it; each is looked up once, when that is needed.
 
-    def __init__(self, settings: Settings) -> None:
+    ``running`` gives the digest of the code that the job of a claim runs from.
+    """
+
+    def __init__(self, settings: Settings, running: tp.Callable[[Claim], str | None] = lambda claim: None) -> None:
         self._settings = settings
+        self._running = running
         self._changes: Changes = functools.cache(settings.code_changes)
 
     def mode(self, standing: Standing) -> Mode:
         """The mode for a task: that of the launch, unless what is stored is to be computed anew."""
         mode, on_change = self._settings.mode, self._settings.on_code_change
-        if on_change is not OnCodeChange.RERUN or not self._has_changed(standing.outcome):
+        code = None if standing.outcome is None else standing.outcome.code
+        if on_change is not OnCodeChange.RERUN or not self._has_changed(code):
             return mode
         return plan.mode_for_other_code(standing.status, mode, on_change)
 
@@ -91,30 +133,54 @@ class Code:
         """What comes from other code of all that was looked up; None if nothing does, or is to be said of it."""
         if self._settings.on_code_change is OnCodeChange.IGNORE:
             return None
-        concerned = [s for s in standings if _is_concerned(s, self._settings.mode) and self._has_changed(s.outcome)]
-        return _stale(concerned, self._settings, self._changes) if concerned else None
+        cases = tuple(case for standing in standings if (case := self._case(standing)) is not None)
+        is_rerun = any(case.standing.action is Action.RUN for case in cases)
+        return Stale(cases, self._settings, self._changes, is_rerun) if cases else None
 
-    def _has_changed(self, outcome: Outcome | None) -> bool:
-        """Whether an outcome comes from other code: another digest may be that of the same files."""
-        code, present = None if outcome is None else outcome.code, self._settings.code
+    def unknown(self, standings: tp.Iterable[Standing]) -> list[Standing]:
+        """Those that are used as they are though one has chosen about other code, which cannot be told of them."""
+        if self._settings.on_code_change not in (OnCodeChange.ERROR, OnCodeChange.RERUN):
+            return []
+        used = [standing for standing in standings if standing.outcome and _is_used(standing)]
+        return [each for each in used if None in (self._settings.code, each.outcome.code if each.outcome else None)]
+
+    def why_unknown(self, count: int) -> str:
+        """What to say of those."""
+        results = counted(count, "stored result", "stored results")
+        of_it, used = ("it", "it is used as it is") if count == 1 else ("them", "they are used as they are")
+        chosen = f"on_code_change={self._settings.on_code_change}"
+        if self._settings.code is None:
+            why = f"whether other code has computed {of_it}, as no copy of the present code is made"
+        else:
+            why = f"which code has computed {of_it}"
+        return f"{chosen}, but of {results} it cannot be told {why}: {used}"
+
+    def _case(self, standing: Standing) -> Case | None:
+        """What a task is, if other code has computed it, or does so just now."""
+        code, kind = None, _RUNNING
+        if standing.action is Action.JOIN:
+            code = None if standing.claim is None else self._running(standing.claim)
+        elif standing.outcome is not None and _is_concerned(standing, self._settings.mode):
+            code, kind = standing.outcome.code, _FAILURE if standing.status is Status.FAILED else _RESULT
+        return Case(standing, code, kind) if code is not None and self._has_changed(code) else None
+
+    def _has_changed(self, code: str | None) -> bool:
+        """Whether it is other code: another digest may be that of the same files."""
+        present = self._settings.code
         return None not in (code, present) and code != present and self._changes(str(code)) != []
 
 
-def _stale(concerned: tp.Sequence[Standing], settings: Settings, changes: Changes) -> Stale:
-    return Stale(
-        tuple(concerned),
-        settings,
-        changes,
-        codes=tuple(dict.fromkeys(str(standing.outcome.code) for standing in concerned if standing.outcome)),
-        failures=sum(standing.status is Status.FAILED for standing in concerned),
-        is_rerun=any(standing.action is Action.RUN for standing in concerned),
-    )
+def _has_stored(cases: tp.Iterable[Case]) -> bool:
+    return any(case.kind != _RUNNING for case in cases)
+
+
+def _is_used(standing: Standing) -> bool:
+    return standing.action in (Action.REUSE, Action.RAISE)
 
 
 def _is_concerned(standing: Standing, mode: Mode) -> bool:
     """Whether what is stored is used, or is not since it is to be computed anew, which the launch's mode is not for."""
-    used = standing.action in (Action.REUSE, Action.RAISE)
-    return used or (standing.action is Action.RUN and standing.mode is Mode.FORCE is not mode)
+    return _is_used(standing) or (standing.action is Action.RUN and standing.mode is Mode.FORCE is not mode)
 
 
 def _differing(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:

@@ -31,6 +31,15 @@ def verdict(stored: Entry, new: Entry) -> Verdict:
     return Verdict(same, message, str(new.output_folder()))
 
 
+def stored_failure(entry: Entry) -> str | None:
+    """What is stored of a task that has failed, in a line; None if it has not."""
+    try:
+        outcome = entry.outcome()
+    except CorruptEntryError:
+        return None
+    return None if outcome is None or outcome.error is None else _failure(outcome.error)
+
+
 def _compared(stored: Entry, new: Entry) -> tuple[bool, str]:
     now = new.outcome()
     try:
@@ -54,10 +63,14 @@ def _compared_errors(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> 
 
 
 def _compared_values(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
+    try:
+        old = stored.value(then)
+    except ExcaError as error:
+        return False, f"the stored value cannot be read: {error}; now {_told(new, now)}"
     if _form(then) == _form(now):
         return True, f"the same value: {_told(new, now)}"
     try:
-        old, value = stored.value(then), new.value(now)
+        value = new.value(now)
         place = difference(old, value)
     except (ExcaError, IncomparableError) as error:
         return False, f"the values cannot be compared: {error}; now {_told(new, now)}"

@@ -10,8 +10,8 @@ from . import clusters, lost
 from .clusters import State
 from .errors import CacheError, ExcaError
 from .round import Round
-from .status import Status
-from .store import CacheFolder, Claim, ClaimState
+from .status import Mode, Status
+from .store import CacheFolder, Claim, ClaimState, Outcome
 from .survey import Standing, Survey, given_up, is_to_blame
 
 log = logging.getLogger("exca.launch")
@@ -43,6 +43,7 @@ class Watch:
         self.rounds: list[Round] = []
         self._waiting: dict[int, Standing] = {}
         self._joined: dict[int, Standing] = {}
+        self._since: dict[int, int] = {}  # the claim at which waiting began
         self._told: set[tuple[str, str]] = set()
         self._total = 0
         self._poll_s = poll_s
@@ -55,6 +56,7 @@ class Watch:
         before = len(self._waiting)
         self._waiting.update((id(standing), standing) for standing in (*own, *joined))
         self._total += len(self._waiting) - before
+        self._since.update((id(each), each.claim.number if each.claim else 0) for each in (*own, *joined))
         for standing in own:
             self._joined.pop(id(standing), None)
         self._joined.update((id(standing), standing) for standing in joined)
@@ -101,7 +103,7 @@ class Watch:
         assert standing.entry is not None
         if standing.outcome is None and standing.problem is None:
             try:
-                standing.outcome = standing.stored()
+                standing.outcome = self._ending(standing)
                 if standing.outcome is None:
                     return False
                 standing.status = standing.outcome.status
@@ -112,13 +114,27 @@ class Watch:
             self._over(standing)
         return True
 
+    def _ending(self, standing: Standing) -> Outcome | None:
+        """The outcome that is waited for, or how the job was lost that was to replace what is there; None so far."""
+        entry, since = standing.entry, self._since.get(id(standing), 0)
+        assert entry is not None
+        stored = entry.outcome()
+        owner = None if stored is None or stored.claim >= since else entry.claim()
+        if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
+            return standing.stored()
+        ended = lost.found(entry, standing.claim.token if standing.claim else "", since)
+        ended = ended or lost.found(entry, owner.token, since)
+        if ended is None and stored is not None and any(round_.holds(standing) for round_ in self.rounds):
+            standing.passed_over, standing.mode = stored.claim, Mode.FORCE  # another launch has given it up
+        return ended or standing.stored()
+
     def fail(self, standing: Standing, problem: ExcaError) -> None:
         """One that will have no outcome."""
         standing.problem = problem
         self._over(standing)
 
     def lose(self, standing: Standing, report: clusters.Report) -> None:
-        """Writes that a job ended without an outcome, unless somebody was quicker."""
+        """Writes that a job ended without an outcome, or gives back what it was to replace, if nobody was quicker."""
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
         logs = self._survey.log_folder(claim)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from hydra_exca import paths, rerun
+from hydra_exca import paths, rerun, verdict
 from hydra_exca.errors import CacheError
 from hydra_exca.store import files
 
@@ -33,7 +33,7 @@ def run(found: Found, into: Path | None) -> int:
     Raises CacheError if it could not be run.
     """
     records = Records(found)
-    known = _recorded(records)
+    known = recorded(records)
     python = _python(records)
     if known.payload.copy is None:
         click.echo(f"exca: {_uncopied(records)}", err=True)
@@ -47,23 +47,26 @@ def run(found: Found, into: Path | None) -> int:
         told = file.read()
     if not any(folder.iterdir()):
         raise CacheError(f"{found.name} could not be run again: {python} ended {_ending(code)} before it began")
-    return _say(json.loads(told)) if told else _say_ended(code, folder)
+    return _say(json.loads(told)) if told else _say_ended(code, folder, records)
 
 
-def _say(verdict: dict[str, tp.Any]) -> int:
-    click.echo(f"{verdict['message']}\noutputs: {verdict['output']}")
-    return SAME if verdict["same"] else OTHER
+def _say(found: dict[str, tp.Any]) -> int:
+    click.echo(f"{found['message']}\noutputs: {found['output']}")
+    return SAME if found["same"] else OTHER
 
 
-def _say_ended(code: int, folder: Path) -> int:
-    click.echo(f"its process ended {_ending(code)} before there was a value\noutputs: {folder}")
+def _say_ended(code: int, folder: Path, records: Records) -> int:
+    failure = verdict.stored_failure(records.entry)
+    stored = "" if failure is None else f"; stored: {failure}"
+    click.echo(f"its process ended {_ending(code)} before there was a value{stored}\noutputs: {folder}")
     return OTHER
 
 
 # what is needed
 
 
-def _recorded(records: Records) -> rerun.Recorded:
+def recorded(records: Records) -> rerun.Recorded:
+    """What is needed to run an entry again; raises CacheError where it cannot be, with what can be done instead."""
     if (records.found.path / paths.ITEMS).is_dir():
         jobs = records.found.path / paths.ITEMS / paths.ITEM_JOBS
         raise CacheError(f"{records.found.name} is a map of many items: name one of its jobs, in {jobs}")

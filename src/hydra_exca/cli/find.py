@@ -63,9 +63,12 @@ def find(text: str, folder: Path) -> Found:
 
 
 def _around(place: Path) -> Found | None:
-    """The entry that a path is in, or that a job's directory tells of."""
-    resolved = place.resolve()
-    for folder in (resolved, *resolved.parents):
+    """The entry that a path is in, or that a job's directory tells of. A link leads out of it: to the code, say."""
+    return _above(place.resolve()) or _above(Path(os.path.abspath(place)))
+
+
+def _above(place: Path) -> Found | None:
+    for folder in (place, *place.parents):
         if _is_entry(folder):
             return _found(folder)
         told = _told(folder)
@@ -118,7 +121,10 @@ def _named(text: str, folder: Path) -> Found:
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
     shelf, _, name = text.rpartition("/")
-    known = [Found(path, folder) for path in _entries(folder) if path.parent.name.startswith(shelf)]
+    every = list(_entries(folder))
+    exact = any(path.parent.name == shelf for path in every)  # else version 1 would be 10, too
+    asked = (path for path in every if path.parent.name == shelf or (not exact and path.parent.name.startswith(shelf)))
+    known = [Found(path, folder) for path in asked]
     meant = _meant(name, known) or _meant(name, [job for found in known for job in _jobs(found)])
     if not meant:
         raise CacheError(f"no entry of {folder} is called {text}{_near(name, known)}")

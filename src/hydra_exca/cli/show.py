@@ -12,9 +12,11 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.clusters import process
+from hydra_exca.errors import ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Items
 
+from . import again
 from .find import Found
 from .records import Json, Records
 
@@ -49,7 +51,7 @@ def look(found: Found) -> Json:
         "claim": None if claim is None else dataclasses.asdict(claim),
         "launch": records.token,
         "again": records.command(),
-        "rerun": f"hydra-exca rerun {shlex.quote(str(found.path))}",
+        "rerun": _rerun(records),
     }
     return {name: value for name, value in known.items() if value not in (None, {}, [])}
 
@@ -65,7 +67,7 @@ def as_text(known: Json) -> str:
     told = [(name, tell(known)) for name, tell in _LINES.items()]
     lines += [f"  {name:<11} {text}" for name, text in told if text]
     commands = [known[name] for name in ("again", "rerun") if name in known]
-    return "\n".join([*lines, "to run it again:", *(f"  {command}" for command in commands)])
+    return "\n".join([*lines, *(["to run it again:"] if commands else []), *(f"  {each}" for each in commands)])
 
 
 # looking
@@ -80,6 +82,15 @@ def _status(records: Records) -> str:
     if items.is_dir():
         return f"a map with {len(Items(items))} items, computed by the entries in {items / paths.ITEM_JOBS}"
     return Status.NOT_SUBMITTED.value if records.claim is None else _claimed(records.claim)
+
+
+def _rerun(records: Records) -> str | None:
+    """The command that runs it again, where all is there that it needs."""
+    try:
+        again.recorded(records)
+    except (ExcaError, OSError):
+        return None
+    return f"hydra-exca rerun {shlex.quote(str(records.found.path))}"
 
 
 def _claimed(claim: Claim) -> str:

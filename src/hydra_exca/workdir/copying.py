@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from hydra_exca import paths
@@ -13,7 +15,8 @@ from hydra_exca import paths
 from . import tree as trees
 from .tree import Tree
 
-_WRITTEN_NS = 946_684_800 * 10**9  # of every file of a snapshot, so that a later change shows: 2000-01-01
+_DAY_NS = 86_400 * 10**9  # every file of a snapshot was last changed at a midnight, so that a later change shows
+_OLD_NS = 7 * _DAY_NS
 _WRITABLE = 0o222
 _MODULES = tuple(importlib.machinery.all_suffixes())
 
@@ -26,8 +29,9 @@ class Last:
     """The files of an earlier copy, by what is in them."""
 
     def __init__(self, cache: Path, digest: str | None) -> None:
-        known = None if digest is None else trees.manifest(cache, digest)
-        self._folder = str(cache / paths.CODE / str(digest))
+        known = None if digest is None else trees.manifest(cache, digest, trusted=True)
+        folder, own = places(cache, str(digest))
+        self._folder = str(own if own.exists() else folder)
         self._names = {told: name for name, told in (known or {}).items()}
 
     def link(self, told: str, size: int, path: str) -> bool:
@@ -39,10 +43,22 @@ class Last:
         try:
             if not _is_as_written(os.lstat(place), told, size):
                 return False
+            _renew(place)  # first: who may not do this copies the file
             os.link(place, path, follow_symlinks=False)
             return True
         except OSError:  # too many links, another file system, somebody else's file
             return False
+
+
+def is_own(owner: int) -> bool:
+    """Whether nobody else can change what that user owns."""
+    return trees.is_own(owner)
+
+
+def places(cache: Path, digest: str) -> tuple[Path, Path]:
+    """Where a copy is, and where it is if another user has something in that place."""
+    folder = cache / paths.CODE / digest
+    return folder, folder.with_name(f"{digest}.{os.getuid()}")
 
 
 def fill(tree: Tree, folder: Path, last: Last, *, read_only: bool) -> None:
@@ -65,7 +81,10 @@ def fill(tree: Tree, folder: Path, last: Last, *, read_only: bool) -> None:
 
 
 def is_whole(folder: Path, tree: Tree) -> bool:
-    """Whether a copy has every file, nobody has written to any, and there are no more modules in it."""
+    """Whether a copy has every file, nobody has written to any, and there are no more modules in it.
+
+    A file or folder of another user is not trusted.
+    """
     expected: dict[str, dict[str, str]] = {"": {}}
     for name in tree.files:
         parent, _, last = name.rpartition("/")
@@ -76,8 +95,31 @@ def is_whole(folder: Path, tree: Tree) -> bool:
         return False
 
 
+def renew(folder: Path, tree: Tree) -> None:
+    """Lets what removes old files keep a copy that is used: its files are no older than a week."""
+    limit = time.time_ns() - _OLD_NS
+    for name, file in tree.files.items():
+        path = f"{folder}/{name}"
+        with contextlib.suppress(OSError):  # another user's
+            found = os.lstat(path)
+            is_ours = file.link is not None or _is_as_written(found, tree.told[name], file.stat.st_size)
+            if found.st_mtime_ns < limit and is_ours:
+                _renew(path)
+
+
+def _renew(path: str | int) -> None:
+    now = time.time_ns()
+    times = (now, now - now % _DAY_NS)
+    if isinstance(path, int):
+        os.utime(path, ns=times)
+    else:
+        os.utime(path, ns=times, follow_symlinks=False)
+
+
 def _is_whole_folder(folder: str, names: dict[str, str], tree: Tree) -> bool:
     seen = 0
+    if not trees.is_own(os.lstat(folder).st_uid):
+        return False
     with os.scandir(folder) as entries:
         for entry in entries:
             name = names.get(entry.name)
@@ -99,7 +141,9 @@ def _is_same(entry: os.DirEntry[str], name: str, tree: Tree) -> bool:
 
 
 def _is_as_written(found: os.stat_result, told: str, size: int) -> bool:
-    if not stat.S_ISREG(found.st_mode) or found.st_size != size or found.st_mtime_ns != _WRITTEN_NS:
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size or found.st_mtime_ns % _DAY_NS:
+        return False
+    if not trees.is_own(found.st_uid):
         return False
     return bool(found.st_mode & 0o100) is _is_executable(told)
 
@@ -125,7 +169,7 @@ def _write(path: str, data: bytes, *, executable: bool, read_only: bool) -> None
         while written < len(data):
             written += os.write(descriptor, data[written:])
         if read_only:
-            os.utime(descriptor, ns=(_WRITTEN_NS, _WRITTEN_NS))
+            _renew(descriptor)
     finally:
         os.close(descriptor)
 

@@ -15,6 +15,7 @@ from .snapshot import Snapshot
 
 _Spec = importlib.machinery.ModuleSpec
 _PATH = importlib.machinery.PathFinder
+_COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
 class CopyFinder(importlib.abc.MetaPathFinder):
@@ -22,7 +23,8 @@ class CopyFinder(importlib.abc.MetaPathFinder):
 
     It is asked before all others, so it holds for paths that a script puts in front of the search path, for packages
     that are imported already, and for the import hooks of editable installations. What is not in the copy is left to
-    the others; so are, in a copied package, the compiled modules that stayed where they are.
+    the others. What was there at the launch and was left out comes from where it is, and so do compiled modules; what
+    was made there since is not imported, for it is no part of what results are kept by.
     """
 
     def __init__(self, copy: Snapshot) -> None:
@@ -31,6 +33,10 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         self._roots = copy.import_roots()
         self._folders = {str(copy.folder), os.path.realpath(copy.folder)}  # a script may resolve its own path
         self._places: dict[str, str] = {}
+        self._sources: dict[str, list[str]] = {}
+        self._left: set[str] = set()  # originals with anything that was left out
+        self._snapshots = _chain(copy)
+        self._passed_over = frozenset[str]().union(*(each.passed_over for each in self._snapshots))
         # last of all: what is in these folders beside the modules was not found before
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
@@ -48,22 +54,64 @@ class CopyFinder(importlib.abc.MetaPathFinder):
             found = self._moved(_Spec(name, None, origin=known.file), [*known.folders])
             if found is not None:
                 return found
-        search = [*self._roots, *map(self._place, sys.path)]
-        found = _PATH.find_spec(name, search, target)
-        if found is not None and found.origin is None:
-            return self._namespace(found, known.folders if known else ())
-        return self._in_copy(found) if found is not None else self._shared(self._of_others(name, None, target))
+        found = self._search(name, [*self._roots, *sys.path], target)
+        led = None if found is None else self._settled(found, known.folders if known else ())
+        if found is None:
+            led = self._shared(self._of_others(name, None, target))
+        return led or self._instead(name, sys.path, found)
 
     def _below(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
-        places = [self._place(each) for each in path]
-        if any(map(self._is_copy, places)):
-            found = _PATH.find_spec(name, places, target)
-            if found is not None:
-                return self._namespace(found, ()) if found.origin is None else self._in_copy(found)
-            found = _PATH.find_spec(name, [*path, *map(self._original, places)], target)
-            if found is not None:
-                return found
-        return self._of_others(name, path, target)
+        found = led = None
+        if any(self._is_copy(self._place(each)) for each in path):
+            found = self._search(name, path, target)
+            led = None if found is None else self._settled(found, ())
+        return led or self._of_others(name, path, target) or self._instead(name, path, found)
+
+    def _search(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
+        """What the copies of these folders lead to, each with what was left out of it."""
+        places: list[str] = []
+        for place in map(self._place, path):
+            left = [each for each in self._originals(place) if self._was_left(_PATH.find_spec(name, [each]))]
+            self._left.update(left)
+            places += [place, *left]
+        return _PATH.find_spec(name, places, target)
+
+    def _settled(self, found: _Spec, folders: tp.Sequence[str]) -> _Spec | None:
+        if found.origin is None:
+            return self._namespace(found, folders)
+        return self._in_copy(found) or (found if self._is_left(_around(found)) else None)
+
+    def _instead(self, name: str, path: tp.Sequence[str], found: _Spec | None) -> _Spec | None:
+        """Leaves a module to the usual finders, but where these would find one that was made after the launch."""
+        hidden = [each for each in path if not self._is_copy(each) and self._is_copy(self._place(each))]
+        new = _PATH.find_spec(name, hidden) if hidden else None
+        if new is None or new.origin is None:
+            return None
+        if found is not None:
+            return found
+        raise ModuleNotFoundError(
+            f"No module named {name!r} in {self.copy.folder}, the copy of the code: {new.origin} was not there when "
+            "this was launched. Launch it again to use that",
+            name=name,
+        )
+
+    def _was_left(self, found: _Spec | None) -> bool:
+        """Whether it was there at the launch and is not in the copy, or is compiled."""
+        if found is None:
+            return False
+        if found.origin is not None:
+            return found.origin.endswith(_COMPILED) or self._was_passed_over(found.origin)
+        folders = [*(found.submodule_search_locations or ())]
+        inside = any(each.startswith(f"{folder}{os.sep}") for each in self._passed_over for folder in folders)
+        return inside or any(map(self._was_passed_over, folders))
+
+    def _was_passed_over(self, path: str) -> bool:
+        places = {Path(path), Path(path).resolve()}
+        return any(str(each) in self._passed_over for place in places for each in (place, *place.parents))
+
+    def _is_left(self, place: str) -> bool:
+        """Whether it is in the original of a folder, and was found there for want of a copy."""
+        return place in self._left
 
     def _in_copy(self, found: _Spec) -> _Spec | None:
         if found.origin is None or self._is_copy(found.origin):
@@ -73,7 +121,7 @@ class CopyFinder(importlib.abc.MetaPathFinder):
     def _namespace(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
         """A namespace package with the folders that it has now: later ones could be originals."""
         places = [self._place(place) for place in (*(found.submodule_search_locations or ()), *more)]
-        if not any(map(self._is_copy, places)):
+        if not any(self._is_copy(place) or self._is_left(os.path.dirname(place)) for place in places):
             return None
         made = _Spec(found.name, None, is_package=True)
         made.submodule_search_locations = list(dict.fromkeys(places))
@@ -120,12 +168,29 @@ class CopyFinder(importlib.abc.MetaPathFinder):
     def _is_copy(self, path: str) -> bool:
         return any(f"{path}{os.sep}".startswith(f"{folder}{os.sep}") for folder in self._folders)
 
-    def _original(self, place: str) -> str:
-        resolved = Path(place).resolve()
-        for copy, original in self.copy.originals():
-            if resolved.is_relative_to(copy.resolve()):
-                return str(original / resolved.relative_to(copy.resolve()))
-        return place
+    def _originals(self, place: str) -> list[str]:
+        """What a folder in the copy was copied from; where that is a copy, too, also what that was copied from."""
+        if place not in self._sources:
+            found, path = [], Path(place)
+            for copy in self._snapshots if self._is_copy(place) else ():
+                source = copy.source_of(path)
+                if source is None:
+                    break
+                found.append(str(source))
+                path = source
+            self._sources[place] = found
+        return self._sources[place]
+
+
+def _chain(copy: Snapshot) -> list[Snapshot]:
+    """A copy, and what it was made from."""
+    return [copy, *([] if copy.within is None else _chain(copy.within))]
+
+
+def _around(found: _Spec) -> str:
+    """The folder that a module was found in."""
+    folder = os.path.dirname(found.origin or "")
+    return os.path.dirname(folder) if found.submodule_search_locations is not None else folder
 
 
 def prefer(copy: Snapshot | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.machinery
 import os
 import typing as tp
 from pathlib import Path
@@ -22,6 +23,8 @@ Sources: tp.TypeAlias = tuple[tuple[Path, Path], ...]
 _MB = 1_000_000
 _SHOWN = 10
 _SEARCHED = 5_000  # entries of a folder that a link leads to
+_MODULES = tuple(importlib.machinery.all_suffixes())
+_NO_CODE = ("__pycache__", ".git")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +36,33 @@ class File:
     link: str | None = None
 
 
+class Walked(tp.NamedTuple):
+    """The files to copy, and what of the same folders is left where it is: folders, and files that are modules."""
+
+    files: dict[str, File]
+    passed_over: frozenset[str]
+
+
 def listing(
     sources: Sources,
     left_out: tp.Collection[Path],
     rules: Rules,
     loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
 ) -> dict[str, File]:
-    """The files to copy, by the names of their copies, sorted.
+    """The files to copy, as `walked` finds them."""
+    return walked(sources, left_out, rules, loaded).files
+
+
+def walked(
+    sources: Sources,
+    left_out: tp.Collection[Path],
+    rules: Rules,
+    loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
+) -> Walked:
+    """The files to copy, by the names of their copies, sorted; and what is not copied.
 
     What programs have written is not among them, nor what git ignores, nor what is ``left_out``; but for the files
-    that are ``loaded``, and the folders with these. Links that lead from one place of what is copied to another are
+    that are ``loaded``, and what is right beside these. Links that lead from one place of what is copied to another are
     kept. Raises ConfigError for links that lead out of it, for what cannot be read, and for too many bytes.
     """
     walk = _Walk(sources, frozenset(os.path.realpath(place) for place in left_out), rules, loaded)
@@ -54,7 +74,19 @@ def listing(
     except OSError as error:
         raise unreadable(error, rules) from error
     _check_size(found, rules)
-    return {name: found[name] for name in sorted(found)}
+    return Walked({name: found[name] for name in sorted(found)}, walk.passed_over)
+
+
+class _Here(tp.NamedTuple):
+    """A folder on the way: the name of its copy, its path from the source on with a slash, what git ignores in it.
+
+    With ``only_loaded`` git ignores it, or programs write it: it is there for the loaded files in it.
+    """
+
+    copy: str
+    inside: str
+    ignored: frozenset[str]
+    only_loaded: bool = False
 
 
 class _Walk:
@@ -70,6 +102,13 @@ class _Walk:
         self._files: dict[str, File] = {}
         self._links: dict[str, tuple[str, str]] = {}
         self._outside: list[str] = []
+        self._passed_over = set(left_out)  # what this launch writes later is no code either
+
+    @property
+    def passed_over(self) -> frozenset[str]:
+        """What is in the sources and is not copied; never what is around one of them."""
+        around = {each for source, _ in self._sources for each in _around(source)}
+        return frozenset(place for place in self._passed_over - around if self._copy_of(place) is not None)
 
     def enter_all(self) -> None:
         """Takes the files that were asked for, and what is to be copied of the folders that were."""
@@ -78,7 +117,7 @@ class _Walk:
                 self._files[copy] = File(source, os.stat(source))
             else:
                 ignored = ignored_by_git(source) if self._rules.ignores else frozenset()
-                self._folder(source, copy, "", ignored, _entries(source))
+                self._folder(_Here(copy, "", ignored), _entries(source))
 
     def settled(self) -> dict[str, File]:
         """The files; a link is kept if what it leads to is among them, else it is a copy of the file."""
@@ -99,50 +138,74 @@ class _Walk:
                 files[name] = File(path, os.stat(path))
         return files
 
-    def _folder(
-        self, folder: str, copy: str, inside: str, ignored: frozenset[str], entries: list[os.DirEntry[str]]
-    ) -> None:
-        rules, left_out = self._rules, self._left_out
+    def _folder(self, here: _Here, entries: list[os.DirEntry[str]]) -> None:
         for entry in entries:
-            path, place = inside + entry.name, entry.path
-            if rules.excludes_path(path) or place in left_out or (place in ignored and not self._is_loaded(entry)):
+            path = here.inside + entry.name
+            if self._is_out(entry, path, here):
+                self._pass_over(entry)
                 continue
-            name = f"{copy}/{entry.name}" if copy else entry.name
+            name = f"{here.copy}/{entry.name}" if here.copy else entry.name
             if entry.is_symlink():
-                self._link(place, name, path)
+                self._link(entry, name, path)
             elif entry.is_dir():
-                self._subfolder(place, name, path, ignored)
-            elif entry.is_file() and rules.includes_file(path) and not is_written_file(place):
-                self._files[name] = File(place, entry.stat())
+                only_loaded = here.only_loaded or entry.path in here.ignored
+                self._subfolder(entry, _Here(name, f"{path}/", here.ignored, only_loaded))
+            elif not self._rules.includes_file(path):
+                self._pass_over(entry)
+            elif entry.is_file() and not is_written_file(entry.path):
+                self._files[name] = File(entry.path, entry.stat())
 
-    def _is_loaded(self, entry: os.DirEntry[str]) -> bool:
-        return entry.path in self._loaded[0 if entry.is_file(follow_symlinks=False) else 1]
+    def _is_out(self, entry: os.DirEntry[str], path: str, here: _Here) -> bool:
+        place = entry.path
+        if self._rules.excludes_path(path) or place in self._left_out:
+            return True
+        if place in here.ignored:
+            return place not in self._loaded[0 if entry.is_file(follow_symlinks=False) else 1]
+        if not here.only_loaded:
+            return False
+        if entry.is_dir(follow_symlinks=False):
+            return place not in self._loaded[1]
+        return os.path.dirname(place) not in self._beside_loaded
+
+    def _pass_over(self, entry: os.DirEntry[str]) -> None:
+        if entry.name not in _NO_CODE and (entry.name.endswith(_MODULES) or os.path.isdir(entry)):
+            self._passed_over.add(entry.path)
 
     @functools.cached_property
     def _loaded(self) -> Loaded:
         return self._get_loaded()
 
-    def _subfolder(self, folder: str, copy: str, inside: str, ignored: frozenset[str]) -> None:
-        entries = _entries(folder)
-        names = {entry.name for entry in entries}
-        if is_written(folder, names) and folder not in self._loaded[1]:
-            return
-        if self._rules.ignores and ".git" in names:  # a repository of its own
-            ignored = ignored_by_git(folder)
-        self._folder(folder, copy, f"{inside}/", ignored, entries)
+    @functools.cached_property
+    def _beside_loaded(self) -> set[str]:
+        """The folders that directly hold a loaded file."""
+        return {os.path.dirname(file) for file in self._loaded[0]}
 
-    def _link(self, path: str, name: str, inside: str) -> None:
-        target = os.path.realpath(path)
+    def _subfolder(self, entry: os.DirEntry[str], here: _Here) -> None:
+        entries = _entries(entry.path)
+        names = {each.name for each in entries}
+        if is_written(entry.path, names):
+            if entry.path not in self._loaded[1]:
+                self._pass_over(entry)
+                return
+            here = here._replace(only_loaded=True)
+        if self._rules.ignores and ".git" in names:  # a repository of its own
+            here = here._replace(ignored=ignored_by_git(entry.path))
+        self._folder(here, entries)
+
+    def _link(self, entry: os.DirEntry[str], name: str, inside: str) -> None:
+        path, target = entry.path, os.path.realpath(entry.path)
         is_folder = os.path.isdir(target)
-        if not os.path.exists(target) or (not is_folder and not self._rules.includes_file(inside)):
-            return
         around = _around(target if is_folder else os.path.dirname(target))
-        if any(each in self._left_out for each in around):
+        is_wanted = os.path.exists(target) and (is_folder or self._rules.includes_file(inside))
+        if not is_wanted or any(each in self._left_out for each in around):
+            self._pass_over(entry)
             return
         copy = self._copy_of(target)
         if copy is not None:
             self._links[name] = (path, copy)
-        elif not any(map(is_written, around)) and not (is_folder and not self._has_code(target)):
+        elif any(map(is_written, around)) or (is_folder and not self._has_code(target)):
+            self._pass_over(entry)
+        else:
             self._outside.append(_leads_out(path, target, self._rules.key))
 
     def _copy_of(self, target: str) -> str | None:

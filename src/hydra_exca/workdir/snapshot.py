@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 from hydra_exca import paths
+from hydra_exca.errors import CacheError
 
 from . import copying
 from . import sources as finding
@@ -35,7 +36,8 @@ class Snapshot:
 
     ``roots`` are the folders of it where imports look first, ``modules`` what the launch had imported of the sources.
     ``request`` is what it was asked for by, so that the same request in a job is known again. ``within`` is the copy
-    that a job made it from, if it did.
+    that a job made it from, if it did. ``passed_over`` is what of the sources was not copied, and may be imported from
+    where it is: folders, and files.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Snapshot:
     modules: tuple[Module, ...] = ()
     request: tp.Any = None
     within: Snapshot | None = None
+    passed_over: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
     def applied(self, payload: Payload, instead_of: Path | None = None) -> Payload:
         """The payload of jobs that import from the copy: first the copy itself, then what led into the sources.
@@ -62,6 +65,17 @@ class Snapshot:
         inside = self.copy_of(instead_of)
         working_directory = inside if inside != instead_of and inside.is_dir() else self.folder
         return dataclasses.replace(payload, working_directory=str(working_directory), origin=str(instead_of))
+
+    def check(self) -> None:
+        """Raises CacheError if the copy is gone, or is somebody else's, who could change what is imported from it."""
+        try:
+            owner = os.stat(self.folder).st_uid
+        except OSError:
+            raise CacheError(
+                f"{self.folder} is gone, the copy of the code that this was launched with: launch it again"
+            ) from None
+        if not trees.is_own(owner):
+            raise CacheError(f"{self.folder}, the copy of the code, belongs to another user: it is not imported")
 
     def import_roots(self) -> list[str]:
         """The folders of the copy where imports look first."""
@@ -91,6 +105,15 @@ class Snapshot:
             if path.is_relative_to(copy):
                 return original / path.relative_to(copy)
         return None
+
+    def source_of(self, path: Path) -> Path | None:
+        """What a path in this copy was copied from, or would have been; of a job's copy that is a copy, too."""
+        path, home = path.resolve(), self.folder.resolve()
+        around = [(source, home / copy) for source, copy in self.sources if path.is_relative_to(home / copy)]
+        if not around:
+            return None
+        source, copy = max(around, key=lambda pair: len(pair[1].parts))
+        return source / path.relative_to(copy)
 
     def originals(self) -> Sources:
         """Where each copy is, and what it is a copy of."""
@@ -134,10 +157,10 @@ def snapshot(
         tree = known or trees.look(wanted.sources, cache, rules, left_out)
         known = None
         with contextlib.suppress(ChangedError, FileNotFoundError):
-            target = _make(tree, wanted, cache) if folder is None else _put(tree, wanted, cache, folder, rules)
+            target = _make(tree, wanted, cache, rules) if folder is None else _put(tree, wanted, cache, folder, rules)
             sources = tuple((source.resolve(), copy) for source, copy in wanted.sources)
             modules = tuple(module for module in finding.imported() if _is_of(module, sources))
-            return Snapshot(target, tree.digest, sources, wanted.roots, modules)
+            return Snapshot(target, tree.digest, sources, wanted.roots, modules, passed_over=tree.passed_over)
     raise rules.error("files change while they are copied; try again")
 
 
@@ -155,23 +178,63 @@ def _original(path: Path, copies: Sources) -> Path:
 # making
 
 
-def _make(tree: Tree, wanted: Wanted, cache: Path) -> Path:
+def _make(tree: Tree, wanted: Wanted, cache: Path, rules: Rules) -> Path:
     """The copy below the cache. Of two launches that make the same one at once, one copy stays."""
-    target = cache / paths.CODE / tree.digest
-    if target.exists() and not copying.is_whole(target, tree):
-        _set_aside(target)
+    target = _place(tree, cache, rules)
+    if target.exists():
+        if copying.is_whole(target, tree):
+            copying.renew(target, tree)
+        else:
+            _set_aside(target)
     if not target.exists():
-        temporary = _beside(target)
-        try:
+        with _filling(target, rules) as temporary:
             copying.fill(tree, temporary, Last(cache, tree.last or trees.newest(cache)), read_only=True)
-            with contextlib.suppress(OSError):  # another launch was quicker
-                os.rename(temporary, target)
-        finally:
-            copying.remove(temporary)
         if not target.exists():
             raise ChangedError
     trees.remember(cache, tree, wanted.sources)
     return target
+
+
+def _place(tree: Tree, cache: Path, rules: Rules) -> Path:
+    """Where the copy is to be; never in place of one of another user: jobs may run from that."""
+    places = copying.places(cache, tree.digest)
+    for place in places:
+        owner = _owner(place)
+        if owner in (None, os.getuid()) or (trees.is_own(owner) and copying.is_whole(place, tree)):
+            return place
+    raise rules.error(f"{places[-1]} is there, and belongs to another user; remove it, or name another cache folder")
+
+
+def _owner(place: Path) -> int | None:
+    try:
+        return os.lstat(place).st_uid
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _filling(target: Path, rules: Rules) -> tp.Iterator[Path]:
+    """A folder to fill, which then is at ``target``, unless another launch was quicker; if that fails, nothing is."""
+    temporary = target.with_name(paths.temporary_name(target.name, uuid.uuid4().hex))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _rename(temporary, target)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        place = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+        raise rules.error(f"it cannot be copied to {target}: {error.strerror or error}{place}") from error
+    finally:
+        copying.remove(temporary)
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if not os.path.lexists(target):  # else another launch was quicker
+            raise
 
 
 def _set_aside(target: Path) -> None:
@@ -184,25 +247,13 @@ def _set_aside(target: Path) -> None:
 def _put(tree: Tree, wanted: Wanted, cache: Path, folder: Path, rules: Rules) -> Path:
     """The copy in a folder that was named. A mark in it tells later what it is."""
     if not _holds(folder, tree, rules):
-        temporary = _beside(folder)
-        try:
+        with _filling(folder, rules) as temporary:
             copying.fill(tree, temporary, Last(cache, None), read_only=False)
             (temporary / paths.CODE_MARK).write_text(f"{tree.digest}\n")
-            os.rename(temporary, folder)
-        except FileNotFoundError:
-            raise
-        except OSError as error:  # another launch was quicker
-            raise ChangedError from error
-        finally:
-            copying.remove(temporary)
+        if not _holds(folder, tree, rules):  # another launch was quicker
+            raise ChangedError
     trees.remember(cache, tree, wanted.sources)
     return folder
-
-
-def _beside(target: Path) -> Path:
-    temporary = target.with_name(paths.temporary_name(target.name, uuid.uuid4().hex))
-    temporary.mkdir(parents=True)
-    return temporary
 
 
 def _holds(folder: Path, tree: Tree, rules: Rules) -> bool:

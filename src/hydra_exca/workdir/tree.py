@@ -15,7 +15,8 @@ from pathlib import Path
 from hydra_exca import paths
 
 from . import sources as finding
-from .listing import File, Sources, listing, unreadable
+from .differences import differing
+from .listing import File, Sources, unreadable, walked
 from .rules import Rules
 
 _KEPT = 64_000_000  # bytes of files that are kept from hashing to copying
@@ -30,8 +31,9 @@ Seen: tp.TypeAlias = dict[str, list[tp.Any]]
 class Tree:
     """The files by the names of their copies, what is in each in few words, and the digest of all that.
 
-    ``contents`` has the bytes of those that were just read; ``noted`` is what is known from reading them, and the
-    digest that the same sources had when they were copied ``last``.
+    ``passed_over`` is what stays where it is: files and folders of the sources. ``contents`` has the bytes of the files
+    that were just read; ``noted`` is what is known from reading them, and the digest that the same sources had when
+    they were copied ``last``.
     """
 
     files: dict[str, File]
@@ -39,6 +41,7 @@ class Tree:
     digest: str
     contents: dict[str, bytes] = dataclasses.field(repr=False)
     noted: dict[str, tp.Any] = dataclasses.field(repr=False)
+    passed_over: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
     @property
     def last(self) -> str | None:
@@ -59,29 +62,32 @@ def look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Pa
     raise rules.error(f"files vanish while they are read, the last one was {vanished.filename}; try again")
 
 
+def is_own(owner: int) -> bool:
+    """Whether nobody else can change what that user owns."""
+    return owner in (os.getuid(), 0)
+
+
 def changed(cache: Path, old: str, new: tp.Mapping[str, str]) -> list[str] | None:
     """The files in which the code of digest ``old`` differs, None if it is not known any more what was in it."""
     before = manifest(cache, old)
-    if before is None:
-        return None
-    return sorted(name for name in {*before, *new} if before.get(name) != new.get(name))
+    return None if before is None else differing(before, new)
 
 
-def manifest(cache: Path, digest: str) -> dict[str, str] | None:
-    """What was in the files of a snapshot, None if nobody knows."""
+def manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[str, str] | None:
+    """What was in the files of a snapshot, None if nobody knows; if ``trusted``, nobody but another user."""
     try:
-        files = json.loads(paths.manifest(cache, digest).read_bytes())["files"]
-        return {str(name): str(told) for name, told in files.items()}
+        noted = _read(paths.manifest(cache, digest), trusted=trusted)
+        return {str(name): str(told) for name, told in noted["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 
 def newest(cache: Path) -> str | None:
-    """The digest of the last snapshot that was made of anything."""
+    """The digest of the last snapshot that this user has made of anything."""
     try:
         with os.scandir(paths.manifest(cache, "").parent) as entries:
-            found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name[0] != "."]
-        return max(found)[1].partition(".")[0]
+            found = [(entry.stat(), entry.name) for entry in entries if entry.name[0] != "."]
+        return max((stat.st_mtime_ns, name) for stat, name in found if is_own(stat.st_uid))[1].partition(".")[0]
     except (OSError, ValueError):
         return None
 
@@ -89,7 +95,7 @@ def newest(cache: Path) -> str | None:
 def remember(cache: Path, tree: Tree, sources: Sources) -> None:
     """Notes what is in a copy, and that these sources had it last: the next one links the files that did not change."""
     path = paths.manifest(cache, tree.digest)
-    if not path.exists():
+    if manifest(cache, tree.digest, trusted=True) is None:
         _write(path, {"files": tree.told, "sources": [[str(source), str(copy)] for source, copy in sources]})
     path = _seen_path(cache, sources)
     if tree.last != tree.digest or not path.exists():
@@ -103,7 +109,7 @@ def sha256(data: bytes) -> str:
 def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path]) -> Tree:
     # a cache can be the folder of the project itself: what is in it is left out by name then
     ours = [cache, cache / paths.CODE, cache / paths.LAUNCHES]
-    files = listing(sources, [*ours, *left_out], rules, finding.loaded)
+    files, passed_over = walked(sources, [*ours, *left_out], rules, finding.loaded)
     path = _seen_path(cache, sources)
     noted = _read_seen(path)
     reader = _Reader(noted["files"], rules)
@@ -112,7 +118,7 @@ def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[P
     noted["files"] = {file.path: reader.seen[file.path] for file in files.values() if file.link is None}
     if reader.learnt and (cache / paths.CODE).is_dir():
         _write(path, noted)
-    return Tree(files, told, _digest(told), reader.contents, noted)
+    return Tree(files, told, _digest(told), reader.contents, noted, passed_over)
 
 
 def _digest(told: tp.Mapping[str, str]) -> str:
@@ -174,16 +180,24 @@ def _is_settled(stat: os.stat_result) -> bool:
 
 
 def _seen_path(cache: Path, sources: Sources) -> Path:
-    key = sha256(repr([(os.path.realpath(source), str(copy)) for source, copy in sources]).encode())
-    return paths.seen(cache, key[:16])
+    """The notes of this user: what others note is not believed."""
+    places = [(os.path.realpath(source), str(copy)) for source, copy in sources]
+    return paths.seen(cache, sha256(repr((os.getuid(), places)).encode())[:16])
 
 
 def _read_seen(path: Path) -> dict[str, tp.Any]:
     try:
-        noted = json.loads(path.read_bytes())
+        noted: dict[str, tp.Any] = _read(path, trusted=True)
         return noted if isinstance(noted["files"], dict) else {"files": {}}
     except (OSError, ValueError, KeyError, TypeError):
         return {"files": {}}
+
+
+def _read(path: Path, *, trusted: bool) -> tp.Any:
+    with open(path, "rb") as file:
+        if trusted and not is_own(os.fstat(file.fileno()).st_uid):
+            raise PermissionError
+        return json.load(file)
 
 
 def _write(path: Path, content: dict[str, tp.Any]) -> None:
