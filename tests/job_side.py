@@ -19,9 +19,16 @@ from hydra_exca import TaskInfra, paths, payload, uid
 from hydra_exca.clusters import process
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry
+from hydra_exca.worker import Attempt
 
 TOKEN = "20260101-000000-launch"
 PROJECT = {"remote": "host/project"}
+
+
+def kills_itself(argument: tp.Any, attempt: Attempt) -> tp.NoReturn:
+    """A program whose job is lost."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("nobody survives this")
 
 
 class JobSide:

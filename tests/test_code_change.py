@@ -7,11 +7,11 @@ import json
 import logging
 import os
 import shutil
-import signal
 import typing as tp
 from pathlib import Path
 
 import pytest
+from job_side import kills_itself
 
 from hydra_exca import OnCodeChange, clusters, lost, paths, uid
 from hydra_exca.clusters import Options, process
@@ -512,10 +512,6 @@ def test_a_survey_that_finds_other_code_writes_nothing(cache: Cache) -> None:
 
 
 # -- rerun, and jobs that are lost
-
-
-def kills_itself(argument: tp.Any, attempt: Attempt) -> tp.Any:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def lose(cache: Cache, tasks: int = 1, **how: tp.Any) -> list[Result]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -127,7 +126,9 @@ def test_what_is_copied_can_come_from_a_variable(tmp_path: Path) -> None:
     app = App(tmp_path, files=MODEL)
     result = app.run("hydra.launcher.workdir.copied=['${oc.env:COPIED}']", cluster="local", env={"COPIED": "model.py"})
     (code,) = codes(app)
-    assert result.returncode == 0 and os.listdir(app.cache / "code" / code) == ["model.py"]
+    assert result.returncode == 0 and list((app.cache / "code" / code).glob("[!.]*")) == [
+        app.cache / "code" / code / "model.py"
+    ]
 
 
 @pytest.fixture
