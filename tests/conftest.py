@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import tempfile
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import code_trees
 import pytest
 from faults import OwnSlurm, OwnSlurms, stop_orphans
+from repositories import git
 
 SLURM = Path(__file__).parent / "slurm"
 SLURM_CONF = "/etc/exca-slurm/slurm.conf"
@@ -104,3 +107,23 @@ def _start() -> str:
 def _stop() -> None:
     if os.geteuid() == 0:
         subprocess.run([SLURM / "stop"], check=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of a project, empty."""
+    (tmp_path / "project").mkdir()
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def write(root: Path) -> code_trees.Write:
+    """Writes files of the project."""
+    return functools.partial(code_trees.write, root)
+
+
+@pytest.fixture
+def repository(root: Path) -> Path:
+    """The project as a git repository without a commit."""
+    git(root, "init", "-q")
+    return root

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 
-import code_trees
 import pytest
 from code_trees import DEFAULT, Write, listed
-from repositories import git
 
 from hydra_exca import workdir
 from hydra_exca.errors import ConfigError
 from hydra_exca.workdir import Rules
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "project").mkdir()
-    return tmp_path / "project"
-
-
-@pytest.fixture
-def write(root: Path) -> Write:
-    return functools.partial(code_trees.write, root)
-
-
-@pytest.fixture
-def repository(root: Path) -> Path:
-    git(root, "init", "-q")
-    return root
 
 
 def links(root: Path, *copied: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from apps import App, wait_until
 
 WAITING = """
@@ -31,41 +32,31 @@ def test_a_script_under_a_profiler_is_copied_too(tmp_path: Path) -> None:
     assert [Path(value).is_relative_to(app.cache / "code") for value in result.values] == [True]
 
 
-def test_what_the_config_of_any_job_leads_to_is_copied(tmp_path: Path) -> None:
-    """``two`` is outside of the project, and neither imported by the script nor named by the first choice."""
-    app = App(
-        tmp_path / "app",
-        "from hydra.utils import instantiate\nreturn instantiate(cfg.model)\n",
-        config="defaults: [{model: one}]\nseed: 1\n",
-        files={
-            "conf/model/one.yaml": "_target_: one.where\n",
-            "conf/model/two.yaml": "_target_: two.where\n",
-            "../outside/one.py": "def where():\n    return __file__\n",
-            "../outside/two.py": "def where():\n    return __file__\n",
-        },
-    )
-    path = os.pathsep.join([str(tmp_path / "outside"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    result = app.run("model=one,two", cluster="local", env={"PYTHONPATH": path.rstrip(os.pathsep)})
+@pytest.fixture
+def choosing(tmp_path: Path) -> tuple[App, dict[str, str]]:
+    """An app whose config chooses one of two modules outside of its project, and the environment that leads to them.
+
+    Neither is imported by the script.
+    """
+    files = {f"conf/model/{name}.yaml": f"_target_: {name}.where\n" for name in ("one", "two")}
+    modules = {f"../outside/{name}.py": "def where():\n    return __file__\n" for name in ("one", "two")}
+    body = "from hydra.utils import instantiate\nreturn instantiate(cfg.model)\n"
+    app = App(tmp_path / "app", body, config="defaults: [{model: one}]\nseed: 1\n", files={**files, **modules})
+    path = [str(tmp_path / "outside"), str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return app, {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def test_what_the_config_of_any_job_leads_to_is_copied(choosing: tuple[App, dict[str, str]]) -> None:
+    app, env = choosing
+    result = app.run("model=one,two", cluster="local", env=env)
     assert [Path(value).is_relative_to(app.cache / "code") for value in result.values] == [True, True]
 
 
-def test_another_choice_of_models_is_no_other_code(tmp_path: Path) -> None:
-    app = App(
-        tmp_path / "app",
-        "from hydra.utils import instantiate\nreturn instantiate(cfg.model)\n",
-        config="defaults: [{model: one}]\nseed: 1\n",
-        files={
-            "conf/model/one.yaml": "_target_: one.name\n",
-            "conf/model/two.yaml": "_target_: two.name\n",
-            "../outside/one.py": "def name():\n    return 'one'\n",
-            "../outside/two.py": "def name():\n    return 'two'\n",
-        },
-    )
-    path = os.pathsep.join([str(tmp_path / "outside"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    env = {"PYTHONPATH": path.rstrip(os.pathsep)}
+def test_another_choice_of_models_is_no_other_code(choosing: tuple[App, dict[str, str]]) -> None:
+    app, env = choosing
     app.run("model=one", cluster="local", env=env)
     again = app.run("model=one,two", "hydra.launcher.on_code_change=error", cluster="local", env=env)
-    assert again.values == ["one", "two"]
+    assert [Path(value).name for value in again.values] == ["one.py", "two.py"]
 
 
 def test_the_config_files_of_later_batches_are_those_of_the_first(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import typing as tp
 from pathlib import Path
 
 TIMEOUT_S = 30.0
+_WALK_S = 60.0  # where it goes through all that is there
+_IN_NONE = "not a git repository"
 # of a hook or another program: they would lead git elsewhere than to the folder that is asked about
 _ELSEWHERE = (
     "GIT_DIR",
@@ -50,6 +52,10 @@ class GitError(Exception):
     """Git does not answer, or refuses to; its text says why."""
 
 
+class NoRepositoryError(GitError):
+    """There is nothing to ask: no repository around a folder, or no git."""
+
+
 def of(folder: Path) -> Repository | None:
     """The repository around ``folder``, None if it is in none, or git is not installed or does not say."""
     return look(folder)[0]
@@ -60,7 +66,7 @@ def look(folder: Path) -> tuple[Repository | None, str | None]:
     try:
         root = _text(_ask(folder, "rev-parse", "--show-toplevel"))
     except GitError as error:
-        return None, None if "not a git repository" in str(error) else str(error)
+        return None, None if _IN_NONE in str(error) else str(error)
     remote = _line(folder, "config", "--get", "remote.origin.url")
     found = Repository(
         root=Path(root),
@@ -82,6 +88,17 @@ def plain_remote(url: str) -> str:
     url = re.sub(r"^.*@" if with_scheme else r"^[^@/]*@", "", url)  # a password may have an @ or a slash in it
     url = re.sub(r"^([\w.\-]+):(?!\d+/)", r"\1/", url)
     return url.removesuffix("/").removesuffix(".git")
+
+
+def ignored(folder: Path) -> list[str]:
+    """What git ignores below a folder, whole folders as one with a slash at the end; ``./`` is the folder itself.
+
+    A repository of another owner is looked at, too: only its lists of what to ignore are read. Raises
+    NoRepositoryError if there is none, and GitError if git does not say.
+    """
+    asked = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory")
+    told = _ask(folder, "-c", "safe.directory=*", *asked, timeout_s=_WALK_S)
+    return [os.fsdecode(name) for name in told.split(b"\0") if name]
 
 
 def known(root: Path) -> set[str]:
@@ -137,7 +154,9 @@ def _text(said: bytes) -> str:
     return os.fsdecode(said).strip()
 
 
-def _ask(folder: Path, *arguments: str, to: tp.IO[bytes] | int = subprocess.PIPE) -> bytes:
+def _ask(
+    folder: Path, *arguments: str, to: tp.IO[bytes] | int = subprocess.PIPE, timeout_s: float | None = None
+) -> bytes:
     environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
     try:
@@ -147,13 +166,15 @@ def _ask(folder: Path, *arguments: str, to: tp.IO[bytes] | int = subprocess.PIPE
             stdin=subprocess.DEVNULL,
             stdout=to,
             stderr=subprocess.PIPE,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s or TIMEOUT_S,
             check=False,
         )
     except OSError as error:
-        raise GitError(f"git cannot be started: {error.strerror}") from error
+        kind = NoRepositoryError if isinstance(error, FileNotFoundError) else GitError
+        raise kind(f"git cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
-        raise GitError(f"git {arguments[0]} took longer than {TIMEOUT_S:g} s") from error
+        raise GitError(f"git {arguments[0]} took longer than {timeout_s or TIMEOUT_S:g} s") from error
     if done.returncode != 0:
-        raise GitError(_text(done.stderr).partition("\n")[0] or f"git ended with {done.returncode}")
+        said = _text(done.stderr).partition("\n")[0] or f"git ended with {done.returncode}"
+        raise (NoRepositoryError if _IN_NONE in said else GitError)(said)
     return done.stdout or b""
