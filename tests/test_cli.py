@@ -19,6 +19,7 @@ from infra_models import Counted, Fails
 from map_models import Scaled
 
 from hydra_exca import TaskFailedError
+from hydra_exca.clusters import process
 
 HERE = Path(__file__).parent
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
@@ -61,6 +62,17 @@ def tree(folder: Path) -> dict[str, tuple[tp.Any, ...]]:
         holds = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
         found[str(path)] = (stat.st_mode, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, holds)
     return found
+
+
+def tree_at_rest(folder: Path) -> dict[str, tuple[tp.Any, ...]]:
+    """The same once the jobs are over: an outcome is there a moment before its job has tidied up."""
+    wait_until(lambda: not any(map(_is_alive, folder.rglob("claim.*.json"))), "the jobs to end")
+    return tree(folder)
+
+
+def _is_alive(claim: Path) -> bool:
+    owner = json.loads(claim.read_bytes())["owner"]
+    return owner["pid"] != os.getpid() and process.alive(owner) is True
 
 
 def with_results(folder: Path) -> App:
@@ -275,7 +287,7 @@ def test_the_commit_and_the_changes_are_shown(tmp_path: Path) -> None:
 
 
 def test_showing_changes_nothing(shared: App) -> None:
-    before = tree(shared.cache)
+    before = tree_at_rest(shared.cache)
     cli(shared.folder, "show", "seed=1")
     assert tree(shared.cache) == before
 
@@ -307,14 +319,14 @@ def test_what_is_stored_and_the_sweep_folder_are_not_touched(tmp_path: Path, opt
     app = App(tmp_path)
     app.run("seed=1", *options, cluster="local")
     folders = [path for path in (app.cache, tmp_path / "sweep", tmp_path / "beside") if path.exists()]
-    before = list(map(tree, folders))
+    before = list(map(tree_at_rest, folders))
     assert cli(tmp_path, "rerun", "seed=1").returncode == 0
     assert list(map(tree, folders)) == before
 
 
 def test_what_is_stored_of_an_infra_is_not_touched(tmp_path: Path, infra: dict[str, tp.Any]) -> None:
     Counted(x=3, infra={**infra, "workdir": {"copied": [HERE / "infra_models.py"]}}).fit()
-    before = tree(tmp_path / "exca")
+    before = tree_at_rest(tmp_path / "exca")
     assert cli(tmp_path, "rerun", "x=3").stdout.startswith("the same value: 30\n")
     assert tree(tmp_path / "exca") == before
 
@@ -413,7 +425,7 @@ def test_a_folder_that_holds_something_or_is_in_the_cache_is_refused(shared: App
 def test_the_job_of_a_map_is_run_again(tmp_path: Path, infra: dict[str, tp.Any]) -> None:
     list(Scaled(infra={**infra, "max_jobs": 1}).of([1, 2, 3]))
     (job,) = tmp_path.glob("exca/*/*/items/jobs/1.0-*")
-    before = tree(tmp_path / "exca")
+    before = tree_at_rest(tmp_path / "exca")
     assert cli(tmp_path, "rerun", job).stdout.startswith("the same values of 3 items\n")
     assert tree(tmp_path / "exca") == before
 
@@ -511,7 +523,7 @@ def test_a_task_is_run_again_with_the_code_that_computed_it(copied: App) -> None
 
 
 def test_running_from_a_copy_writes_nothing_into_it(copied: App) -> None:
-    before = tree(copied.cache)
+    before = tree_at_rest(copied.cache)
     cli(copied.folder, "rerun", "seed=1")
     assert tree(copied.cache) == before
 
