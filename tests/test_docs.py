@@ -26,7 +26,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = {page.name: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
-INDEX = "index.md"  # the one page without examples
+INDEX = "index.md"
+WITHOUT_EXAMPLES = (INDEX, "benchmarks.md")
 FIRST_LINE = {"README.md": "import hydra_exca, pydantic"}  # where the examples are parts of a script
 NOT_RUN = {"README.md": ("console",)}  # what is shown there takes long, and is run by other tests
 PROGRAM = "example.py"
@@ -192,7 +193,7 @@ def test_a_page_does_what_it_says(page: str, with_slurm: bool, tmp_path: Path) -
             pytest.fail(f"{page}, line {block.line + 1} says\n\n{says}\n\nand this is printed\n\n{printed[block.line]}")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != INDEX])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WITHOUT_EXAMPLES])
 def test_a_page_has_an_example_that_runs(page: str) -> None:
     assert any(block.is_run for block in chosen(page, with_slurm=True))
 

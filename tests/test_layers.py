@@ -15,7 +15,7 @@ import hydra_exca
 ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"errors", "status"},
-    {"canonical", "leaves", "records", "uid", "paths", "plan", "script", "confdict"}
+    {"canonical", "leaves", "models", "plain", "quick", "records", "uid", "paths", "plan", "script", "confdict"}
     | {"machine", "project", "provenance", "repository"},
     {"store", "clusters", "workdir"},
     {"payload", "worker", "results", "survey", "round", "engine", "watch", "lost", "keeper", "cancel", "settings"}

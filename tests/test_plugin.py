@@ -141,16 +141,74 @@ def test_the_schema_is_not_offered_as_a_launcher(app: Path) -> None:
     assert [name for name in loader.get_group_options("hydra/launcher") if "exca" in name] == ["exca"]
 
 
-def test_a_start_of_any_app_imports_nothing_heavy(app: Path) -> None:
+def imported(script: str, folder: Path) -> set[str]:
+    """The modules that a program has at its end, which prints nothing."""
+    show = "import atexit, sys\natexit.register(lambda: print(*sys.modules))\n"
+    done = subprocess.run([sys.executable, "-c", show + script], capture_output=True, text=True, cwd=folder, check=True)
+    return set(done.stdout.split())
+
+
+def of_ours(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.startswith(("hydra_exca", "hydra_plugins.hydra_exca_launcher"))}
+
+
+def test_a_start_of_any_app_imports_nothing_of_ours_but_the_door(app: Path) -> None:
     """Hydra imports the plugin at every start of every app, ours or not."""
+    plugin = "hydra_plugins.hydra_exca_launcher"
+    script = f"import hydra\nwith hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
+    modules = imported(f"{script}    hydra.compose('config')", app)
+    assert of_ours(modules) == {"hydra_exca", plugin, f"{plugin}.launcher", f"{plugin}.searchpath"}
+
+
+def test_what_chooses_the_launcher_imports_nothing_heavy(app: Path) -> None:
     script = (
-        "import sys, hydra\n"
-        f"with hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
-        "    hydra.compose('config', ['hydra/launcher=exca'], return_hydra_config=True)\n"
-        "print(*sorted({'submitit', 'pydantic', 'numpy', 'psutil', 'cloudpickle'} & set(sys.modules)))"
+        f"import hydra\nwith hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
+        "    hydra.compose('config', ['hydra/launcher=exca'], return_hydra_config=True)"
     )
-    started = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=app, check=True)
-    assert started.stdout.split() == []
+    assert not {"submitit", "pydantic", "numpy", "psutil", "cloudpickle"} & imported(script, app)
+
+
+FOUND = """
+import atexit, sys
+import hydra
+
+atexit.register(lambda: print("MODULES", *sys.modules))
+
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(config):
+    return 1
+
+
+if __name__ == "__main__":
+    main()
+"""
+HEAVY = {"pydantic", "submitit", "psutil", "loky", "tqdm", "click", "importlib.metadata", "multiprocessing", "ctypes"}
+OF_JOBS = {f"hydra_exca.{name}" for name in ("round", "keeper", "worker", "attempt", "pack", "packed", "child")}
+
+
+def modules_of(script: Path, *arguments: str) -> set[str]:
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent, check=True)
+    return set(done.stdout.partition("MODULES ")[2].split())
+
+
+def test_a_sweep_that_finds_everything_imports_nothing_that_only_jobs_and_models_need(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(FOUND)
+    command = ["-m", "+seed=1,2", "hydra/launcher=exca", "hydra/launcher/cluster=local"]
+    modules_of(script, *command)
+    again = modules_of(script, *command)
+    assert "hydra_exca.engine" in again and not (HEAVY | OF_JOBS) & again
+
+
+def test_the_callback_in_a_single_run_imports_neither_models_nor_jobs_nor_the_lists_of_installers(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(FOUND)
+    modules = modules_of(script, "hydra/callbacks=exca")
+    assert "hydra_exca.provenance" in modules and not (HEAVY | OF_JOBS | {"hydra_exca.engine"}) & modules
 
 
 def test_every_package_and_config_file_of_the_sources_is_installed() -> None:

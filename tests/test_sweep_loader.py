@@ -25,16 +25,23 @@ def composed(app: App) -> list[str]:
     return [line for line in app.notes if line.startswith("composed")]
 
 
-def test_each_job_is_composed_once(tmp_path: Path) -> None:
+def test_jobs_that_differ_in_values_are_composed_once(tmp_path: Path) -> None:
     app = App(tmp_path, head=COUNTED)
     app.run("seed=1,2,3", cluster="inline")
-    assert composed(app) == ["composed seed=1", "composed seed=2", "composed seed=3"]
+    assert composed(app) == ["composed"]
 
 
-def test_each_job_of_a_further_batch_is_composed_once(tmp_path: Path) -> None:
+def test_each_choice_of_groups_is_composed_once_for_all_batches(tmp_path: Path) -> None:
+    files = {"conf/model/small.yaml": "size: 1\n", "conf/model/big.yaml": "size: 9\n"}
+    app = App(tmp_path, head=COUNTED, config="defaults: [_self_, {model: small}]\nseed: 1\n", files=files)
+    app.run("model=small,big", "seed=1,2,3", "hydra.sweeper.max_batch_size=2", cluster="inline")
+    assert composed(app) == ["composed model=small", "composed model=big"]
+
+
+def test_what_only_hydra_can_compose_is_composed_once_a_job(tmp_path: Path) -> None:
     app = App(tmp_path, head=COUNTED)
-    app.run("seed=1,2,3", "hydra.sweeper.max_batch_size=2", cluster="inline")
-    assert len(composed(app)) == 3
+    app.run("+extra=1,2,3", "hydra.sweeper.max_batch_size=2", cluster="inline")
+    assert composed(app) == [f"composed +extra={number}" for number in (1, 2, 3)]
 
 
 def test_jobs_with_the_same_overrides_do_not_share_a_config(tmp_path: Path) -> None:
@@ -44,7 +51,7 @@ def test_jobs_with_the_same_overrides_do_not_share_a_config(tmp_path: Path) -> N
 
 def test_a_jobs_process_composes_nothing(tmp_path: Path) -> None:
     app = App(tmp_path, head=COUNTED)
-    app.run("seed=1,2", cluster="local")
+    app.run("seed=1,2", "+extra=1", cluster="local")
     assert len(composed(app)) == 2
 
 

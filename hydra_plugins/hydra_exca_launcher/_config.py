@@ -1,13 +1,11 @@
 """The typed schema of ``hydra.launcher``: a mistyped key fails before anything runs.
 
-Hydra's plugin scan passes over names with an underscore. It would execute this module before the one of
-hydra-submitit-launcher, and that one a second time: 7 ms at every start of every app.
+Hydra's plugin scan passes over names with an underscore: only apps that choose the launcher import this.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
 
@@ -87,10 +85,3 @@ class ExcaLauncherConf(SlurmQueueConf):
     # environment variables that are recorded with each launch and task
     record_env: list[str] = field(default_factory=list)
     workdir: WorkdirConf = field(default_factory=WorkdirConf)
-
-
-def register() -> None:
-    """Stores the schema, in a group of its own so that it is not offered as a launcher beside ``exca``."""
-    ConfigStore.instance().store(
-        group="hydra/launcher/schema", name="exca", node=ExcaLauncherConf, provider="hydra-exca-launcher"
-    )

@@ -5,25 +5,24 @@ from __future__ import annotations
 import importlib
 import typing as tp
 
-from .errors import (
-    CacheError,
-    ConfigError,
-    CorruptEntryError,
-    DefaultsChangedError,
-    ExcaError,
-    JobError,
-    JobLostError,
-    Problem,
-    SubmissionError,
-    TaskFailedError,
-)
-from .status import Mode, OnCodeChange, Status
-
 if tp.TYPE_CHECKING:
     from . import helpers as helpers
     from .confdict import ConfDict
+    from .errors import (
+        CacheError,
+        ConfigError,
+        CorruptEntryError,
+        DefaultsChangedError,
+        ExcaError,
+        JobError,
+        JobLostError,
+        Problem,
+        SubmissionError,
+        TaskFailedError,
+    )
     from .infra.map import MapInfra
     from .infra.task import TaskInfra
+    from .status import Mode, OnCodeChange, Status
     from .store.formats import register_format
     from .sweep.main import main
 
@@ -49,10 +48,23 @@ __all__ = [
 ]
 
 
-# imported when they are asked for: they import Hydra or pydantic, and every start of every Hydra app imports this
+# imported when they are asked for: every start of every Hydra app imports this, to find our config groups
 _LAZY = {
+    "CacheError": ".errors",
     "ConfDict": ".confdict",
+    "ConfigError": ".errors",
+    "CorruptEntryError": ".errors",
+    "DefaultsChangedError": ".errors",
+    "ExcaError": ".errors",
+    "JobError": ".errors",
+    "JobLostError": ".errors",
     "MapInfra": ".infra.map",
+    "Mode": ".status",
+    "OnCodeChange": ".status",
+    "Problem": ".errors",
+    "Status": ".status",
+    "SubmissionError": ".errors",
+    "TaskFailedError": ".errors",
     "TaskInfra": ".infra.task",
     "main": ".sweep.main",
     "register_format": ".store.formats",

@@ -11,14 +11,12 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import typing as tp
 
-import pydantic
-
-from . import records
+from . import models, plain, records
 from .errors import ConfigError, Problem
 from .leaves import LEAVES, Json, class_name, is_clean, rule_of, text
+from .plain import UnusualError, same
 from .records import ANYTHING, MISSING, NOTHING, Expect, Skip, UnfitError
 
 SCHEME = 1
@@ -43,6 +41,10 @@ def canonical(value: tp.Any, key: str = "") -> Json:
     >>> canonical({"b": 2, "a": (1.0, None)})
     {'a': [1.0, None], 'b': 2}
     """
+    try:
+        return plain.form(value)
+    except (UnusualError, UnfitError, RecursionError):  # the walk knows all rules, and tells where something is
+        pass
     with NamedErrors(key):
         return Walk().pair(value)[1]
 
@@ -57,19 +59,7 @@ def digest(form: Json) -> str:
     return hashlib.sha256(b"exca-%d:" % SCHEME + encode(form)).hexdigest()
 
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def same(one: Json, other: Json) -> bool:
-    """Whether two canonical forms are the same; ``==`` is not enough: ``1 == True == 1.0`` and ``0.0 == -0.0``."""
-    kind = type(one)
-    if one is other or kind is not type(other):
-        return one is other
-    if kind is dict:
-        return one.keys() == other.keys() and all(map(same, one.values(), map(other.__getitem__, one)))
-    if kind is list:
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other) and (kind is not float or math.copysign(1, one) == math.copysign(1, other))
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False, allow_nan=False)
 
 
 class NamedErrors:
@@ -109,6 +99,15 @@ class Walk:
                 self._check_unreached(value, expect, skip)
             form = rule(value)
             return form, form
+        if not skip and expect.is_plain:
+            try:
+                form = plain.form(value)
+                return form, form
+            except (UnusualError, UnfitError, RecursionError):
+                pass
+        return self._parts(value, expect, skip)
+
+    def _parts(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
         if id(value) in self._open:
             raise UnfitError("refers to itself")
         self._open.add(id(value))
@@ -232,7 +231,7 @@ class Walk:
                 error.parts.append(name)
                 raise
             full[name] = form
-            if self.forced > forced or name in keys or not _is_default(form, expect, default, below):
+            if self.forced > forced or name in keys or not is_default(form, expect, default, below):
                 lean[name] = one
         extra = facts.extra(value) if facts.allows_extra else None
         if extra:
@@ -254,7 +253,8 @@ def escaped(key: str) -> str:
     return f"~{key}" if key.startswith("~") else key
 
 
-def _is_default(form: Json, expect: Expect, default: records.Default, skip: Skip) -> bool:
+def is_default(form: Json, expect: Expect, default: records.Default, skip: Skip = NOTHING) -> bool:
+    """Whether a field with the canonical form ``form`` has its default."""
     if default.form and not skip:
         return same(form, default.form[0])
     if default.value is not MISSING:
@@ -313,13 +313,13 @@ _PLAIN: dict[type, tp.Callable[[tp.Any], tp.Any]] = {
 }
 
 
-_SECRETS = (pydantic.SecretStr, pydantic.SecretBytes, *filter(None, [getattr(pydantic, "Secret", None)]))
+_SECRETS = ("SecretStr", "SecretBytes", "Secret")
 _REACHED = (Walk.mapping, Walk.subclass, Walk.record)  # where the names to leave out lead somewhere
 
 
 @records.per_class
 def _part_rule(cls: type) -> PartRule:
-    if issubclass(cls, _SECRETS):
+    if issubclass(cls, models.loaded("types", *_SECRETS)):
         return Walk.secret
     if cls in _CONTAINERS:
         return _CONTAINERS[cls]

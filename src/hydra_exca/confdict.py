@@ -17,9 +17,10 @@ import pydantic_core
 import yaml as pyyaml
 
 from . import records, uid
-from .canonical import NamedErrors, same
+from .canonical import NamedErrors
 from .errors import ConfigError
 from .leaves import class_name
+from .plain import same
 from .records import ANYTHING, MISSING, NOTHING, Counted, Default, Expect, Skip
 
 __all__ = ["ConfDict"]

@@ -14,12 +14,11 @@ import threading
 import typing as tp
 from pathlib import Path
 
-from . import cancel, clusters, worker
+from . import cancel, clusters
 from .clusters import State
 from .errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from .plan import Action
 from .results import Result, stored_error
-from .round import Round
 from .settings import Settings, Task
 from .stale import Code, Stale
 from .status import Mode, OnFailure, OnInterrupt, Status
@@ -27,6 +26,10 @@ from .store import Claim, ClaimState, Entry
 from .survey import Standing, Survey, counted, given_up, is_to_blame
 from .uid import Identity
 from .watch import Watch
+
+if tp.TYPE_CHECKING:
+    from .round import Round
+    from .worker import Program
 
 log = logging.getLogger("exca.launch")
 
@@ -43,7 +46,7 @@ class Launch:
     def __init__(
         self,
         tasks: tp.Sequence[Task],
-        program: worker.Program,
+        program: Program,
         settings: Settings,
         computed: set[str] | None = None,
         told: set[str] | None = None,
@@ -282,6 +285,8 @@ class Launch:
 
     def _start(self, missing: tp.Sequence[Standing]) -> None:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
+        from .round import Round  # with all that jobs need: a launch that finds everything starts without it
+
         round_ = Round(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
         self.settings.folder.create()
         old = [standing for standing in missing if standing.action is Action.CANCEL_AND_RUN]
@@ -406,4 +411,4 @@ def _code_key(standing: Standing) -> str:
 
 
 def _key(identity: Identity) -> str:
-    return f"{identity.factory},{identity.version}/{identity.digest}"
+    return identity.key

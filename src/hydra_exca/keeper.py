@@ -68,7 +68,8 @@ def keep(
 
 def _own(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
     """The tasks of a job whose claims this process now has."""
-    entries = [(p, Entry(Path(payload.read_part(folder, header, p).entry))) for p in header.jobs[number]]
+    parts = payload.Parts(folder, header)
+    entries = [(position, Entry(Path(parts.read(position).entry))) for position in header.jobs[number]]
     return [(position, entry) for position, entry in entries if _take(entry, entry.claim(), folder.name)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import getpass
+import importlib.machinery
 import os
 import platform
 import re
@@ -52,18 +53,41 @@ def distributions() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def _installed(folder: str, changed_at: int | None) -> dict[str, str]:
-    import importlib.metadata  # few jobs need it, and it takes its time
-
     found: dict[str, str] = {}
-    for each in importlib.metadata.distributions(path=[folder]):
-        try:
-            text = each.read_text("METADATA") or each.read_text("PKG-INFO") or ""
-        except (OSError, ValueError):
-            continue
+    for text in _of_folder(folder) if _is_plain(folder) else _of_finders(folder):
         name, version = (_field(field, text) for field in ("Name", "Version"))
         if name:
             found.setdefault(name, version)
     return found
+
+
+def _is_plain(folder: str) -> bool:
+    """Whether what is installed there is what its folders say: no archive, and nobody else finds more in it."""
+    others = [each for each in sys.meta_path if each is not importlib.machinery.PathFinder]
+    is_archive = folder.endswith(".egg") or os.path.isfile(folder)
+    return not is_archive and not any(hasattr(each, "find_distributions") for each in others)
+
+
+def _of_folder(folder: str) -> tp.Iterator[str]:
+    """What `_of_finders` gives, in half of the time that importing them takes."""
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return
+    for name in names:
+        if name.lower().endswith((".dist-info", ".egg-info")):
+            place = Path(folder or ".", name)
+            yield _text_of(place / "METADATA") or _text_of(place / "PKG-INFO")
+
+
+def _of_finders(folder: str) -> tp.Iterator[str]:
+    import importlib.metadata  # few need it, and it takes its time
+
+    for each in importlib.metadata.distributions(path=[folder]):
+        try:
+            yield each.read_text("METADATA") or each.read_text("PKG-INFO") or ""
+        except (OSError, ValueError):
+            continue
 
 
 def _changed_at(folder: str) -> int | None:

@@ -146,6 +146,7 @@ class Server:
         self._handlers = Told(job, link)
         self._handlers.install()
         self._loaded = Loaded(job.launch, job.payload, self._keep)
+        self._parts = payloads.Parts(job.launch, job.payload)
         self._kept: Surroundings | None = None
         self._logs = Logs()
 
@@ -164,7 +165,7 @@ class Server:
                 return
 
     def _compute(self, position: int, shared: bool) -> None:
-        part = payloads.read_part(self._job.launch, self._job.payload, position)
+        part = self._parts.read(position)
         entry = Entry(Path(part.entry))
         status = attempt_task(
             entry,

@@ -10,9 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pickle
-import site
 import sys
-import sysconfig
 import threading
 import typing as tp
 import zlib
@@ -121,7 +119,7 @@ class Payload:
         return list(dict.fromkeys([*self.search_path[:first], *own, *others]))
 
 
-def write(launch: Path, payload: Payload, parts: tp.Sequence[Part]) -> None:
+def write(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> None:
     """Writes both files into a launch's folder. They can hold secrets: only their owner may read them.
 
     The tasks of a sweep are much alike: each is compressed against the first one.
@@ -147,18 +145,33 @@ def read(launch: Path) -> Payload:
 
 def read_part(launch: Path, payload: Payload, position: int) -> Part:
     """The task at ``position`` of a launch; CacheError if others could have written it."""
-    with open(launch / paths.ARGUMENTS, "rb") as file:
-        files.check_trusted(file, launch / paths.ARGUMENTS, ())
-        data = alike = zlib.decompress(_slice(file, payload, 0))
-        if position > 0:
-            data = zlib.decompressobj(zdict=alike[-_WINDOW:]).decompress(_slice(file, payload, position))
-    return Part(*pickle.loads(data))
+    return Parts(launch, payload).read(position)
 
 
-def _slice(file: tp.BinaryIO, payload: Payload, position: int) -> bytes:
-    start, size = payload.slices[position]
-    file.seek(start)
-    return file.read(size)
+class Parts:
+    """The tasks of a launch, for who reads several: what they are compressed against is read once."""
+
+    def __init__(self, launch: Path, payload: Payload) -> None:
+        self._path = launch / paths.ARGUMENTS
+        self._slices = payload.slices
+        self._first: bytes | None = None
+
+    def read(self, position: int) -> Part:
+        """The task at ``position``; CacheError if others could have written it."""
+        with open(self._path, "rb") as file:
+            files.check_trusted(file, self._path, ())
+            if self._first is None:
+                self._first = zlib.decompress(self._slice(file, 0))
+            data = self._first
+            if position > 0:
+                alike = self._first[-_WINDOW:]
+                data = zlib.decompressobj(zdict=alike).decompress(self._slice(file, position))
+        return Part(*pickle.loads(data))
+
+    def _slice(self, file: tp.BinaryIO, position: int) -> bytes:
+        start, size = self._slices[position]
+        file.seek(start)
+        return file.read(size)
 
 
 def _compressed(data: bytes, alike: bytes) -> bytes:
@@ -207,6 +220,9 @@ def _absolute(entry: str) -> str:
 
 def _is_of_this_python(folder: str) -> bool:
     """Whether a folder of the search path comes with the python that runs here, and with no project."""
+    import site
+    import sysconfig  # no job asks this
+
     library = sysconfig.get_path("stdlib")
     packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     user = site.getusersitepackages()

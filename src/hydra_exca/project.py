@@ -62,7 +62,7 @@ def _project(target: tp.Any, cache: str, copied: _Pairs) -> dict[str, tp.Any]:
     if package is not None:
         return {"package": package}
     place = {"folder": os.path.relpath(source.parent, Path(cache).resolve())}
-    around = _repository(source.parent)
+    around = _origin(source.parent)
     if around is not None and around.remote is not None:
         return {**place, "remote": around.remote, "path": around.path}
     return place
@@ -125,5 +125,5 @@ def _installed_package(source: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=_CACHED)
-def _repository(folder: Path) -> repository.Repository | None:
-    return repository.of(folder)
+def _origin(folder: Path) -> repository.Origin | None:
+    return repository.origin(folder)

@@ -41,8 +41,7 @@ class Recorder:
     def end(self, entry: Entry, claim: Claim, outcome: Outcome) -> None:
         """Says how it ended, if it is still the owner of the entry who says so."""
         with _logged(entry):
-            owner = entry.claim() if self.launched else None
-            if owner is not None and owner.number == claim.number:
+            if self.launched and entry.owns(claim):
                 how = outcome.started, _exit(outcome), outcome.ended
                 self._write(entry, claim, outcome.code, provenance.of_job(self.launched, self.overrides, *how))
 

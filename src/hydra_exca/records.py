@@ -12,7 +12,10 @@ import functools
 import types
 import typing as tp
 
-import pydantic
+from . import models
+
+if tp.TYPE_CHECKING:
+    import pydantic
 
 T = tp.TypeVar("T")
 MISSING: tp.Any = object()
@@ -46,6 +49,11 @@ class Expect:
     keys: tuple[str, ...] = ()
     tagged: bool = False
     items: Expect | None = None
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether no record is promised, at any depth: then nothing depends on the annotation for a value without."""
+        return not (self.classes or self.keys or self.tagged) and (self.items is None or self.items.is_plain)
 
 
 ANYTHING = Expect()
@@ -151,7 +159,7 @@ def per_class(function: tp.Callable[[type], T]) -> tp.Callable[[type], T]:
 
 
 def is_record(cls: tp.Any) -> bool:
-    return isinstance(cls, type) and (issubclass(cls, pydantic.BaseModel) or dataclasses.is_dataclass(cls))
+    return isinstance(cls, type) and (models.is_model_class(cls) or dataclasses.is_dataclass(cls))
 
 
 is_record_class = per_class(is_record)
@@ -160,8 +168,8 @@ is_record_class = per_class(is_record)
 @per_class
 def record_of(cls: type) -> Record:
     """The facts of a model or dataclass; computed once (0.1 ms)."""
-    is_model = issubclass(cls, pydantic.BaseModel)
-    infos = cls.model_fields if issubclass(cls, pydantic.BaseModel) else getattr(cls, "__pydantic_fields__", None)
+    is_model = models.is_model_class(cls)
+    infos = cls.model_fields if models.is_model_class(cls) else getattr(cls, "__pydantic_fields__", None)
     if infos is not None:
         fields = {name: (_expect_of_info(info), _default_of_info(info)) for name, info in infos.items()}
     else:
@@ -248,7 +256,7 @@ def _is_scalar(member: tp.Any) -> bool:
 
 def _discriminator(metadata: tp.Any) -> tp.Any:
     found = getattr(metadata, "discriminator", None)  # of a Field(...), or of a Discriminator(...)
-    return _discriminator(found) if isinstance(found, pydantic.Discriminator) else found
+    return _discriminator(found) if isinstance(found, models.loaded("types", "Discriminator")) else found
 
 
 def _merge(options: tp.Sequence[Expect], told_apart: bool) -> Expect:
@@ -344,8 +352,9 @@ def _collect_excluded(value: tp.Any, prefix: str, found: list[str]) -> None:
     elif is_record_class(kind):
         record = record_of(kind)
         static = _static_names(kind, prefix)
-        found += [prefix + name for name in _leaves(record.skip(value))] if static is None else static
-        items = [(name, getattr(value, name)) for name, _, _, _ in record.counted(value, NOTHING)]
+        found += [prefix + name for name in leaves(record.skip(value))] if static is None else static
+        get = vars(value).get if record.is_model else functools.partial(getattr, value)
+        items = [(field[0], get(field[0])) for field in record.counted(value, NOTHING)]
     else:
         return
     for key, child in items:
@@ -359,8 +368,9 @@ _NAMELESS = frozenset({*_SCALARS, list, tuple})
 @functools.lru_cache(maxsize=4096)
 def _static_names(cls: type, prefix: str) -> tuple[str, ...] | None:
     skip = record_of(cls).static_skip
-    return None if skip is None else tuple(prefix + name for name in _leaves(skip))
+    return None if skip is None else tuple(prefix + name for name in leaves(skip))
 
 
-def _leaves(skip: Skip) -> list[str]:
-    return sorted(f"{name}.{below}" if below else name for name in skip for below in (_leaves(skip[name]) or [""]))
+def leaves(skip: Skip) -> list[str]:
+    """The dotted names of a tree."""
+    return sorted(f"{name}.{below}" if below else name for name in skip for below in (leaves(skip[name]) or [""]))

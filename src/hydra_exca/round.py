@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import time
 import typing as tp
@@ -19,16 +20,17 @@ from .survey import Standing, Survey, counted
 from .workdir import Snapshot
 
 _SHOWN = 200  # characters of a task in messages
+_AHEAD = 3  # tasks that a job may have ended since the last look
 
 
 @dataclasses.dataclass
 class _Job:
-    """One job and where its tasks stand in the round; ``left`` are those without an outcome."""
+    """One job and where its tasks stand in the round; ``left`` are those without an outcome, in their order."""
 
     number: int
     options: clusters.Options
     positions: list[int] = dataclasses.field(default_factory=list)
-    left: set[int] = dataclasses.field(default_factory=set)
+    left: dict[int, None] = dataclasses.field(default_factory=dict)
 
 
 class Round:
@@ -50,6 +52,7 @@ class Round:
         self._submission: clusters.Submission | None = None
         self._submitted: dict[int, str | None] = {}
         self._copy: Snapshot | None = None
+        self._owner: dict[str, tp.Any] = {}
         self._here = isinstance(settings.cluster, clusters.InlineCluster)
         self._program = b""
         self._arguments: dict[int, bytes] = {}
@@ -68,6 +71,9 @@ class Round:
 
     def claim(self, survey: Survey) -> None:
         """Publishes a claim on each wanted entry; ``claimed`` has those that nobody else took meanwhile."""
+        for shelf in {survey.shelf(standing.identity): None for group in self._wanted for standing, _ in group}:
+            shelf.create(self._settings.project)
+        self._owner = clusters.describe_process()
         for group in self._wanted:
             job = None
             for standing, task in group:
@@ -84,7 +90,8 @@ class Round:
             self._make_room(standing, task)
         self.folder.mkdir(parents=True)
         if header is not None:
-            payload.write(self.folder, header, [self._part(*each) for each in self._of_claimed()])
+            payload.write(self.folder, header, (self._part(*each) for each in self._of_claimed()))
+            self._arguments.clear()
         if self._launched.patch is not None:
             store_files.write(self.folder / paths.PATCH, self._launched.patch)
         self._write_record()
@@ -115,9 +122,19 @@ class Round:
     def settle(self, standing: Standing) -> None:
         """The outcome of one that was claimed is there."""
         job, position = self._job_of[id(standing)]
-        job.left.discard(position)
+        job.left.pop(position, None)
         if not job.left and self._submission is not None:
             self._submission.settle(job.number)
+
+    def due(self) -> list[Standing]:
+        """What may have an outcome by now: of each job that is not over, those that it computes next.
+
+        A job begins its tasks in their order, unless one is handed out once more.
+        """
+        unstarted = set(self._unstarted())
+        few = self._settings.workers_per_job + _AHEAD
+        jobs = [job for job in self._jobs if job.left and job.number not in unstarted]
+        return [self.claimed[position] for job in jobs for position in itertools.islice(job.left, few)]
 
     def has_begun(self, standing: Standing) -> bool:
         """Whether the job of one that was claimed has begun to compute any of its tasks."""
@@ -180,9 +197,7 @@ class Round:
         return self._settings.cluster.options.with_resources(task.resources)
 
     def _take(self, survey: Survey, standing: Standing, task: Task, job: _Job) -> bool:
-        shelf = survey.shelf(standing.identity)
-        shelf.create(self._settings.project)
-        entry = standing.entry = shelf.open(standing.identity)
+        entry = standing.entry = survey.shelf(standing.identity).open(standing.identity)
         last = entry.claim()
         if _number(last) != _number(standing.claim):
             return False
@@ -199,7 +214,7 @@ class Round:
         if not job.positions:
             self._jobs.append(job)
         job.positions.append(position)
-        job.left.add(position)
+        job.left[position] = None
         self._job_of[id(standing)] = (job, position)
 
     def _claim_after(self, last: Claim | None, job: _Job) -> Claim:
@@ -210,7 +225,7 @@ class Round:
             cluster=self._settings.cluster.name,
             job=None,
             number_of_job=job.number,
-            owner=clusters.describe_process(),
+            owner=self._owner,
             shared=len(job.positions) >= self._settings.workers_per_job,
         )
 

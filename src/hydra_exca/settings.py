@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import typing as tp
 
-from . import clusters, payload, provenance
+from . import clusters, payload
 from .status import Mode, OnCodeChange, OnFailure, OnInterrupt
 from .store import CacheFolder
 from .uid import Identity
 from .workdir import Snapshot
+
+if tp.TYPE_CHECKING:
+    from .provenance import Launched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Task:
 
     identity: Identity
     argument: tp.Any
-    overrides: tuple[str, ...] = ()
+    overrides: tp.Sequence[str] = ()
     describe: tp.Callable[[], tuple[str, str]] = lambda: ("", "")
     resources: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
 
@@ -58,7 +61,7 @@ class Settings:
     workers_per_job: int = 1
     on_failure: OnFailure = OnFailure.CONTINUE
     on_interrupt: OnInterrupt | None = None
-    provenance: tp.Callable[[], provenance.Launched] | None = None
+    provenance: tp.Callable[[], Launched] | None = None
     records_overrides: bool = True
     keeps_payload: bool = False
     code: str | None = None

@@ -18,7 +18,7 @@ from .uid import Identity
 _COMMIT_S = 60.0
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class Standing:
     """One distinct identity of a launch: where it stands and what is done about it.
 
@@ -111,7 +111,7 @@ class Survey:
         return clusters.Reference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
 
     def _find(self, identity: Identity) -> Standing:
-        entry, outcome = self.shelf(identity).look(identity)
+        entry, outcome = self.shelf(identity).look(identity, of_many=True)
         standing = Standing(identity, entry, outcome=outcome)
         if entry is not None and outcome is None:
             try:

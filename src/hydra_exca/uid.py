@@ -8,15 +8,18 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
+import json
 import re
 import typing as tp
 
-import pydantic
-
-from . import records
-from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode, same
+from . import quick, records
+from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode
 from .errors import CacheError, ConfigError, Problem
 from .leaves import Json, RunDependent
+from .plain import SCALARS, UnusualError, same
+
+if tp.TYPE_CHECKING:
+    import pydantic
 
 __all__ = [
     "SCHEME",
@@ -33,9 +36,9 @@ __all__ = [
     "label",
     "make",
     "model_fields",
+    "of_model",
 ]
 
-_SCALARS = frozenset((str, int, float, bool, type(None)))
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.+-]+")
 LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the longest digest
 
@@ -48,11 +51,29 @@ def model_fields(
     Both are without what the classes leave out of their uid, and without the dotted names of ``leave_out``. Those
     must be given here rather than to ``exclude``: ``fields`` alone does not say why a sub-model is not the default.
     """
+    try:
+        return quick.model_fields(model, tuple(leave_out))[:2]
+    except UnusualError:
+        return _walked(model, leave_out)
+
+
+def _walked(model: pydantic.BaseModel, leave_out: tp.Sequence[str]) -> tuple[dict[str, Json], dict[str, Json]]:
+    """The same by the general rules; errors say where in the model they are."""
     with NamedErrors():
         facts = records.record_of(type(model))
         skip = records.tree(leave_out)
         facts.check(skip, facts.names)
         return Walk().fields(model, facts, skip)
+
+
+def of_model(factory: str, version: str, model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> Identity:
+    """The identity of a validated model, without what its classes and ``leave_out`` leave out."""
+    try:
+        fields, full, left_out = quick.model_fields(model, tuple(leave_out))
+    except UnusualError:
+        fields, full = _walked(model, leave_out)
+        left_out = list(class_exclusions(model))
+    return make(factory, version, fields, full, excluded=(*left_out, *leave_out))
 
 
 def class_exclusions(model: pydantic.BaseModel) -> tuple[str, ...]:
@@ -76,8 +97,8 @@ def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
 def _flat(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.Any]]:
     found: list[tuple[str, tp.Any]] = []
     for key, child in mapping.items():
-        path = prefix + _unescaped(key)
-        if type(child) not in _SCALARS and _has_names(child):
+        path = prefix + (key if type(key) is str and key[:1] != "~" else _unescaped(key))
+        if type(child) not in SCALARS and _has_names(child):
             found += _flat(child, f"{path}.")
         else:
             found.append((path, child))
@@ -123,12 +144,13 @@ def _nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tu
 
 
 def _has_names(node: tp.Any) -> bool:
-    return isinstance(node, collections.abc.Mapping) and bool(node) and not _is_tagged(node)
+    is_mapping = type(node) is dict or (type(node) is not list and isinstance(node, collections.abc.Mapping))
+    return is_mapping and bool(node) and not _is_tagged(node)
 
 
 def _is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
     """A canonical value of a type that JSON has not; a record that says its class is not one."""
-    return any(map(_is_tag, node))
+    return any(_is_tag(key) for key in node if type(key) is not str or key[:1] == "~")
 
 
 def _is_tag(key: tp.Any) -> bool:
@@ -149,14 +171,15 @@ def label(fields: tp.Mapping[str, tp.Any]) -> str:
     >>> label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
     'coeff=3,optim.name=sgd,optim.lr=0.1,data=data_a_b.csv'
     """
-    parts = [f"{_legal_key(key)}={_legal_value(_bare(key, value))}" for key, value in flatten(fields).items()]
+    leaves = flatten(fields)
     kept, room = [], LABEL_BYTES - len(",+9999")
-    for part in parts:
+    for key, value in leaves.items():
+        part = f"{_legal_key(key)}={_legal_value(_bare(key, value))}"
         room -= len(part) + 1
         if room < 0:
             break
         kept.append(part)
-    return ",".join(kept + ([f"+{len(parts) - len(kept)}"] if len(kept) < len(parts) else []))
+    return ",".join(kept + ([f"+{len(leaves) - len(kept)}"] if len(kept) < len(leaves) else []))
 
 
 def _bare(key: str, value: tp.Any) -> tp.Any:
@@ -169,7 +192,7 @@ def _legal_key(key: str) -> str:
 
 
 def _legal_value(value: tp.Any) -> str:
-    text = _shown(value)
+    text = value if type(value) is str else str(value) if type(value) is int else _shown(value)
     if len(text) <= 24 and text.isalnum() and text.isascii():
         return text
     text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
@@ -186,7 +209,8 @@ def _shown(value: tp.Any) -> str:
     if isinstance(value, (str, bool, int)) or value is None:
         return str(value)
     if isinstance(value, float):
-        return min(str(value), format(value, ".6g"), key=len)
+        text = str(value)
+        return text if len(text) <= 6 and text[-2:] != ".0" else min(text, format(value, ".6g"), key=len)
     if isinstance(value, (list, tuple)):
         return "-".join(map(_shown, value))
     if not isinstance(value, dict):
@@ -225,6 +249,11 @@ class Identity:
         """The name on disk: ``<label>-<hex>``, or ``default`` exactly when no field differs from its default."""
         return f"{self.label or 'default'}-{self.digest[:length]}" if self.fields else "default"
 
+    @functools.cached_property
+    def key(self) -> str:
+        """What tells it from all others, as text."""
+        return f"{self.factory},{self.version}/{self.digest}"
+
     def to_json(self) -> dict[str, Json]:
         """What is stored with a result, to be compared on every hit."""
         return {
@@ -236,6 +265,15 @@ class Identity:
             "fields": self.fields,
             "full": self.full,
         }
+
+    def stored(self) -> bytes:
+        """The bytes of ``to_json`` where it is stored: who finds these need neither read nor compare it."""
+        form = self.to_json()
+        if self.full is not self.fields:
+            return _STORED.encode(form).encode("ascii")
+        del form["fields"], form["full"]  # one and the same, and most of the work
+        fields = _STORED.encode(self.fields)
+        return f'{_STORED.encode(form)[:-1]},"fields":{fields},"full":{fields}}}'.encode("ascii")
 
     @classmethod
     def from_json(cls, stored: tp.Mapping[str, Json]) -> Identity:
@@ -256,6 +294,7 @@ class Identity:
 
 
 _COMPARED = ("scheme", "factory", "version", "fields")
+_STORED = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 def make(
@@ -267,13 +306,14 @@ def make(
     excluded: tp.Sequence[str] = (),
 ) -> Identity:
     """The identity of canonical ``fields``; ``label`` replaces the readable part, which is made of them by default."""
+    own = dict(fields)
     return Identity(
         factory=factory,
         version=version,
-        fields=dict(fields),
-        full=dict(fields if full is None else full),
-        label=_readable(fields) if label is None else _legal_label(label),
-        digest=digest(dict(fields)),
+        fields=own,
+        full=own if full is None else dict(full),
+        label=_readable(own) if label is None else _legal_label(label),
+        digest=digest(own),
         excluded=tuple(excluded),
     )
 

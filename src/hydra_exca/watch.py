@@ -9,14 +9,17 @@ import typing as tp
 from . import clusters, lost
 from .clusters import State
 from .errors import CacheError, ExcaError
-from .round import Round
 from .status import Mode, Status
 from .store import CacheFolder, Claim, ClaimState, Outcome
 from .survey import Standing, Survey, given_up, is_to_blame
 
+if tp.TYPE_CHECKING:
+    from .round import Round
+
 log = logging.getLogger("exca.launch")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
 _PAUSE_PER_LOOK = 4.0  # of the time that looking takes, which is long on a network file system
+_PAUSE_PER_LOOK_AT_ALL = 20.0
 _TELL_S = 60.0  # how often a launch that waits says how far it is
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at first, where that costs a scheduler
 
@@ -48,7 +51,7 @@ class Watch:
         self._total = 0
         self._poll_s = poll_s
         self._interval = min(_ASK_OWNERS_S, poll_s)
-        self._look_s = 0.0
+        self._look_s = self._look_at_all = 0.0
         self._asked = self._said = time.monotonic()
 
     def expect(self, own: tp.Sequence[Standing], joined: tp.Sequence[Standing]) -> None:
@@ -66,8 +69,11 @@ class Watch:
         """Whether it is still waited for."""
         return id(standing) in self._waiting
 
-    def poll(self) -> int:
-        """Looks once, markers first, then at what the clusters say; returns how many are left."""
+    def poll(self, is_all: bool = True) -> int:
+        """Looks once, at what the clusters say and then for outcomes; returns how many are left.
+
+        ``is_all`` False is for who looks again and again: each time where one is to come next, now and then at all.
+        """
         again: list[Standing] = []
         for round_ in self.rounds:
             for standing, report in round_.step():
@@ -76,22 +82,29 @@ class Watch:
         if time.monotonic() - self._asked > self._interval:
             self._watch_joined()
             self._asked = time.monotonic()
-        looked = time.monotonic()
-        for standing in list(self._waiting.values()):
-            if self.collect(standing):
-                self._waiting.pop(id(standing), None)
-        self._look_s = time.monotonic() - looked
+        self._look(is_all or time.monotonic() >= self._look_at_all)
         if time.monotonic() - self._said > _TELL_S:
             log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
             self._said = time.monotonic()
         return len(self._waiting)
+
+    def _look(self, is_all: bool) -> None:
+        """Takes the outcomes that are there."""
+        began = time.monotonic()
+        due = self._waiting.values() if is_all else (standing for round_ in self.rounds for standing in round_.due())
+        for standing in list(due):
+            if self.collect(standing):
+                self._waiting.pop(id(standing), None)
+        self._look_s = time.monotonic() - began
+        if is_all:
+            self._look_at_all = time.monotonic() + _PAUSE_PER_LOOK_AT_ALL * self._look_s
 
     def wait(self) -> None:
         """Returns when everything has come to its end."""
         pause = Pause()
         left = len(self._waiting)
         while left:
-            now = self.poll()
+            now = self.poll(is_all=False)
             if now < left:
                 pause = Pause()
             elif now:
@@ -119,12 +132,14 @@ class Watch:
         entry, since = standing.entry, self._since.get(id(standing), 0)
         assert entry is not None
         stored = entry.outcome()
-        owner = None if stored is None or stored.claim >= since else entry.claim()
+        if stored is None:
+            return None
+        owner = None if stored.claim >= since else entry.claim()
         if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
-            return standing.stored()
+            return stored if stored.claim > standing.passed_over else None
         ended = lost.found(entry, standing.claim.token if standing.claim else "", since)
         ended = ended or lost.found(entry, owner.token, since)
-        if ended is None and stored is not None and any(round_.holds(standing) for round_ in self.rounds):
+        if ended is None and any(round_.holds(standing) for round_ in self.rounds):
             standing.passed_over, standing.mode = stored.claim, Mode.FORCE  # another launch has given it up
         return ended or standing.stored()
 
@@ -142,6 +157,7 @@ class Watch:
         lost.note(entry, claim, standing.identity.to_json(), report, self._folder.path, logs, code)
 
     def _over(self, standing: Standing) -> None:
+        self._waiting.pop(id(standing), None)
         for round_ in self.rounds:
             if round_.holds(standing):
                 round_.settle(standing)

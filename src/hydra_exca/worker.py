@@ -9,7 +9,6 @@ import time
 import typing as tp
 from pathlib import Path
 
-from . import pack
 from . import payload as payloads
 from .attempt import (
     Attempt,
@@ -47,6 +46,8 @@ def run(launch: str, number: int) -> None:
     job = Job(folder, number, payload)
     positions = payload.jobs[number]
     if len(positions) > 1:
+        from . import pack  # a job of one task starts without it
+
         pack.run(job, positions)
         return
     ranks = Ranks.of_this_process(folder, positions[0]) if job.on_slurm else None

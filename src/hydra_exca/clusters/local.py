@@ -11,8 +11,6 @@ import subprocess
 import time
 import typing as tp
 
-import psutil
-
 from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
 
@@ -20,6 +18,9 @@ from . import environment
 from . import process as process_module
 from .base import AGAIN, Batch, Cluster, JobSpec, Options, Reference, Report, State, Submission, job_command
 from .inline import process_report
+
+if tp.TYPE_CHECKING:
+    import psutil
 
 log = logging.getLogger("exca.clusters")
 _GRACE_S = 5.0  # between SIGTERM and SIGKILL
@@ -83,6 +84,8 @@ def end(*pids: int) -> None:
 
 
 def _runs(process: psutil.Process) -> bool:
+    import psutil  # here and below: only where something is to be ended
+
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -90,6 +93,8 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _family(pid: int) -> list[psutil.Process]:
+    import psutil
+
     try:
         leader = psutil.Process(pid)
         return [leader, *leader.children(recursive=True)]
@@ -98,6 +103,8 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _signal(process: psutil.Process, number: int) -> None:
+    import psutil
+
     try:
         process.send_signal(number)
     except psutil.NoSuchProcess:

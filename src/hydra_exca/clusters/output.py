@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import typing as tp
-import uuid
 from pathlib import Path
 
 log = logging.getLogger("exca.clusters")
@@ -38,7 +37,7 @@ def put(logs: Logs, folder: Path, stem: str) -> None:
 def _new_file(folder: Path, stem: str, suffix: str) -> Path:
     """An empty file that nobody else writes to: process ids come again."""
     folder = folder.resolve()
-    for name in (f"{stem}{suffix}", f"{stem}.{uuid.uuid4().hex[:12]}{suffix}"):
+    for name in (f"{stem}{suffix}", f"{stem}.{os.urandom(6).hex()}{suffix}"):
         try:
             (folder / name).touch(exist_ok=False)
             return folder / name

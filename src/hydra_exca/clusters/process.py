@@ -6,10 +6,12 @@ import functools
 import os
 import signal
 import socket
-import subprocess
 import threading
 import typing as tp
 from pathlib import Path
+
+if tp.TYPE_CHECKING:
+    import subprocess
 
 
 def describe(pid: int | None = None) -> dict[str, tp.Any]:

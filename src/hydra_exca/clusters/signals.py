@@ -6,11 +6,11 @@ For each command a function that builds it and one that reads what it prints, bo
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 import typing as tp
 
-from . import scheduler
+if tp.TYPE_CHECKING:
+    import subprocess
 
 _ANSWER_S = 15.0  # of the little time that is left
 _EARLY_S = 60.0  # Slurm may send its signal so much earlier than it was told (sbatch(1), --signal)
@@ -71,6 +71,8 @@ def requeue(job: str) -> str:
 
 def is_over(job: str) -> bool:
     """Whether a job is known to compute no more."""
+    from . import scheduler  # here and below: a job that is not told to end starts without
+
     answer = _run(state_command(job))
     if answer is None:
         return False
@@ -80,6 +82,8 @@ def is_over(job: str) -> bool:
 
 
 def _run(command: tp.Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    import subprocess
+
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
     except (subprocess.TimeoutExpired, OSError):

@@ -20,7 +20,7 @@ from hydra_exca.store import CacheFolder, Entry
 from hydra_exca.uid import Identity
 from hydra_exca.worker import describe_error
 
-from . import binding, running
+from . import binding, hits, running
 from .binding import Applied
 from .code import WorkDir
 
@@ -103,7 +103,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
         Raises RuntimeError for an infra of another object, and for one that decorates no method.
         """
-        held, applied = _private(self), _private(default)["_applied"]
+        held, applied = private(self), private(default)["_applied"]
         if applied is None:
             raise RuntimeError(f"infra {name!r} of {type(owner).__qualname__} was not applied to a method")
         if held["_owner"] is not None and held["_owner"] is not owner:
@@ -116,7 +116,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             self._refuse_conflicts()
 
     def _bound(self) -> tuple[pydantic.BaseModel, Applied]:
-        held = _private(self)
+        held = private(self)
         owner, applied = held["_owner"], held["_applied"]
         if owner is None or applied is None:
             raise RuntimeError(f"{self!r} is not tied to an object and a method")
@@ -167,11 +167,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         owner, applied = self._bound()
         left_out = applied.exclusions(owner)
         try:
-            fields, full = uid.model_fields(owner, left_out)
+            return uid.of_model(self.factory(), self.version, owner, left_out)
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
-        excluded = (*uid.class_exclusions(owner), *left_out)
-        return uid.make(self.factory(), self.version, fields, full, excluded=excluded)
 
     def left_out(self) -> tuple[str, ...]:
         """The names that this cache leaves out of the uid, beside those that the classes leave out."""
@@ -198,11 +196,13 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _entry_name(self, identity: Identity) -> str:
         cache = self._cache()
-        entry = None if cache is None else cache.shelf(identity.factory, identity.version).find(identity)
+        if cache is None or hits.stored(cache, identity) is not None:
+            return identity.uid()
+        entry = cache.shelf(identity.factory, identity.version).find(identity)
         return identity.uid() if entry is None else entry.uid
 
     def _cache(self) -> CacheFolder | None:
-        return None if self.folder is None else CacheFolder(payload.located(self.folder))
+        return None if self.folder is None else hits.cache(self.folder)
 
     def _project(self, cache: CacheFolder) -> dict[str, tp.Any]:
         """Whose code computes, as it is recorded with the results."""
@@ -211,7 +211,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def _key(self, identity: Identity | None = None) -> str:
         """What a result is the result of, and where it is kept."""
         identity = self.identity() if identity is None else identity
-        return f"{self.folder}/{identity.factory},{identity.version}/{identity.digest}"
+        return f"{self.folder}/{identity.key}"
 
     def config(self, uid: bool = True, exclude_defaults: bool = False) -> ConfDict:
         """The owner's configuration; with ``uid`` only what counts for this cache, without defaults if asked."""
@@ -340,8 +340,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return clusters.get(self.cluster, options)
 
 
-def _private(infra: BaseInfra) -> dict[str, tp.Any]:
-    """The private attributes; asked for one by one, they take pydantic ten times as long."""
+def private(infra: BaseInfra) -> dict[str, tp.Any]:
+    """An infra's private attributes; asked for one by one, they take pydantic ten times as long."""
     return tp.cast("dict[str, tp.Any]", infra.__pydantic_private__)
 
 

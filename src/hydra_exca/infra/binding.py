@@ -130,7 +130,9 @@ def _validated(cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable
     """
     if isinstance(data, dict):
         defaults = class_infras(cls)
-        data = {key: _on_top(each, defaults.get(key)) for key, each in data.items()}
+        infras = [key for key, each in data.items() if key in defaults or isinstance(each, Bindable)]
+        if infras:
+            data = {**data, **{key: _on_top(data[key], defaults.get(key)) for key in infras}}
     obj = handler(data)
     attach(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
     return obj

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
 import dataclasses
 import functools
@@ -16,10 +17,11 @@ from hydra_exca.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry
 from hydra_exca.survey import Survey
+from hydra_exca.uid import Identity
 from hydra_exca.worker import Attempt
 
-from . import binding
-from .base import BaseInfra
+from . import binding, hits
+from .base import BaseInfra, private
 from .binding import Applied, Exclusions
 from .jobs import Job, started
 
@@ -82,11 +84,13 @@ class TaskInfra(BaseInfra):
         self._applied = applied = Applied(method, exclude_from_cache_uid)
 
         def infra_of(obj: tp.Any) -> TaskInfra | None:
-            infra = getattr(obj, self._name, None)
-            if isinstance(infra, TaskInfra) and infra._owner is None:
+            infra = getattr(obj, private(self)["_name"], None)
+            if not isinstance(infra, TaskInfra):
+                return None
+            held = private(infra)
+            if held["_owner"] is None:
                 binding.attach(obj)  # an object that was made without validation
-            own = isinstance(infra, TaskInfra) and infra._applied is applied
-            return infra if own else None  # a subclass has given that infra to another method
+            return infra if held["_applied"] is applied else None  # a subclass may have given it to another method
 
         @functools.wraps(method)
         def cached(obj: tp.Any) -> tp.Any:
@@ -110,7 +114,10 @@ class TaskInfra(BaseInfra):
         cache = self._cache()
         if cache is None:
             return "not submitted"
-        status: tp.Any = Survey(cache).look([self.identity()], lambda identity: Mode.CACHED)[0].status.value
+        identity = self.identity()
+        if hits.find(cache, identity, type(self._bound()[0]), Mode.CACHED) is not None:
+            return "completed"
+        status: tp.Any = Survey(cache).look([identity], lambda standing: Mode.CACHED)[0].status.value
         return tp.cast('tp.Literal["not submitted", "running", "completed", "failed"]', status)
 
     def job(self) -> Job:
@@ -145,12 +152,13 @@ class TaskInfra(BaseInfra):
         if not tasks and not allow_empty:
             raise ConfigError("job_array got no task; allow_empty=True allows that")
         infras = [self._of(each, applied) for each in tasks]
+        keys = [infra._key() for infra in infras]
         if not allow_repeated_tasks:
-            _refuse_repeated(infras)
+            _refuse_repeated(infras, keys)
         if infras:
             jobs = started(infras, self._cluster(max_workers), self)
-            for infra, job in zip(infras, jobs, strict=True):
-                infra._job = (infra._key(), job)
+            for infra, key, job in zip(infras, keys, jobs, strict=True):
+                infra._job = (key, job)
 
     # how it is done
 
@@ -170,15 +178,16 @@ class TaskInfra(BaseInfra):
     def _call(self) -> tp.Any:
         """The method's result: kept, stored, or computed."""
         owner, applied = self._bound()
-        key = self._key() if self.keep_in_ram or self.folder is not None else ""
+        identity = self.identity() if self.keep_in_ram or self.folder is not None else None
+        key = "" if identity is None else self._key(identity)
         if self.keep_in_ram and key in self._kept and (self.mode != "force" or key in self._computed):
             return self._kept[key]
-        if self.folder is None:
+        if self.folder is None or identity is None:
             value = self._compute(owner, applied)
         else:
             job = self._job[1] if self._job is not None and self._job[0] == key else None
             # what a job that is over has stored may have been forgotten since, or computed anew
-            value = self._run() if job is None or job.done() else job.result()
+            value = self._run(identity) if job is None or job.done() else job.result()
         if self.keep_in_ram:
             self._kept[key] = value
             self._computed.add(key)
@@ -194,13 +203,17 @@ class TaskInfra(BaseInfra):
         except Exception as error:
             raise self._failure(error) from error
 
-    def _run(self) -> tp.Any:
-        return started([self], self._cluster())[0].result()
+    def _run(self, identity: Identity) -> tp.Any:
+        mode = Mode(self.mode)
+        if mode in (Mode.FORCE, Mode.RETRY) and identity.key in self._computed:
+            mode = Mode.CACHED  # they apply once
+        hit = hits.find(hits.cache(tp.cast(str, self.folder)), identity, type(self._bound()[0]), mode)
+        return started([self], self._cluster())[0].result() if hit is None else hit.value
 
     def task(self) -> Task:
         """This infra's task, as the engine takes it."""
         owner, _ = self._bound()
-        return Task(self.identity(), owner, (repr(owner),), self._describe, self._resources())
+        return Task(self.identity(), owner, Shown(owner), self._describe, self._resources())
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         settings = super()._settings(cache, cluster, mode)
@@ -216,10 +229,22 @@ def _unused(argument: tp.Any, attempt: Attempt) -> tp.Any:
     raise AssertionError("a look runs nothing")
 
 
-def _refuse_repeated(infras: tp.Sequence[TaskInfra]) -> None:
+class Shown(collections.abc.Sequence[str]):
+    """An object as one text, made when a message needs it."""
+
+    def __init__(self, obj: object) -> None:
+        self._obj = obj
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: tp.Any) -> tp.Any:
+        return (repr(self._obj),)[index]
+
+
+def _refuse_repeated(infras: tp.Sequence[TaskInfra], keys: tp.Sequence[str]) -> None:
     seen: dict[str, TaskInfra] = {}
-    for infra in infras:
-        key = infra._key()
+    for infra, key in zip(infras, keys, strict=True):
         first = seen.get(key)
         seen[key] = infra
         if first is not None:

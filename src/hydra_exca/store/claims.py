@@ -53,17 +53,21 @@ class Claim:
         return dataclasses.replace(self, number=self.number + 1, state=state, time=time.time(), **changes)
 
     def to_json(self) -> bytes:
-        return files.dump_json(dataclasses.asdict(self))
+        return files.dump_json(vars(self))
 
 
 def highest(folder: Path) -> Claim | None:
     """The claim that owns the entry, None if there never was one."""
+    number = highest_number(folder)
+    return _read(f"{folder}/{paths.claim_name(number)}", number) if number else None
+
+
+def highest_number(folder: Path) -> int:
+    """The number of the claim that owns the entry, 0 if there never was one."""
     try:
-        numbers = [paths.claim_number(name) for name in os.listdir(folder)]
+        return max((paths.claim_number(name) or 0 for name in os.listdir(folder)), default=0)
     except FileNotFoundError:
-        return None
-    known = [number for number in numbers if number is not None]
-    return _read(folder / paths.claim_name(max(known)), max(known)) if known else None
+        return 0
 
 
 def publish(folder: Path, claim: Claim) -> bool:
@@ -71,10 +75,10 @@ def publish(folder: Path, claim: Claim) -> bool:
     return files.publish(folder / paths.claim_name(claim.number), claim.to_json())
 
 
-def _read(path: Path, number: int) -> Claim:
+def _read(path: str, number: int) -> Claim:
     """A claim; one that cannot be read is nobody's: it was published whole, so its machine has crashed since."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(files.read(path))
         return Claim(**{**fields, "state": ClaimState(fields["state"])})
     except (ValueError, TypeError, KeyError):
         return Claim(number, ClaimState.RELEASED, "", "", None, 0, {})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
+import re
 import shutil
 import typing as tp
 from pathlib import Path
@@ -16,8 +18,13 @@ from hydra_exca.status import Status
 from . import claims, files, values
 from .claims import Claim, ClaimState
 
+if tp.TYPE_CHECKING:
+    from hydra_exca.uid import Identity
+
 Json = dict[str, tp.Any]
 _COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
+_HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
+_STATUS = {str(status): status for status in Status}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +50,31 @@ class Outcome:
     code: str | None = None
 
     def to_json(self) -> bytes:
-        return files.dump_json(dataclasses.asdict(self))
+        return files.dump_json(vars(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
         """Raises ValueError, TypeError or KeyError for what no outcome reads as."""
-        fields = json.loads(data)
-        outcome = cls(**{**fields, "status": Status(fields["status"])})
+        return cls._checked(json.loads(data.decode()))
+
+    @classmethod
+    def of(cls, data: bytes, identity: Identity) -> Outcome | None:
+        """The same as `from_json`, None if it is another identity's.
+
+        Nearly always its bytes are those that would be written today: they are neither read nor compared leaf by leaf.
+        """
+        head, mine = _HEAD.match(data), identity.stored()
+        if head is None or not data.startswith(mine, head.end()):
+            outcome = cls.from_json(data)
+            return outcome if identity.same_as(outcome.identity) else None
+        fields = json.loads((b"%bnull%b" % (head[0], data[head.end() + len(mine) :])).decode())
+        fields["identity"] = identity.to_json()
+        return cls._checked(fields)
+
+    @classmethod
+    def _checked(cls, fields: Json) -> Outcome:
+        fields["status"] = _STATUS[fields["status"]]
+        outcome = cls(**fields)
         told = outcome.value if outcome.status is Status.COMPLETED else outcome.error
         if not isinstance(outcome.identity, dict) or not isinstance(told, dict):
             raise ValueError("it has no identity, or neither value nor error")
@@ -67,24 +92,33 @@ class Standing:
 class Entry:
     """The folder of one entry. Reading changes nothing; the verbs say what they write."""
 
-    def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
-        self.path = path
+    def __init__(self, path: Path | str, trust_users: tp.Collection[str] = ()) -> None:
+        self._text = str(path)
         self.trust_users = trust_users
+
+    @functools.cached_property
+    def path(self) -> Path:
+        return Path(self._text)  # takes as long to make as a small file to read, and most are never asked for
 
     @property
     def uid(self) -> str:
-        return self.path.name
+        return self._text.rpartition("/")[2]
+
+    @property
+    def shelf(self) -> str:
+        """The folder that it is in, with others of its factory and version."""
+        return self._text.rpartition("/")[0]
 
     @property
     def output(self) -> Path:
         return self.path / paths.OUTPUT
 
-    def output_folder(self) -> Path:
+    def output_folder(self) -> str:
         """Where the task's outputs are: here, or in the folder that `note_output` named."""
         try:
-            return Path((self.path / paths.OUTPUT_POINTER).read_text().strip())
+            return files.read(f"{self._text}/{paths.OUTPUT_POINTER}").decode().strip()
         except FileNotFoundError:
-            return self.output
+            return f"{self._text}/{paths.OUTPUT}"
 
     def log_paths(self, number: int) -> tuple[Path, Path]:
         """Standard output and standard error of the attempt that holds claim ``number``."""
@@ -101,9 +135,16 @@ class Entry:
 
     def outcome(self) -> Outcome | None:
         """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
-        path = f"{self.path}/{paths.OUTCOME}"  # a Path takes as long to make as the file to read
+        return self._read_outcome(Outcome.from_json)
+
+    def outcome_of(self, identity: Identity) -> Outcome | None:
+        """The outcome, None if there is none or if it is another identity's; raises as `outcome` does."""
+        return self._read_outcome(lambda data: Outcome.of(data, identity))
+
+    def _read_outcome(self, parse: tp.Callable[[bytes], Outcome | None]) -> Outcome | None:
+        path = f"{self._text}/{paths.OUTCOME}"
         try:
-            return Outcome.from_json(_read(path))
+            return parse(files.read(path))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
@@ -129,15 +170,26 @@ class Entry:
         """The claim that owns this entry."""
         return claims.highest(self.path)
 
+    def owns(self, claim: Claim) -> bool:
+        """Whether ``claim`` owns this entry."""
+        return claims.highest_number(self.path) == claim.number
+
     def value(self, outcome: Outcome) -> tp.Any:
         """The value of a completed outcome; see `values.load` for what it raises."""
         assert outcome.value is not None
-        return values.load(self.path, outcome.value, self.trust_users)
+        return values.load(self._text, outcome.value, self.trust_users)
 
     # verbs
 
-    def create(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+    def create(self) -> bool:
+        """Makes the folder; False if it was there."""
+        try:
+            self.path.mkdir(parents=True)
+            return True
+        except FileExistsError:
+            if not self.path.is_dir():
+                raise
+            return False
 
     def take(self, claim: Claim) -> bool:
         """Publishes ``claim``; False when somebody was quicker."""
@@ -154,7 +206,7 @@ class Entry:
         Whoever stalls after that for so long that another has started may find an outcome: the first one stays.
         """
         committing = claim.next(ClaimState.COMMITTING)
-        if not self._owns(claim) or not self.take(committing):
+        if not self.owns(claim) or not self.take(committing):
             return False
         outcome = dataclasses.replace(outcome, claim=committing.number)
         if not files.publish(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
@@ -165,7 +217,7 @@ class Entry:
 
     def release(self, claim: Claim) -> bool:
         """Gives ``claim`` up: what was set aside for it comes back, and the entry is nobody's."""
-        if not self._owns(claim):
+        if not self.owns(claim):
             return False
         self.restore_previous()
         return self.take(claim.next(ClaimState.RELEASED))
@@ -244,10 +296,6 @@ class Entry:
         """Says that the outputs are in ``folder``, where links are not wanted or not to be had."""
         files.write(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
 
-    def _owns(self, claim: Claim) -> bool:
-        owner = claims.highest(self.path)
-        return owner is not None and owner.number == claim.number
-
     def _drop_previous(self) -> None:
         if not self.has_previous():
             return
@@ -256,12 +304,3 @@ class Entry:
         if old.value is not None and "file" in old.value:
             (self.path / old.value["file"]).unlink(missing_ok=True)
         shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)
-
-
-def _read(path: str) -> bytes:
-    """The content of a small file, with half the system calls of ``open``."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
-    finally:
-        os.close(descriptor)

@@ -81,32 +81,43 @@ class Shelf:
     def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
         self.path = path
         self.trust_users = trust_users
+        self._text = str(path)
         self._listing: dict[str, list[str]] | None = None
 
     def find(self, identity: Identity) -> Entry | None:
         """The entry of ``identity``, None if it never had one."""
         return self.look(identity)[0]
 
-    def look(self, identity: Identity) -> tuple[Entry | None, Outcome | None]:
+    def look(self, identity: Identity, of_many: bool = False) -> tuple[Entry | None, Outcome | None]:
         """The entry of ``identity`` and its outcome, as far as there are such.
 
         Most entries go by the name that their task has today, and are found by it. For the others the folder is listed,
-        once for any number of questions; `refresh` lists it again.
+        once for any number of questions; `refresh` lists it again. ``of_many`` says that it was, for this question and
+        others beside it: what is not listed is not there.
         """
-        found = self._by_todays_name(identity)
+        found = self.stored(identity) if self._listing is None or not of_many else None
         if found is not None:
             return found
         for name in self._candidates(identity):
-            entry = Entry(self.path / name, self.trust_users)
+            entry = self._entry(name)
             outcome = _readable(entry)
             if self._belongs(entry, outcome, identity):
                 return entry, outcome
         return None, None
 
+    def stored(self, identity: Identity) -> tuple[Entry, Outcome] | None:
+        """The entry of ``identity`` with its outcome, if it has one and the name that the task has today: one read."""
+        entry = self._entry(identity.uid())
+        try:
+            outcome = entry.outcome_of(identity)
+        except (CorruptEntryError, OSError):  # looking through the listing tells more
+            return None
+        return None if outcome is None else (entry, outcome)
+
     def entries(self) -> list[Entry]:
         """All entries, by name."""
         names = sorted(name for listed in self._list().values() for name in listed if name != paths.PROJECT)
-        return [Entry(self.path / name, self.trust_users) for name in names if not name.startswith(".")]
+        return [self._entry(name) for name in names if not name.startswith(".")]
 
     def count_results(self) -> int:
         """How many entries have a value; 0 where that cannot be read."""
@@ -126,7 +137,9 @@ class Shelf:
         and once: by the digest's first digits, or by more of them if another identity has the same.
         """
         with _translated(self.path):
-            entry = self.find(identity) or self._create(identity)
+            entry = self.find(identity)
+            if entry is None:
+                return self._create(identity)
             entry.create()
             return entry
 
@@ -148,23 +161,18 @@ class Shelf:
         """Makes the shelf and records whose it is, if known; raises CacheError if it is another project's."""
         with _translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
-            if project:
+            if project and not (self.path / paths.PROJECT).exists():
                 files.publish(self.path / paths.PROJECT, files.dump_json(project), durable=True)
         self.check_project(project)
 
-    def _by_todays_name(self, identity: Identity) -> tuple[Entry, Outcome] | None:
-        entry = Entry(self.path / identity.uid(), self.trust_users)
-        try:
-            outcome = entry.outcome()
-        except (CorruptEntryError, OSError):  # looking through the listing tells more
-            return None
-        return (entry, outcome) if outcome is not None and identity.same_as(outcome.identity) else None
+    def _entry(self, name: str) -> Entry:
+        return Entry(f"{self._text}/{name}", self.trust_users)
 
     def _candidates(self, identity: Identity) -> tp.Iterator[str]:
         if self._listing is None:
             self._listing = self._list()
-        keys = ("default",) if identity.uid() == "default" else ()
-        for key in (*keys, *(identity.digest[:length] for length in _LENGTHS)):
+        keys = [identity.digest[:length] for length in _LENGTHS]
+        for key in keys if identity.fields else ["default", *keys]:
             yield from self._listing.get(key, ())
 
     def _list(self) -> dict[str, list[str]]:
@@ -193,11 +201,12 @@ class Shelf:
         for length in _LENGTHS:
             path = self._name_path(identity, length)
             name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
-            files.publish(path, files.dump_json({"name": name.lstrip("-"), "digest": identity.digest}))
-            record = _read_json(path)
+            record: tp.Any = {"name": name.lstrip("-"), "digest": identity.digest}
+            if not files.publish(path, files.dump_json(record)):
+                record = _read_json(path)
             if record is not None and record["digest"] == identity.digest:
                 entry = Entry(self.path / str(record["name"]), self.trust_users)
-                if self._is_free(entry, identity):
+                if entry.create() or self._is_free(entry, identity):
                     return entry
         raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
 

@@ -34,7 +34,7 @@ def store(folder: Path, number: int, value: tp.Any) -> Record:
     return {"format": suffix, "file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def load(folder: Path, record: Record, trust_users: tp.Collection[str]) -> tp.Any:
+def load(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:
     """The value that ``record`` speaks of.
 
     Raises CorruptEntryError when the file is gone or differs from what was written, CacheError when it may not
@@ -44,7 +44,7 @@ def load(folder: Path, record: Record, trust_users: tp.Collection[str]) -> tp.An
         return record["inline"]
     if not {"file", "size", "sha256"} <= record.keys() or not str(record["file"]).endswith(f".{record.get('format')}"):
         raise CorruptEntryError(f"{folder} has an outcome that does not say where its value is, or in which format")
-    path = folder / record["file"]
+    path = Path(folder, record["file"])
     known = formats.find(record["format"], str(path))
     try:
         data = files.read_trusted(path, trust_users) if known.runs_code else path.read_bytes()

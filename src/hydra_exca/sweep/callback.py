@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import sys
 import time
 import traceback
 import typing as tp
@@ -98,9 +99,10 @@ class ExcaCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with status 1 where failures were held back until the sweep's last batch."""
         global _launching
-        from . import elsewhere
+        if f"{__package__}.elsewhere" in sys.modules:  # else nothing was ever sent
+            from . import elsewhere
 
-        elsewhere.come_back()
+            elsewhere.come_back()
         failed, _launching = _launching.failed, _Launching()
         if failed:
             noun = "1 task" if failed == 1 else f"{failed} tasks"
@@ -115,9 +117,8 @@ class ExcaCallback(Callback):
             warnings.warn_explicit(message, *_OF_NO_LINE)
         with _ending_the_program():
             options = self._options(config)
-            code = self._code(options, config)
-            if code is not None and options.log_commit:
-                code.check()
+            if options.log_commit:
+                self._check_commits(options, config)
             self._launched = self._of_launch(_folder_of_script(config), options)
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
@@ -144,10 +145,13 @@ class ExcaCallback(Callback):
         elif self._launched is not None:
             elsewhere.record(self._launched.record, self._launched.patch, self._started, config, job_return)
 
+    def _check_commits(self, options: CodeOptions, config: DictConfig) -> None:
+        code = self._code(options, config)
+        if code is not None:
+            code.check()
+
     def _start_sweep(self, config: DictConfig) -> None:
         global _launching
-        from . import elsewhere
-
         is_ours = _is_ours(config)
         if not is_ours:
             self._take_options_of(config)
@@ -160,6 +164,8 @@ class ExcaCallback(Callback):
             launched_in = functools.cache(lambda folder: self._of_launch(folder, options))
             _launching = _Launching(code, sees_the_end=True, launched=launched_in)
         else:
+            from . import elsewhere
+
             launched = self._of_launch(_folder_of_script(config), options)
             self._sent = elsewhere.send(code, launched, self._cache(config), config)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as tp
 from pathlib import Path
 
-import pydantic
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,19 +19,39 @@ KEY = "hydra.launcher.workdir"
 _MULTIRUN = "multirun.yaml"
 
 
-class _Given(pydantic.BaseModel):
-    """The options as they are given; their defaults are in the config groups."""
+def _is_texts(value: tp.Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
-    copied: str | list[str] | None = AUTO
-    includes: list[str] = []
-    excludes: list[str] = []
-    git_ignored: bool = False
-    folder: str | None = None
-    log_commit: bool = False
-    max_mb: float = pydantic.Field(50.0, gt=0)
-    chdir: bool = False
+def _is_text(value: tp.Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_bool(value: tp.Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_size(value: tp.Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+class _Option(tp.NamedTuple):
+    default: tp.Any
+    fits: tp.Callable[[tp.Any], bool]
+    rule: str
+
+
+# by hand, without a model: every launch reads them, and few scripts need pydantic
+_OPTIONS = {
+    "copied": _Option(AUTO, lambda value: _is_text(value) or _is_texts(value), "auto, a name, a list of names or null"),
+    "includes": _Option([], _is_texts, "a list of text"),
+    "excludes": _Option([], _is_texts, "a list of text"),
+    "git_ignored": _Option(False, _is_bool, "true or false"),
+    "folder": _Option(None, _is_text, "the name of a folder or null"),
+    "log_commit": _Option(False, _is_bool, "true or false"),
+    "max_mb": _Option(50.0, _is_size, "a number greater than 0"),
+    "chdir": _Option(False, _is_bool, "true or false"),
+}
 
 
 def options(given: tp.Mapping[str, tp.Any], config: DictConfig, started_from: Path, key: str = KEY) -> CodeOptions:
@@ -40,20 +60,20 @@ def options(given: tp.Mapping[str, tp.Any], config: DictConfig, started_from: Pa
     ``key`` is where the options are, for messages.
     """
     plain = {key: _plain(each) for key, each in given.items()}
-    try:
-        chosen = _Given.model_validate(plain)
-    except pydantic.ValidationError as error:
-        problems = [Problem(_told(each), f"{key}.{each['loc'][0]}") for each in error.errors()]
-        raise ConfigError("The options of the copied code cannot work; nothing was run.", problems) from error
-    copied = [chosen.copied] if isinstance(chosen.copied, str) else chosen.copied or ()
-    rules = Rules(tuple(chosen.includes), tuple(chosen.excludes), not chosen.git_ignored, chosen.max_mb, key)
+    problems = [Problem(told, f"{key}.{name}") for name, value in plain.items() for told in _told(name, value)]
+    if problems:
+        raise ConfigError("The options of the copied code cannot work; nothing was run.", problems)
+    chosen = {name: plain.get(name, option.default) for name, option in _OPTIONS.items()}
+    copied = [chosen["copied"]] if isinstance(chosen["copied"], str) else chosen["copied"] or ()
+    includes, excludes = tuple(chosen["includes"]), tuple(chosen["excludes"])
+    rules = Rules(includes, excludes, not chosen["git_ignored"], float(chosen["max_mb"]), key)
     return CodeOptions(
         copied=tuple(filter(None, copied)),
         rules=rules,
         with_script=True,
-        folder=None if chosen.folder is None else started_from / Path(chosen.folder).expanduser(),
-        log_commit=chosen.log_commit,
-        chdir=chosen.chdir,
+        folder=None if chosen["folder"] is None else started_from / Path(chosen["folder"]).expanduser(),
+        log_commit=chosen["log_commit"],
+        chdir=chosen["chdir"],
         left_out=tuple(_outputs(config, started_from, rules)),
         configs=tuple(_configs(config)),
     )
@@ -71,10 +91,11 @@ def _plain(value: tp.Any) -> tp.Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _told(error: tp.Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return f"there is no such option; there are {', '.join(_Given.model_fields)}"
-    return f"{error['msg']}, and it is {error['input']!r}"
+def _told(name: str, value: tp.Any) -> tp.Iterator[str]:
+    if name not in _OPTIONS:
+        yield f"there is no such option; there are {', '.join(_OPTIONS)}"
+    elif not _OPTIONS[name].fits(value):
+        yield f"it should be {_OPTIONS[name].rule}, and it is {value!r}"
 
 
 def targets(config: DictConfig) -> set[str]:
@@ -103,6 +124,7 @@ def _outputs(config: DictConfig, started_from: Path, rules: Rules) -> tp.Iterato
 
     Many apps run with ``hydra.run.dir=.``: of a folder with the code in it, it is what Hydra and we write there.
     """
+    loaded = functools.cache(workdir.loaded)
     for key in ("run", "sweep"):
         unresolved = tp.cast("dict[str, tp.Any]", OmegaConf.to_container(config.hydra[key], resolve=False))
         before, is_interpolated, _ = str(unresolved["dir"]).partition("${")
@@ -111,7 +133,7 @@ def _outputs(config: DictConfig, started_from: Path, rules: Rules) -> tp.Iterato
             folders.add(str(config.hydra[key].dir))
         for folder in sorted(filter(None, folders)):
             path = started_from / folder
-            yield from _written(path, config) if _has_code(path, started_from, rules) else (path,)
+            yield from _written(path, config) if _has_code(path, started_from, rules, loaded) else (path,)
 
 
 def _written(folder: Path, config: DictConfig) -> tp.Iterator[Path]:
@@ -120,12 +142,12 @@ def _written(folder: Path, config: DictConfig) -> tp.Iterator[Path]:
     return (folder / name for name in names)
 
 
-def _has_code(folder: Path, started_from: Path, rules: Rules) -> bool:
+def _has_code(folder: Path, started_from: Path, rules: Rules, loaded: tp.Callable[[], workdir.Loaded]) -> bool:
     """Whether the code is in there: what the program was started from or has loaded, or what git knows."""
     place = folder.resolve()
     if not place.is_dir():
         return False
-    if started_from.resolve().is_relative_to(place) or str(place) in workdir.loaded().folders:
+    if started_from.resolve().is_relative_to(place) or str(place) in loaded().folders:
         return True
     try:
         known = repository.known(place)

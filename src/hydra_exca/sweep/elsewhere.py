@@ -21,7 +21,7 @@ from hydra_exca.code import Code
 from hydra_exca.store import CacheFolder, files
 from hydra_exca.workdir import Snapshot, sources
 
-from . import loader
+from . import internals
 
 log = logging.getLogger("exca.sweep")
 _IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -98,7 +98,7 @@ def _prefer(copy: Snapshot, launch: Path, *, in_process: bool) -> None:
         _set_environment({"PYTHONPATH": os.pathsep.join(dict.fromkeys(variables)), "PYTHONSAFEPATH": "1"})
         sys.path[:] = search
     _import_from(copy)
-    loader.redirect(GlobalHydra.instance().config_loader(), copy)
+    internals.redirect(GlobalHydra.instance().config_loader(), copy)
 
 
 def _import_from(copy: Snapshot | None) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import typing as tp
 
-import pydantic
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
-from omegaconf import DictConfig, OmegaConf
 
-from hydra_exca import script, uid
+from hydra_exca import uid
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Identity
 
-from . import factory, schema, worlds
+from . import factory, internals, schema, worlds
+from .common import Facts
 from .options import SweepOptions
+
+if tp.TYPE_CHECKING:
+    import pydantic
 
 Fields = dict[str, tp.Any]
 
@@ -38,12 +40,12 @@ class Identifier:
     def identity(
         self,
         resolved: worlds.Resolved,
-        config: DictConfig,
+        facts: Facts,
         overrides: tp.Sequence[str],
         model: pydantic.BaseModel | None,
     ) -> Identity:
         """The identity of one task; ``model`` is what speaks for it, if anything does."""
-        environment = uid.canonical(worlds.env_set(config, node_env=self._options.node_env), "hydra.job.env_set")
+        environment = uid.canonical(facts.env_set, "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
         extra.update({"hydra.function": self._carried} if self._carried else {})
         make: dict[str, tp.Any] = {"factory": self._factory(model), "version": self._version(model)}
@@ -51,13 +53,17 @@ class Identifier:
             fields, full, excluded = self._model_fields(model, resolved)
             return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
         fields = self._exclude({**uid.canonical(resolved.identity), **extra})
-        kinds = {place: kind for place, kind in _structured(config) if _is_in(fields, place)}
+        kinds = {place: kind for place, kind in facts.types.items() if _is_in(fields, place)}
         fields = {**fields, **({"hydra.types": kinds} if kinds else {})}
         return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
 
+    @functools.cached_property
+    def _function_factory(self) -> str:
+        return factory.factory(self._function)
+
     def _factory(self, model: pydantic.BaseModel | None) -> str:
         method, project = self._schema.method, self._options.project
-        name = factory.factory(self._function) if method is None or model is None else method.factory(model)
+        name = self._function_factory if method is None or model is None else method.factory(model)
         return name if project is None else f"{name}@{project}"
 
     def _version(self, model: pydantic.BaseModel | None) -> str:
@@ -82,7 +88,7 @@ class Identifier:
 
     def _swept(self, overrides: tp.Sequence[str]) -> Fields:
         """The readable part: what was asked for on the command line, without what does not count."""
-        parsed = OverridesParser.create().parse_overrides(list(filter_overrides(overrides)))
+        parsed = [internals.parsed(line) for line in filter_overrides(overrides)]
         asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
         for pattern in self._options.exclude_from_uid:
             try:
@@ -106,6 +112,8 @@ class Identifier:
 
     def _steady_fields(self, resolved: worlds.Resolved, fields: Fields, full: Fields) -> tuple[Fields, Fields]:
         """The fields with the text of what depends on the run in place of this run's value."""
+        import pydantic  # whoever has no models starts without it
+
         if resolved.sentinels is None:
             return fields, full
         texts = _run_texts(resolved.identity, resolved.sentinels[0])
@@ -178,21 +186,6 @@ def _with_parents(name: str) -> list[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
-
-
-def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
-    """The classes of structured configs, by dotted key: OmegaConf.to_object makes other objects of other classes."""
-    keys: list[tp.Any] = [key for key in config if path or key != "hydra"]
-    for key in keys:
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        child = config[key]
-        if isinstance(child, DictConfig):
-            place = f"{path}.{key}" if path else str(key)
-            kind = OmegaConf.get_type(child)
-            if kind is not None and kind is not dict:
-                yield place, f"{script.module_name(kind)}:{kind.__qualname__}"
-            yield from _structured(child, place)
 
 
 def _is_in(fields: tp.Any, place: str) -> bool:

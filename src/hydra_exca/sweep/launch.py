@@ -9,6 +9,7 @@ import logging
 import os
 import time
 import typing as tp
+from collections import Counter
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, setup_globals
@@ -24,11 +25,12 @@ from hydra_exca.store import CacheFolder
 from hydra_exca.survey import Standing
 from hydra_exca.workdir import Snapshot
 
-from . import callback, copies, factory, interrupt, loader, options, outputs, returns, schema, summary, tasks, worlds
+from . import callback, copies, factory, internals, interrupt, loader, options, outputs, returns, schema, summary, tasks
 from .compact import compact
 from .method import Computation
 from .program import HydraJob, HydraProgram
 from .tasks import SweepTask
+from .templates import Template
 
 log = logging.getLogger("exca.sweep")
 
@@ -77,15 +79,18 @@ class _Batch:
         self._kinds = schema.of(function, self._options.schema)
         self._sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
         self._started = time.time()
+        self._views: dict[str, outputs.View] = {}
 
     def run(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
         for option, leaves in (("dry_run", self._options.dry_run), ("wait", not self._options.wait)):
             if leaves:
                 returns.check_sweeper(self._config, option)
         asked = self._compose(job_overrides, first)
+        times = Counter(task.composition.template for task in asked)
+        shared = {template for template, used in times.items() if used > 1}
         launch = engine.Launch(
-            [self._engine_task(task) for task in asked],
-            self._program(),
+            [self._engine_task(task, shared) for task in asked],
+            self._program(shared),
             self._settings(asked),
             self._state.setdefault("computed", set()),
             self._state.setdefault("told", set()),
@@ -131,26 +136,26 @@ class _Batch:
             log.warning("exca: %s", notice)
         return asked
 
-    def _program(self) -> HydraProgram:
+    def _program(self, shared: tp.Collection[Template]) -> HydraProgram:
         hydra, method = self._config.hydra, self._kinds.method
         return HydraProgram(
             self._context,
             self._function if method is None else Computation(method, self._options.folder),
+            shared,
             link_outputs=self._options.link_outputs,
             after_here=lambda: configure_log(hydra.hydra_logging, hydra.verbose),
         )
 
-    def _engine_task(self, task: SweepTask) -> Task:
+    def _engine_task(self, task: SweepTask, shared: tp.Collection[Template]) -> Task:
+        composition = task.composition
+        composition = composition.by_name() if composition.template in shared else composition
         return Task(
             task.identity,
-            HydraJob(task.config, task.pins, task.sweep_folder, task.subfolder, self._environment(task)),
+            HydraJob(composition, task.number, task.pins, task.sweep_folder, task.subfolder, task.environment),
             tuple(filter_overrides(task.overrides)),
             functools.partial(tasks.describe, task),
             task.resources,
         )
-
-    def _environment(self, task: SweepTask) -> dict[str, str]:
-        return worlds.pinned_env_set(task.config, node_env=self._options.node_env)
 
     def _settings(self, asked: tp.Sequence[SweepTask]) -> Settings:
         chosen, method = self._options, self._kinds.method
@@ -193,7 +198,7 @@ class _Batch:
         code = callback.code()
         assert code is not None
         snapshot = code.snapshot()
-        loader.redirect(self._context.config_loader, snapshot)
+        internals.redirect(self._context.config_loader, snapshot)
         return snapshot
 
     def _prepared(self, header: payload.Payload) -> payload.Payload:
@@ -204,12 +209,11 @@ class _Batch:
 
     def _targets(self, asked: tp.Sequence[SweepTask]) -> set[str]:
         """The modules that the configs of the tasks lead to: tasks with the same choices of groups have the same."""
-        found: dict[str, set[str]] = {}
+        found: dict[tuple[tp.Any, ...], set[str]] = {}
         for task in asked:
-            named = [each for each in task.overrides if "_target_" in each]
-            key = f"{task.config.hydra.runtime.choices} {named}"
+            key = (task.composition.template, *(each for each in task.overrides if "_target_" in each))
             if key not in found:
-                found[key] = copies.targets(task.config)
+                found[key] = copies.targets(task.config())
         return {name for names in found.values() for name in names}
 
     def _cluster(self) -> clusters.Cluster:
@@ -220,30 +224,34 @@ class _Batch:
         summary.say_plan(standings, name, CacheFolder(self._options.folder), self._state["told"])
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
-        for task, result in zip(asked, results, strict=True):
-            self._show_output(task, result)
-        self._write_index(asked, results)
+        places = [self._show_output(task, result) for task, result in zip(asked, results, strict=True)]
+        self._write_index(asked, results, places)
         failed = summary.say_end(results, time.time() - self._started, self._sweep_folder)
         hold = self._options.on_failure is OnFailure.CONTINUE and not returns.uses_values(self._config)
         hold = hold and callback.hold_failures(len(failed))
-        return [returns.of_result(task, result, hold) for task, result in zip(asked, results, strict=True)]
+        return returns.of_results(asked, results, hold)
 
     # what is left behind in the sweep folder
 
-    def _show_output(self, task: SweepTask, result: Result) -> None:
-        if result.standing.entry is None or (result.is_open and not self._options.link_outputs):
-            return
-        shown = Path(task.sweep_folder, task.subfolder).absolute()
+    def _show_output(self, task: SweepTask, result: Result) -> str | None:
+        """Where the outputs are, which the sweep folder shows now."""
+        if result.standing.entry is None:
+            return None
         output = result.entry.output_folder()
-        if result.is_open:
-            output.mkdir(parents=True, exist_ok=True)
-        link = outputs.is_there(output) and self._options.link_outputs
-        outputs.show(shown, output, link=link, sweep_folder=Path(task.sweep_folder).absolute())
+        if self._options.link_outputs or not result.is_open:
+            self._view(task.sweep_folder).show(task.subfolder, output)
+        return output
 
-    def _write_index(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> None:
+    def _view(self, sweep_folder: str) -> outputs.View:
+        if sweep_folder not in self._views:
+            self._views[sweep_folder] = outputs.View(sweep_folder, link=self._options.link_outputs)
+        return self._views[sweep_folder]
+
+    def _write_index(
+        self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result], places: tp.Sequence[str | None]
+    ) -> None:
         rows = self._state.setdefault("rows", [])
-        for task, result in zip(asked, results, strict=True):
-            entry = result.standing.entry
+        for task, result, output in zip(asked, results, places, strict=True):
             rows.append(
                 {
                     "number": task.number,
@@ -252,7 +260,7 @@ class _Batch:
                     "status": str(result.standing.status),
                     "how": result.how,
                     "folder": task.subfolder,
-                    "output": None if entry is None else str(entry.output_folder()),
+                    "output": output,
                 }
             )
         outputs.write_index(self._sweep_folder, rows)

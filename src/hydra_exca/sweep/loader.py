@@ -1,44 +1,66 @@
-"""Composing: each job once, since what the sweeper has composed to check it is launched; and from a copy."""
+"""Composing: each job once, since what the sweeper has composed to check it is launched."""
 
 from __future__ import annotations
 
+import sys
 import typing as tp
-from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from hydra_exca.workdir import Snapshot
+from . import internals
+from .templates import Composition, Template, Templates
 
 
-class RememberingLoader:
-    """Hydra's own loader, which hands out again what it has composed, once."""
+class SweepLoader:
+    """Hydra's own loader, which composes from templates and remembers what it has composed, until that is taken."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
-        self._composed: dict[tuple[int, tuple[str, ...]], DictConfig] = {}
+        self._reader = internals.ReadOnce(loader)
+        self._templates: dict[int, Templates] = {}
+        self._masters: dict[int, DictConfig] = {}  # as long as one is kept, no other has its id
+        self._composed: dict[tuple[int, tuple[str, ...]], Composition] = {}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Composes a job, and remembers it for `take`."""
-        config = self._loader.load_sweep_config(master_config, sweep_overrides)
-        self._composed[id(master_config), tuple(sweep_overrides)] = config
-        return config
+        """A job's config, the same in all that Hydra's own loader gives; remembered for `take`."""
+        composition = self._compose(master_config, tuple(sweep_overrides))
+        self._masters[id(master_config)] = master_config
+        self._composed[id(master_config), tuple(sweep_overrides)] = composition
+        return master_config if internals.is_check(sys._getframe(1)) else composition.config()  # noqa: SLF001
 
-    def take(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """A job's config, which is the taker's own: composed before and not used since, or composed now."""
-        config = self._composed.pop((id(master_config), tuple(sweep_overrides)), None)
-        return self._loader.load_sweep_config(master_config, sweep_overrides) if config is None else config
+    def take(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
+        """What makes a job's config: composed before, or now."""
+        composed = self._composed.pop((id(master_config), tuple(sweep_overrides)), None)
+        return self._compose(master_config, tuple(sweep_overrides)) if composed is None else composed
 
     def forget(self) -> None:
-        """Whatever was not taken."""
+        """Whatever was not taken. The templates stay: all jobs of a sweep are of the same configs."""
         self._composed.clear()
+        for templates in self._templates.values():
+            templates.rest()
 
     def __getattr__(self, name: str) -> tp.Any:
         return getattr(self._loader, name)
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
         return _itself, (self._loader,)  # in a job nothing is composed
+
+    def _compose(self, master: DictConfig, overrides: tuple[str, ...]) -> Composition:
+        templates = self._templates_of(master)
+        composition = None if templates is None else templates.compose(overrides)
+        if composition is not None:
+            return composition
+        return Composition(Template(self._reader.compose(master, overrides)))
+
+    def _templates_of(self, master: DictConfig) -> Templates | None:
+        if not internals.are_known(self._loader):
+            return None
+        if id(master) not in self._templates:
+            self._masters[id(master)] = master
+            self._templates[id(master)] = Templates(self._loader, self._reader, master)
+        return self._templates[id(master)]
 
 
 def _itself(loader: ConfigLoader) -> ConfigLoader:
@@ -47,39 +69,24 @@ def _itself(loader: ConfigLoader) -> ConfigLoader:
 
 def remember(context: HydraContext) -> None:
     """Makes the sweeper of this context leave what it composes to the launcher."""
-    if not isinstance(context.config_loader, RememberingLoader):
-        context.config_loader = tp.cast(ConfigLoader, RememberingLoader(context.config_loader))
+    if not isinstance(context.config_loader, SweepLoader):
+        context.config_loader = tp.cast(ConfigLoader, SweepLoader(context.config_loader))
+
+
+def take(context: HydraContext, master: DictConfig, overrides: list[str]) -> Composition:
+    """What makes a job's config."""
+    loader = context.config_loader
+    if isinstance(loader, SweepLoader):
+        return loader.take(master, overrides)
+    return Composition(Template(loader.load_sweep_config(master, overrides)))
 
 
 def compose(context: HydraContext, master: DictConfig, overrides: list[str]) -> DictConfig:
-    """A job's config, composed by Hydra."""
-    loader = context.config_loader
-    if isinstance(loader, RememberingLoader):
-        return loader.take(master, overrides)
-    return loader.load_sweep_config(master, overrides)
-
-
-def redirect(loader: ConfigLoader, copy: Snapshot) -> None:
-    """Makes Hydra compose from the config files of a copy of the code, where they were copied.
-
-    This reaches into Hydra's own loader: the sources of configs have no public way to be moved.
-    """
-    repository = getattr(loader, "repository", None)
-    for source in getattr(repository, "sources", ()):
-        if source.scheme() == "file":
-            source.path = _moved(source.path, copy)
-    search_path = getattr(loader, "config_search_path", None)
-    for element in search_path.get_path() if search_path is not None else ():
-        if element.path is not None and element.path.startswith("file://"):
-            element.path = f"file://{_moved(element.path.removeprefix('file://'), copy)}"
-
-
-def _moved(path: str, copy: Snapshot) -> str:
-    place = copy.copy_of(Path(path))
-    return str(place) if place.is_dir() else path
+    """A job's config, as Hydra composes it."""
+    return take(context, master, overrides).config()
 
 
 def forget(context: HydraContext) -> None:
     """What the sweeper has composed and nobody has launched."""
-    if isinstance(context.config_loader, RememberingLoader):
+    if isinstance(context.config_loader, SweepLoader):
         context.config_loader.forget()

@@ -12,15 +12,18 @@ import typing as tp
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pydantic
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_exca import models
 from hydra_exca.errors import ConfigError, ExcaError, Problem
 
 from . import schema
 from .compact import compact
 from .schema import Method
+
+if tp.TYPE_CHECKING:
+    import pydantic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ def find(function: tp.Any, model: type[pydantic.BaseModel] | None) -> Method | N
     Raises TypeError for one that cannot be a program.
     """
     name = getattr(function, "__qualname__", repr(function))
-    if inspect.ismethod(function) and isinstance(function.__self__, pydantic.BaseModel):
+    if inspect.ismethod(function) and models.is_model(function.__self__):
         if schema.annotated(function) is None:
             told = f"{type(function.__self__).__qualname__}.{function.__name__}"
             raise TypeError(f"hydra_exca.main got the method of one object: give it the class's, {told}")
@@ -115,7 +118,7 @@ def receive(kind: type[pydantic.BaseModel], config: DictConfig) -> tp.Any:
 def _definer(function: tp.Any) -> type[pydantic.BaseModel] | None:
     """The model that defines a function. That of an inherited method is the parent: it is the same function."""
     found = _named(function)
-    return found if isinstance(found, type) and issubclass(found, pydantic.BaseModel) else None
+    return found if models.is_model_class(found) else None
 
 
 def _named(function: tp.Any) -> tp.Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import typing as tp
@@ -11,27 +12,59 @@ from hydra_exca import paths
 from hydra_exca.store import ClaimState, Entry, files
 
 
-def show(job_folder: Path, output: Path, *, link: bool, sweep_folder: Path) -> None:
-    """Makes ``job_folder`` show the entry's ``output``: a link, or a real folder with a file that names it.
+class View:
+    """A sweep folder that shows the outputs of entries.
 
-    What stands in the way is moved aside, never deleted; a link is only replaced.
+    ``link``: as links, where the file system has them; else as real folders with a file that names the outputs. What
+    stands in the way is moved aside, never deleted; a link is only replaced.
     """
-    if os.path.normpath(output) == os.path.normpath(job_folder):
-        return
-    if link and _can_be_a_link(job_folder, sweep_folder) and _link(job_folder, output):
-        return
-    if job_folder.is_symlink():
-        job_folder.unlink()
-    if not give_way(job_folder, None):
-        return
-    job_folder.mkdir(parents=True, exist_ok=True)
-    files.write(job_folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+
+    def __init__(self, sweep_folder: str, *, link: bool) -> None:
+        self._sweep_folder = os.path.join(os.getcwd(), sweep_folder)
+        self._link = link
+        # shared by nearly all jobs of a sweep, and half of what a link takes
+        self._real = functools.lru_cache(maxsize=64)(os.path.realpath)
+        self._relative = functools.lru_cache(maxsize=64)(os.path.relpath)
+        self._made: set[str] = set()
+
+    def show(self, subfolder: str, output: str) -> None:
+        """Makes the job's folder show ``output``, which is given an empty folder if no sweep has computed it."""
+        shown = str(Path(self._sweep_folder, subfolder))
+        there = _is_there(output)
+        if os.path.normpath(output) == os.path.normpath(shown):
+            return
+        if self._link and there and self._shows_link(shown, output):
+            return
+        folder = Path(shown)
+        if folder.is_symlink():
+            folder.unlink()
+        if give_way(folder, None):
+            folder.mkdir(parents=True, exist_ok=True)
+            files.write(folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+
+    def _shows_link(self, shown: str, output: str) -> bool:
+        """Whether the link is there now; the sweep folder itself, which holds what is no job's, is never one."""
+        if os.path.normpath(shown) == os.path.normpath(self._sweep_folder):
+            return False
+        parent = os.path.dirname(shown)
+        if parent not in self._made:
+            os.makedirs(parent, exist_ok=True)
+            self._made.add(parent)
+        return _link(shown, self._target(output, parent))
+
+    def _target(self, output: str, parent: str) -> str:
+        entry, name = os.path.split(os.path.normpath(output))
+        shelf, uid = os.path.split(entry)
+        if os.path.islink(output) or os.path.islink(entry):
+            return os.path.relpath(os.path.realpath(output), self._real(parent))
+        return os.path.join(self._relative(self._real(shelf), self._real(parent)), uid, name)
 
 
-def is_there(output: Path) -> bool:
-    """Whether the output folder of an entry is there: what no sweep has computed is given an empty one, if possible."""
+def _is_there(output: str) -> bool:
+    """Whether the output folder of an entry is there or can be made."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(output):
+            os.makedirs(output, exist_ok=True)
     except OSError:
         return False
     return True
@@ -65,28 +98,30 @@ def _is_at_work(entry: Entry) -> bool:
 def write_index(sweep_folder: Path, rows: tp.Sequence[dict[str, tp.Any]]) -> None:
     """Writes ``sweep.json``: overrides, uid, status and output of every job of the sweep."""
     sweep_folder.mkdir(parents=True, exist_ok=True)
-    files.write(sweep_folder / paths.SWEEP, json.dumps(list(rows), indent=1).encode())
+    lines = ",\n ".join(map(json.dumps, rows))
+    files.write(sweep_folder / paths.SWEEP, f"[\n {lines}\n]\n".encode())
 
 
-def _can_be_a_link(job_folder: Path, sweep_folder: Path) -> bool:
-    """Not the sweep folder itself (``hydra.sweep.subdir=.``): it holds what is not the job's."""
-    return os.path.normpath(job_folder) != os.path.normpath(sweep_folder)
-
-
-def _link(job_folder: Path, output: Path) -> bool:
+def _link(shown: str, target: str) -> bool:
     """Whether the link is there now; False on a file system that has none."""
-    job_folder.parent.mkdir(parents=True, exist_ok=True)
-    target = os.path.relpath(output.resolve(), job_folder.parent.resolve())
-    if job_folder.is_symlink() and os.readlink(job_folder) == target:
+    try:
+        os.symlink(target, shown)
         return True
-    temporary = job_folder.with_name(paths.temporary_name(job_folder.name, files.unique()))
+    except FileExistsError:
+        pass
+    except OSError:
+        return False
+    if os.path.islink(shown) and os.readlink(shown) == target:
+        return True
+    folder = Path(shown)
+    temporary = folder.with_name(paths.temporary_name(folder.name, files.unique()))
     try:
         os.symlink(target, temporary)
     except OSError:
         return False
-    if job_folder.exists() and not job_folder.is_symlink():
-        _clear(job_folder)
-    os.replace(temporary, job_folder)
+    if folder.exists() and not folder.is_symlink():
+        _clear(folder)
+    os.replace(temporary, folder)
     return True
 
 

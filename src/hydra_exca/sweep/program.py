@@ -16,22 +16,27 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
 from hydra_exca.checkpoints import Call, Checkpoint, of_object
-from hydra_exca.worker import Attempt
 
 from . import method, outputs, schema, worlds
+from .templates import Composition, Template
+from .variants import Path as Place
+
+if tp.TYPE_CHECKING:
+    from hydra_exca.worker import Attempt
 
 log = logging.getLogger("exca.sweep")
 
 
 @dataclasses.dataclass(frozen=True)
 class HydraJob:
-    """What one job needs: its composed config, the values that were pinned, where its outputs are shown.
+    """What one job needs: what makes its config, the values that were pinned, where its outputs are shown.
 
     ``environment`` are the pinned values of ``hydra.job.env_set``.
     """
 
-    config: DictConfig
-    pins: dict[worlds.Path, tp.Any]
+    composition: Composition
+    number: int
+    pins: dict[Place, tp.Any]
     sweep_folder: str
     subfolder: str
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -47,28 +52,34 @@ class HydraProgram:
         self,
         context: HydraContext,
         function: tp.Any,
+        templates: tp.Collection[Template] = (),
         *,
         link_outputs: bool = True,
         after_here: tp.Callable[[], None] = lambda: None,
     ) -> None:
-        """``after_here`` is called after each job that ran in the launching process: run_job changes its logging."""
+        """``templates`` are those that compositions of jobs name: each travels once.
+
+        ``after_here`` is called after each job that ran in the launching process: run_job changes its logging.
+        """
+        self._templates = {each.name: each for each in templates}
         self._context = context
         self._function = function
         self._link_outputs = link_outputs
         self._after_here = after_here
-        self._is_in_job = False
 
     def __getstate__(self) -> dict[str, tp.Any]:
-        return {**vars(self), "_after_here": int, "_is_in_job": True, "singletons": Singleton.get_state()}
+        configs = {name: template.copy() for name, template in self._templates.items()}
+        return {**vars(self), "_after_here": int, "_templates": configs, "singletons": Singleton.get_state()}
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
         Singleton.set_state(state.pop("singletons"))
         setup_globals()
         vars(self).update(state)
+        self._templates = {name: Template(config) for name, config in state["_templates"].items()}
 
     def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
         output = self._show_output(job, attempt)
-        config = job.config if self._is_in_job else job.config.copy()  # there it was loaded for this start only
+        config = job.composition.among(self._templates).config(job.number)
         with flag_override(config, ["readonly", "struct"], [False, False]):
             config.hydra.job.id = attempt.job_id
             # resolved once, at launch: the directory does not depend on the job's id or start
@@ -132,7 +143,7 @@ class HydraProgram:
             entry.note_output(entry.output)
         entry.output.mkdir(parents=True, exist_ok=True)
         if self._link_outputs:
-            outputs.show(shown, entry.output, link=True, sweep_folder=Path(job.sweep_folder).absolute())
+            outputs.View(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
         return entry.output
 
 

@@ -25,13 +25,18 @@ def check(per_task: tp.Any) -> list[Problem]:
     return [Problem(f"{name!r} is none of {', '.join(sorted(_KNOWN))}", KEY) for name in unknown]
 
 
-def of(per_task: tp.Mapping[str, str], config: DictConfig) -> tuple[dict[str, tp.Any], list[Problem]]:
+def of(
+    per_task: tp.Mapping[str, str], config_of_task: tp.Callable[[], DictConfig]
+) -> tuple[dict[str, tp.Any], list[Problem]]:
     """The resources that a task's config asks for, under submitit's names, and what is wrong with them.
 
     A value None leaves the launcher's own option.
     """
     found: dict[str, tp.Any] = {}
-    problems = []
+    problems: list[Problem] = []
+    if not per_task:
+        return found, problems
+    config = config_of_task()
     for name, path in per_task.items():
         try:
             value = OmegaConf.select(config, path, throw_on_missing=True, throw_on_resolution_failure=True)

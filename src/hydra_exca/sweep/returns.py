@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import typing as tp
 
@@ -15,7 +16,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.results import Result
 from hydra_exca.status import Status
 
-from . import tasks
+from .common import without_hydra
 from .compact import compact
 from .tasks import SweepTask
 
@@ -37,9 +38,70 @@ class PlannedReturn(JobReturn):
         raise AttributeError("a job that has not run has no value")
 
 
+class TaskReturn(JobReturn):
+    """Of a task that has ended, as Hydra's own launcher would return it.
+
+    Few sweepers look at configs, so these are composed when one does. A failed job that ``is_held`` has its error as
+    ``return_value``, which then does not raise it.
+    """
+
+    def __init__(
+        self, task: SweepTask, task_name: str, job_id: str, status: JobStatus, value: tp.Any, is_held: bool
+    ) -> None:
+        self._task = task
+        self._job_id = job_id
+        self._is_held = is_held
+        self._started_in = os.getcwd()
+        self.task_name = task_name
+        self.status = status
+        self._return_value = value
+
+    @property
+    def return_value(self) -> tp.Any:
+        return self._return_value if self._is_held else super().return_value
+
+    @return_value.setter
+    def return_value(self, value: tp.Any) -> None:
+        self._return_value = value
+
+    @functools.cached_property
+    def overrides(self) -> tp.Sequence[str]:  # type: ignore[override]
+        lines = self._task.composition.lines
+        return list(self._config.hydra.overrides.task if lines is None else lines)
+
+    @functools.cached_property
+    def cfg(self) -> DictConfig:  # type: ignore[override]
+        return without_hydra(self._config)
+
+    @functools.cached_property
+    def hydra_cfg(self) -> DictConfig:  # type: ignore[override]
+        return _hydra_config(self._config)
+
+    @functools.cached_property
+    def working_dir(self) -> str:  # type: ignore[override]
+        return self._shown if _changes_directory(self._config) else self._started_in
+
+    @property
+    def _shown(self) -> str:
+        return os.path.join(self._task.sweep_folder, self._task.subfolder)
+
+    @functools.cached_property
+    def _config(self) -> DictConfig:
+        config = self._task.config()
+        with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
+            config.hydra.runtime.output_dir = os.path.abspath(self._shown)
+            config.hydra.job.id = self._job_id
+        return config
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        kind = HeldReturn if self._is_held else JobReturn
+        names = ("overrides", "cfg", "hydra_cfg", "working_dir", "task_name", "status", "_return_value")
+        return kind, tuple(getattr(self, name) for name in names)
+
+
 @dataclasses.dataclass
 class HeldReturn(JobReturn):
-    """Of a failed job while the sweep goes on: ``return_value`` is the error, and does not raise it."""
+    """What becomes of a held `TaskReturn` when it is pickled."""
 
     @property
     def return_value(self) -> tp.Any:
@@ -68,27 +130,22 @@ def planned(task: SweepTask, plan: str) -> JobReturn:
     return PlannedReturn(overrides=list(filter_overrides(task.overrides)), plan=plan)
 
 
-def of_result(task: SweepTask, result: Result, hold: bool) -> JobReturn:
-    """As Hydra's own launcher would return it; ``hold`` keeps a failure from being raised when it is looked at."""
+def of_results(tasks: tp.Sequence[SweepTask], results: tp.Sequence[Result], hold: bool) -> list[JobReturn]:
+    """As Hydra's own launcher would return them; ``hold`` keeps a failure from being raised when it is looked at."""
+    task_name = str(JobRuntime.instance().get("name"))
+    return [_of_result(task, task_name, result, hold) for task, result in zip(tasks, results, strict=True)]
+
+
+def _of_result(task: SweepTask, task_name: str, result: Result, hold: bool) -> JobReturn:
     if result.is_open:
         state = "running" if result.how == "joined" else "submitted"
         return planned(task, f"{state}: {result.entry.uid}")
-    config = task.config
-    shown = os.path.join(task.sweep_folder, task.subfolder)
-    with flag_override(config.hydra, ["readonly", "struct"], [False, False]):
-        config.hydra.runtime.output_dir = os.path.abspath(shown)
-        job = result.standing.outcome.job if result.standing.outcome else None
-        config.hydra.job.id = job or str(task.number)
+    outcome = result.standing.outcome
+    job_id = outcome.job if outcome is not None and outcome.job else str(task.number)
     failed = result.standing.status is not Status.COMPLETED or result.error is not None
-    return (HeldReturn if hold and failed else JobReturn)(
-        overrides=OmegaConf.to_container(config.hydra.overrides.task),  # type: ignore[arg-type]
-        cfg=tasks.without_hydra(config),
-        hydra_cfg=_hydra_config(config),
-        working_dir=shown if _changes_directory(config) else os.getcwd(),
-        task_name=JobRuntime.instance().get("name"),
-        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
-        _return_value=compact(result.error) if result.error is not None else result.value,
-    )
+    status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+    value = compact(result.error) if result.error is not None else result.value
+    return TaskReturn(task, task_name, job_id, status, value, hold and failed)
 
 
 def _hydra_config(config: DictConfig) -> DictConfig:

@@ -9,15 +9,16 @@ import inspect
 import typing as tp
 from pathlib import Path
 
-import pydantic
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import script
+from hydra_exca import models, script
 from hydra_exca.errors import ConfigError, Problem
 
 if tp.TYPE_CHECKING:
+    import pydantic
+
     from hydra_exca.infra.task import Decorated, TaskInfra
 
 # what hydra_exca.main writes on the function it hands to Hydra
@@ -77,11 +78,11 @@ class Schema:
     receives: bool = False
     method: Method | None = None
 
-    def problems(self, values: dict[str, tp.Any], config: DictConfig) -> list[Problem]:
-        """Everything wrong with one task's resolved values, each with its key."""
+    def problems(self, values: dict[str, tp.Any], config: tp.Callable[[], DictConfig]) -> list[Problem]:
+        """Everything wrong with one task's resolved values, each with its key; ``config()`` is what they are of."""
         found: list[Problem] = []
         for kind in self.kinds:
-            if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+            if models.is_model_class(kind):
                 found += model_problems(kind, values)
             else:
                 found += _dataclass_problems(kind, values, config)
@@ -89,20 +90,20 @@ class Schema:
 
     def check(self, values: dict[str, tp.Any], config: DictConfig) -> None:
         """Raises ConfigError that lists every problem."""
-        problems = self.problems(values, config)
+        problems = self.problems(values, lambda: config)
         if problems:
             raise ConfigError("The configuration does not fit its schema; nothing was run.", problems)
 
     def model(self, values: dict[str, tp.Any]) -> pydantic.BaseModel:
         """The validated model that the function is handed."""
-        return tp.cast(type[pydantic.BaseModel], self.kinds[0]).model_validate(values)
+        return tp.cast("type[pydantic.BaseModel]", self.kinds[0]).model_validate(values)
 
-    def speaker(self, values: dict[str, tp.Any]) -> pydantic.BaseModel | None:
+    def speaker(self, values: tp.Callable[[], dict[str, tp.Any]]) -> pydantic.BaseModel | None:
         """The model that speaks for a task: what the function is handed, else one that has an infra, else None."""
         if self.receives:
-            return self.model(values)
+            return self.model(values())
         kind: tp.Any = next((kind for kind in self.kinds if _main_infra(kind)), None)
-        return None if kind is None else tp.cast(pydantic.BaseModel, kind.model_validate(values))
+        return None if kind is None else tp.cast("pydantic.BaseModel", kind.model_validate(values()))
 
     def infra(self, model: pydantic.BaseModel) -> TaskInfra | None:
         """The infra whose results these are too, None if the function is no method with one."""
@@ -151,18 +152,26 @@ def allowed_missing() -> list[str]:
 
 
 def present(values: tp.Any) -> tp.Any:
-    """Without leaves that may stay missing."""
-    if not isinstance(values, dict):
-        return values
-    return {key: present(value) for key, value in values.items() if value != "???"}
+    """Without leaves that may stay missing; in containers of its own, which a validator may change."""
+    if isinstance(values, dict):
+        return {key: present(value) for key, value in values.items() if not (isinstance(value, str) and value == "???")}
+    return list(map(_own, values)) if isinstance(values, list) else values
+
+
+def _own(value: tp.Any) -> tp.Any:
+    if isinstance(value, dict):
+        return {key: _own(each) for key, each in value.items()}
+    return list(map(_own, value)) if isinstance(value, list) else value
 
 
 def is_schema(kind: tp.Any) -> bool:
-    return isinstance(kind, type) and (issubclass(kind, pydantic.BaseModel) or dataclasses.is_dataclass(kind))
+    return isinstance(kind, type) and (models.is_model_class(kind) or dataclasses.is_dataclass(kind))
 
 
 def model_problems(kind: type[pydantic.BaseModel], values: dict[str, tp.Any]) -> list[Problem]:
     """What pydantic says against the values, each with the key in the configuration."""
+    import pydantic  # whoever has no models starts without it
+
     try:
         kind.model_validate(values)
     except pydantic.ValidationError as error:
@@ -182,7 +191,7 @@ def validate(kind: type[pydantic.BaseModel], values: dict[str, tp.Any], override
 @functools.lru_cache(maxsize=256)
 def _main_infra(kind: type) -> str:
     """The infra of a class that speaks for the whole: the one called so, else the only one; "" if there is none."""
-    if not issubclass(kind, pydantic.BaseModel):
+    if not models.is_model_class(kind):
         return ""
     from hydra_exca.infra.binding import class_infras
 
@@ -220,8 +229,10 @@ def _key(location: tp.Sequence[tp.Any], values: tp.Any) -> str:
     return ".".join(parts)
 
 
-def _dataclass_problems(kind: tp.Any, values: dict[str, tp.Any], config: DictConfig) -> list[Problem]:
+def _dataclass_problems(kind: tp.Any, values: dict[str, tp.Any], config: tp.Callable[[], DictConfig]) -> list[Problem]:
     """What is wrong by pydantic and by OmegaConf, which reads enums by name and knows ???: either may accept."""
+    import pydantic
+
     try:
         adapter = pydantic.TypeAdapter(kind, config=None)
         adapter.validate_python(values)
@@ -231,7 +242,7 @@ def _dataclass_problems(kind: tp.Any, values: dict[str, tp.Any], config: DictCon
     except pydantic.PydanticUserError:
         details = []
     try:
-        OmegaConf.merge(OmegaConf.structured(kind), config)
+        OmegaConf.merge(OmegaConf.structured(kind), config())
         return []
     except OmegaConfBaseException as error:
         own = Problem(str(error).splitlines()[0], str(error.full_key or ""))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import datetime as dt
 import fnmatch
 import functools
 import os
-import pickle
 import re
 import typing as tp
 import warnings
 
+import omegaconf.base
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
+
+from .frozen import Frozen
+from .variants import Variant, Variants
 
 Tree: tp.TypeAlias = dict[tp.Any, tp.Any]
 
@@ -94,10 +96,11 @@ class Stage:
     """
 
     def __init__(self, config: DictConfig, node_env: tp.Sequence[str]) -> None:
-        self._config = config
+        self._frozen = Frozen(config)
         self._run_env = (*RUN_ENV, *node_env)
         self._environ = dict(os.environ)
         self._calls: set[Call] = set()
+        self._is_played = False
         self.real = self._world = World(dt.datetime.now())
         self.own: set[int] = set()
 
@@ -114,24 +117,33 @@ class Stage:
             warnings.simplefilter("ignore")  # oc.deprecated warns each time; the job says it once
             traced = {name: self._traced(name, resolver) for name, resolver in old.items()}
             BaseContainer._resolvers = traced  # noqa: SLF001
+            undo.enter_context(parsed_once())
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
 
-    @functools.cached_property
+    @property
     def full(self) -> DictConfig:
         """A copy of the whole config: what ``${hydra:}`` reads."""
-        return _copied_config(self._config)
+        return self._full.config
 
-    @functools.cached_property
+    @property
     def task(self) -> DictConfig:
         """A copy as the job gets it: without the hydra node."""
-        task = _copied_config(self._config)
+        return self._task.config
+
+    @functools.cached_property
+    def _full(self) -> Variants:
+        return Variants(self._frozen.copy())
+
+    @functools.cached_property
+    def _task(self) -> Variants:
+        task = self._frozen.copy()
         with read_write(task), open_dict(task):
             del task["hydra"]
-        return task
+        return Variants(task)
 
     @functools.cached_property
     def _places(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
@@ -152,6 +164,21 @@ class Stage:
             _set(holder, key, self._assumed(key) if world.root else raw)
         if not world.root:
             self._fill_in(self.full.hydra)
+        self._is_played = True
+
+    def show(self, variant: Variant) -> None:
+        """The configs as those of one job, until the next is shown or another world is played."""
+        self._task.show(variant, with_hydra=False)
+        if not self._is_played:
+            return
+        self._full.show(variant)
+        if self._world.root:
+            self._full.put(("hydra", "job", "id"), self._world.digit)
+        else:
+            for holder, key, raw in self._places:
+                if raw == MISSING and key == "output_dir":
+                    _set(holder, key, raw)
+            self._fill_in(self.full.hydra)
 
     def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
         """The value at a key (a config, something plain, or a Failure) and the calls it took."""
@@ -166,9 +193,10 @@ class Stage:
             value = Failure(text, hit[1] if hit else "")
         return value, frozenset(self._calls)
 
-    def masked(self, value: tp.Any) -> tp.Any:
-        """A value of the real world without the paths of this run in its strings."""
+    def masked(self, value: tp.Any, variant: Variant) -> tp.Any:
+        """A value of a job in the real world without the paths of this run in its strings."""
         self.play(self.real)
+        self.show(variant)
         texts = {str(self.read(holder, key)[0]) for holder, key, _ in self._places}
         paths = sorted((text for text in texts if os.sep in text), key=len, reverse=True)
         pattern = re.compile("|".join(map(re.escape, paths)) or r"(?!)")
@@ -179,7 +207,7 @@ class Stage:
 
     def _fill_in(self, hydra: tp.Any) -> None:
         """Sets what Hydra itself only sets when the job starts, as far as it can be told now."""
-        missing = [(holder, key) for holder, key, raw in self._places if raw == MISSING]
+        missing = [(holder, key) for holder, key, _ in self._places if OmegaConf.is_missing(holder, key)]
         for holder, key in missing:
             if key == "output_dir":
                 parts = [self.read(hydra.sweep, part)[0] for part in ("dir", "subdir")]
@@ -222,6 +250,40 @@ class Stage:
 
 
 @contextlib.contextmanager
+def noting_calls() -> tp.Iterator[set[str]]:
+    """The names of resolvers that are called meanwhile."""
+    called: set[str] = set()
+    old = BaseContainer._resolvers  # noqa: SLF001
+
+    def noted(name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
+        def call(*args: tp.Any) -> tp.Any:
+            called.add(name)
+            return resolver(*args)
+
+        return call
+
+    BaseContainer._resolvers = {name: noted(name, resolver) for name, resolver in old.items()}  # noqa: SLF001
+    try:
+        yield called
+    finally:
+        BaseContainer._resolvers = old  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def parsed_once() -> tp.Iterator[None]:
+    """Meanwhile OmegaConf parses each text once. A parse tree is only read, and parsing takes most of resolving."""
+    old = getattr(omegaconf.base, "parse", None)
+    if old is None:
+        yield
+        return
+    setattr(omegaconf.base, "parse", functools.lru_cache(maxsize=4096)(old))  # noqa: B010 - it is not exported
+    try:
+        yield
+    finally:
+        setattr(omegaconf.base, "parse", old)  # noqa: B010
+
+
+@contextlib.contextmanager
 def _uncached(root: tp.Any, name: str) -> tp.Iterator[None]:
     """Neither reads nor leaves anything in a resolver's cache: what is cached calls nothing that could be noted."""
     cache = OmegaConf.get_cache(root)
@@ -254,14 +316,6 @@ def unresolved(config: tp.Any, *, without: str = "") -> Tree:
         return raw(node._value()) if isinstance(node, Node) else node  # noqa: SLF001
 
     return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
-
-
-def _copied_config(config: DictConfig) -> DictConfig:
-    """A copy with its caches. By pickle that takes a third of the time of deepcopy, which is half of all there is."""
-    try:
-        return tp.cast(DictConfig, pickle.loads(pickle.dumps(config)))
-    except Exception:  # noqa: BLE001 - what the user put into the config need not pickle
-        return copy.deepcopy(config)
 
 
 def mapped(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:

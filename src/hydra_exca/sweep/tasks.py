@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
 import typing as tp
 from pathlib import Path
 
-import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import uid
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Identity
 
-from . import loader, resources, schema, worlds
+from . import loader, resources, schema, texts, worlds
+from .common import Common, Facts
 from .identify import Identifier
 from .options import SweepOptions
+from .templates import Composition
+from .variants import Path as Place
+from .variants import Variant
 
 if tp.TYPE_CHECKING:
     from hydra_exca.infra.task import TaskInfra
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class SweepTask:
-    """One job of a sweep: its number, its composed config, and what became of it on the way to a task.
+    """One job of a sweep: its number, what makes its config, and what became of it on the way to a task.
 
-    ``pins`` are the values its job gets instead of interpolations that were part of the identity. ``infra`` is that
-    of the model's method whose result this is. ``resources`` are those that its config asks for.
+    ``pins`` are the values its job gets instead of interpolations that were part of the identity, ``environment``
+    those of ``hydra.job.env_set``. ``infra`` is that of the model's method whose result this is. ``resources`` are
+    those that its config asks for.
     """
 
     number: int
     overrides: tuple[str, ...]
-    config: DictConfig
+    composition: Composition
     sweep_folder: str
     subfolder: str
-    pins: dict[worlds.Path, tp.Any]
+    pins: dict[Place, tp.Any]
+    environment: dict[str, str]
     identity: Identity
     notices: tuple[str, ...] = ()
     infra: TaskInfra | None = None
     resources: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+
+    def config(self) -> DictConfig:
+        """The composed config, made anew each time."""
+        return self.composition.config(self.number)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """One job as it was asked for, and what makes its config."""
+
+    number: int
+    overrides: tuple[str, ...]
+    composition: Composition
 
 
 class Composer:
@@ -64,51 +82,85 @@ class Composer:
         self._options = options
         self._schema = kinds
         self._identifier = Identifier(options, function, kinds)
+        self._problems: list[Problem] = []
 
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task a job. Raises ConfigError that lists every problem of every job."""
-        tasks, problems = [], []
+        groups: dict[tuple[int, int], list[_Job]] = {}
         for number, overrides in enumerate(job_overrides, first):
-            try:
-                tasks.append(self._task(number, tuple(overrides)))
-            except ConfigError as error:
-                shown = tuple(filter_overrides(overrides))
-                found = error.problems or (Problem(error.message),)
-                problems += [_of_task(problem, shown) for problem in found]
-        if tasks:
-            problems += self._identifier.problems()
+            with self._noting(overrides):
+                job = _Job(number, tuple(overrides), self._compose(list(overrides)))
+                groups.setdefault(_group(job), []).append(job)
+        tasks = [task for jobs in groups.values() for task in self._group_tasks(jobs)]
+        problems = [*self._problems, *(self._identifier.problems() if tasks else ())]
         if problems:
             problems = sorted(dict.fromkeys(problems), key=lambda problem: bool(problem.overrides))
             jobs = len({problem.overrides for problem in problems if problem.overrides or not problem.key})
             told = f"{jobs} of {len(job_overrides)} tasks" if jobs else "The launcher's options"
             raise ConfigError(f"{told} cannot work; nothing was run.", problems)
-        return tasks
+        return sorted(tasks, key=lambda task: task.number)
 
-    def _task(self, number: int, overrides: tuple[str, ...]) -> SweepTask:
-        config = self._compose(number, overrides)
-        resolved = worlds.resolve(config, node_env=self._options.node_env, allow_missing=self._options.allow_missing)
+    @contextlib.contextmanager
+    def _noting(self, overrides: tp.Sequence[str]) -> tp.Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            shown = tuple(filter_overrides(overrides))
+            found = error.problems or (Problem(error.message),)
+            self._problems += [_of_task(problem, shown) for problem in found]
+
+    def _group_tasks(self, jobs: tp.Sequence[_Job]) -> tp.Iterator[SweepTask]:
+        """The tasks of jobs whose configs have the same leaves."""
+        template = jobs[0].composition.template.copy()
+        variants = [job.composition.variant(job.number) for job in jobs]
+        if None in variants:
+            template, variants = jobs[0].composition.config(jobs[0].number), [Variant()]
+        shown = tp.cast("list[Variant]", variants)
+        chosen = self._options
+        found = worlds.resolve_all(template, shown, node_env=chosen.node_env, allow_missing=chosen.allow_missing)
+        common = Common(template, chosen.node_env)
+        for job, variant, resolved, folders in zip(jobs, shown, found, common.folders(shown), strict=True):
+            with self._noting(job.overrides):
+                yield self._task(job, resolved, folders, common.of(variant))
+
+    def _task(self, job: _Job, resolved: worlds.Resolved, folders: tuple[str, str], facts: Facts) -> SweepTask:
         problems = list(resolved.problems)
-        wanted, unusable = resources.of(self._options.per_task, without_hydra(config))
-        if not problems:
-            problems = [*self._schema.problems(schema.present(resolved.values), without_hydra(config)), *unusable]
+        wanted, unusable = resources.of(self._options.per_task, facts.config)
+        if not problems and self._schema.kinds:
+            problems = self._schema.problems(schema.present(resolved.values), facts.config)
+        if not resolved.problems:
+            problems += unusable
         if problems:
             raise ConfigError("", problems)
-        model = self._schema.speaker(schema.present(resolved.values))
+        model = self._schema.speaker(lambda: schema.present(resolved.values))
         infra = None if model is None else self._schema.infra(model)
-        identity = self._identifier.identity(resolved, config, overrides, model)
+        identity = self._identifier.identity(resolved, facts, job.overrides, model)
         notices = (*resolved.notices, *_notices(infra, self._options.folder))
-        return SweepTask(number, overrides, config, *_folders(config), resolved.pins, identity, notices, infra, wanted)
+        environment = worlds.environment(facts.env_set)
+        return SweepTask(
+            job.number,
+            job.overrides,
+            job.composition,
+            *folders,
+            resolved.pins,
+            environment,
+            identity,
+            notices,
+            infra,
+            wanted,
+        )
 
-    def _compose(self, number: int, overrides: tuple[str, ...]) -> DictConfig:
+    def _compose(self, overrides: list[str]) -> Composition:
         try:
-            config = loader.compose(self._context, self._config, list(overrides))
+            return loader.take(self._context, self._config, overrides)
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             raise ConfigError("", [Problem(str(error) or str(cause))]) from error
-        with open_dict(config):
-            config.hydra.job.id = str(number)
-            config.hydra.job.num = number
-        return config
+
+
+def _group(job: _Job) -> tuple[int, int]:
+    """Jobs that are looked at together: those of a template, but for one that has other leaves."""
+    return id(job.composition.template), -1 if job.composition.leaves is not None else job.number
 
 
 def _of_task(problem: Problem, overrides: tuple[str, ...]) -> Problem:
@@ -134,7 +186,7 @@ def describe(task: SweepTask) -> tuple[str, str]:
     """
     if task.infra is not None:
         return task.infra.task().describe()
-    return yaml.safe_dump(task.identity.fields, sort_keys=False), OmegaConf.to_yaml(without_hydra(task.config))
+    return texts.of_fields(task.identity.fields), texts.of_composition(task.composition)
 
 
 def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str]) -> list[str]:
@@ -157,20 +209,3 @@ def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str])
 def _names_left_out(override: str, patterns: tp.Sequence[str]) -> bool:
     key = override.partition("=")[0].lstrip("+~")
     return any(fnmatch.fnmatch(key, each) or fnmatch.fnmatch(key, f"{each}.*") for each in patterns)
-
-
-def _folders(config: DictConfig) -> tuple[str, str]:
-    """``hydra.sweep.dir`` and ``subdir``, resolved as run_job would."""
-    singleton: tp.Any = HydraConfig.instance()
-    before = singleton.cfg
-    try:
-        singleton.cfg = config  # what set_config would make a copy of
-        return str(OmegaConf.select(config, "hydra.sweep.dir")), str(OmegaConf.select(config, "hydra.sweep.subdir"))
-    finally:
-        singleton.cfg = before
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    OmegaConf.set_struct(plain, OmegaConf.is_struct(config))
-    return plain

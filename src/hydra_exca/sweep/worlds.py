@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Pinned, RunDependent, canonical, digest, encode
 
+from .dependence import Dependence
 from .stage import (
     FIRST,
     MISSING,
@@ -33,29 +34,92 @@ from .stage import (
     named,
     unresolved,
 )
+from .variants import Path, Variant, leaves_of, with_leaves
 
-Path: tp.TypeAlias = tuple[tp.Any, ...]
 Shape: tp.TypeAlias = tp.Any
 """A Finding, or dicts and lists of Findings where an interpolation leads to a container."""
 
 DEEPEST = 60
 
 
-@dataclasses.dataclass(frozen=True)
 class Resolved:
     """One job's config, resolved. All its trees have the structure of the config without ``hydra``.
 
     ``values`` is what the job would see now. In ``identity`` run-dependent leaves are ``RunDependent`` and those
     that reach the environment or custom resolvers ``Pinned``. ``pins`` maps paths to what the job must get in place
     of an interpolation. ``sentinels`` are the values in two constant worlds, None if nothing depends on the run.
+    The trees share what is alike, also with those of other jobs: they are only to be read.
     """
 
-    values: Tree
-    identity: Tree
-    pins: dict[Path, tp.Any]
-    sentinels: tuple[Tree, Tree] | None
-    problems: tuple[Problem, ...]
-    notices: tuple[str, ...]
+    def __init__(self, plain: Tree, seen: dict[Path, Seen], unset: tp.Iterable[str]) -> None:
+        self._plain = plain
+        self._seen = seen
+        self.problems = (
+            *(Problem(_UNSET, key) for key in unset),
+            *(problem for each in seen.values() for problem in each.problems),
+        )
+
+    @functools.cached_property
+    def values(self) -> Tree:
+        return self._filled(lambda seen: seen.values[0])
+
+    @functools.cached_property
+    def identity(self) -> Tree:
+        return self._filled(lambda seen: seen.identity)
+
+    @functools.cached_property
+    def sentinels(self) -> tuple[Tree, Tree] | None:
+        if not any(each.is_of_the_run for each in self._seen.values()):
+            return None
+        return self._filled(lambda seen: seen.values[1]), self._filled(lambda seen: seen.values[2])
+
+    @property
+    def pins(self) -> dict[Path, tp.Any]:
+        return {path: value for each in self._seen.values() for path, value in each.pins.items()}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return tuple(notice for each in self._seen.values() for notice in each.notices)
+
+    def _filled(self, pick: tp.Callable[[Seen], tp.Any]) -> Tree:
+        return tp.cast(Tree, with_leaves(self._plain, {path: pick(each) for path, each in self._seen.items()}))
+
+
+class Seen:
+    """What the looks at one interpolation have shown. Jobs for which it is the same share it: it is only to be read."""
+
+    def __init__(self, path: Path, shape: Shape) -> None:
+        self._path = path
+        self._shape = shape
+        self._findings = list(_findings(shape))
+
+    @functools.cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(Problem(each.problem, _dotted(each.path)) for each in self._findings if each.problem)
+
+    @functools.cached_property
+    def is_of_the_run(self) -> bool:
+        return any(isinstance(each.identity, RunDependent) for each in self._findings)
+
+    @functools.cached_property
+    def identity(self) -> tp.Any:
+        return copied(mapped(self._shape, lambda finding: finding.identity))
+
+    @functools.cached_property
+    def values(self) -> tuple[tp.Any, ...]:
+        """In the real, the first and the second world."""
+        return self._in_world(0), self._in_world(1), self._in_world(2)
+
+    def _in_world(self, world: int) -> tp.Any:
+        return copied(mapped(self._shape, lambda finding: finding.values[world]))
+
+    @functools.cached_property
+    def pins(self) -> dict[Path, tp.Any]:
+        return _pins(self._path, self._shape)
+
+    @functools.cached_property
+    def notices(self) -> tuple[str, ...]:
+        return tuple(_notices(self._path, self._shape))
 
 
 def resolve(config: DictConfig, *, node_env: tp.Sequence[str] = (), allow_missing: tp.Sequence[str] = ()) -> Resolved:
@@ -64,26 +128,42 @@ def resolve(config: DictConfig, *, node_env: tp.Sequence[str] = (), allow_missin
     ``node_env`` names further environment variables that belong to the run, ``allow_missing`` the dotted keys that
     may stay ``???``; both take globs.
     """
+    return resolve_all(config, [Variant()], node_env=node_env, allow_missing=allow_missing)[0]
+
+
+def resolve_all(
+    config: DictConfig,
+    variants: tp.Sequence[Variant],
+    *,
+    node_env: tp.Sequence[str] = (),
+    allow_missing: tp.Sequence[str] = (),
+) -> list[Resolved]:
+    """As `resolve`, for many jobs that differ in some leaves, none of which becomes an interpolation.
+
+    All jobs are looked at in one world before the next is played, and what they have in common once.
+    """
     plain = unresolved(config, without="hydra")
-    leaves = dict(_leaves(plain))
-    unset = [_dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING]
-    problems = [Problem(_UNSET, key) for key in unset if not _allowed(key, allow_missing)]
-    if not any(map(_is_interpolation, leaves.values())):
-        return Resolved(plain, copied(plain), {}, None, tuple(problems), ())
-    with Stage(config, node_env) as stage:
-        shapes = _examined(stage, stage.task, leaves, allow_missing)
-    found = list(_findings(shapes))
-    problems += [Problem(finding.problem, _dotted(finding.path)) for finding in found if finding.problem]
-    run = any(isinstance(finding.identity, RunDependent) for finding in found)
-    real, first, second = (_filled(plain, shapes, lambda f, i=i: f.values[i]) for i in range(3))  # type: ignore[misc]
-    return Resolved(
-        values=real,
-        identity=_filled(plain, shapes, lambda finding: finding.identity),
-        pins={path: value for top, shape in shapes.items() for path, value in _pins(top, shape).items()},
-        sentinels=(first, second) if run else None,
-        problems=tuple(problems),
-        notices=tuple(notice for top, shape in shapes.items() for notice in _notices(top, shape)),
-    )
+    leaves = dict(leaves_of(plain))
+    texts = {path: text for path, text in leaves.items() if _is_interpolation(text)}
+    found: list[dict[Path, Seen]] = [{} for _ in variants]
+    if texts:
+        with Stage(config, node_env) as stage:
+            found = _Examination(stage, stage.task, leaves, allow_missing).of(variants)
+    unset = {_dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING}
+    unset = {key for key in unset if not _allowed(key, allow_missing)}
+    return [
+        Resolved(with_leaves(plain, variant.leaves), seen, _unset(unset, variant.leaves, allow_missing))
+        for variant, seen in zip(variants, found, strict=True)
+    ]
+
+
+def _unset(unset: set[str], changed: tp.Mapping[Path, tp.Any], allow_missing: tp.Sequence[str]) -> list[str]:
+    """The keys that have no value in one job."""
+    if not changed:
+        return list(unset)
+    given = {_dotted(path): value for path, value in changed.items()}
+    taken = [key for key, value in given.items() if isinstance(value, str) and value == MISSING]
+    return [*(key for key in unset if key not in given), *(key for key in taken if not _allowed(key, allow_missing))]
 
 
 def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str, tp.Any]:
@@ -92,15 +172,15 @@ def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str,
     Raises ConfigError if one does not resolve or changes each time.
     """
     plain = {"env_set": unresolved(config.hydra.job)["env_set"]}
-    leaves = dict(_leaves(plain))
-    shapes: dict[Path, Shape] = {}
+    leaves = dict(leaves_of(plain))
+    seen: dict[Path, Seen] = {}
     if any(map(_is_interpolation, leaves.values())):
         with Stage(config, node_env) as stage:
-            shapes = _examined(stage, stage.full.hydra.job, leaves, ())
-    problems = [Problem(f.problem, f"hydra.job.{_dotted(f.path)}") for f in _findings(shapes) if f.problem]
+            seen = _Examination(stage, stage.full.hydra.job, leaves, ()).of([Variant()])[0]
+    problems = [Problem(each.message, f"hydra.job.{each.key}") for one in seen.values() for each in one.problems]
     if problems:
         raise ConfigError("hydra.job.env_set does not resolve; nothing was run", problems)
-    values = _filled(plain, shapes, lambda finding: finding.identity)["env_set"] or {}
+    values = Resolved(plain, seen, ()).identity["env_set"] or {}
     known = (RunDependent, Pinned)
     return {
         str(key): value if isinstance(value, known) else Pinned(f"${{hydra:job.env_set.{key}}}", value)
@@ -108,12 +188,9 @@ def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str,
     }
 
 
-def pinned_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str, str]:
-    """The values of ``hydra.job.env_set`` that are in the identity, for the job to have them."""
-    if not config.hydra.job.env_set:
-        return {}
-    values = env_set(config, node_env=node_env)
-    return {key: str(value.value) for key, value in values.items() if isinstance(value, Pinned)}
+def environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
+    """The values of an `env_set` that are in the identity, for the job to have them."""
+    return {key: str(value.value) for key, value in env_set.items() if isinstance(value, Pinned)}
 
 
 def pinned(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
@@ -147,28 +224,63 @@ class Branch:
     calls: Calls
 
 
-def _examined(stage: Stage, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> dict[Path, Shape]:
-    """What is found out about each interpolation among ``leaves``, by path."""
-    holders = {path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves}
-    stage.own = set(map(id, holders.values()))
-    texts = {path: value for path, value in leaves.items() if _is_interpolation(value)}
-    # Without a colon no resolver is called: nothing to play, and one look is enough.
-    if any(":" in text for text in texts.values()):
-        stage.play(stage.real)
-    views = {path: [_grown(stage, holders[path], path[-1])] for path in texts}
+class _Examination:
+    """Finds out about each interpolation among ``leaves`` of ``root``, in the configs of many jobs."""
 
-    def look_again(paths: tp.Collection[Path], *worlds: World) -> None:
-        for world in worlds if paths else ():
-            stage.play(world)
-            for path in paths:
-                views[path].append(_grown(stage, holders[path], path[-1]))
+    def __init__(self, stage: Stage, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> None:
+        self._stage = stage
+        self._allow_missing = allow_missing
+        self._holders = {
+            path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves
+        }
+        stage.own = set(map(id, self._holders.values()))
+        self._texts = {path: value for path, value in leaves.items() if _is_interpolation(value)}
+        self._dependence = Dependence(leaves, lambda name, arguments: name in ("now", "oc.env"))
 
-    look_again([path for path in texts if _calls(views[path])], FIRST, SECOND)
-    # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
-    doubted = [path for path in texts if any(call.custom for call in _calls(views[path]))]
-    look_again(doubted, SECOND, FIRST, stage.real)
-    judge = Judge(stage, allow_missing)
-    return {path: judge.shape(seen, path, texts[path]) for path, seen in views.items()}
+    def of(self, variants: tp.Sequence[Variant]) -> list[dict[Path, Seen]]:
+        """What is found out, by path, one item a job. What is the same for all is looked at once."""
+        changed = {path for variant in variants for path in variant.leaves}
+        common = {path for path in self._texts if len(variants) > 1 and self._dependence.is_apart(path, changed)}
+        views: list[Views] = [
+            {path: [] for path in self._texts if path not in variant.leaves and (index == 0 or path not in common)}
+            for index, variant in enumerate(variants)
+        ]
+        self._look(variants, views)
+        seen = [self._judged(*each) for each in zip(variants, views, strict=True)]
+        shared = {path: seen[0][path] for path in common}
+        return [{**shared, **own} for own in seen]
+
+    def _look(self, variants: tp.Sequence[Variant], views: tp.Sequence[Views]) -> None:
+        # Without a colon no resolver is called: nothing to play, and one look is enough.
+        if any(":" in text for text in self._texts.values()):
+            self._stage.play(self._stage.real)
+        self._look_at(variants, views, lambda path, seen: True)
+        for world in (FIRST, SECOND):
+            self._look_at(variants, views, lambda path, seen: _calls(seen[:1]), world)
+        # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
+        for world in (SECOND, FIRST, self._stage.real):
+            self._look_at(variants, views, lambda path, seen: any(call.custom for call in _calls(seen[:3])), world)
+
+    def _look_at(
+        self,
+        variants: tp.Sequence[Variant],
+        views: tp.Sequence[Views],
+        wanted: tp.Callable[[Path, list[Leaf | Branch]], tp.Any],
+        world: World | None = None,
+    ) -> None:
+        """Adds a view of each wanted path in a world, or else in the one that is played."""
+        paths = [[path for path, seen in each.items() if wanted(path, seen)] for each in views]
+        if world is not None and any(paths):
+            self._stage.play(world)
+        for variant, seen, here in zip(variants, views, paths, strict=True):
+            if here:
+                self._stage.show(variant)
+            for path in here:
+                seen[path].append(_grown(self._stage, self._holders[path], path[-1]))
+
+    def _judged(self, variant: Variant, views: Views) -> dict[Path, Seen]:
+        judge = Judge(self._stage, self._allow_missing, variant)
+        return {path: Seen(path, judge.shape(seen, path, self._texts[path])) for path, seen in views.items()}
 
 
 def _grown(stage: Stage, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()) -> Leaf | Branch:
@@ -202,6 +314,10 @@ def _whole(view: Leaf | Branch) -> Leaf:
 
 def _calls(views: tp.Iterable[Leaf | Branch]) -> Calls:
     return frozenset(call for view in views for call in _whole(view).calls)
+
+
+Views: tp.TypeAlias = dict[Path, list[Leaf | Branch]]
+"""What is at each path, seen in one world after another."""
 
 
 # -- judging: what the views of a leaf say ----------------------------------------------------------------------------
@@ -259,6 +375,7 @@ class Judge:
 
     stage: Stage
     allow_missing: tp.Sequence[str]
+    variant: Variant
 
     def shape(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Shape:
         """Leaf by leaf where the views have the same keys, else as one leaf."""
@@ -304,7 +421,7 @@ class Judge:
         if not seen.steady:
             value = {call.key: os.environ.get(call.key) for call in seen.calls if call.name == "oc.env"}
         elif isinstance(value, Failure):
-            value = self.stage.masked(seen.values[0])
+            value = self.stage.masked(seen.values[0], self.variant)
         return f" [{digest(canonical(value))[:16]}]"
 
 
@@ -360,24 +477,8 @@ def _notices(top: Path, shape: Shape) -> tp.Iterator[str]:
 # -- trees and names --------------------------------------------------------------------------------------------------
 
 
-def _leaves(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]:
-    if isinstance(tree, (dict, list)):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _leaves(value, (*path, key))
-    else:
-        yield path, tree
-
-
 def _findings(shape: Shape) -> tp.Iterator[Finding]:
-    return (leaf for _, leaf in _leaves(shape))
-
-
-def _filled(plain: Tree, shapes: dict[Path, Shape], pick: tp.Callable[[Finding], tp.Any]) -> Tree:
-    filled = copied(plain)
-    for path, shape in shapes.items():
-        holder = functools.reduce(lambda node, key: node[key], path[:-1], filled)
-        holder[path[-1]] = copied(mapped(shape, pick))
-    return tp.cast(Tree, filled)
+    return (leaf for _, leaf in leaves_of(shape))
 
 
 def _is_interpolation(value: tp.Any) -> bool:

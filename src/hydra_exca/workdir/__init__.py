@@ -6,16 +6,24 @@ copy = snapshot(wanted, cache, rules, known=tree) # <cache>/code/<digest>
 prefer(copy)                                      # in a job: import from there
 """
 
-from .commits import committed
-from .imports import forget_originals, prefer
+from __future__ import annotations
+
+import importlib
+import typing as tp
+
 from .listing import Sources, listing
 from .rules import AUTO, Rules
 from .snapshot import Snapshot, check_place, snapshot
-from .sources import Wanted, automatic, find, loaded, script
+from .sources import Loaded, Wanted, automatic, find, loaded, script
 from .tree import Tree, changed, look, manifest
+
+if tp.TYPE_CHECKING:
+    from .commits import committed
+    from .imports import forget_originals, prefer
 
 __all__ = [
     "AUTO",
+    "Loaded",
     "Rules",
     "Snapshot",
     "Sources",
@@ -35,3 +43,13 @@ __all__ = [
     "script",
     "snapshot",
 ]
+
+
+# a launch that finds everything needs none of these
+_LAZY = {"committed": ".commits", "forget_originals": ".imports", "prefer": ".imports"}
+
+
+def __getattr__(name: str) -> tp.Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -127,7 +127,7 @@ class Loaded(tp.NamedTuple):
 def loaded() -> Loaded:
     """What this process has loaded, and so cannot do without."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    own = {os.path.realpath(file) for file in files if isinstance(file, str) and not is_installed(Path(file))}
+    own = {os.path.realpath(file) for file in files if isinstance(file, str) and not _is_installed(file)}
     folders = {os.path.dirname(file) for file in own}
     return Loaded(frozenset(own), frozenset(str(each) for folder in folders for each in _around(Path(folder))))
 
@@ -160,7 +160,11 @@ def is_installed(path: Path) -> bool:
 
     By its name: in site-packages can be links to what an installer keeps elsewhere.
     """
-    return not _INSTALLED.isdisjoint(path.parts) or str(path).startswith(_libraries())
+    return _is_installed(str(path))
+
+
+def _is_installed(path: str) -> bool:
+    return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or path.startswith(_libraries())
 
 
 @functools.cache

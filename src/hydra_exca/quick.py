@@ -1,0 +1,96 @@
+"""The fields of most models, in the time that a launch has for one of thousands.
+
+What does not depend on the object is worked out once for its class. Whatever is out of the ordinary is left to the
+walk in ``canonical``, whose rules these are; ``tests/test_quick.py`` holds the two together.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing as tp
+
+from . import models, plain, records
+from .canonical import is_default
+from .leaves import LEAVES, Json
+from .plain import SCALARS, UnusualError
+
+if tp.TYPE_CHECKING:
+    import pydantic
+
+if tp.TYPE_CHECKING:
+    import pydantic
+
+_Field: tp.TypeAlias = tuple[str, tp.Any, records.Default, records.Expect, type | None]
+"""Name, the default as it is in an object that has it, default, what may stand there, the only model that may."""
+
+
+class _Plan(tp.NamedTuple):
+    fields: tuple[_Field, ...]
+    excluded: tuple[str, ...]
+
+
+def model_fields(
+    model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()
+) -> tuple[dict[str, Json], dict[str, Json], list[str]]:
+    """The fields that differ from the defaults, all fields, and the names that the classes leave out.
+
+    Raises UnusualError for a model that needs the general rules, or breaks them.
+    """
+    excluded: list[str] = []
+    try:
+        return *_fields(model, _plan(type(model), leave_out), "", excluded), excluded
+    except (KeyError, RecursionError, records.UnfitError) as error:  # the walk says what is wrong, and where
+        raise UnusualError from error
+
+
+def _fields(
+    model: pydantic.BaseModel, plan: _Plan | None, prefix: str, excluded: list[str]
+) -> tuple[dict[str, Json], dict[str, Json]]:
+    if plan is None:
+        raise UnusualError
+    excluded += _below(prefix, plan.excluded)
+    values = model.__dict__
+    lean: dict[str, Json] = {}
+    full: dict[str, Json] = {}
+    for name, known, default, expect, only in plan.fields:
+        child = values[name]
+        kind: tp.Any = type(child)
+        if kind in SCALARS:
+            full[name] = one = form = LEAVES[kind](child)
+            if child is known:
+                continue
+        elif kind is only:
+            one, form = _fields(child, _plan(kind), f"{prefix}{name}.", excluded)
+            full[name] = form
+        elif expect.is_plain:
+            full[name] = one = form = plain.form(child)
+        else:
+            raise UnusualError
+        if not is_default(form, expect, default):
+            lean[name] = one
+    return lean, full
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(cls: tp.Hashable, leave_out: tuple[str, ...] = ()) -> _Plan | None:
+    """What is known of a class; None where objects of it must be asked."""
+    facts = records.record_of(tp.cast(type, cls))
+    skip = records.tree(leave_out)
+    facts.check(skip, facts.names)
+    static = facts.static_skip
+    counted = None if static is None else facts.counted(None, skip)
+    is_simple = facts.is_model and not facts.allows_extra
+    if counted is None or static is None or not is_simple or any(each[3] for each in counted):
+        return None
+    fields = tuple((name, default.value, default, expect, _only(expect)) for name, expect, default, _ in counted)
+    return _Plan(fields, tuple(records.leaves(static)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(prefix + name for name in names)
+
+
+def _only(expect: records.Expect) -> type | None:
+    sure = len(expect.classes) == 1 and not expect.keys and not expect.tagged
+    return expect.classes[0] if sure and models.is_model_class(expect.classes[0]) else None

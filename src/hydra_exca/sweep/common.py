@@ -1,0 +1,135 @@
+"""What jobs that are composed from one template have in common, so that it is found out once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing as tp
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_exca import script
+
+from . import worlds
+from .dependence import Dependence
+from .stage import parsed_once
+from .variants import Path, Variant, Variants, leaves_of, raw
+
+_OF_THE_JOB: tuple[Path, ...] = tuple(
+    ("hydra", *path) for path in (("job", "num"), ("job", "id"), ("job", "override_dirname"), ("overrides",))
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of one job's config beside its leaves.
+
+    ``types`` are the classes of structured configs, by dotted key; ``env_set`` is ``hydra.job.env_set``, as
+    `worlds.env_set` gives it. ``config()`` is the config without ``hydra``, until that of the next job is asked for.
+    """
+
+    types: tp.Mapping[str, str]
+    env_set: dict[str, tp.Any]
+    config: tp.Callable[[], DictConfig]
+
+
+class Common:
+    """The facts of jobs whose configs are variants of one."""
+
+    def __init__(self, config: DictConfig, node_env: tp.Sequence[str]) -> None:
+        """``config`` is kept, and changed."""
+        self._variants = Variants(config)
+        self._node_env = node_env
+        self._env_set = raw(config.hydra.job.env_set) or {}
+
+    def of(self, variant: Variant) -> Facts:
+        return Facts(self._types, self._env_set_of(variant), lambda: without_hydra(self._variants.show(variant)))
+
+    def folders(self, variants: tp.Sequence[Variant]) -> list[tuple[str, str]]:
+        """``hydra.sweep.dir`` and ``subdir`` of each, resolved as run_job would."""
+        singleton: tp.Any = HydraConfig.instance()
+        config, before = self._variants.config, singleton.cfg
+        known = OmegaConf.get_cache(config).get("now", {})
+        leaves = dict(leaves_of(raw(config)))
+        dependence = Dependence(leaves, lambda name, arguments: name == "now" and (arguments,) in known)
+        changed = {*_OF_THE_JOB, *(path for variant in variants for path in variant.leaves)}
+        ask = [_Asked(config, path, leaves.get(path), dependence.is_apart(path, changed)) for path in _FOLDERS]
+        try:
+            singleton.cfg = config  # what set_config would make a copy of
+            with parsed_once():
+                return [self._folders(variant, ask) for variant in variants]
+        finally:
+            singleton.cfg = before
+
+    def _folders(self, variant: Variant, ask: list[_Asked]) -> tuple[str, str]:
+        config = self._variants.config
+        found = [each.without_a_look(variant) for each in ask]
+        if None not in found:
+            return tp.cast("tuple[str, str]", tuple(found))
+        self._variants.show(variant)
+        before = OmegaConf.get_cache(config)
+        OmegaConf.set_cache(config, before)  # what resolvers give one job is not for the next
+        try:
+            return ask[0].value(), ask[1].value()
+        finally:
+            config._metadata.resolver_cache = before  # noqa: SLF001
+
+    def _env_set_of(self, variant: Variant) -> dict[str, tp.Any]:
+        if any(isinstance(value, str) and "${" in value for value in self._env_set.values()):
+            return worlds.env_set(self._variants.show(variant), node_env=self._node_env)
+        return self._plain_env_set
+
+    @functools.cached_property
+    def _plain_env_set(self) -> dict[str, tp.Any]:
+        return worlds.env_set(self._variants.config, node_env=self._node_env) if self._env_set else {}
+
+    @functools.cached_property
+    def _types(self) -> dict[str, str]:
+        return dict(_structured(self._variants.config))
+
+
+_FOLDERS: tuple[Path, ...] = (("hydra", "sweep", "dir"), ("hydra", "sweep", "subdir"))
+
+
+class _Asked:
+    """A key of a config that is shown as one job's after the other, asked for once if it is the same for all."""
+
+    def __init__(self, config: DictConfig, path: Path, text: tp.Any, is_same: bool) -> None:
+        self._config, self._key, self._text, self._is_same = config, ".".join(path), text, is_same
+        self._known: str | None = None
+
+    def without_a_look(self, variant: Variant) -> str | None:
+        """The value where the job need not be shown for it: it is known, or nearly everybody's ``subdir``."""
+        if self._text == "${hydra.job.num}" and variant.number is not None:
+            return str(variant.number)
+        return variant.dirname if self._text == "${hydra.job.override_dirname}" else self._known
+
+    def value(self) -> str:
+        if self._known is not None:
+            return self._known
+        found = str(OmegaConf.select(self._config, self._key))
+        self._known = found if self._is_same else None
+        return found
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy as the job is given it."""
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(plain, OmegaConf.is_struct(config))
+    return plain
+
+
+def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
+    """The classes of structured configs, by dotted key: OmegaConf.to_object makes other objects of other classes."""
+    keys: list[tp.Any] = [key for key in config if path or key != "hydra"]
+    for key in keys:
+        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
+            continue
+        child = config[key]
+        if isinstance(child, DictConfig):
+            place = f"{path}.{key}" if path else str(key)
+            kind = OmegaConf.get_type(child)
+            if kind is not None and kind is not dict:
+                yield place, f"{script.module_name(kind)}:{kind.__qualname__}"
+            yield from _structured(child, place)

@@ -1,0 +1,85 @@
+"""Texts of configurations: the usual ones are those of OmegaConf and yaml, and any reads back as it was."""
+
+from __future__ import annotations
+
+import enum
+import typing as tp
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as some
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_exca.sweep import texts
+from hydra_exca.sweep.common import without_hydra
+from hydra_exca.sweep.templates import Composition, Template
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+ORDINARY = {
+    "model": {"name": "resnet", "layers": [32, 32], "path": "${data.root}/out", "lr": 1e-05, "none": None},
+    "data": {"root": "/data/x", "empty": {}, "list": [], "nested": [[1, 2], {"a": True}], "missing": "???"},
+    "texts": ["1", "1e3", "y", "yes", "nan", "0x1f", "1_000", "", " ", "a: b", "#", "two\nlines", "é", "null", "1:30"],
+    3: "a number as a key",
+    "color": Color.RED,
+}
+_LEAVES = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text(max_size=100)
+_KEYS = some.text(max_size=20)
+
+
+@pytest.fixture
+def ordinary() -> DictConfig:
+    return OmegaConf.create(ORDINARY)
+
+
+def test_an_ordinary_config_has_the_text_that_omegaconf_writes(ordinary: DictConfig) -> None:
+    assert texts.of_config(ordinary) == OmegaConf.to_yaml(ordinary)
+
+
+def composed(values: dict[str, tp.Any], leaves: dict[tuple[tp.Any, ...], tp.Any] | None) -> Composition:
+    template = Template(OmegaConf.create({**ORDINARY, "hydra": {"job": {"num": 0}}}))
+    return Composition(template, tuple(values.items()), leaves=leaves)
+
+
+@pytest.mark.parametrize(
+    ("values", "leaves"),
+    [
+        ({}, {}),
+        ({"model.name": "a: b"}, {("model", "name"): "a: b"}),
+        ({"data.nested.1.a": 0.5}, {("data", "nested", 1, "a"): 0.5}),
+        ({"color": Color.RED}, {("color",): Color.RED}),
+        ({"model": {"name": "vit"}}, None),
+    ],
+    ids=["template", "value", "in-a-list", "enum", "container"],
+)
+def test_a_job_has_the_text_of_its_config(values: dict[str, tp.Any], leaves: dict[tuple[tp.Any, ...], tp.Any]) -> None:
+    composition = composed(values, leaves)
+    assert texts.of_composition(composition) == OmegaConf.to_yaml(without_hydra(composition.config()))
+
+
+def test_the_text_of_one_job_does_not_change_that_of_the_next() -> None:
+    first = composed({}, {})
+    before = texts.of_composition(first)
+    texts.of_composition(Composition(first.template, (("model.lr", 7.0),), leaves={("model", "lr"): 7.0}))
+    assert texts.of_composition(first) == before
+
+
+def test_ordinary_fields_have_the_text_that_yaml_writes() -> None:
+    fields = {key: value for key, value in ORDINARY.items() if key != "color"}
+    assert texts.of_fields(fields) == yaml.safe_dump(fields, sort_keys=False)
+
+
+@given(some.dictionaries(_KEYS, _LEAVES | some.lists(_LEAVES, max_size=3), max_size=4))
+def test_any_config_reads_back_as_it_was(values: dict[str, tp.Any]) -> None:
+    escaped = {key: value for key, value in values.items() if "$" not in str(value)}
+    config = OmegaConf.create(escaped)
+    assert OmegaConf.create(texts.of_config(config)) == config
+
+
+@given(some.recursive(_LEAVES, lambda inner: some.lists(inner, max_size=3) | some.dictionaries(_KEYS, inner)))
+def test_any_fields_read_back_as_they_were(value: tp.Any) -> None:
+    assert yaml.safe_load(texts.of_fields(value)) == value
