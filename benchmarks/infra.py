@@ -1,30 +1,20 @@
-"""Measures the infras beside those of exca: the same models and calls, in one process for each library, in turn.
-
-python benchmarks/infra.py                       # all cases
-python benchmarks/infra.py uid status --tasks 200 --repeats 9
-"""
+"""The infras beside those of exca: the same models and calls, in one process for each library, in turn."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
-import gc
 import importlib
 import io
 import logging
-import multiprocessing
-import statistics
 import tempfile
-import time
 import typing as tp
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pydantic
+from harness import EXCA, OURS, Asked, Bench, Row, Samples, per_task
 
-OURS, THEIRS = "hydra_exca", "exca"
 Figures = dict[str, float]  # by what was measured, with its unit
 
 
@@ -36,7 +26,7 @@ class Data(pydantic.BaseModel, extra="forbid"):
     _exclude_from_cls_uid: tp.ClassVar[tuple[str, ...]] = ("workers",)
 
 
-class Bench:
+class Library:
     """What the cases of one library use: a model of ten fields, its objects, a folder with their results."""
 
     def __init__(self, library: str, tasks: int, folder: Path) -> None:
@@ -62,10 +52,11 @@ class Bench:
 
     def time(self, run: tp.Callable[[], object]) -> float:
         """Microseconds a task."""
-        gc.collect()
-        start = time.perf_counter()
-        run()
-        return 1e6 * (time.perf_counter() - start) / self.tasks
+        return per_task(run, self.tasks)
+
+    def measure(self) -> list[Figures]:
+        """Everything, once."""
+        return [case(self) for case in CASES]
 
 
 def _model(task_infra: tp.Any) -> tp.Any:
@@ -110,53 +101,53 @@ def _map_model(map_infra: tp.Any) -> tp.Any:
 # -- cases ------------------------------------------------------------------------------------------------------------
 
 
-def uid(bench: Bench) -> Figures:
-    without, stored = bench.objects(stored=False), bench.objects()
+def uid(library: Library) -> Figures:
+    without, stored = library.objects(stored=False), library.objects()
     return {
-        "uid() without a folder, us": bench.time(lambda: [task.infra.uid() for task in without]),
-        "uid() of what is stored, us": bench.time(lambda: [task.infra.uid() for task in stored]),
+        "uid() without a folder, us": library.time(lambda: [task.infra.uid() for task in without]),
+        "uid() of what is stored, us": library.time(lambda: [task.infra.uid() for task in stored]),
     }
 
 
-def clone(bench: Bench) -> Figures:
-    first, *_ = tasks = bench.objects()
+def clone(library: Library) -> Figures:
+    first, *_ = tasks = library.objects()
     return {
-        "clone_obj() of one object, us": bench.time(
-            lambda: [first.infra.clone_obj({"seed": seed}) for seed in range(bench.tasks)]
+        "clone_obj() of one object, us": library.time(
+            lambda: [first.infra.clone_obj({"seed": seed}) for seed in range(library.tasks)]
         ),
-        "clone_obj() of many objects, us": bench.time(lambda: [task.infra.clone_obj({"seed": 3}) for task in tasks]),
+        "clone_obj() of many objects, us": library.time(lambda: [task.infra.clone_obj({"seed": 3}) for task in tasks]),
     }
 
 
-def status(bench: Bench) -> Figures:
-    tasks = bench.objects()
-    return {"status() of what is stored, us": bench.time(lambda: [task.infra.status() for task in tasks])}
+def status(library: Library) -> Figures:
+    tasks = library.objects()
+    return {"status() of what is stored, us": library.time(lambda: [task.infra.status() for task in tasks])}
 
 
-def call(bench: Bench) -> Figures:
-    tasks = bench.objects()
-    return {"a call of what is stored, us": bench.time(lambda: [task.fit() for task in tasks])}
+def call(library: Library) -> Figures:
+    tasks = library.objects()
+    return {"a call of what is stored, us": library.time(lambda: [task.fit() for task in tasks])}
 
 
-def array(bench: Bench) -> Figures:
-    tasks = bench.objects()
+def array(library: Library) -> Figures:
+    tasks = library.objects()
 
     def run() -> None:
         with tasks[0].infra.job_array() as listed:
             listed.extend(tasks)
 
-    return {"job_array() of what is stored, us": bench.time(run)}
+    return {"job_array() of what is stored, us": library.time(run)}
 
 
-def items(bench: Bench) -> Figures:
+def items(library: Library) -> Figures:
     """Ten small arrays for each task."""
-    asked = range(10 * bench.tasks)
-    with tempfile.TemporaryDirectory(dir=bench.folder) as folder, contextlib.redirect_stderr(io.StringIO()):
+    asked = range(10 * library.tasks)
+    with tempfile.TemporaryDirectory(dir=library.folder) as folder, contextlib.redirect_stderr(io.StringIO()):
         infra = {"folder": Path(folder) / "items", "keep_in_ram": False}
-        written = bench.time(lambda: bench.map_model(infra=infra).of(asked)) / 10
-        reader = bench.map_model(infra=infra)
-        read = bench.time(lambda: [row.sum() for row in reader.of(asked)]) / 10
-        again = bench.time(lambda: [row.sum() for row in reader.of(asked)]) / 10
+        written = library.time(lambda: library.map_model(infra=infra).of(asked)) / 10
+        reader = library.map_model(infra=infra)
+        read = library.time(lambda: [row.sum() for row in reader.of(asked)]) / 10
+        again = library.time(lambda: [row.sum() for row in reader.of(asked)]) / 10
         size = sum(path.stat().st_size for path in infra["folder"].rglob("*") if path.is_file())
     return {
         "writing one of many items, us": written,
@@ -166,74 +157,27 @@ def items(bench: Bench) -> Figures:
     }
 
 
-CASES: dict[str, tp.Callable[[Bench], Figures]] = {
-    case.__name__: case for case in (uid, clone, status, call, array, items)
-}
-
-# -- running ----------------------------------------------------------------------------------------------------------
+CASES: tuple[tp.Callable[[Library], Figures], ...] = (uid, clone, status, call, array, items)
 
 
-class Worker(contextlib.AbstractContextManager["Worker"]):
-    """A process that imports one of the libraries."""
-
-    def __init__(self, library: str, tasks: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, library, tasks))
-        self._process.start()
-        theirs.close()  # else nothing tells that the process has ended
-        self._ours.recv()
-
-    def measure(self, case: str) -> Figures:
-        self._ours.send(case)
-        return tp.cast(Figures, self._ours.recv())
-
-    def __exit__(self, *error: object) -> None:
-        self._ours.close()
-        self._process.join()
+def rows(bench: Bench) -> tp.Iterator[Row]:
+    """Each library in a process of its own."""
+    tasks = bench.count(500, 5)
+    found: dict[str, Samples] = {}
+    with (
+        Asked(_of, "hydra_exca", tasks, bench.place("infra")) as ours,
+        Asked(_of, "exca", tasks, bench.place("infra")) as exca,
+    ):
+        for _ in range(bench.turns()):
+            for who, asked in ((OURS, ours), (EXCA, exca)):
+                bench.say(f"infras, {who}")
+                for what, figure in (pair for figures in asked.ask("measure") for pair in figures.items()):
+                    found.setdefault(what, {}).setdefault(who, []).append(figure)
+    for what, samples in found.items():
+        title, _, unit = what.rpartition(", ")
+        yield Row("infra", f"infras: {title}", unit, samples)
 
 
-def _serve(pipe: Connection, library: str, tasks: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(library, tasks, Path(folder))
-        logging.getLogger("exca").setLevel(logging.WARNING)  # of both libraries
-        pipe.send("ready")
-        with contextlib.suppress(EOFError):  # no more questions
-            while True:
-                pipe.send(CASES[pipe.recv()](bench))
-
-
-def measure(cases: tp.Sequence[str], tasks: int, repeats: int) -> dict[str, dict[str, float]]:
-    """The median of each row, by library; the two take turns, so what else the machine does meets both."""
-    found: dict[str, dict[str, list[float]]] = {}
-    with Worker(OURS, tasks) as ours, Worker(THEIRS, tasks) as theirs:
-        for case in cases:
-            for _ in range(repeats):
-                for library, worker in ((OURS, ours), (THEIRS, theirs)):
-                    for row, figure in worker.measure(case).items():
-                        found.setdefault(row, {}).setdefault(library, []).append(figure)
-    return {row: {library: statistics.median(each) for library, each in by.items()} for row, by in found.items()}
-
-
-def table(rows: tp.Mapping[str, tp.Mapping[str, float]]) -> str:
-    """As text, and as Markdown."""
-    lines = ["| | hydra_exca | exca | ratio |", "|---|--:|--:|--:|"]
-    for row, by in rows.items():
-        lines.append(f"| {row} | {by[OURS]:.0f} | {by[THEIRS]:.0f} | {by[THEIRS] / by[OURS]:.1f} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all if none is given")
-    parser.add_argument("--tasks", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    unknown = set(options.cases) - set(CASES)
-    if unknown:
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    print(table(measure(options.cases or list(CASES), options.tasks, options.repeats)))
-
-
-if __name__ == "__main__":
-    main()
+def _of(name: str, tasks: int, folder: Path) -> Library:
+    logging.getLogger("exca").setLevel(logging.WARNING)  # of both libraries
+    return Library(name, tasks, folder)

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.sweep import internals
 from hydra_exca.sweep.dependence import Dependence
-from hydra_exca.sweep.variants import Slot, Variant, Variants, leaves_of
+from hydra_exca.sweep.trees import leaves_of
+from hydra_exca.sweep.variants import Slot, Variant, Variants
 
 KEYS = ["a", "a.b", "_a._b", "A1.b2", "null", "true.x", "hydra.x", "a.0", "a-b", "+a", "~a", "a@b"]
 NUMBERS = ["1", "-1", "0", "-0", "+1", "007", "1_000", "1e5", "0x1", "inf", "-inf", "Inf"]

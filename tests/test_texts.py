@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.sweep import texts
 from hydra_exca.sweep.common import without_hydra
-from hydra_exca.sweep.templates import Composition, Template
+from hydra_exca.sweep.compositions import Composition, Template
 
 
 class Color(enum.Enum):

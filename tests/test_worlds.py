@@ -26,8 +26,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.basecontainer import BaseContainer
 
 from hydra_exca.errors import ConfigError
+from hydra_exca.sweep import pins, worlds
 from hydra_exca.sweep import stage as stages
-from hydra_exca.sweep import worlds
 from hydra_exca.uid import Pinned, RunDependent
 
 COUNTER = itertools.count()
@@ -472,7 +472,7 @@ def test_the_job_gets_the_value_that_was_hashed(secret: str, monkeypatch: pytest
     )
     result = worlds.resolve(config)
     job = job_config(config)
-    worlds.pinned(job, result.pins)
+    pins.pinned(job, result.pins)
     monkeypatch.setenv("DATA", "changed")
     assert OmegaConf.to_container(job, resolve=True) == _lists(result.values)
 
@@ -489,7 +489,7 @@ def test_pinning_leaves_the_flags_as_they_were() -> None:
     OmegaConf.set_readonly(job, True)
     OmegaConf.set_struct(job.a, True)
     flags = [(dict(node._metadata.flags), OmegaConf.is_readonly(node)) for node in (job, job.a)]
-    worlds.pinned(job, worlds.resolve(config).pins)
+    pins.pinned(job, worlds.resolve(config).pins)
     assert job.a.x == "/data"
     assert [(dict(node._metadata.flags), OmegaConf.is_readonly(node)) for node in (job, job.a)] == flags
 
@@ -498,7 +498,7 @@ def test_a_pin_into_a_typed_config_keeps_its_type(monkeypatch: pytest.MonkeyPatc
     config = composed(OmegaConf.structured(Typed))
     config.typed.where = "${oc.env:DATA}"
     job = job_config(config)
-    worlds.pinned(job, worlds.resolve(config).pins)
+    pins.pinned(job, worlds.resolve(config).pins)
     monkeypatch.setenv("DATA", "changed")
     assert job.typed.where == pathlib.Path("/data")
 

@@ -14,7 +14,8 @@ from hydra_exca import script
 from . import worlds
 from .dependence import Dependence
 from .stage import parsed_once
-from .variants import Path, Variant, Variants, leaves_of, raw
+from .trees import Path, leaves_of, raw
+from .variants import Variant, Variants
 
 _OF_THE_JOB: tuple[Path, ...] = tuple(
     ("hydra", *path) for path in (("job", "num"), ("job", "id"), ("job", "override_dirname"), ("overrides",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import typing as tp
 
-from .variants import Path
+from .trees import Path
 
 _KEYS = re.compile(r"(?<!\\)\$\{(\.*)([A-Za-z_]\w*(?:\.\w+)*)\}")
 _CALL = re.compile(r"(?<!\\)\$\{([A-Za-z_][\w.]*):([^${}\\\"'\[\](),]*(?:,[^${}\\\"'\[\]()]*)?)\}")

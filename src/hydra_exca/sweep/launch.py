@@ -27,10 +27,10 @@ from hydra_exca.workdir import Snapshot
 
 from . import callback, copies, factory, internals, interrupt, loader, options, outputs, returns, schema, summary, tasks
 from .compact import compact
+from .compositions import Template
 from .method import Computation
 from .program import HydraJob, HydraProgram
 from .tasks import SweepTask
-from .templates import Template
 
 log = logging.getLogger("exca.sweep")
 

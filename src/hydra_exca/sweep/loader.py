@@ -10,7 +10,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from . import internals
-from .templates import Composition, Template, Templates
+from .compositions import Composition, Template
+from .templates import Templates
 
 
 class SweepLoader:

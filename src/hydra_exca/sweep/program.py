@@ -17,9 +17,9 @@ from omegaconf import DictConfig, flag_override
 
 from hydra_exca.checkpoints import Call, Checkpoint, of_object
 
-from . import method, outputs, schema, worlds
-from .templates import Composition, Template
-from .variants import Path as Place
+from . import method, outputs, pins, schema
+from .compositions import Composition, Template
+from .trees import Path as Place
 
 if tp.TYPE_CHECKING:
     from hydra_exca.worker import Attempt
@@ -108,7 +108,7 @@ class HydraProgram:
 
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
-            worlds.pinned(config, job.pins)
+            pins.pinned(config, job.pins)
             with env_override(job.environment):  # what Hydra has set is what the texts mean here
                 return self._call(config, attempt)
 

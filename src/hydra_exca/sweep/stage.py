@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import fnmatch
 import functools
 import os
 import re
@@ -15,15 +14,13 @@ import warnings
 import omegaconf.base
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
-from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from .frozen import Frozen
+from .trees import MISSING, copied, mapped, named, unresolved
 from .variants import Variant, Variants
 
-Tree: tp.TypeAlias = dict[tp.Any, tp.Any]
-
-MISSING = "???"
 RUN_KEYS = ("runtime.output_dir", "runtime.cwd", "run", "sweep", "job.id")
 RUN_ENV = ("SLURM_*",)
 # A custom resolver may read these from os.environ by itself, also where none of them is set yet.
@@ -305,30 +302,3 @@ def _set_environ(wanted: tp.Mapping[str, str]) -> None:
 def _set(holder: DictConfig, key: tp.Any, value: tp.Any) -> None:
     with read_write(holder), open_dict(holder):
         holder[key] = value
-
-
-def unresolved(config: tp.Any, *, without: str = "") -> Tree:
-    """Plain containers with interpolations as text. Half of a whole config is its hydra node: better without."""
-
-    def raw(node: tp.Any) -> tp.Any:
-        if OmegaConf.is_config(node):
-            return OmegaConf.to_container(node)
-        return raw(node._value()) if isinstance(node, Node) else node  # noqa: SLF001
-
-    return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
-
-
-def mapped(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
-    if type(tree) is dict:
-        return {key: mapped(value, change) for key, value in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(mapped(value, change) for value in tree)
-    return change(tree)
-
-
-def copied(tree: tp.Any) -> tp.Any:
-    return mapped(tree, lambda leaf: OmegaConf.to_container(leaf, resolve=True) if OmegaConf.is_config(leaf) else leaf)
-
-
-def named(name: str, patterns: tp.Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

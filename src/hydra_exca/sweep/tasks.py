@@ -21,10 +21,10 @@ from hydra_exca.uid import Identity
 
 from . import loader, resources, schema, texts, worlds
 from .common import Common, Facts
+from .compositions import Composition
 from .identify import Identifier
 from .options import SweepOptions
-from .templates import Composition
-from .variants import Path as Place
+from .trees import Path as Place
 from .variants import Variant
 
 if tp.TYPE_CHECKING:

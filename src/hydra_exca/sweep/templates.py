@@ -7,104 +7,25 @@ What comes out is what Hydra composes for the job, in everything; where that is 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import os
 import re
 import typing as tp
-import uuid
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import AnyNode, DictConfig, OmegaConf, open_dict
+from omegaconf import AnyNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import internals
-from .frozen import Frozen
+from .compositions import Composition, Template
 from .stage import OWN, noting_calls
-from .variants import Path, Slot, Variant, raw, say
+from .trees import Path, raw
+from .variants import Slot
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
-
-
-class Template:
-    """A composed config, of which there are copies to be had.
-
-    It is kept pickled: as objects a config takes a hundred times the memory.
-    """
-
-    def __init__(self, config: DictConfig) -> None:
-        self._frozen = Frozen(config)
-        self.name = uuid.uuid4().hex
-
-    def copy(self) -> DictConfig:
-        """The config, as its taker's own."""
-        return tp.cast(DictConfig, self._frozen.copy())
-
-    def __reduce__(self) -> tuple[tp.Any, ...]:
-        return Template, (self.copy(),)
-
-
-class _Absent(Template):
-    """What stands for a template that is elsewhere."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __reduce__(self) -> tuple[tp.Any, ...]:
-        return _Absent, (self.name,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Composition:
-    """What makes one job's config: a template, and the overrides that are put into a copy of it, in turn.
-
-    ``variant`` says the same by leaves, None where that cannot be: an override puts a container somewhere, or an
-    interpolation. ``cache`` is what resolvers have given the sweep, None where that is what the template has.
-    """
-
-    template: Template
-    values: tuple[tuple[str, tp.Any], ...] = ()
-    lines: tuple[str, ...] | None = None
-    dirname: str | None = None
-    leaves: tp.Mapping[Path, tp.Any] | None = dataclasses.field(default_factory=dict)
-    cache: tp.Any = None
-
-    def variant(self, number: int) -> Variant | None:
-        """In what the job's config differs from the template, None where it has other leaves."""
-        return None if self.leaves is None else Variant(self.leaves, number, self.lines, self.dirname)
-
-    def by_name(self) -> Composition:
-        """The same without its template, which travels by itself; of no use until it is found `among` others."""
-        return dataclasses.replace(self, template=_Absent(self.template.name))
-
-    def among(self, templates: tp.Mapping[str, Template]) -> Composition:
-        """The same with its template."""
-        template = self.template
-        return dataclasses.replace(self, template=templates[template.name]) if type(template) is _Absent else self
-
-    def config(self, number: int | None = None) -> DictConfig:
-        """The job's config, as its taker's own; with a ``number`` Hydra knows the job by that."""
-        config = self.template.copy()
-        for key, value in self.values:
-            OmegaConf.update(config, key, value, merge=True)
-        if self.lines is not None:
-            say(config, self.lines)
-            config.hydra.job.override_dirname = self.dirname
-        if self.cache is not None:
-            OmegaConf.set_cache(config, copy.deepcopy(self.cache))
-        if number is not None:
-            numbered(config, number)
-        return config
-
-
-def numbered(config: DictConfig, number: int) -> None:
-    """Says which job of the sweep a config is that of."""
-    with open_dict(config):
-        config.hydra.job.id = str(number)
-        config.hydra.job.num = number
 
 
 class Templates:

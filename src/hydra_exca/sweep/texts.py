@@ -10,8 +10,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from .common import without_hydra
-from .templates import Composition, Template
-from .variants import with_leaves
+from .compositions import Composition, Template
+from .trees import with_leaves
 
 _Dumper: tp.Any = getattr(yaml, "CDumper", yaml.Dumper)
 _SafeDumper: tp.Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import typing as tp
 
-from omegaconf import DictConfig, ListConfig, OmegaConf, ValueNode, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, ValueNode, open_dict, read_write
 
-Path: tp.TypeAlias = tuple[tp.Any, ...]
-"""Where something is in a config: the keys that lead there; those of lists are numbers."""
+from .trees import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,32 +145,3 @@ def say(config: DictConfig, lines: tp.Iterable[str]) -> None:
         said.pop()
     for line in lines:
         said.append(line)
-
-
-def raw(config: tp.Any) -> tp.Any:
-    """What a config holds, in plain containers, interpolations as text."""
-    return OmegaConf.to_container(config, resolve=False)
-
-
-def leaves_of(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]:
-    """What is not a container, by path."""
-    if isinstance(tree, (dict, list)):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from leaves_of(value, (*path, key))
-    else:
-        yield path, tree
-
-
-def with_leaves(tree: tp.Any, changes: tp.Mapping[Path, tp.Any]) -> tp.Any:
-    """The tree with other values at some paths; what does not change is shared."""
-    if not changes:
-        return tree
-    if () in changes:
-        return changes[()]
-    below: dict[tp.Any, dict[Path, tp.Any]] = {}
-    for path, value in changes.items():
-        below.setdefault(path[0], {})[path[1:]] = value
-    changed = tree.copy()
-    for key, deeper in below.items():
-        changed[key] = with_leaves(tree[key], deeper)
-    return changed

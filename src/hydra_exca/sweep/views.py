@@ -1,0 +1,68 @@
+"""What is at a key of a config, and which resolvers it took: each interpolation as a tree, once per world."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+
+from omegaconf import OmegaConf
+
+from .stage import Call, Calls, Failure, Stage
+from .trees import Path
+
+DEEPEST = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A value in one world. ``backed``: it also stands in the job's config by itself, where it is pinned if need be."""
+
+    value: tp.Any
+    calls: Calls
+    backed: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """A container that an interpolation leads to, in one world."""
+
+    children: dict[tp.Any, Leaf | Branch]
+    is_list: bool
+    calls: Calls
+
+
+def grown(stage: Stage, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()) -> Leaf | Branch:
+    """What is at a key, with whatever it leads to; a container that a foreign call has made or chosen is one leaf."""
+    value, calls = stage.read(holder, key)
+    calls |= reached
+    if not OmegaConf.is_config(value):
+        return Leaf(value, calls, id(holder) in stage.own)
+    if id(value) in above or len(above) > DEEPEST:
+        return Leaf(Failure("leads back to itself"), calls)
+    above = (*above, id(value))
+    keys = list(value.keys()) if OmegaConf.is_dict(value) else list(range(len(value)))
+    children = {key: grown(stage, value, key, _below(calls, key), above) for key in keys}
+    branch = Branch(children, OmegaConf.is_list(value), calls)
+    return whole(branch) if any(call.foreign for call in calls) else branch
+
+
+def _below(calls: Calls, key: tp.Any) -> Calls:
+    return frozenset(Call("hydra", f"{call.key}.{key}") if call.name == "hydra" else call for call in calls)
+
+
+def whole(view: Leaf | Branch) -> Leaf:
+    if isinstance(view, Leaf):
+        return view
+    parts = {key: whole(child) for key, child in view.children.items()}
+    failed = [part.value for part in parts.values() if isinstance(part.value, Failure)]
+    value = {key: part.value for key, part in parts.items()}
+    calls = view.calls | calls_of(parts.values())
+    return Leaf(failed[0] if failed else list(value.values()) if view.is_list else value, calls)
+
+
+def calls_of(views: tp.Iterable[Leaf | Branch]) -> Calls:
+    return frozenset(call for view in views for call in whole(view).calls)
+
+
+Views: tp.TypeAlias = dict[Path, list[Leaf | Branch]]
+"""What is at each path, seen in one world after another."""
