@@ -630,12 +630,11 @@ def test_a_job_that_is_shown_is_the_job_that_is_made(conf: Path, kind: str) -> N
     for line in VALUES[kind]:
         with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError):
             compositions.append(loader.take(sweep.context, sweep.master, [line, "model.name=x"]))
-    shown = [(each.template, each.config(7), each.variant(7)) for each in compositions]
     variants: dict[int, Variants] = {}
-    for template, made, variant in shown:
-        if variant is not None:
-            one = variants.setdefault(id(template), Variants(template.copy())).show(variant)
-            assert unlike(described(one), described(made)) == []
+    for each in compositions:
+        if each.leaves is not None:
+            one = variants.setdefault(id(each.template), Variants(each.template.copy())).show(each.variant(7))
+            assert unlike(described(one), described(each.config(7))) == []
 
 
 def test_the_comparison_sees_each_kind_of_difference() -> None:

@@ -17,9 +17,6 @@ from .plain import SCALARS, UnusualError
 if tp.TYPE_CHECKING:
     import pydantic
 
-if tp.TYPE_CHECKING:
-    import pydantic
-
 _Field: tp.TypeAlias = tuple[str, tp.Any, records.Default, records.Expect, type | None]
 """Name, the default as it is in an object that has it, default, what may stand there, the only model that may."""
 

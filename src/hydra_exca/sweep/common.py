@@ -8,8 +8,10 @@ import typing as tp
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import script
+from hydra_exca.errors import Problem
 
 from . import worlds
 from .dependence import Dependence
@@ -47,8 +49,8 @@ class Common:
     def of(self, variant: Variant) -> Facts:
         return Facts(self._types, self._env_set_of(variant), lambda: without_hydra(self._variants.show(variant)))
 
-    def folders(self, variants: tp.Sequence[Variant]) -> list[tuple[str, str]]:
-        """``hydra.sweep.dir`` and ``subdir`` of each, resolved as run_job would."""
+    def folders(self, variants: tp.Sequence[Variant]) -> list[tuple[str, str] | Problem]:
+        """``hydra.sweep.dir`` and ``subdir`` of each, resolved as run_job would, or why they are not."""
         singleton: tp.Any = HydraConfig.instance()
         config, before = self._variants.config, singleton.cfg
         known = OmegaConf.get_cache(config).get("now", {})
@@ -63,7 +65,7 @@ class Common:
         finally:
             singleton.cfg = before
 
-    def _folders(self, variant: Variant, ask: list[_Asked]) -> tuple[str, str]:
+    def _folders(self, variant: Variant, ask: list[_Asked]) -> tuple[str, str] | Problem:
         config = self._variants.config
         found = [each.without_a_look(variant) for each in ask]
         if None not in found:
@@ -73,6 +75,8 @@ class Common:
         OmegaConf.set_cache(config, before)  # what resolvers give one job is not for the next
         try:
             return ask[0].value(), ask[1].value()
+        except OmegaConfBaseException as error:
+            return Problem(f"does not resolve: {str(error).splitlines()[0]}", "hydra.sweep")
         finally:
             config._metadata.resolver_cache = before  # noqa: SLF001
 

@@ -52,7 +52,7 @@ class _Absent(Template):
 class Composition:
     """What makes one job's config: a template, and the overrides that are put into a copy of it, in turn.
 
-    ``variant`` says the same by leaves, None where that cannot be: an override puts a container somewhere, or an
+    ``leaves`` says the same by path, None where that cannot be: an override puts a container somewhere, or an
     interpolation. ``cache`` is what resolvers have given the sweep, None where that is what the template has.
     """
 
@@ -63,9 +63,10 @@ class Composition:
     leaves: tp.Mapping[Path, tp.Any] | None = dataclasses.field(default_factory=dict)
     cache: tp.Any = None
 
-    def variant(self, number: int) -> Variant | None:
-        """In what the job's config differs from the template, None where it has other leaves."""
-        return None if self.leaves is None else Variant(self.leaves, number, self.lines, self.dirname)
+    def variant(self, number: int) -> Variant:
+        """In what the job's config differs from the template, if it has the same leaves."""
+        assert self.leaves is not None, "it has others"
+        return Variant(self.leaves, number, self.lines, self.dirname)
 
     def by_name(self) -> Composition:
         """The same without its template, which travels by itself; of no use until it is found `among` others."""

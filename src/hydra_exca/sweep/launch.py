@@ -224,7 +224,7 @@ class _Batch:
         summary.say_plan(standings, name, CacheFolder(self._options.folder), self._state["told"])
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
-        places = [self._show_output(task, result) for task, result in zip(asked, results, strict=True)]
+        places = self._show_outputs(asked, results)
         self._write_index(asked, results, places)
         failed = summary.say_end(results, time.time() - self._started, self._sweep_folder)
         hold = self._options.on_failure is OnFailure.CONTINUE and not returns.uses_values(self._config)
@@ -232,6 +232,16 @@ class _Batch:
         return returns.of_results(asked, results, hold)
 
     # what is left behind in the sweep folder
+
+    def _show_outputs(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[str | None]:
+        """Where the outputs are. Of real folders one may have to move for another task, after a third has named it."""
+        places: list[str | None] = []
+        for _ in asked:
+            before = places
+            places = [self._show_output(task, result) for task, result in zip(asked, results, strict=True)]
+            if places == before or all(view.is_of_links for view in self._views.values()):
+                break
+        return places
 
     def _show_output(self, task: SweepTask, result: Result) -> str | None:
         """Where the outputs are, which the sweep folder shows now."""

@@ -63,6 +63,7 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: st
     everything wrong with them.
     """
     plain = {key: _plain(value) for key, value in options.items()}
+    _check_complete(plain)
     if typed_version is not None:
         plain["version"] = typed_version
     plain["version_is_set"] = typed_version is not None or plain["version"] != DEFAULT_VERSION
@@ -86,6 +87,17 @@ def read(options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: st
         **engine,
     )
     return SweepOptions(**own, jobs=jobs)
+
+
+def _check_complete(plain: tp.Mapping[str, tp.Any]) -> None:
+    known = {field.name for field in dataclasses.fields(SweepOptions)} - {"version_is_set", "jobs"}
+    lacking = sorted(known - plain.keys())
+    if lacking:
+        told = (
+            f"has no {', '.join(lacking)}. A file of your own with the name launcher/exca.yaml stands in for that of "
+            "the package: give it another name, and let it begin with `defaults: [exca, _self_]`"
+        )
+        raise ConfigError("The launcher is not complete; nothing was run.", [Problem(told, "hydra.launcher")])
 
 
 def version_as_typed(overrides: tp.Iterable[str]) -> str | None:

@@ -26,6 +26,7 @@ class View:
         self._real = functools.lru_cache(maxsize=64)(os.path.realpath)
         self._relative = functools.lru_cache(maxsize=64)(os.path.relpath)
         self._made: set[str] = set()
+        self.is_of_links = True
 
     def show(self, subfolder: str, output: str) -> None:
         """Makes the job's folder show ``output``, which is given an empty folder if no sweep has computed it."""
@@ -35,6 +36,7 @@ class View:
             return
         if self._link and there and self._shows_link(shown, output):
             return
+        self.is_of_links = False
         folder = Path(shown)
         if folder.is_symlink():
             folder.unlink()

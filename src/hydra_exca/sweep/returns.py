@@ -45,9 +45,16 @@ class TaskReturn(JobReturn):
     ``return_value``, which then does not raise it.
     """
 
-    def __init__(
-        self, task: SweepTask, task_name: str, job_id: str, status: JobStatus, value: tp.Any, is_held: bool
-    ) -> None:
+    _task: SweepTask
+    _job_id: str
+    _started_in: str
+    _is_held = False
+
+    @classmethod
+    def of(
+        cls, task: SweepTask, task_name: str, job_id: str, status: JobStatus, value: tp.Any, is_held: bool
+    ) -> TaskReturn:
+        self = cls.__new__(cls)  # by __init__, all would have to be there
         self._task = task
         self._job_id = job_id
         self._is_held = is_held
@@ -55,6 +62,7 @@ class TaskReturn(JobReturn):
         self.task_name = task_name
         self.status = status
         self._return_value = value
+        return self
 
     @property
     def return_value(self) -> tp.Any:
@@ -145,7 +153,7 @@ def _of_result(task: SweepTask, task_name: str, result: Result, hold: bool) -> J
     failed = result.standing.status is not Status.COMPLETED or result.error is not None
     status = JobStatus.FAILED if failed else JobStatus.COMPLETED
     value = compact(result.error) if result.error is not None else result.value
-    return TaskReturn(task, task_name, job_id, status, value, hold and failed)
+    return TaskReturn.of(task, task_name, job_id, status, value, hold and failed)
 
 
 def _hydra_config(config: DictConfig) -> DictConfig:

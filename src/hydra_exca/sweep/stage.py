@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
 from .frozen import Frozen
-from .trees import MISSING, copied, mapped, named, unresolved
+from .trees import MISSING, copied, leaves_of, mapped, named, raw, unresolved
 from .variants import Variant, Variants
 
 RUN_KEYS = ("runtime.output_dir", "runtime.cwd", "run", "sweep", "job.id")
@@ -157,8 +157,8 @@ class Stage:
         assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
         _set_environ(others | assumed if world.root else self._environ)
         tp.cast(tp.Any, HydraConfig.instance()).cfg = self.full
-        for holder, key, raw in self._places:
-            _set(holder, key, self._assumed(key) if world.root else raw)
+        for holder, key, text in self._places:
+            _set(holder, key, self._assumed(key) if world.root else text)
         if not world.root:
             self._fill_in(self.full.hydra)
         self._is_played = True
@@ -172,9 +172,9 @@ class Stage:
         if self._world.root:
             self._full.put(("hydra", "job", "id"), self._world.digit)
         else:
-            for holder, key, raw in self._places:
-                if raw == MISSING and key == "output_dir":
-                    _set(holder, key, raw)
+            for holder, key, text in self._places:
+                if text == MISSING and key == "output_dir":
+                    _set(holder, key, text)
             self._fill_in(self.full.hydra)
 
     def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
@@ -244,6 +244,16 @@ class Stage:
         # Hydra hands the times that composing the sweep has used on to its jobs, in the cache of their configs.
         known = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
         return known.get(args_str) or self._world.now.strftime(args[0])
+
+
+def may_call_users(config: DictConfig) -> bool:
+    """Whether anything in a config can call a resolver of the user, which may keep or change whatever it is given."""
+    names = [re.escape(name) for name in BaseContainer._resolvers if name not in OWN]  # noqa: SLF001
+    if not names:
+        return False
+    # a name may also be put together, or come from outside of the config
+    call = re.compile(rf"\$\{{\s*(?:{'|'.join(names)})\s*:|\}}\s*:|oc\.decode")
+    return any(isinstance(text, str) and call.search(text) for _, text in leaves_of(raw(config)))
 
 
 @contextlib.contextmanager

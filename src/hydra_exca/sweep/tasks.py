@@ -21,9 +21,10 @@ from hydra_exca.uid import Identity
 
 from . import loader, resources, schema, texts, worlds
 from .common import Common, Facts
-from .compositions import Composition
+from .compositions import Composition, Template
 from .identify import Identifier
 from .options import SweepOptions
+from .stage import may_call_users
 from .trees import Path as Place
 from .variants import Variant
 
@@ -83,15 +84,16 @@ class Composer:
         self._schema = kinds
         self._identifier = Identifier(options, function, kinds)
         self._problems: list[Problem] = []
+        self._alone: dict[Template, bool] = {}
 
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task a job. Raises ConfigError that lists every problem of every job."""
-        groups: dict[tuple[int, int], list[_Job]] = {}
+        groups: dict[int, list[_Job]] = {}
         for number, overrides in enumerate(job_overrides, first):
             with self._noting(overrides):
                 job = _Job(number, tuple(overrides), self._compose(list(overrides)))
-                groups.setdefault(_group(job), []).append(job)
-        tasks = [task for jobs in groups.values() for task in self._group_tasks(jobs)]
+                groups.setdefault(self._group(job), []).append(job)
+        tasks = [task for group, jobs in groups.items() for task in self._group_tasks(group, jobs)]
         problems = [*self._problems, *(self._identifier.problems() if tasks else ())]
         if problems:
             problems = sorted(dict.fromkeys(problems), key=lambda problem: bool(problem.overrides))
@@ -109,27 +111,40 @@ class Composer:
             found = error.problems or (Problem(error.message),)
             self._problems += [_of_task(problem, shown) for problem in found]
 
-    def _group_tasks(self, jobs: tp.Sequence[_Job]) -> tp.Iterator[SweepTask]:
+    def _group(self, job: _Job) -> int:
+        """Jobs that are looked at together: those of a template, unless they have other leaves, or need a look each."""
+        template = job.composition.template
+        if template not in self._alone:
+            self._alone[template] = may_call_users(template.copy())
+        is_alone = job.composition.leaves is None or self._alone[template]
+        return -1 - job.number if is_alone else id(template)
+
+    def _group_tasks(self, group: int, jobs: tp.Sequence[_Job]) -> tp.Iterator[SweepTask]:
         """The tasks of jobs whose configs have the same leaves."""
-        template = jobs[0].composition.template.copy()
-        variants = [job.composition.variant(job.number) for job in jobs]
-        if None in variants:
-            template, variants = jobs[0].composition.config(jobs[0].number), [Variant()]
-        shown = tp.cast("list[Variant]", variants)
+        first = jobs[0]
+        if group < 0:
+            config, variants = first.composition.config(first.number), [Variant()]
+        else:
+            config = first.composition.template.copy()
+            variants = [job.composition.variant(job.number) for job in jobs]
         chosen = self._options
-        found = worlds.resolve_all(template, shown, node_env=chosen.node_env, allow_missing=chosen.allow_missing)
-        common = Common(template, chosen.node_env)
-        for job, variant, resolved, folders in zip(jobs, shown, found, common.folders(shown), strict=True):
+        found = worlds.resolve_all(config, variants, node_env=chosen.node_env, allow_missing=chosen.allow_missing)
+        common = Common(config, chosen.node_env)
+        for job, variant, resolved, folders in zip(jobs, variants, found, common.folders(variants), strict=True):
             with self._noting(job.overrides):
                 yield self._task(job, resolved, folders, common.of(variant))
 
-    def _task(self, job: _Job, resolved: worlds.Resolved, folders: tuple[str, str], facts: Facts) -> SweepTask:
+    def _task(
+        self, job: _Job, resolved: worlds.Resolved, folders: tuple[str, str] | Problem, facts: Facts
+    ) -> SweepTask:
         problems = list(resolved.problems)
         wanted, unusable = resources.of(self._options.per_task, facts.config)
         if not problems and self._schema.kinds:
             problems = self._schema.problems(schema.present(resolved.values), facts.config)
         if not resolved.problems:
             problems += unusable
+        if isinstance(folders, Problem):
+            raise ConfigError("", [*problems, folders])
         if problems:
             raise ConfigError("", problems)
         model = self._schema.speaker(lambda: schema.present(resolved.values))
@@ -156,11 +171,6 @@ class Composer:
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             raise ConfigError("", [Problem(str(error) or str(cause))]) from error
-
-
-def _group(job: _Job) -> tuple[int, int]:
-    """Jobs that are looked at together: those of a template, but for one that has other leaves."""
-    return id(job.composition.template), -1 if job.composition.leaves is not None else job.number
 
 
 def _of_task(problem: Problem, overrides: tuple[str, ...]) -> Problem:

@@ -86,7 +86,8 @@ def resolve_all(
 ) -> list[Resolved]:
     """As `resolve`, for many jobs that differ in some leaves, none of which becomes an interpolation.
 
-    All jobs are looked at in one world before the next is played, and what they have in common once.
+    All jobs are looked at in one world before the next is played, and what they have in common once. Not for a config
+    that `may_call_users`: their resolvers are to see one job at a time.
     """
     plain = unresolved(config, without="hydra")
     leaves = dict(leaves_of(plain))
