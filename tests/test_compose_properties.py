@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from composing import Job, Sweep, check, leaves, write
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -138,7 +139,7 @@ def _store(kind: str | None) -> None:
 
 
 @settings(
-    max_examples=int(EXAMPLES or "25"),
+    max_examples=int(EXAMPLES or "10"),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,
@@ -150,7 +151,7 @@ def test_any_job_of_any_app_is_composed_as_hydra_does(app: App, data: st.DataObj
         _store(app.schema)
         try:
             sweep = Sweep(write(Path(folder), app.files), *app.command_line, base=app.base)
-        except (HydraException, OmegaConfBaseException, ValueError):
+        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
             event("the app itself is wrong")
             assume(False)
         keys = [key for key, _ in leaves(sweep.master) if not key.startswith("hydra")] or ["a"]

@@ -166,7 +166,7 @@ def test_another_launcher_that_takes_more_options_takes_ours(tmp_path: Path) -> 
     app = project(tmp_path, "return model.__file__\n")
     result = app.run(CALLBACK, "+hydra.launcher.workdir.copied=[model.py]", launcher="submitit_local")
     (value,) = result.values
-    assert sorted(path.name for path in Path(value).parent.glob("[!.]*")) == ["model.py"]
+    assert [path.name for path in Path(value).parent.glob("[!._]*")] == ["model.py"]
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
