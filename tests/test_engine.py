@@ -904,3 +904,36 @@ def test_an_array_travels_whole_through_a_job(tmp_path: Path) -> None:
         return np.arange(argument["x"] * 1000.0)
 
     assert run(tmp_path, [task(3)], program, cluster="local")[0].value.tolist() == list(range(3000))
+
+
+def test_what_another_thread_is_about_to_store_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    publish = files.publish
+
+    def look_and_publish(path: Path, *args: tp.Any, **more: tp.Any) -> bool:
+        if path.name == "outcome.json":  # the claim says committing, and there is no outcome yet
+            seen.extend(str(each.action) for each in launch(tmp_path, [task()], says(tmp_path)).look())
+        return publish(path, *args, **more)
+
+    monkeypatch.setattr(files, "publish", look_and_publish)
+    assert one(tmp_path, says(tmp_path)).value == "value"
+    assert seen == ["join"]
+
+
+def test_threads_that_ask_for_the_same_tasks_all_get_their_values(tmp_path: Path) -> None:
+    asked = [task(number) for number in range(8)]
+    found: list[list[tp.Any]] = []
+
+    def ask(turn: int) -> None:
+        for each in asked[turn:] + asked[:turn]:
+            found.append([result.value for result in run(tmp_path, [each], says(tmp_path), cluster="inline")])
+
+    threads = [threading.Thread(target=ask, args=(turn,), daemon=True) for turn in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [["value"]] * 32
+    assert len(runs(tmp_path)) == 8

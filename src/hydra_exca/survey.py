@@ -12,7 +12,7 @@ from . import clusters, paths, plan, uid
 from .errors import CacheError, CorruptEntryError, DefaultsChangedError, ExcaError
 from .plan import Action
 from .status import Mode, Status
-from .store import CacheFolder, Claim, ClaimState, Entry, Outcome, Shelf
+from .store import CacheFolder, Claim, ClaimState, Entry, Outcome, Shelf, is_committing
 from .uid import Identity
 
 _COMMIT_S = 60.0
@@ -175,12 +175,13 @@ class Survey:
 def given_up(claim: Claim) -> bool:
     """Whether a claim without an outcome is nobody's any more.
 
-    Committing takes moments; an owner that is long past it has lost its outcome to somebody who removed it. Should
-    it be alive after all, of two outcomes the first one stays.
+    Committing takes moments; an owner that is long past it has lost its outcome to somebody who removed it, and so has
+    this process where none of its threads is at it. Should it be alive after all, of two outcomes the first one stays.
     """
     if claim.state is not ClaimState.COMMITTING:
         return claim.state is ClaimState.RELEASED
-    return time.time() - claim.time > _COMMIT_S or claim.owner == clusters.describe_process()
+    is_own = claim.owner == clusters.describe_process() and not is_committing(claim)
+    return is_own or time.time() - claim.time > _COMMIT_S
 
 
 def is_to_blame(claim: Claim, report: clusters.Report) -> bool:

@@ -183,7 +183,7 @@ def label(fields: tp.Mapping[str, tp.Any]) -> str:
 
 
 def _bare(key: str, value: tp.Any) -> tp.Any:
-    return value.rpartition(":")[2] if key.endswith("~class") else value
+    return value.rpartition(":")[2] if key.endswith("~class") and isinstance(value, str) else value
 
 
 @functools.lru_cache(maxsize=4096)

@@ -134,6 +134,8 @@ class Watch:
         stored = entry.outcome()
         if stored is None:
             return None
+        if standing.mode is Mode.CACHED and stored.claim > standing.passed_over:
+            return stored  # nothing was to be replaced: somebody else was quicker
         owner = None if stored.claim >= since else entry.claim()
         if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
             return stored if stored.claim > standing.passed_over else None

@@ -89,6 +89,15 @@ class Standing:
     claim: Claim | None = None
 
 
+_committing: list[str] = []
+"""The launches of which a thread of this process writes an outcome at this moment."""
+
+
+def is_committing(claim: Claim) -> bool:
+    """Whether a thread of this process may be about to write the outcome that a claim speaks of."""
+    return claim.token in _committing
+
+
 class Entry:
     """The folder of one entry. Reading changes nothing; the verbs say what they write."""
 
@@ -206,11 +215,15 @@ class Entry:
         Whoever stalls after that for so long that another has started may find an outcome: the first one stays.
         """
         committing = claim.next(ClaimState.COMMITTING)
-        if not self.owns(claim) or not self.take(committing):
-            return False
-        outcome = dataclasses.replace(outcome, claim=committing.number)
-        if not files.publish(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
-            return False
+        _committing.append(claim.token)
+        try:
+            if not self.owns(claim) or not self.take(committing):
+                return False
+            outcome = dataclasses.replace(outcome, claim=committing.number)
+            if not files.publish(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
+                return False
+        finally:
+            _committing.remove(claim.token)
         if outcome.status is Status.COMPLETED:
             self._drop_previous()
         return True

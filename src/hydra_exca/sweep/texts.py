@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import typing as tp
 import weakref
 
@@ -13,13 +14,22 @@ from .common import without_hydra
 from .compositions import Composition, Template
 from .trees import with_leaves
 
-_Dumper: tp.Any = getattr(yaml, "CDumper", yaml.Dumper)
-_SafeDumper: tp.Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _BOOLEANS = ("y", "Y", "n", "N")  # to OmegaConf, and not to yaml
+_ESCAPED = re.compile("[\u0085\u2028\u2029\ud800-\udfff\U00010000-\U0010ffff]")
 
 
-class _ConfigDumper(_Dumper):  # type: ignore[misc]
+class _ConfigDumper(yaml.Dumper):
     """Quotes a text that OmegaConf would read back as something else."""
+
+
+class _FastConfigDumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
+    """The same by libyaml."""
+
+
+_FAST: dict[tp.Any, tp.Any] = {
+    _ConfigDumper: _FastConfigDumper,
+    yaml.SafeDumper: getattr(yaml, "CSafeDumper", yaml.SafeDumper),
+}
 
 
 _plain: weakref.WeakKeyDictionary[Template, tp.Any] = weakref.WeakKeyDictionary()
@@ -47,12 +57,22 @@ def _contained(config: DictConfig) -> tp.Any:
 
 def of_fields(fields: tp.Any) -> str:
     """What ``yaml.safe_dump`` gives, in a fraction of the time."""
-    return _dump(fields, _SafeDumper)
+    return _dump(fields, yaml.SafeDumper)
 
 
 def _dump(value: tp.Any, dumper: tp.Any, **how: tp.Any) -> str:
-    text: str = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, **how)
+    # libyaml writes other escapes for some characters, and cannot write those of file names that are no UTF-8
+    known = dumper if _has_escapes(value) else _FAST[dumper]
+    text: str = yaml.dump(value, Dumper=known, default_flow_style=False, sort_keys=False, **how)
     return text
+
+
+def _has_escapes(value: tp.Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_escapes(key) or _has_escapes(each) for key, each in value.items())
+    if isinstance(value, list):
+        return any(map(_has_escapes, value))
+    return isinstance(value, str) and not value.isascii() and _ESCAPED.search(value) is not None
 
 
 def _text(dumper: tp.Any, text: str) -> tp.Any:
@@ -69,3 +89,4 @@ def _is_number(text: str) -> bool:
 
 
 _ConfigDumper.add_representer(str, _text)
+_FastConfigDumper.add_representer(str, _text)
