@@ -15,7 +15,7 @@ from .compositions import Composition, Template
 from .trees import with_leaves
 
 _BOOLEANS = ("y", "Y", "n", "N")  # to OmegaConf, and not to yaml
-_ESCAPED = re.compile("[\u0085\u2028\u2029\ud800-\udfff\U00010000-\U0010ffff]")
+_ESCAPED = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
 
 
 class _ConfigDumper(yaml.Dumper):
