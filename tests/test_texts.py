@@ -85,7 +85,7 @@ def test_any_fields_read_back_as_they_were(value: tp.Any) -> None:
     assert yaml.safe_load(texts.of_fields(value)) == value
 
 
-@pytest.mark.parametrize("text", ["é", "é😀", "caf\udcff", "\ufeff", "a\tb", "\x07"])
+@pytest.mark.parametrize("text", ["é", "caf\udcff", "\ufeff", "a\tb", "\x07"])
 def test_any_text_is_written_as_omegaconf_writes_it(text: str) -> None:
     config = OmegaConf.create({"a": text, "b": [text]})
     assert texts.of_config(config) == OmegaConf.to_yaml(config)

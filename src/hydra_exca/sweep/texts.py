@@ -15,7 +15,7 @@ from .compositions import Composition, Template
 from .trees import with_leaves
 
 _BOOLEANS = ("y", "Y", "n", "N")  # to OmegaConf, and not to yaml
-_ESCAPED = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")  # what file names have in them that are no UTF-8
 
 
 class _ConfigDumper(yaml.Dumper):
@@ -61,18 +61,18 @@ def of_fields(fields: tp.Any) -> str:
 
 
 def _dump(value: tp.Any, dumper: tp.Any, **how: tp.Any) -> str:
-    # libyaml writes other escapes for some characters, and cannot write those of file names that are no UTF-8
-    known = dumper if _has_escapes(value) else _FAST[dumper]
+    # libyaml, which writes a few rare characters as escapes, cannot write these
+    known = dumper if _has_surrogates(value) else _FAST[dumper]
     text: str = yaml.dump(value, Dumper=known, default_flow_style=False, sort_keys=False, **how)
     return text
 
 
-def _has_escapes(value: tp.Any) -> bool:
+def _has_surrogates(value: tp.Any) -> bool:
     if isinstance(value, dict):
-        return any(_has_escapes(key) or _has_escapes(each) for key, each in value.items())
+        return any(_has_surrogates(key) or _has_surrogates(each) for key, each in value.items())
     if isinstance(value, list):
-        return any(map(_has_escapes, value))
-    return isinstance(value, str) and not value.isascii() and _ESCAPED.search(value) is not None
+        return any(map(_has_surrogates, value))
+    return isinstance(value, str) and not value.isascii() and _SURROGATES.search(value) is not None
 
 
 def _text(dumper: tp.Any, text: str) -> tp.Any:
