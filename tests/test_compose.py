@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca.sweep import loader
+from hydra_exca.sweep import internals, loader
 from hydra_exca.sweep.variants import Variants
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -621,6 +621,11 @@ def test_all_jobs_of_a_sweep_are_of_the_files_as_they_were_first(conf: Path) -> 
     (conf / "data/more.yaml").unlink()
     for one, job in zip(ours, jobs, strict=True):
         assert one.config == sweep.by_hydra(job).config
+
+
+def test_of_a_hydra_that_is_not_known_nothing_is_relied_on(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internals, "are_known", lambda loader: False)
+    check(Sweep(conf), ["seed=1"], ["model=cnn", "seed=2"], ["+new=1"], ["wrong=1"])
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -44,6 +44,12 @@ def test_what_only_hydra_can_compose_is_composed_once_a_job(tmp_path: Path) -> N
     assert composed(app) == [f"composed +extra={number}" for number in (1, 2, 3)]
 
 
+def test_a_hydra_of_another_version_composes_each_job_itself_once(tmp_path: Path) -> None:
+    app = App(tmp_path, head=COUNTED + '\nhydra.__version__ = "1.9.0"\n')
+    assert app.run("seed=1,2", cluster="inline").values == [10, 20]
+    assert composed(app) == ["composed seed=1", "composed seed=2"]
+
+
 def test_jobs_with_the_same_overrides_do_not_share_a_config(tmp_path: Path) -> None:
     app = App(tmp_path, "cfg.seed += 1\nreturn cfg.seed", head=COUNTED)
     assert app.run("seed=1,1", cluster="inline").values == [2, 2]

@@ -33,7 +33,8 @@ def are_known(loader: ConfigLoader) -> bool:
     except ImportError:
         return False
     needed = ("_parse_overrides_and_create_caching_repo", "repository")
-    return type(loader) is ConfigLoaderImpl and all(hasattr(loader, name) for name in needed)
+    is_whole = all(hasattr(loader, name) for name in needed) and hasattr(Sweeper, "validate_batch_is_legal")
+    return type(loader) is ConfigLoaderImpl and is_whole
 
 
 class ReadOnce:

@@ -19,6 +19,7 @@ class SweepLoader:
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
+        self._is_known = internals.are_known(loader)
         self._reader = internals.ReadOnce(loader)
         self._templates: dict[int, Templates] = {}
         self._masters: dict[int, DictConfig] = {}  # as long as one is kept, no other has its id
@@ -29,7 +30,8 @@ class SweepLoader:
         composition = self._compose(master_config, tuple(sweep_overrides))
         self._masters[id(master_config)] = master_config
         self._composed[id(master_config), tuple(sweep_overrides)] = composition
-        return master_config if internals.is_check(sys._getframe(1)) else composition.config()  # noqa: SLF001
+        is_dropped = self._is_known and internals.is_check(sys._getframe(1))  # noqa: SLF001
+        return master_config if is_dropped else composition.config()
 
     def take(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
         """What makes a job's config: composed before, or now."""
@@ -56,7 +58,7 @@ class SweepLoader:
         return Composition(Template(self._reader.compose(master, overrides)))
 
     def _templates_of(self, master: DictConfig) -> Templates | None:
-        if not internals.are_known(self._loader):
+        if not self._is_known:
             return None
         if id(master) not in self._templates:
             self._masters[id(master)] = master
