@@ -134,14 +134,15 @@ class Watch:
         stored = entry.outcome()
         if stored is None:
             return None
-        if standing.mode is Mode.CACHED and stored.claim > standing.passed_over:
-            return stored  # nothing was to be replaced: somebody else was quicker
+        is_own = any(round_.holds(standing) for round_ in self.rounds)
+        if is_own and standing.mode is Mode.CACHED:
+            return stored  # nothing was to be replaced: another thread was quicker
         owner = None if stored.claim >= since else entry.claim()
         if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
             return stored if stored.claim > standing.passed_over else None
         ended = lost.found(entry, standing.claim.token if standing.claim else "", since)
         ended = ended or lost.found(entry, owner.token, since)
-        if ended is None and any(round_.holds(standing) for round_ in self.rounds):
+        if ended is None and is_own:
             standing.passed_over, standing.mode = stored.claim, Mode.FORCE  # another launch has given it up
         return ended or standing.stored()
 
