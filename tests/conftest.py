@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ _RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(_RUN, str(os.getpid()))
+    # a shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
         config.pluginmanager.import_plugin("hydra.extra.pytest_plugin")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from apps import App, Result, Started, wait_until
-from faults import OwnSlurm, OwnSlurms
+from faults import OwnSlurm, OwnSlurms, end_time_of
 
 pytestmark = pytest.mark.slurm
 ON_N1 = "+hydra.launcher.additional_parameters={nodelist: n1}"
@@ -152,7 +152,7 @@ def test_a_job_of_several_tasks_whose_time_is_up_goes_on_where_it_was(slurm: Own
 def test_a_task_that_may_not_start_again_goes_on_to_its_limit_and_has_failed(slurm: OwnSlurm, tmp_path: Path) -> None:
     app = App(tmp_path, HOLD)
     with start(app, slurm, *ALONE) as launch:
-        slurm.scontrol("update", f"jobid={held_job(app)}", "EndTime=now")
+        end_time_of(held_job(app), slurm.environment)
         result = launch.result()
     assert (result.statuses, app.notes) == (["FAILED"], ["start 2 False"])
     assert "TIMEOUT" in result.returns[0]["details"]["state"]

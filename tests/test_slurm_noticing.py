@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from apps import App, Started, wait_until
-from faults import OwnSlurm, OwnSlurms, calls, counted
+from faults import OwnSlurm, OwnSlurms, calls, counted, end_time_of
 
 from hydra_exca.clusters import State, scheduler
 
@@ -76,7 +76,7 @@ def is_cancelled(app: App, env: Mapping[str, str]) -> None:
 
 
 def runs_out_of_time(app: App, env: Mapping[str, str]) -> None:
-    told("scontrol", "update", f"jobid={jobs(app)['0']}", "EndTime=now", env=env)
+    end_time_of(jobs(app)["0"], env)
 
 
 LIMITED = "+hydra.launcher.additional_parameters={mem: 300M}"

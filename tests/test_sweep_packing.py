@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from apps import App, is_one_message, wait_until
+from faults import end_time_of
 
 PACKED = ["local", pytest.param("slurm", marks=pytest.mark.slurm)]
 NOTE_PID = 'note(cfg.seed, os.getpid())\nprint("printed by", cfg.seed)\nreturn 10 * cfg.seed\n'
@@ -117,11 +118,8 @@ def test_a_task_that_had_its_jobs_whole_time_and_did_not_finish_has_failed(tmp_p
 
 
 def end_the_time_of(app: App) -> None:
-    """Slurm ends the job within half a minute, as one whose time is up."""
-    import subprocess
-
     wait_until(lambda: app.record()["jobs"], "the id of the job")
-    subprocess.run(["scontrol", "update", f"jobid={app.record()['jobs']['0']}", "EndTime=now"], check=True)
+    end_time_of(app.record()["jobs"]["0"])
 
 
 def test_what_runs_in_a_job_of_a_dead_launch_is_joined(tmp_path: Path) -> None:
