@@ -11,6 +11,7 @@ import typing as tp
 from pathlib import Path
 
 import hydra
+from hydra.core import utils
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
@@ -21,12 +22,17 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_exca.workdir import Snapshot
 
 _AS_COMPARED = re.compile(r"1\.3\.")
-"""The versions for which tests compare what is composed with what Hydra itself composes."""
+"""The versions for which tests compare what is composed, and how jobs run, with what Hydra itself does."""
+
+
+def is_known_hydra() -> bool:
+    """Whether it is a version of Hydra whose ways are known in all details."""
+    return _AS_COMPARED.match(hydra.__version__) is not None
 
 
 def are_known(loader: ConfigLoader) -> bool:
-    """Whether it is the loader, of a version of Hydra, whose way of composing is known in all details."""
-    if not _AS_COMPARED.match(hydra.__version__):
+    """Whether it is the loader, of a version of Hydra, whose way of composing is known."""
+    if not is_known_hydra():
         return False
     try:
         from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname  # noqa: F401
@@ -133,6 +139,11 @@ _NO_WORDS = {"null", "true", "false", "nan", "inf"}
 def is_check(caller: types.FrameType) -> bool:
     """Whether a sweeper composes only to see whether that works: what it gets is dropped."""
     return caller.f_code is Sweeper.validate_batch_is_legal.__code__
+
+
+def flush_loggers() -> None:
+    """Writes out what loggers hold back, as Hydra does after each job."""
+    utils._flush_loggers()  # noqa: SLF001
 
 
 def redirect(loader: ConfigLoader, snapshot: Snapshot) -> None:

@@ -11,13 +11,13 @@ import typing as tp
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import env_override, run_job, setup_globals
+from hydra.core.utils import env_override, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
 from hydra_exca.checkpoints import Call, Checkpoint, of_object
 
-from . import method, outputs, pins, schema
+from . import method, outputs, pins, running, schema
 from .compositions import Composition, Template
 from .trees import Path as Place
 
@@ -87,13 +87,7 @@ class HydraProgram:
             # never by way of the link in the sweep folder, which another launch may point elsewhere meanwhile
             config.hydra.runtime.output_dir = str(output)
         try:
-            returned = run_job(
-                hydra_context=self._context,
-                task_function=self._with_pins(job, attempt),
-                config=config,
-                job_dir_key="hydra.runtime.output_dir",
-                job_subdir_key=None,
-            )
+            returned = running.run_job(self._context, self._with_pins(job, attempt), config)
         finally:
             self._after_here()
         return returned.return_value  # raises what the function raised
