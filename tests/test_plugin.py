@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 
 ROOT = Path(__file__).parent.parent
 OWN_CALLBACK = "{_target_: builtins.dict}"
@@ -139,6 +141,21 @@ def test_the_schema_is_not_offered_as_a_launcher(app: Path) -> None:
     loader = GlobalHydra.instance().config_loader()
     assert [name for name in loader.list_groups("hydra/launcher") if "exca" in name] == []
     assert [name for name in loader.get_group_options("hydra/launcher") if "exca" in name] == ["exca"]
+
+
+def test_hydra_copies_its_list_of_sources_and_not_the_config_store(app: Path) -> None:
+    repository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
+    copied = copy.deepcopy(repository)
+    assert copied.get_schema_source().store is ConfigStore.instance()
+    assert not {id(each) for each in copied.sources} & {id(each) for each in repository.sources}
+
+
+def test_what_is_done_to_a_composed_config_is_not_in_the_config_store(app: Path) -> None:
+    config = hydra_config("hydra/launcher=submitit_slurm")
+    before = copy.deepcopy(config.launcher)
+    with flag_override(config, "readonly", False):
+        config.launcher.timeout_min = 5
+    assert hydra_config("hydra/launcher=submitit_slurm").launcher == before
 
 
 def imported(script: str, folder: Path) -> set[str]:
