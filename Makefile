@@ -1,5 +1,6 @@
 # make demo   the digits sweep, twice: the second run shows everything cached
 # make test   lint, types, and all tests against the installed package, with a real Slurm where it can be
+# make coverage   all tests once more, and which branches they take
 # make lint   lint and types only
 # make bench  everything is measured beside the libraries that do the same: docs/benchmarks.md is written again
 PYTHON ?= python3
@@ -8,7 +9,7 @@ SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pypro
 # on this machine: the Slurm of the tests may be installed and stopped, and a silent sbatch is an error
 DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca hydra/launcher/cluster=local
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test coverage lint bench clean
 
 demo: .venv/demo
 	cd examples/digits && $(DEMO)
@@ -17,6 +18,9 @@ demo: .venv/demo
 
 # What the tests need of Slurm they start and stop themselves; what they skip, they say.
 test: lint
+	$(BIN)/pytest -n 2
+
+coverage: .venv/test
 	$(BIN)/pytest -n 2 --cov --cov-report=term
 
 lint: .venv/test
