@@ -7,12 +7,15 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 import typing as tp
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hydra_exca import script
+from hydra_exca.store import pickles
 
 GUARD = '\nif __name__ == "__main__":\n    main()\n'
 ASK = """
@@ -210,3 +213,17 @@ def main():
 """
     write(tmp_path, "train.py", text + GUARD)
     assert [run("train.py", cwd=tmp_path) for _ in range(2)] == [[True, True]] * 2
+
+
+def test_code_that_is_pickled_by_value_keeps_the_name_of_its_file_and_its_lines() -> None:
+    def outer() -> Callable[[], None]:
+        def inner() -> None:
+            raise ValueError
+
+        return inner
+
+    inner = pickle.loads(pickles.dumps(outer, "the function"))()
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - it has no message
+        inner()
+    last = traceback.extract_tb(raised.tb)[-1]
+    assert (last.filename, last.line) == (__file__, "raise ValueError")

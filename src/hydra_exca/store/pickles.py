@@ -36,7 +36,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
             reference = script.reference(obj)
             if reference is not None:
                 return script.attribute, reference
+        if isinstance(obj, types.CodeType):
+            return _code, (*self.dispatch_table[types.CodeType](obj)[:2], obj.co_filename)
         return super().reducer_override(obj)
+
+
+def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...], filename: str) -> types.CodeType:
+    """Code with the name of its file, by which tracebacks show its lines; cloudpickle 3.1.3 leaves that out."""
+    return make(*arguments).replace(co_filename=filename)
 
 
 def _culprit(value: tp.Any, error: Exception) -> str:
