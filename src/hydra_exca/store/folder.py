@@ -100,8 +100,8 @@ class Shelf:
             return found
         for name in self._candidates(identity):
             entry = self._entry(name)
-            outcome = _readable(entry)
-            if self._belongs(entry, outcome, identity):
+            outcome = _readable(entry, identity)
+            if outcome is not None or self._belongs(entry, identity):
                 return entry, outcome
         return None, None
 
@@ -187,11 +187,9 @@ class Shelf:
             listing.setdefault(name.rpartition("-")[2], []).append(name)
         return listing
 
-    def _belongs(self, entry: Entry, outcome: Outcome | None, identity: Identity) -> bool:
-        """Whether it is this identity's: its marker holds all of it; before there is one, the record of its name."""
-        if outcome is not None:
-            return identity.same_as(outcome.identity)
-        return any(
+    def _belongs(self, entry: Entry, identity: Identity) -> bool:
+        """Whether an entry without an outcome of this identity is its own: nobody else's, by the record of its name."""
+        return _readable(entry) is None and any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
             for record in (_read_json(self._name_path(identity, length)) for length in _LENGTHS)
         )
@@ -218,10 +216,10 @@ class Shelf:
         return self.path / paths.NAMES / identity.digest[:length]
 
 
-def _readable(entry: Entry) -> Outcome | None:
-    """The outcome, if it can be read; if not, whoever asks for the standing is told."""
+def _readable(entry: Entry, identity: Identity | None = None) -> Outcome | None:
+    """The outcome, if it can be read and is that ``identity``'s; if not, whoever asks for the standing is told."""
     try:
-        return entry.outcome()
+        return entry.outcome() if identity is None else entry.outcome_of(identity)
     except CorruptEntryError:
         return None
 
