@@ -19,7 +19,7 @@ _number = itertools.count()
 
 
 def rows(bench: Bench) -> tp.Iterator[Row]:
-    """Programs with the plugin and without it in turn; what one of them adds is the difference of the medians."""
+    """Programs with the plugin and without it in turn; what it adds is the median of the differences."""
     app = App.copied(bench, "small")
     plugins = {who: bench.place("plugins") for who in (OURS, WITHOUT)}
     for who, folder in plugins.items():
@@ -29,7 +29,7 @@ def rows(bench: Bench) -> tp.Iterator[Row]:
         bench.say(f"start-up, {what}")
         run = functools.partial(_started, app)
         measured = {who: functools.partial(run, folder, arguments) for who, folder in plugins.items()}
-        samples = in_turn(bench.turns(21), measured)
+        samples = in_turn(bench.turns(31), measured)
         yield _added(f"start-up added by the plugin, {what}", samples, Target(most=15))
     yield from _of_choices(bench, app)
 
@@ -52,10 +52,11 @@ def _of_choices(bench: Bench, app: App) -> tp.Iterator[Row]:
 
 
 def _added(title: str, samples: Samples, target: Target | None = None) -> Row:
-    """The differences to the median without it, so that their median is that of the two medians."""
-    base = statistics.median(samples[WITHOUT])
-    added = [each - base for each in samples[OURS]]
-    return Row("startup", title, "ms", {OURS: added}, target, f"{base:.0f} ms without it")
+    """The differences of two that were measured one after the other: between turns machines change more."""
+    added = [ours - without for ours, without in zip(samples[OURS], samples[WITHOUT], strict=True)]
+    return Row(
+        "startup", title, "ms", {OURS: added}, target, f"{statistics.median(samples[WITHOUT]):.0f} ms without it"
+    )
 
 
 def _started(app: App, plugins: Path, arguments: list[str]) -> float:
