@@ -16,9 +16,9 @@ demo: .venv/demo
 	@echo; echo "The same again:"; echo
 	cd examples/digits && $(DEMO)
 
-# What the tests need of Slurm they start and stop themselves; what they skip, they say.
+# What the tests need of Slurm they start and stop themselves; what they skip, they say. Many only wait: hence four at once.
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 4
 
 coverage: .venv/test
 	$(BIN)/pytest -n 2 --cov --cov-report=term
