@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, flag_override
 
@@ -143,11 +146,22 @@ def test_the_schema_is_not_offered_as_a_launcher(app: Path) -> None:
     assert [name for name in loader.get_group_options("hydra/launcher") if "exca" in name] == ["exca"]
 
 
-def test_hydra_copies_its_list_of_sources_and_not_the_config_store(app: Path) -> None:
-    repository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
-    copied = copy.deepcopy(repository)
-    assert copied.get_schema_source().store is ConfigStore.instance()
-    assert not {id(each) for each in copied.sources} & {id(each) for each in repository.sources}
+def repository() -> Any:
+    return GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
+
+
+def test_to_compose_hydra_copies_its_list_of_sources_and_not_the_config_store(app: Path) -> None:
+    copied = CachingConfigRepository(repository()).delegate
+    assert copied.get_schema_source().store is ConfigStore.instance()  # type: ignore[attr-defined]
+    assert not {id(each) for each in copied.get_sources()} & {id(each) for each in repository().sources}
+
+
+def test_whoever_copies_hydras_state_has_a_config_store_of_its_own(app: Path) -> None:
+    state = copy.deepcopy(Singleton.get_state())
+    copied = state["instances"][GlobalHydra].config_loader().repository
+    assert copied.get_schema_source().store is state["instances"][ConfigStore]
+    assert copied.get_schema_source().store is not ConfigStore.instance()
+    assert copy.deepcopy(repository()).get_schema_source().store is not ConfigStore.instance()
 
 
 def test_what_is_done_to_a_composed_config_is_not_in_the_config_store(app: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from composing import Sweep, write
 from configs import described, differences, outcome, told_error, unlike
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra.core.utils import run_job as run_job_of_hydra
 from hydra.experimental.callback import Callback
@@ -89,11 +90,11 @@ def values(config: DictConfig) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def run(how: str, configs: list[DictConfig], output: Path, job: Job, seen: Seen) -> Run:
+def run(how: str, configs: list[DictConfig], place: str, job: Job, seen: Seen) -> Run:
     """Runs a job by Hydra or by us, in a folder that is empty again afterwards: so both have the same."""
-    config = configs.pop()
+    config, output = configs.pop(), Path(place).absolute()
     with flag_override(config, ["readonly", "struct"], [False, False]):
-        config.hydra.job.id, config.hydra.runtime.output_dir = "7", str(output)
+        config.hydra.job.id, config.hydra.runtime.output_dir = "7", place
     sweep = _sweep_of(config, seen)
     returned, raised = None, ""
 
@@ -149,6 +150,7 @@ def compare(
     change: Callable[[DictConfig], None] = nothing,
     edit: Callable[[DictConfig], None] = nothing,
     base: str | None = "1.3",
+    output: str = "",
 ) -> Run:
     """Runs the job by Hydra and by us; returns ours if there is no difference."""
     of_hydra = [each for each in overrides if each.startswith(("hydra", "+hydra"))]
@@ -156,9 +158,7 @@ def compare(
     sweep = Sweep(write(tmp_path / "conf", CONFIG), *timeless, *of_hydra, base=base)
     config = sweep.theirs.load_sweep_config(sweep.master, [each for each in overrides if each not in of_hydra])
     edit(config)
-    output = tmp_path / "output"
-    output.mkdir()
-    configs = [copy.deepcopy(config), config]
+    configs, output = [copy.deepcopy(config), config], output or str(tmp_path / "output")
     theirs, ours = (run(how, configs, output, job, Seen(change)) for how in ("hydra", "ours"))
     assert [name for name, _ in ours.notes] == [name for name, _ in theirs.notes]
     for (name, one), (_, other) in zip(ours.notes, theirs.notes, strict=True):
@@ -200,6 +200,47 @@ def test_a_job_runs_as_in_hydra(tmp_path: Path, case: str) -> None:
 def test_a_job_runs_as_in_hydra_under_another_version_base(tmp_path: Path, base: str | None) -> None:
     ours = compare(tmp_path, base=base)
     assert bool(ours.warned) == (base == "1.1")
+
+
+@pytest.mark.parametrize("chdir", ["true", "false"])
+@pytest.mark.parametrize("place", ["up/../output", "output"])
+def test_a_folder_is_where_hydra_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, chdir: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "up").mkdir()
+    ours = compare(tmp_path, f"hydra.job.chdir={chdir}", output=place)
+    assert ours.config.hydra.runtime.output_dir == str(tmp_path / "output") and ".hydra/config.yaml" in ours.files
+
+
+def test_what_resolvers_have_given_is_copied_as_hydra_copies_it(tmp_path: Path) -> None:
+    OmegaConf.register_new_resolver("single", lambda: SINGLE, use_cache=True)
+
+    def edit(config: DictConfig) -> None:
+        with flag_override(config, "struct", False):
+            config.one, config.other = "${single:}", "${single:}"
+        assert config.one is SINGLE
+
+    job = lambda config: (config.one is SINGLE, config.other is SINGLE)  # noqa: E731
+    compare(tmp_path, "hydra.output_subdir=null", job=job, edit=edit)
+
+
+class Single:
+    def __deepcopy__(self, memo: object) -> Single:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Single, ()
+
+
+SINGLE = Single()
+
+
+def test_a_job_that_replaces_the_state_of_hydra_leaves_what_it_found(tmp_path: Path) -> None:
+    def job(config: DictConfig) -> None:
+        Singleton.set_state(copy.deepcopy(Singleton.get_state()))
+
+    compare(tmp_path, job=job)
 
 
 def test_a_job_that_raises_is_one_that_failed(tmp_path: Path) -> None:

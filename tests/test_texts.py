@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import typing as tp
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as some
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 
 from hydra_exca.sweep import texts
 from hydra_exca.sweep.common import without_hydra
@@ -85,8 +87,23 @@ def test_any_fields_read_back_as_they_were(value: tp.Any) -> None:
     assert yaml.safe_load(texts.of_fields(value)) == value
 
 
-@pytest.mark.parametrize("text", ["é", "caf\udcff", "\ufeff", "a\tb", "\x07"])
+@pytest.mark.parametrize("text", ["é", "caf\udcff", "\ufeff", "a\tb", "\x07", "😀", r"\U"])
 def test_any_text_is_written_as_omegaconf_writes_it(text: str) -> None:
     config = OmegaConf.create({"a": text, "b": [text]})
     assert texts.of_config(config) == OmegaConf.to_yaml(config)
     assert texts.of_fields({"a": text}) == yaml.safe_dump({"a": text}, sort_keys=False)
+
+
+def test_a_path_that_is_no_utf_8_is_written_as_omegaconf_writes_it() -> None:
+    config = OmegaConf.create({"a": Path("/data/caf\udce9")})
+    assert texts.of_config(config) == OmegaConf.to_yaml(config)
+
+
+def test_what_the_user_has_taught_yaml_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: tp.Any = get_omega_conf_dumper()
+    for kind in (yaml.Dumper, known):
+        monkeypatch.setattr(kind, "yaml_representers", dict(kind.yaml_representers))
+        kind.add_representer(type(Path()), lambda dumper, path: dumper.represent_str(str(path)))
+    config = OmegaConf.create({"a": Path("/data"), "hydra": {}})
+    texts_of_both = [texts.of_config(config), texts.of_composition(Composition(Template(config)))]
+    assert texts_of_both == ["a: /data\nhydra: {}\n", "a: /data\n"]

@@ -47,7 +47,7 @@ class Frozen:
 
 
 _loading: contextvars.ContextVar[list[tp.Any]] = contextvars.ContextVar("what is kept of the pickle that is loaded")
-_PLAIN = {type(None), bool, int, float, str, bytes}
+PLAIN = {type(None), bool, int, float, str, bytes}
 
 
 class _Pickler(pickle.Pickler):
@@ -64,7 +64,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, part: tp.Any) -> tp.Any:
         kind: tp.Any = type(part)
         if _is_leaf(kind):
-            if self._shared and type(part.__dict__["_val"]) not in _PLAIN:
+            if self._shared and type(part.__dict__["_val"]) not in PLAIN:
                 state = part.__dict__.copy()
                 return _node, (kind, self._keep(state.pop("_val"))), state
         elif isinstance(part, (type, types.FunctionType)) and _named(part) is not part:

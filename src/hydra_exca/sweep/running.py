@@ -18,12 +18,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from . import internals, texts
-from .frozen import Frozen
+from .frozen import PLAIN, Frozen
 
 
 def run_job(context: HydraContext, function: TaskFunction, config: DictConfig) -> JobReturn:
-    """Calls ``function`` with its part of ``config``, which this changes, in ``hydra.runtime.output_dir``, absolute."""
-    if not (internals.is_known_hydra() and _is_usual(config)):
+    """Calls ``function`` with its part of ``config``, which this changes, for ``hydra.runtime.output_dir``."""
+    if not (internals.is_known_hydra() and _is_plain(config)):
         return utils.run_job(
             hydra_context=context,
             task_function=function,
@@ -31,32 +31,34 @@ def run_job(context: HydraContext, function: TaskFunction, config: DictConfig) -
             job_dir_key="hydra.runtime.output_dir",
             job_subdir_key=None,
         )
-    current: tp.Any = HydraConfig.instance()
-    before, folder, chdir = current.cfg, os.getcwd(), bool(config.hydra.job.chdir)
-    OmegaConf.set_readonly(config.hydra, True)
-    frozen = Frozen(config, shared=True)
-    _, current.cfg = _apart(frozen.copy())
-    current.cfg.hydra._set_parent(config)  # noqa: SLF001  as HydraConfig does, for what refers to the user's keys
-    task, hydra = _apart(frozen.copy())
-    overrides = tp.cast("list[str]", OmegaConf.to_container(config.hydra.overrides.task))
+    before, folder, chdir = HydraConfig.instance().cfg, os.getcwd(), bool(config.hydra.job.chdir)
     try:
-        return _run(context, function, config, JobReturn(cfg=task, hydra_cfg=hydra, overrides=overrides), chdir)
+        return _run(context, function, config, chdir)
     finally:
-        current.cfg = before
+        HydraConfig.instance().cfg = before
         if chdir:
             os.chdir(folder)
 
 
-def _run(context: HydraContext, function: TaskFunction, config: DictConfig, job: JobReturn, chdir: bool) -> JobReturn:
-    task, hydra = tp.cast(DictConfig, job.cfg), tp.cast(DictConfig, job.hydra_cfg)
+def _run(context: HydraContext, function: TaskFunction, config: DictConfig, chdir: bool) -> JobReturn:
     output = config.hydra.runtime.output_dir
+    OmegaConf.set_readonly(config.hydra, True)
+    with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+        config.hydra.runtime.output_dir = os.path.abspath(output)
+    frozen, current = Frozen(config, shared=True), tp.cast(tp.Any, HydraConfig.instance())
+    current.cfg = _apart(frozen.copy())[1]
+    current.cfg.hydra._set_parent(config)  # noqa: SLF001  as HydraConfig does, for what refers to the user's keys
+    task, hydra = _apart(frozen.copy())
+    job = JobReturn(cfg=task, hydra_cfg=hydra)
+    job.overrides = tp.cast("list[str]", OmegaConf.to_container(config.hydra.overrides.task))
     os.makedirs(output, exist_ok=True)
     if chdir:
         os.chdir(output)
     job.working_dir = output if chdir else os.getcwd()
     utils.configure_log(config.hydra.job_logging, config.hydra.verbose)
     if config.hydra.output_subdir is not None:
-        _save(Path(output, config.hydra.output_subdir), config=task, hydra=hydra, overrides=config.hydra.overrides.task)
+        place = Path(config.hydra.runtime.output_dir, config.hydra.output_subdir)
+        _save(place, config=task, hydra=hydra, overrides=config.hydra.overrides.task)
     with utils.env_override(hydra.hydra.job.env_set):
         context.callbacks.on_job_start(config=config, task_function=function)
         try:
@@ -71,9 +73,11 @@ def _run(context: HydraContext, function: TaskFunction, config: DictConfig, job:
     return job
 
 
-def _is_usual(config: DictConfig) -> bool:
-    """Whether it is certain where the job runs: Hydra warns of the ways of its older versions."""
+def _is_plain(config: DictConfig) -> bool:
+    """Whether nothing is in it that Hydra treats in other ways: cached objects, folders as in its older versions."""
     settings = config.hydra.job
+    if any(type(each) not in PLAIN for known in OmegaConf.get_cache(config).values() for each in known.values()):
+        return False
     if OmegaConf.is_interpolation(settings, "chdir") or OmegaConf.is_missing(settings, "chdir"):
         return False
     return settings.chdir is not None or version.base_at_least("1.2")

@@ -15,21 +15,15 @@ from .compositions import Composition, Template
 from .trees import with_leaves
 
 _BOOLEANS = ("y", "Y", "n", "N")  # to OmegaConf, and not to yaml
-_SURROGATES = re.compile("[\ud800-\udfff]")  # what file names have in them that are no UTF-8
 
 
-class _ConfigDumper(yaml.Dumper):
+_Fast: tp.Any = getattr(yaml, "CDumper", yaml.Dumper)
+_LINE_ENDS = re.compile(r"\\[NLP]")  # rare ones, which yaml written by Python does not bring back
+_TABLES = ("yaml_representers", "yaml_multi_representers", "yaml_implicit_resolvers", "yaml_path_resolvers")
+
+
+class _ConfigDumper(_Fast):  # type: ignore[misc]
     """Quotes a text that OmegaConf would read back as something else."""
-
-
-class _FastConfigDumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
-    """The same by libyaml."""
-
-
-_FAST: dict[tp.Any, tp.Any] = {
-    _ConfigDumper: _FastConfigDumper,
-    yaml.SafeDumper: getattr(yaml, "CSafeDumper", yaml.SafeDumper),
-}
 
 
 _plain: weakref.WeakKeyDictionary[Template, tp.Any] = weakref.WeakKeyDictionary()
@@ -43,36 +37,40 @@ def of_composition(composition: Composition) -> str:
     if template not in _plain:
         _plain[template] = _contained(without_hydra(template.copy()))
     leaves = {path: value.name if isinstance(value, enum.Enum) else value for path, value in composition.leaves.items()}
-    return _dump(with_leaves(_plain[template], leaves), _ConfigDumper, allow_unicode=True)
+    quick = _quickly(with_leaves(_plain[template], leaves))
+    return OmegaConf.to_yaml(without_hydra(composition.config())) if quick is None else quick
 
 
 def of_config(config: DictConfig) -> str:
     """What ``OmegaConf.to_yaml`` gives, in a fraction of the time."""
-    return _dump(_contained(config), _ConfigDumper, allow_unicode=True)
+    quick = _quickly(_contained(config))
+    return OmegaConf.to_yaml(config) if quick is None else quick
 
 
 def _contained(config: DictConfig) -> tp.Any:
     return OmegaConf.to_container(config, resolve=False, enum_to_str=True)
 
 
+def _quickly(value: tp.Any) -> str | None:
+    """The text by libyaml; None where it would be another: the user has ways of yaml's own, or of rare characters."""
+    if any(getattr(yaml.Dumper, table) != getattr(_Fast, table) for table in _TABLES):
+        return None
+    return _by_libyaml(value, _ConfigDumper, allow_unicode=True)
+
+
 def of_fields(fields: tp.Any) -> str:
     """What ``yaml.safe_dump`` gives, in a fraction of the time."""
-    return _dump(fields, yaml.SafeDumper)
+    quick = _by_libyaml(fields, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+    return yaml.safe_dump(fields, sort_keys=False) if quick is None else quick
 
 
-def _dump(value: tp.Any, dumper: tp.Any, **how: tp.Any) -> str:
-    # libyaml, which writes a few rare characters as escapes, cannot write these
-    known = dumper if _has_surrogates(value) else _FAST[dumper]
-    text: str = yaml.dump(value, Dumper=known, default_flow_style=False, sort_keys=False, **how)
-    return text
-
-
-def _has_surrogates(value: tp.Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_surrogates(key) or _has_surrogates(each) for key, each in value.items())
-    if isinstance(value, list):
-        return any(map(_has_surrogates, value))
-    return isinstance(value, str) and not value.isascii() and _SURROGATES.search(value) is not None
+def _by_libyaml(value: tp.Any, dumper: tp.Any, **how: tp.Any) -> str | None:
+    """None for what libyaml cannot write (file names that are no UTF-8), or only as numbers (emoji)."""
+    try:
+        text: str = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, **how)
+    except UnicodeEncodeError:
+        return None
+    return None if how and "\\U" in text and not _LINE_ENDS.search(text) else text
 
 
 def _text(dumper: tp.Any, text: str) -> tp.Any:
@@ -89,4 +87,3 @@ def _is_number(text: str) -> bool:
 
 
 _ConfigDumper.add_representer(str, _text)
-_FastConfigDumper.add_representer(str, _text)
