@@ -83,6 +83,11 @@ def test_a_text_says_whether_it_can_read_a_key(text: str, apart: bool) -> None:
     assert dependence.is_apart(("x",), {("seed",)}) == apart
 
 
+def test_nothing_is_told_of_a_config_with_keys_that_read_alike() -> None:
+    leaves = {("d", 1): "${seed}", ("d", "1"): "a", ("seed",): 1}
+    assert not Dependence(leaves, lambda name, arguments: False).is_apart(("d", 1), {("seed",)})
+
+
 def test_a_circle_of_texts_ends() -> None:
     leaves = {("a",): "${b}", ("b",): "${a}", ("c",): 1}
     assert Dependence(leaves, lambda name, arguments: False).is_apart(("a",), {("c",)})

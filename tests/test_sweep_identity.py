@@ -80,6 +80,51 @@ def test_the_environment_that_hydra_sets_for_a_job_counts(tmp_path: Path) -> Non
     assert again(app, "+hydra.job.env_set.THREADS=2") == 1
 
 
+def test_what_hydra_sets_for_a_job_is_what_its_config_reads(tmp_path: Path) -> None:
+    app = App(tmp_path, "return [cfg.mode, cfg.near]", config="seed: 1\nmode: ${oc.env:MODE}\nnear: ${oc.env:NEAR}")
+    given = ["+hydra.job.env_set.MODE=fast", "+hydra.job.env_set.NEAR='n${hydra:job.num}'"]
+    assert app.run("seed=1,2", *given, env={"MODE": "outer"}).values == [["fast", "n0"], ["fast", "n1"]]
+
+
+TYPED = """
+import dataclasses
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+@dataclasses.dataclass
+class Crop:
+    size: int = 1
+
+@dataclasses.dataclass
+class Blur:
+    size: int = 1
+
+store = ConfigStore.instance()
+for kind in (Crop, Blur):
+    store.store(group="step", name=kind.__name__.lower(), node={"steps": [kind()]})
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "read"),
+    [
+        ("defaults: [{step: crop}]", ["step=crop,blur"], "cfg.step.steps[0]"),
+        ("defaults: [{step@a: crop}, {step@b: blur}]\nx: ${a.steps}", ["x=${a.steps},${b.steps}"], "cfg.x[0]"),
+        (
+            "defaults: [{step@a: crop}, {step@b: blur}]\nof: a\nx: ${${of}.steps}",
+            ["of=a,b", "hydra.launcher.exclude_from_uid=[of]"],
+            "cfg.x[0]",
+        ),
+    ],
+    ids=["in-a-list", "interpolated", "interpolated-by-what-does-not-count"],
+)
+def test_equal_values_of_other_classes_are_other_tasks(
+    tmp_path: Path, config: str, overrides: list[str], read: str
+) -> None:
+    app = App(tmp_path, f"return type(OmegaConf.to_object({read})).__name__", config=config, head=TYPED)
+    assert app.run(*overrides).values == ["Crop", "Blur"]
+
+
 def test_the_position_in_the_sweep_counts_with_a_notice_where_it_is_used(tmp_path: Path) -> None:
     app = App(tmp_path, config="seed: 1\ndevice: cpu\nnumber: ${hydra:job.num}\n")
     result = app.run("device=cpu,cuda", "hydra.launcher.exclude_from_uid=[device]")

@@ -16,7 +16,7 @@ from hydra_exca.errors import Problem
 from . import worlds
 from .dependence import Dependence
 from .stage import parsed_once
-from .trees import Path, leaves_of, raw
+from .trees import Path, leaves_of, raw, unresolved
 from .variants import Variant, Variants
 
 _OF_THE_JOB: tuple[Path, ...] = tuple(
@@ -28,11 +28,11 @@ _OF_THE_JOB: tuple[Path, ...] = tuple(
 class Facts:
     """What is known of one job's config beside its leaves.
 
-    ``types`` are the classes of structured configs, by dotted key; ``env_set`` is ``hydra.job.env_set``, as
+    ``types`` are the classes of structured configs, by path; ``env_set`` is ``hydra.job.env_set``, as
     `worlds.env_set` gives it. ``config()`` is the config without ``hydra``, until that of the next job is asked for.
     """
 
-    types: tp.Mapping[str, str]
+    types: tp.Mapping[Path, str]
     env_set: dict[str, tp.Any]
     config: tp.Callable[[], DictConfig]
 
@@ -47,7 +47,15 @@ class Common:
         self._env_set = raw(config.hydra.job.env_set) or {}
 
     def of(self, variant: Variant) -> Facts:
-        return Facts(self._types, self._env_set_of(variant), lambda: without_hydra(self._variants.show(variant)))
+        return Facts(self._types_of(variant), self._env_set_of(variant), lambda: self._plain(variant))
+
+    def _plain(self, variant: Variant) -> DictConfig:
+        return without_hydra(self._variants.show(variant))
+
+    def _types_of(self, variant: Variant) -> tp.Mapping[Path, str]:
+        if self._types and self._has_changing_targets:
+            return dict(structured(self._variants.show(variant)))
+        return self._types
 
     def folders(self, variants: tp.Sequence[Variant]) -> list[tuple[str, str] | Problem]:
         """``hydra.sweep.dir`` and ``subdir`` of each, resolved as run_job would, or why they are not."""
@@ -90,8 +98,14 @@ class Common:
         return worlds.env_set(self._variants.config, node_env=self._node_env) if self._env_set else {}
 
     @functools.cached_property
-    def _types(self) -> dict[str, str]:
-        return dict(_structured(self._variants.config))
+    def _types(self) -> dict[Path, str]:
+        return dict(structured(self._variants.config))
+
+    @functools.cached_property
+    def _has_changing_targets(self) -> bool:
+        """Whether an interpolation may lead to another place in another job: its text has one in it."""
+        leaves = leaves_of(unresolved(self._variants.config, without="hydra"))
+        return any(isinstance(text, str) and text.count("${") > 1 for _, text in leaves)
 
 
 _FOLDERS: tuple[Path, ...] = (("hydra", "sweep", "dir"), ("hydra", "sweep", "subdir"))
@@ -125,16 +139,40 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return plain
 
 
-def _structured(config: DictConfig, path: str = "") -> tp.Iterator[tuple[str, str]]:
-    """The classes of structured configs, by dotted key: OmegaConf.to_object makes other objects of other classes."""
-    keys: list[tp.Any] = [key for key in config if path or key != "hydra"]
+def structured(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
+    """The classes of structured configs, by path: OmegaConf.to_object makes other objects of other classes."""
+    held, before = tp.cast(tp.Any, HydraConfig.instance()), HydraConfig.instance().cfg
+    held.cfg = config
+    try:
+        yield from _structured(config, (), (id(config),))
+    finally:
+        held.cfg = before
+
+
+def _structured(config: tp.Any, path: Path, around: tuple[int, ...]) -> tp.Iterator[tuple[Path, str]]:
+    """``around`` are the containers that this one is in: an interpolation may lead back to one of them."""
+    kind = OmegaConf.get_type(config)
+    if isinstance(config, DictConfig) and kind is not None and kind is not dict:
+        yield path, f"{script.module_name(kind)}:{kind.__qualname__}"
+    keys: tp.Iterable[tp.Any] = range(len(config)) if OmegaConf.is_list(config) else list(config)
     for key in keys:
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
+        child = None if not path and key == "hydra" else _container(config, key)
+        if child is not None and id(child) not in around:
+            yield from _structured(child, (*path, key), (*around, id(child)))
+
+
+def _container(config: tp.Any, key: tp.Any) -> tp.Any:
+    """The container at a key, or that an interpolation there leads to without a resolver; None for all else."""
+    if OmegaConf.is_missing(config, key):
+        return None
+    if OmegaConf.is_interpolation(config, key) and ":" in str(_text(config, key)):
+        return None
+    try:
         child = config[key]
-        if isinstance(child, DictConfig):
-            place = f"{path}.{key}" if path else str(key)
-            kind = OmegaConf.get_type(child)
-            if kind is not None and kind is not dict:
-                yield place, f"{script.module_name(kind)}:{kind.__qualname__}"
-            yield from _structured(child, place)
+    except OmegaConfBaseException:  # whoever needs it is told
+        return None
+    return child if OmegaConf.is_config(child) else None
+
+
+def _text(config: tp.Any, key: tp.Any) -> tp.Any:
+    return config._get_node(key)._value()  # noqa: SLF001

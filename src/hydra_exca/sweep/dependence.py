@@ -20,7 +20,8 @@ class Dependence:
 
     def __init__(self, leaves: tp.Mapping[Path, tp.Any], steady: tp.Callable[[str, str], bool]) -> None:
         self._leaves = {tuple(map(str, path)): value for path, value in leaves.items()}
-        self._is_plain = all(isinstance(key, (str, int)) for path in leaves for key in path)
+        is_whole = len(self._leaves) == len(leaves)  # a dict may have both 1 and "1"
+        self._is_plain = is_whole and all(isinstance(key, (str, int)) for path in leaves for key in path)
         self._steady = steady
 
     def is_apart(self, path: Path, changed: tp.Collection[Path]) -> bool:

@@ -15,6 +15,7 @@ from hydra_exca.uid import Identity
 from . import factory, internals, schema, worlds
 from .common import Facts
 from .options import SweepOptions
+from .trees import Path, dotted
 
 if tp.TYPE_CHECKING:
     import pydantic
@@ -52,9 +53,9 @@ class Identifier:
         if self._schema.receives and model is not None:
             fields, full, excluded = self._model_fields(model, resolved)
             return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
-        fields = self._exclude({**uid.canonical(resolved.identity), **extra})
-        kinds = {place: kind for place, kind in facts.types.items() if _is_in(fields, place)}
-        fields = {**fields, **({"hydra.types": kinds} if kinds else {})}
+        fields = self._exclude(_beside(uid.canonical(resolved.identity), extra))
+        kinds = {_place(path): kind for path, kind in facts.types.items() if not self._is_excluded(path)}
+        fields = _beside(fields, {"hydra.types": kinds} if kinds else {})
         return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
 
     @functools.cached_property
@@ -85,6 +86,10 @@ class Identifier:
                 told = error.problems[0]
                 self._unmatched[pattern] = Problem(f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid")
         return fields
+
+    def _is_excluded(self, path: Path) -> bool:
+        names = _with_parents(dotted(path))
+        return any(_matches(name, pattern) for name in names for pattern in self._options.exclude_from_uid)
 
     def _swept(self, overrides: tp.Sequence[str]) -> Fields:
         """The readable part: what was asked for on the command line, without what does not count."""
@@ -138,9 +143,31 @@ class Identifier:
         return (*by_cache, *sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
 
 
-def _nested(dotted: Fields) -> Fields:
+def _beside(fields: Fields, more: Fields) -> Fields:
+    """Fields with more of them, whose names give way: the user's keys may have any."""
+    found = dict(fields)
+    for name, value in more.items():
+        found[next(each for each in _variations(name) if each not in fields)] = value
+    return found
+
+
+def _variations(name: str) -> tp.Iterator[str]:
+    while True:
+        yield name
+        name += "'"
+
+
+def _place(path: Path) -> str:
+    """A path as text, another for each: that of most is dotted."""
+    is_plain = all(
+        type(key) is int or (type(key) is str and key and "." not in key and not key.isdigit()) for key in path
+    )
+    return dotted(path) if is_plain else repr([(type(key).__name__, dotted((key,))) for key in path])
+
+
+def _nested(asked: Fields) -> Fields:
     nested: Fields = {}
-    for name, value in dotted.items():
+    for name, value in asked.items():
         *parents, last = name.split(".")
         place = nested
         for parent in parents:
@@ -186,14 +213,6 @@ def _with_parents(name: str) -> list[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
-
-
-def _is_in(fields: tp.Any, place: str) -> bool:
-    for part in place.split("."):
-        if not isinstance(fields, dict) or part not in fields:
-            return False
-        fields = fields[part]
-    return True
 
 
 def _pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid.Pinned]]:

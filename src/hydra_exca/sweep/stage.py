@@ -92,10 +92,13 @@ class Stage:
     observe their calls, or to put back that there was no HydraConfig. Closing puts everything back.
     """
 
-    def __init__(self, config: DictConfig, node_env: tp.Sequence[str]) -> None:
+    def __init__(
+        self, config: DictConfig, node_env: tp.Sequence[str], environment: tp.Mapping[str, str] | None = None
+    ) -> None:
+        """``environment`` is what the job has beside the variables of this process."""
         self._frozen = Frozen(config)
         self._run_env = (*RUN_ENV, *node_env)
-        self._environ = dict(os.environ)
+        self._environ = {**os.environ, **(environment or {})}
         self._calls: set[Call] = set()
         self._is_played = False
         self.real = self._world = World(dt.datetime.now())
@@ -105,7 +108,7 @@ class Stage:
         old = BaseContainer._resolvers  # noqa: SLF001
         with contextlib.ExitStack() as undo:
             undo.callback(setattr, BaseContainer, "_resolvers", old)
-            undo.callback(_set_environ, self._environ)
+            undo.callback(_set_environ, dict(os.environ))
             instances = Singleton._instances  # noqa: SLF001
             if HydraConfig not in instances:
                 undo.callback(instances.pop, HydraConfig, None)

@@ -115,7 +115,8 @@ class Composer:
         """Jobs that are looked at together: those of a template, unless they have other leaves, or need a look each."""
         template = job.composition.template
         if template not in self._alone:
-            self._alone[template] = may_call_users(template.copy())
+            config = template.copy()
+            self._alone[template] = may_call_users(config) or worlds.has_own_env_set(config)
         is_alone = job.composition.leaves is None or self._alone[template]
         return -1 - job.number if is_alone else id(template)
 
@@ -128,11 +129,24 @@ class Composer:
             config = first.composition.template.copy()
             variants = [job.composition.variant(job.number) for job in jobs]
         chosen = self._options
-        found = worlds.resolve_all(config, variants, node_env=chosen.node_env, allow_missing=chosen.allow_missing)
+        found = worlds.resolve_all(
+            config,
+            variants,
+            node_env=chosen.node_env,
+            allow_missing=chosen.allow_missing,
+            environment=self._environment(config),
+        )
         common = Common(config, chosen.node_env)
         for job, variant, resolved, folders in zip(jobs, variants, found, common.folders(variants), strict=True):
             with self._noting(job.overrides):
                 yield self._task(job, resolved, folders, common.of(variant))
+
+    def _environment(self, config: DictConfig) -> dict[str, str]:
+        """What Hydra adds to the environment of these jobs; nothing if that is an error, which each of them tells."""
+        try:
+            return worlds.environment(worlds.env_set(config, node_env=self._options.node_env))
+        except ConfigError:
+            return {}
 
     def _task(
         self, job: _Job, resolved: worlds.Resolved, folders: tuple[str, str] | Problem, facts: Facts

@@ -8,6 +8,7 @@ are in ``docs/design/worlds.md``.
 from __future__ import annotations
 
 import functools
+import re
 import typing as tp
 
 from omegaconf import DictConfig
@@ -22,6 +23,7 @@ from .trees import MISSING, Path, Tree, allowed, dotted, is_interpolation, leave
 from .variants import Variant
 from .views import Branch, Leaf, Views, calls_of, grown
 
+_OF_THE_CONFIG = re.compile(r"\$\{(?!oc\.env:)")
 _UNSET = "has no value (???): set it, or name it in hydra.launcher.allow_missing if the script fills it in"
 
 
@@ -83,18 +85,20 @@ def resolve_all(
     *,
     node_env: tp.Sequence[str] = (),
     allow_missing: tp.Sequence[str] = (),
+    environment: tp.Mapping[str, str] | None = None,
 ) -> list[Resolved]:
     """As `resolve`, for many jobs that differ in some leaves, none of which becomes an interpolation.
 
     All jobs are looked at in one world before the next is played, and what they have in common once. Not for a config
-    that `may_call_users`: their resolvers are to see one job at a time.
+    that `may_call_users`: their resolvers are to see one job at a time. ``environment`` is that of `env_set`: Hydra has
+    set it when the function reads its config.
     """
     plain = unresolved(config, without="hydra")
     leaves = dict(leaves_of(plain))
     texts = {path: text for path, text in leaves.items() if is_interpolation(text)}
     found: list[dict[Path, Seen]] = [{} for _ in variants]
     if texts:
-        with Stage(config, node_env) as stage:
+        with Stage(config, node_env, environment) as stage:
             found = _Examination(stage, stage.task, leaves, allow_missing).of(variants)
     unset = {dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING}
     unset = {key for key in unset if not allowed(key, allow_missing)}
@@ -133,6 +137,12 @@ def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str,
         str(key): value if isinstance(value, known) else Pinned(f"${{hydra:job.env_set.{key}}}", value)
         for key, value in values.items()
     }
+
+
+def has_own_env_set(config: DictConfig) -> bool:
+    """Whether ``hydra.job.env_set`` may differ between jobs: something but the environment is referred to."""
+    values = (unresolved(config.hydra.job)["env_set"] or {}).values()
+    return any(isinstance(value, str) and _OF_THE_CONFIG.search(value) for value in values)
 
 
 def environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
