@@ -691,7 +691,6 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
     moments = random.Random(0)
 
     def commits(ready: tp.Any) -> None:
-        ready.set()
         for number in itertools.count(1):
             owner = owner_of(entry)
             mine = owner.next(ClaimState.RUNNING, token=f"{os.getpid()}")
@@ -699,7 +698,8 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
             entry.set_previous_aside(keep_output=False)
             entry.output.mkdir(exist_ok=True)
             (entry.output / "file").touch()
-            entry.commit(mine, completed(entry.store_value(mine, ["x" * 5000, number])))
+            entry.commit(mine, completed(entry.store_value(mine, ["x" * 5000, f"{os.getpid()}.{number}"])))
+            ready.set()  # from now on: how long one takes depends on the machine
 
     seen = set()
     for _ in range(40):
