@@ -387,7 +387,7 @@ def test_a_value_where_the_job_was_lost_is_told(tmp_path: Path) -> None:
 
 
 def test_a_task_that_still_runs_can_be_run_again_beside_it(tmp_path: Path) -> None:
-    app = App(tmp_path, "note('start')\nif not Path('again').exists(): wait_for('go')\nreturn 1")
+    app = App(tmp_path, "held = not Path('again').exists()\nnote('start')\nif held: wait_for('go')\nreturn 1")
     with app.start("seed=1", cluster="local") as started:
         wait_until(lambda: app.notes, "the task")
         app.write("again", "")

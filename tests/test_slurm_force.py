@@ -15,9 +15,10 @@ FORCE = ["hydra.launcher.mode=force", "hydra.sweep.dir=forced", "hydra.launcher.
 LATER = "+hydra.launcher.additional_parameters={begin: now+1hour}"
 # the forced one finds "changed" and returns something else at once
 HOLD = """
+held = not Path("changed").exists()
 note("start", cfg.seed)
 try:
-    if not Path("changed").exists():
+    if held:
         wait_for("go", 300)
         return cfg.seed
     return 10 * cfg.seed

@@ -142,10 +142,11 @@ def test_tasks_of_a_job_array_with_resources_of_their_own_make_arrays_of_their_o
 
 RANKS = ["hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=2"]
 RANKED = """
+held = not Path("fault").exists() and Path("hold").exists()
 rank = os.environ["SLURM_PROCID"]
 note(cfg.seed, rank)
 Path(HydraConfig.get().runtime.output_dir, f"of-{rank}").touch()
-if not Path("fault").exists() and Path("hold").exists():
+if held:
     wait_for("never", 300)
 met = Path(f"met-{cfg.seed}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")  # as ranks do that compute together
 met.mkdir(exist_ok=True)
