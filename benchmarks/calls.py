@@ -75,9 +75,6 @@ class Infras:
 class Ours(Infras):
     """The same of ours, where a launch has shorter ways."""
 
-    def __init__(self, tasks: int, folder: Path) -> None:
-        super().__init__("hydra_exca", tasks, folder)
-
     def plain_uid(self) -> float:
         """As a launch does it: the validated model, and its identity."""
         from hydra_exca import uid
@@ -151,6 +148,7 @@ ROWS = {
     "call": ("cached scalar: make the object and call it", None),
     "look_up": ("looking up uids of which half exist", Target(most=20)),
 }
+CALLS = ("call_again", "call")  # of as many objects with each library: what a cache of the processor holds counts
 METHODS = {
     "uid": {OURS: "plain_uid", EXCA: "uid"},
     "infra": {OURS: "uid", EXCA: "uid"},
@@ -162,7 +160,7 @@ METHODS = {
 NOTES = {
     "uid": "",
     "load": "joblib: MemorizedResult.get(); exca has no such way",
-    "call_again": "joblib: the function is called, which has no object; exca and joblib with 500 results",
+    "call_again": "joblib: the function is called, which has no object",
 }
 FLOORS = {"uid": "validated", "load": "loaded", "look_up": "looked_up"}
 
@@ -173,18 +171,20 @@ def rows(bench: Bench) -> tp.Iterator[Row]:
     places = {who: bench.place("calls") for who in (OURS, EXCA, JOBLIB)}
     bench.say(f"storing {many} results, and {few} with exca and joblib")
     with (
-        Asked(Ours, many, places[OURS]) as ours,
+        Asked(Ours, "hydra_exca", many, places[OURS]) as ours,
+        Asked(Infras, "hydra_exca", few, bench.place("calls")) as calling,
         Asked(Infras, "exca", few, places[EXCA]) as exca,
         Asked(Remembered, few, places[JOBLIB]) as joblib,
     ):
         asked = {OURS: ours, EXCA: exca, JOBLIB: joblib}
         for name, (title, target) in ROWS.items():
             bench.say(title)
-            measured = {who: functools.partial(asked[who].ask, method) for who, method in METHODS[name].items()}
+            of = {**asked, OURS: calling} if name in CALLS else asked
+            measured = {who: functools.partial(of[who].ask, method) for who, method in METHODS[name].items()}
             if name in FLOORS:
                 measured[FLOOR] = functools.partial(_floor, FLOORS[name], places[OURS], 2 * many)
             title = f"{title} ({2 * many:,})" if name == "look_up" else title
-            note = NOTES.get(name, f"exca and joblib with {few} results")
+            note = NOTES.get(name, "" if name in CALLS else f"exca and joblib with {few} results")
             yield Row("calls", title, "us", in_turn(bench.turns(), measured), target, note)
 
 

@@ -192,8 +192,8 @@ def _legal_key(key: str) -> str:
 
 
 def _legal_value(value: tp.Any) -> str:
-    text = value if type(value) is str else str(value) if type(value) is int else _shown(value)
-    if len(text) <= 24 and text.isalnum() and text.isascii():
+    text = value if type(value) is str else _shown(value)
+    if len(text) <= 24 and (type(value) in _LEGAL or (text.isalnum() and text.isascii())):
         return text
     text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
     text = text if len(text) <= 24 else f"{text[:12]}..{text[-10:]}"
@@ -206,7 +206,7 @@ def _legal(text: str) -> str:
 
 def _shown(value: tp.Any) -> str:
     """A plain or canonical value as short text; never the value of what is pinned."""
-    if isinstance(value, (str, bool, int)) or value is None:
+    if isinstance(value, (str, int)) or value is None:
         return str(value)
     if isinstance(value, float):
         text = str(value)
@@ -223,6 +223,7 @@ def _shown(value: tp.Any) -> str:
     return f"{tag[1:]}_{content[:8]}" if tag == "~secret" else _shown(content)
 
 
+_LEGAL = (int, float, bool, type(None))  # whose texts are made of letters, digits, "+", "-" and "."
 _NAME_FIRST = ("~array", "~enum", "~ip", "~scalar", "~sub", "~tensor", "~url")  # tags whose last element says most
 
 

@@ -177,21 +177,23 @@ class TaskInfra(BaseInfra):
 
     def _call(self) -> tp.Any:
         """The method's result: kept, stored, or computed."""
-        owner, applied = self._bound()
-        identity = self.identity() if self.keep_in_ram or self.folder is not None else None
-        key = "" if identity is None else self._key(identity)
-        if self.keep_in_ram and key in self._kept and (self.mode != "force" or key in self._computed):
+        if not self.keep_in_ram:
+            return self._asked_for()
+        key = self._key()
+        if key in self._kept and (self.mode != "force" or key in self._computed):
             return self._kept[key]
-        if self.folder is None or identity is None:
-            value = self._compute(owner, applied)
-        else:
-            job = self._job[1] if self._job is not None and self._job[0] == key else None
-            # what a job that is over has stored may have been forgotten since, or computed anew
-            value = self._run(identity) if job is None or job.done() else job.result()
-        if self.keep_in_ram:
-            self._kept[key] = value
-            self._computed.add(key)
+        value = self._kept[key] = self._asked_for()
+        self._computed.add(key)
         return value
+
+    def _asked_for(self) -> tp.Any:
+        """The method's result: stored, or computed."""
+        if self.folder is None:
+            return self._compute(*self._bound())
+        identity, asked = self.identity(), private(self)["_job"]
+        job = asked[1] if asked is not None and asked[0] == self._key(identity) else None
+        # what a job that is over has stored may have been forgotten since, or computed anew
+        return self._run(identity) if job is None or job.done() else job.result()
 
     def _compute(self, owner: pydantic.BaseModel, applied: Applied) -> tp.Any:
         """The method's own result; its error is told as on any cluster."""

@@ -168,12 +168,15 @@ class Shelf:
     def _entry(self, name: str) -> Entry:
         return Entry(f"{self._text}/{name}", self.trust_users)
 
-    def _candidates(self, identity: Identity) -> tp.Iterator[str]:
+    def _candidates(self, identity: Identity) -> tp.Sequence[str]:
+        """The names in the listing that may be that of ``identity``; mostly there is one, or none."""
         if self._listing is None:
             self._listing = self._list()
-        keys = [identity.digest[:length] for length in _LENGTHS]
-        for key in keys if identity.fields else ["default", *keys]:
-            yield from self._listing.get(key, ())
+        named = self._listing.get
+        found = [named(identity.digest[:length], ()) for length in _LENGTHS]
+        if not identity.fields:
+            found.insert(0, named("default", ()))
+        return [name for names in found for name in names]
 
     def _list(self) -> dict[str, list[str]]:
         listing: dict[str, list[str]] = {}
