@@ -174,7 +174,7 @@ def label(fields: tp.Mapping[str, tp.Any]) -> str:
     leaves = flatten(fields)
     kept, room = [], LABEL_BYTES - len(",+9999")
     for key, value in leaves.items():
-        part = f"{_legal_key(key)}={_legal_value(_bare(key, value))}"
+        part = f"{_legal_key(key)}={_legal_value(value if key[-6:] != '~class' else _bare(value))}"
         room -= len(part) + 1
         if room < 0:
             break
@@ -182,8 +182,9 @@ def label(fields: tp.Mapping[str, tp.Any]) -> str:
     return ",".join(kept + ([f"+{len(leaves) - len(kept)}"] if len(kept) < len(leaves) else []))
 
 
-def _bare(key: str, value: tp.Any) -> tp.Any:
-    return value.rpartition(":")[2] if key.endswith("~class") and isinstance(value, str) else value
+def _bare(name: tp.Any) -> tp.Any:
+    """The name of a class without its module."""
+    return name.rpartition(":")[2] if isinstance(name, str) else name
 
 
 @functools.lru_cache(maxsize=4096)
@@ -192,8 +193,9 @@ def _legal_key(key: str) -> str:
 
 
 def _legal_value(value: tp.Any) -> str:
-    text = value if type(value) is str else _shown(value)
-    if len(text) <= 24 and (type(value) in _LEGAL or (text.isalnum() and text.isascii())):
+    kind = type(value)
+    text = value if kind is str else str(value) if kind is int else _shown(value)
+    if len(text) <= 24 and (kind in _LEGAL or (text.isalnum() and text.isascii())):
         return text
     text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
     text = text if len(text) <= 24 else f"{text[:12]}..{text[-10:]}"
