@@ -28,6 +28,7 @@ from omegaconf.basecontainer import BaseContainer
 from hydra_exca.errors import ConfigError
 from hydra_exca.sweep import pins, worlds
 from hydra_exca.sweep import stage as stages
+from hydra_exca.sweep.variants import Variant, Variants
 from hydra_exca.uid import Pinned, RunDependent
 
 COUNTER = itertools.count()
@@ -613,6 +614,41 @@ def test_a_run_dependent_leaf_changes_only_what_reaches_it(config: dict[str, tp.
         RunDependent("${now:%f}"),
         [{"reaches": RunDependent("a${run}")}, RunDependent("${oc.select:run}")],
     )
+
+
+# -- jobs that are looked at together ---------------------------------------------------------------------------------
+
+FORMS_OF_JOBS = st.sampled_from(
+    [
+        *("plain", "${seed}", "${part.name}", "${part}", "${list}", "${x0}", "${x1}/y", "${oc.select:seed}"),
+        *("${oc.env:DATA}", "${oc.env:DATA}/${seed}", "${oc.env:SLURM_JOB_ID,none}", "${now:%Y}", "${now:%Y}-${seed}"),
+        *("${hydra:runtime.output_dir}", "${hydra:runtime.output_dir}/${seed}", "${hydra: runtime.output_dir }"),
+        *("${hydra:runtime.cwd}/data", "${hydra:runtime}", "${hydra:job.id}", "${hydra:job.num}-${hydra:job.id}"),
+        *("${hydra:job.override_dirname}", "${hydra:overrides.task}", "${hydra:job.env_set.OUT}", "${hydra:nothing}"),
+        *("${hydra:sweep.dir}", "${hydra:sweep.subdir}", "${hydra:run.dir}", "${list.${hydra:job.id}}", "${gone}"),
+    ]
+)
+JOBS = st.lists(st.fixed_dictionaries({}, optional={"seed": st.integers(0, 2), "name": st.sampled_from("ab")}))
+
+
+@QUICK
+@given(st.lists(FORMS_OF_JOBS, min_size=1, max_size=5), JOBS.filter(lambda jobs: len(jobs) > 1), st.booleans())
+def test_jobs_that_are_looked_at_together_show_what_each_shows_alone(
+    forms: list[str], jobs: list[dict[str, tp.Any]], common_folder: bool
+) -> None:
+    task = {f"x{index}": form for index, form in enumerate(forms)}
+    task |= {"seed": 7, "part": {"name": "c", "seed": "${seed}", "out": "${hydra:runtime.output_dir}"}, "list": [1, 2]}
+    config = composed(task, sweep_dir="multirun" if common_folder else "multirun/${seed}/${part.name}")
+    paths = {"seed": ("seed",), "name": ("part", "name")}
+    variants = [
+        Variant({paths[key]: value for key, value in job.items()}, number, (f"job={number}",), f"job={number}")
+        for number, job in enumerate(jobs)
+    ]
+    together = worlds.resolve_all(config, variants)
+    alone = [worlds.resolve(Variants(copy.deepcopy(config)).show(variant)) for variant in variants]
+    parts = ("values", "identity", "sentinels", "pins", "notices", "problems")
+    for part in parts:
+        assert [getattr(each, part) for each in together] == [getattr(each, part) for each in alone]
 
 
 # -- configs of all kinds ---------------------------------------------------------------------------------------------

@@ -63,7 +63,9 @@ class Common:
         config, before = self._variants.config, singleton.cfg
         known = OmegaConf.get_cache(config).get("now", {})
         leaves = dict(leaves_of(raw(config)))
-        dependence = Dependence(leaves, lambda name, arguments: name == "now" and (arguments,) in known)
+        dependence = Dependence(
+            leaves, lambda name, arguments: name == "oc.env" or (name == "now" and (arguments,) in known)
+        )
         changed = {*_OF_THE_JOB, *(path for variant in variants for path in variant.leaves)}
         ask = [_Asked(config, path, leaves.get(path), dependence.is_apart(path, changed)) for path in _FOLDERS]
         try:

@@ -51,6 +51,16 @@ FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), "/dev/null/first", "0")
 SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), "/dev/null/another/second.world", "1", "2")
 
 
+def is_steady(resolver: str, arguments: str) -> bool:
+    """Whether a resolver gives all jobs of a launch the same, in whichever world."""
+    return resolver in ("now", "oc.env") or (resolver == "hydra" and arguments == "runtime.cwd")
+
+
+def is_assumed(resolver: str, arguments: str) -> bool:
+    """Whether it gives them the same where all that belongs to a run is assumed."""
+    return is_steady(resolver, arguments) or (resolver == "hydra" and arguments in ("runtime.output_dir", "job.id"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """A resolver that was called; ``key`` is the variable of oc.env, the path below hydra, else the arguments."""

@@ -18,7 +18,7 @@ from hydra_exca.uid import Pinned, RunDependent
 
 from .dependence import Dependence
 from .judging import Judge, Seen
-from .stage import FIRST, SECOND, Stage, World
+from .stage import FIRST, SECOND, Stage, World, is_assumed, is_steady
 from .trees import MISSING, Path, Tree, allowed, dotted, is_interpolation, leaves_of, unresolved, with_leaves
 from .variants import Variant
 from .views import Branch, Leaf, Views, calls_of, grown
@@ -161,28 +161,37 @@ class _Examination:
         }
         stage.own = set(map(id, self._holders.values()))
         self._texts = {path: value for path, value in leaves.items() if is_interpolation(value)}
-        self._dependence = Dependence(leaves, lambda name, arguments: name in ("now", "oc.env"))
+        self._leaves = leaves
 
     def of(self, variants: tp.Sequence[Variant]) -> list[dict[Path, Seen]]:
         """What is found out, by path, one item a job. What is the same for all is looked at once."""
-        changed = {path for variant in variants for path in variant.leaves}
-        common = {path for path in self._texts if len(variants) > 1 and self._dependence.is_apart(path, changed)}
+        common, assumed = (self._same(variants, steady) for steady in (is_steady, is_assumed))
         views: list[Views] = [
             {path: [] for path in self._texts if path not in variant.leaves and (index == 0 or path not in common)}
             for index, variant in enumerate(variants)
         ]
-        self._look(variants, views)
+        self._look(variants, views, assumed)
         seen = [self._judged(*each) for each in zip(variants, views, strict=True)]
         shared = {path: seen[0][path] for path in common}
-        return [{**shared, **own} for own in seen]
+        found = [{**shared, **own} for own in seen]
+        return [{path: each[path] for path in self._texts if path in each} for each in found]
 
-    def _look(self, variants: tp.Sequence[Variant], views: tp.Sequence[Views]) -> None:
+    def _same(self, variants: tp.Sequence[Variant], steady: tp.Callable[[str, str], bool]) -> set[Path]:
+        """The paths at which all of several jobs see the same, as far as resolvers give them the same."""
+        if len(variants) == 1:
+            return set()
+        changed = {path for variant in variants for path in variant.leaves}
+        dependence = Dependence(self._leaves, steady)
+        return {path for path in self._texts if dependence.is_apart(path, changed)}
+
+    def _look(self, variants: tp.Sequence[Variant], views: tp.Sequence[Views], assumed: tp.Collection[Path]) -> None:
+        """``assumed`` are the paths at which all jobs see the same in a world whose values are assumed."""
         # Without a colon no resolver is called: nothing to play, and one look is enough.
         if any(":" in text for text in self._texts.values()):
             self._stage.play(self._stage.real)
         self._look_at(variants, views, lambda path, seen: True)
         for world in (FIRST, SECOND):
-            self._look_at(variants, views, lambda path, seen: calls_of(seen[:1]), world)
+            self._look_at(variants, views, lambda path, seen: calls_of(seen[:1]), world, assumed)
         # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
         for world in (SECOND, FIRST, self._stage.real):
             self._look_at(variants, views, lambda path, seen: any(call.custom for call in calls_of(seen[:3])), world)
@@ -193,16 +202,21 @@ class _Examination:
         views: tp.Sequence[Views],
         wanted: tp.Callable[[Path, list[Leaf | Branch]], tp.Any],
         world: World | None = None,
+        same: tp.Collection[Path] = (),
     ) -> None:
-        """Adds a view of each wanted path in a world, or else in the one that is played."""
+        """Adds a view of each wanted path in a world, or else in the one that is played; ``same`` are those of all."""
         paths = [[path for path, seen in each.items() if wanted(path, seen)] for each in views]
         if world is not None and any(paths):
             self._stage.play(world)
+        known: dict[Path, Leaf | Branch] = {}
         for variant, seen, here in zip(variants, views, paths, strict=True):
-            if here:
+            if not known.keys() >= set(here):
                 self._stage.show(variant)
             for path in here:
-                seen[path].append(grown(self._stage, self._holders[path], path[-1]))
+                view = known.get(path) or grown(self._stage, self._holders[path], path[-1])
+                seen[path].append(view)
+                if path in same:
+                    known[path] = view
 
     def _judged(self, variant: Variant, views: Views) -> dict[Path, Seen]:
         judge = Judge(self._stage, self._allow_missing, variant)
