@@ -88,7 +88,8 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
 
 
 @pytest.fixture(autouse=True)
-def resolvers(monkeypatch: pytest.MonkeyPatch) -> tp.Iterator[None]:
+def resolvers(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> tp.Iterator[None]:
+    monkeypatch.chdir(tmp_path)  # one of them makes a folder there
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DATA", "/data")

@@ -83,15 +83,15 @@ class Survey:
         """Where each identity stands, what its mode makes of it, and the value where one is reused."""
         for shelf in self._shelves.values():
             shelf.refresh()
-        with _without_collecting():
+        with _without_collecting():  # here alone: it takes moments, and runs no code of the user
             found = [self._find(identity) for identity in identities]
-            for standing in found:
-                standing.mode = mode_of(standing)
-                if plan.decide(standing.status, standing.mode) is Action.RUN:
-                    _note_owner(standing)
-            self._ask_owners([standing for standing in found if standing.status is Status.RUNNING])
-            for standing in found:
-                _settle_plan(standing, mode_of(standing))
+        for standing in found:
+            standing.mode = mode_of(standing)
+            if plan.decide(standing.status, standing.mode) is Action.RUN:
+                _note_owner(standing)
+        self._ask_owners([standing for standing in found if standing.status is Status.RUNNING])
+        for standing in found:
+            _settle_plan(standing, mode_of(standing))
         return found
 
     def ask(self, standings: tp.Sequence[Standing]) -> list[clusters.Report]:
