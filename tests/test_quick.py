@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import copy
 import enum
+import itertools
 import json
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydra_exca import plain, quick, records, uid
+from hydra_exca import TaskInfra, plain, quick, records, uid
 from hydra_exca.canonical import Walk
 from hydra_exca.errors import ConfigError
 from hydra_exca.plain import UnusualError
@@ -160,6 +162,77 @@ def test_an_identity_is_stored_as_the_bytes_that_it_says(obj: pydantic.BaseModel
         return
     for each in (uid.make("é.f", "1", fields, full), uid.make('a"b', "1", fields, label=label)):
         assert each.stored() == files.dump_json(each.to_json())
+
+
+class Pair(pydantic.BaseModel):
+    x: tp.Any = None
+    y: tp.Any = 1
+
+
+class Held(pydantic.BaseModel):
+    """What can change without being assigned, and places where one thing may stand for another."""
+
+    one: Pair | None = None
+    other: Pair | None = None
+    anything: tp.Any = None
+    listed: list[tp.Any] = [0]
+    infra: TaskInfra = TaskInfra(version="1")
+
+    @infra.apply
+    def fit(self) -> None:
+        """Its cache is asked for its identity alone."""
+
+
+LITTLE: list[tp.Any] = [None, "x"]
+
+
+def nested(of: list[tp.Any]) -> list[tp.Any]:
+    """All lists, tuples and dicts of up to two of these."""
+    rows = [row for length in range(3) for row in itertools.product(of, repeat=length)]
+    dicts = [dict(zip(names, row, strict=False)) for names in ("xy", "yx") for row in rows]
+    return [*map(list, rows), *rows, *dicts]
+
+
+def test_objects_are_made_of_the_same_only_if_their_fields_are_the_same() -> None:
+    pairs: tp.Any = [*LITTLE, *itertools.starmap(lambda x, y: Pair(x=x, y=y), itertools.product(LITTLE, repeat=2))]
+    plain_ones = [*LITTLE, *nested([*LITTLE, *nested(LITTLE)]), ["x", "x", {"y": None}]]
+    made = [{"one": one, "other": other} for one, other in itertools.product(pairs, repeat=2)]
+    made += [{"anything": each} for each in plain_ones]
+    fields_of: dict[tuple[int, ...], str] = {}
+    for each in made:
+        obj = Held.model_construct(**each)
+        fields = str(uid.model_fields(obj))
+        assert fields_of.setdefault(tuple(map(id, quick.contents(obj))), fields) == fields
+
+
+NUMBERS = [0, 0.0, -0.0, False, 1, 1.0, True]
+held = st.sampled_from([None, *NUMBERS, "", "x", [], [1], (1,), {}, {"x": None}, Pair(), Pair(x=0), Color.RED])
+CHANGES: tp.Any = {
+    "assign": lambda obj, value: setattr(obj, "anything", value),
+    "one": lambda obj, value: setattr(obj, "one", value),
+    "other": lambda obj, value: setattr(obj, "other", value),
+    "inside": lambda obj, value: isinstance(obj.one, Pair) and setattr(obj.one, "x", value),
+    "append": lambda obj, value: obj.listed.append(value),
+    "replace": lambda obj, value: obj.listed and obj.listed.__setitem__(-1, value),
+    "pop": lambda obj, value: obj.listed and obj.listed.pop(),
+    "nest": lambda obj, value: setattr(obj, "listed", [[value], value]),
+    "named": lambda obj, value: setattr(obj, "listed", [{"x": value}, {1: value}]),
+    "version": lambda obj, value: setattr(obj.infra, "version", f"{type(value).__name__}"),
+}
+
+
+@stable
+@given(st.lists(st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), held), min_size=1, max_size=3), max_size=5))
+def test_an_object_that_was_asked_before_has_the_identity_of_one_that_was_not(
+    changes: list[list[tuple[str, tp.Any]]],
+) -> None:
+    obj = Held()
+    for together in changes:
+        for name, value in together:
+            CHANGES[name](obj, copy.deepcopy(value) if isinstance(value, Pair) else value)
+        asked = [obj.infra.identity() for _ in range(2)]
+        fresh = uid.of_model(obj.infra.factory(), obj.infra.version, obj)
+        assert {each.stored() for each in asked} == {fresh.stored()}
 
 
 def test_a_name_to_leave_out_takes_the_field_away_quickly_too() -> None:

@@ -47,6 +47,31 @@ def _names(value: dict[tp.Any, tp.Any]) -> list[str]:
     return sorted(value)
 
 
+def add(value: tp.Any, found: list[tp.Any]) -> None:
+    """Adds what plain data is made of: the scalars, which cannot change, and what tells how they stand together."""
+    kind = type(value)
+    if kind in SCALARS:
+        found.append(value)
+    elif kind is dict:
+        found.append(dict)
+        for key, child in value.items():
+            if type(key) is not str:
+                raise UnusualError
+            found.append(key)
+            add(child, found)
+        found.append(_END)
+    elif kind is list or kind is tuple:
+        found.append(kind)
+        for child in value:
+            add(child, found)
+        found.append(_END)
+    else:
+        raise UnusualError
+
+
+_END: tp.Any = object()
+
+
 def same(one: Json, other: Json) -> bool:
     """Whether two canonical forms are the same; ``==`` is not enough: ``1 == True == 1.0`` and ``0.0 == -0.0``."""
     kind = type(one)

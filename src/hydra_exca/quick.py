@@ -40,6 +40,37 @@ def model_fields(
         raise UnusualError from error
 
 
+def contents(model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()) -> list[tp.Any]:
+    """What the fields of a model are made of, in a row. While it is the very same objects, the fields are the same.
+
+    Raises UnusualError where that cannot be known: for a value that is neither plain data nor a model.
+    """
+    found: list[tp.Any] = []
+    try:
+        _add_model(model, _plan(type(model), leave_out), found)
+    except (KeyError, RecursionError, records.UnfitError) as error:
+        raise UnusualError from error
+    return found
+
+
+def _add_model(model: pydantic.BaseModel, plan: _Plan | None, found: list[tp.Any]) -> None:
+    if plan is None:
+        raise UnusualError
+    values = model.__dict__
+    for name, _, _, expect, only in plan.fields:
+        child = values[name]
+        kind: tp.Any = type(child)
+        if kind in SCALARS:
+            found.append(child)
+        elif kind is only:
+            found.append(kind)
+            _add_model(child, _plan(kind), found)
+        elif expect.is_plain:
+            plain.add(child, found)
+        else:
+            raise UnusualError
+
+
 def _fields(
     model: pydantic.BaseModel, plan: _Plan | None, prefix: str, excluded: list[str]
 ) -> tuple[dict[str, Json], dict[str, Json]]:

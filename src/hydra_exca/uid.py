@@ -247,6 +247,7 @@ class Identity:
     label: str
     digest: str
     excluded: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    lasts: bool = dataclasses.field(default=False, compare=False, repr=False)
 
     def uid(self, length: int = 8) -> str:
         """The name on disk: ``<label>-<hex>``, or ``default`` exactly when no field differs from its default."""
@@ -271,6 +272,13 @@ class Identity:
 
     def stored(self) -> bytes:
         """The bytes of ``to_json`` where it is stored: who finds these need neither read nor compare it."""
+        return self._stored if self.lasts else self._encoded()
+
+    @functools.cached_property
+    def _stored(self) -> bytes:
+        return self._encoded()
+
+    def _encoded(self) -> bytes:
         form = self.to_json()
         if self.full is not self.fields:
             return _STORED.encode(form).encode("ascii")

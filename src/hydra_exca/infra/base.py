@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import logging
+import operator
 import time
 import typing as tp
 from pathlib import Path
 
 import pydantic
 
-from hydra_exca import clusters, paths, payload, project, provenance, script, uid
+from hydra_exca import clusters, paths, payload, project, provenance, quick, script, uid
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
+from hydra_exca.plain import UnusualError
 from hydra_exca.settings import Settings
 from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder, Entry
@@ -69,6 +72,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     _owner: tp.Any = pydantic.PrivateAttr(None)
     _name: str = pydantic.PrivateAttr("")
     _applied: Applied | None = pydantic.PrivateAttr(None)
+    _known: tp.Any = pydantic.PrivateAttr(None)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self._name:
@@ -165,11 +169,19 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def identity(self) -> Identity:
         """What this object's result is the result of. Computing it changes nothing in the object."""
         owner, applied = self._bound()
-        left_out = applied.exclusions(owner)
+        asked = (self.factory(), self.version, applied.exclusions(owner))
+        contents, held = _contents(owner, asked[2]), private(self)
+        known: _Known | None = held["_known"]
+        if known is not None and contents is not None and known.asked == asked and _alike(known.contents, contents):
+            if not known.identity.lasts:
+                held["_known"] = known = known._replace(identity=dataclasses.replace(known.identity, lasts=True))
+            return known.identity
         try:
-            return uid.of_model(self.factory(), self.version, owner, left_out)
+            identity = uid.of_model(asked[0], asked[1], owner, asked[2])
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
+        held["_known"] = None if contents is None else _Known(asked, contents, identity)
+        return identity
 
     def left_out(self) -> tuple[str, ...]:
         """The names that this cache leaves out of the uid, beside those that the classes leave out."""
@@ -338,6 +350,25 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             common, slurm, array_parallelism, max_num_timeout=self.max_num_timeout, environment=environment
         )
         return clusters.get(self.cluster, options)
+
+
+class _Known(tp.NamedTuple):
+    """The identity that an object had when it was asked for last, and all that it followed from."""
+
+    asked: tuple[str, str, tuple[str, ...]]  # factory, version, what is left out
+    contents: list[tp.Any]
+    identity: Identity
+
+
+def _contents(owner: pydantic.BaseModel, left_out: tuple[str, ...]) -> list[tp.Any] | None:
+    try:
+        return quick.contents(owner, left_out)
+    except UnusualError:
+        return None
+
+
+def _alike(one: list[tp.Any], other: list[tp.Any]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def private(infra: BaseInfra) -> dict[str, tp.Any]:
