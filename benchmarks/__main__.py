@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import sys
 import tempfile
@@ -52,9 +53,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def compile_ours() -> None:
+    """Compiles what is installed, as pip does, in case that a file was replaced where Python leaves no bytecode."""
+    for package in ("hydra_exca", "hydra_plugins.hydra_exca_launcher"):
+        for folder in importlib.import_module(package).__path__:
+            compileall.compile_dir(folder, quiet=2)
+
+
 def main() -> None:
     options = parse()
     told = machine()
+    compile_ours()
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.folder) as folder:
         bench = Bench(Path(folder).resolve(), options.quick, options.repeats)
         rows, left_out = measure(bench, options.rows)

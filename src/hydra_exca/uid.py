@@ -197,6 +197,11 @@ def _legal_value(value: tp.Any) -> str:
     text = value if kind is str else str(value) if kind is int else _shown(value)
     if len(text) <= 24 and (kind in _LEGAL or (text.isalnum() and text.isascii())):
         return text
+    return _short(text) if len(text) <= 99 else _short.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _short(text: str) -> str:
     text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
     text = text if len(text) <= 24 else f"{text[:12]}..{text[-10:]}"
     return text.rstrip("_") or "empty"
