@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from apps import App, wait_until
+from repositories import git
 
 WAITING = """
 note("start", cfg.seed)
@@ -68,6 +69,38 @@ def test_the_config_files_of_later_batches_are_those_of_the_first(tmp_path: Path
     app = App(tmp_path, body, config="seed: 1\nlr: launched\n")
     result = app.run("seed=1,2", "hydra.sweeper.max_batch_size=1", cluster="local")
     assert result.values == ["launched", "launched"]
+
+
+@pytest.fixture
+def ignoring(tmp_path: Path) -> App:
+    """An app with a config that git ignores: optional, and of which only some machines have one."""
+    config = """
+    defaults: [{g: a}, {optional local: default}, _self_]
+    cd: ${hydra:runtime.config_sources.1.path}
+    """
+    groups = {f"conf/g/{name}.yaml": f"v: {name}\n" for name in "abc"}
+    local = {"conf/local/default.yaml": "# @package _global_\nsecret: mine\n", ".gitignore": "/conf/local/\n"}
+    body = """
+    Path("conf/g/c.yaml").write_text("v: edited")
+    return [cfg.g.v, cfg.get("secret"), str(Path(cfg.cd).relative_to(Path.cwd()))]
+    """
+    app = App(tmp_path, body, config=config, files={**groups, **local})
+    git(tmp_path, "init", "-q")
+    return app
+
+
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_later_batches_have_the_configs_that_git_ignores_too(ignoring: App, cluster: str) -> None:
+    result = ignoring.run("g=a,b,c", "hydra.sweeper.max_batch_size=1", cluster=cluster)
+    assert result.values == [[name, "mine", "conf"] for name in "abc"]
+
+
+def test_later_batches_have_the_configs_of_a_search_path_that_were_launched(tmp_path: Path) -> None:
+    config = "defaults: [{g: a}]\nhydra: {searchpath: [file://more]}\n"
+    body = "Path('more/g/b.yaml').write_text('v: edited')\nreturn cfg.g.v\n"
+    app = App(tmp_path, body, config=config, files={f"more/g/{name}.yaml": f"v: {name}\n" for name in "ab"})
+    result = app.run("g=a,b", "hydra.sweeper.max_batch_size=1", "hydra.launcher.workdir.copied=[more]", cluster="local")
+    assert result.values == ["a", "b"]
 
 
 def test_a_yaml_beside_the_script_is_code_where_configs_are_beside_it_too(tmp_path: Path) -> None:

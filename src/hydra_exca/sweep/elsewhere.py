@@ -98,7 +98,7 @@ def _prefer(copy: Snapshot, launch: Path, *, in_process: bool) -> None:
         _set_environment({"PYTHONPATH": os.pathsep.join(dict.fromkeys(variables)), "PYTHONSAFEPATH": "1"})
         sys.path[:] = search
     _import_from(copy)
-    internals.redirect(GlobalHydra.instance().config_loader(), copy)
+    internals.read_from(GlobalHydra.instance().config_loader(), copy)
 
 
 def _import_from(copy: Snapshot | None) -> None:

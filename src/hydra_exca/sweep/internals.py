@@ -13,8 +13,10 @@ from pathlib import Path
 import hydra
 from hydra.core import utils
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -146,18 +148,79 @@ def flush_loggers() -> None:
     utils._flush_loggers()  # noqa: SLF001
 
 
-def redirect(loader: ConfigLoader, snapshot: Snapshot) -> None:
-    """Makes Hydra compose from the config files of a copy of the code, where they were copied."""
+def read_from(loader: ConfigLoader, snapshot: Snapshot) -> None:
+    """Makes Hydra compose of the config files of a copy of the code. What was not copied it reads where it is."""
     repository = getattr(loader, "repository", None)
-    for source in getattr(repository, "sources", ()):
-        if source.scheme() == "file":
-            source.path = _moved(source.path, snapshot)
-    search_path = getattr(loader, "config_search_path", None)
-    for element in search_path.get_path() if search_path is not None else ():
-        if element.path is not None and element.path.startswith("file://"):
-            element.path = f"file://{_moved(element.path.removeprefix('file://'), snapshot)}"
+    if hasattr(repository, "sources"):
+        before = repository.repository if isinstance(repository, _Copied) else repository
+        loader.repository = _Copied(before, snapshot)  # type: ignore[attr-defined]
 
 
-def _moved(path: str, snapshot: Snapshot) -> str:
-    place = snapshot.copy_of(Path(path))
-    return str(place) if place.is_dir() else path
+class _Copied:
+    """A repository of configs whose files are read from a copy of the code."""
+
+    def __init__(self, repository: tp.Any, snapshot: Snapshot) -> None:
+        self.repository = repository
+        self._snapshot = snapshot
+        self._put_before()
+
+    def initialize_sources(self, config_search_path: tp.Any) -> None:
+        self.repository.initialize_sources(config_search_path)
+        self._put_before()
+
+    def _put_before(self) -> None:
+        self.repository.sources = [_before(source, self._snapshot) for source in self.repository.sources]
+
+    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _Copied:
+        return _Copied(copy.deepcopy(self.repository, memo), self._snapshot)
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return _Copied, (self.repository, self._snapshot)
+
+    def __getattr__(self, name: str) -> tp.Any:
+        return getattr(self.repository, name)
+
+
+def _before(source: ConfigSource, snapshot: Snapshot) -> ConfigSource:
+    if isinstance(source, _CopiedSource):
+        source = source.original
+    if source.scheme() != "file":
+        return source
+    copied = copy.copy(source)
+    copied.path = str(snapshot.copy_of(Path(source.path)))
+    return source if copied.path == source.path else _CopiedSource(source, copied)
+
+
+class _CopiedSource(ConfigSource):
+    """A folder of configs and its copy, which goes before it: files that git ignores are in the folder alone."""
+
+    def __init__(self, original: ConfigSource, copied: ConfigSource) -> None:
+        super().__init__(original.provider, f"{original.scheme()}://{original.path}")
+        self.original = original
+        self._copied = copied
+
+    @staticmethod
+    def scheme() -> str:
+        return "file"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        source = self._copied if self._copied.is_config(config_path) else self.original
+        found = source.load_config(config_path)
+        found.path = f"{self.scheme()}://{self.path}"
+        return found
+
+    def available(self) -> bool:
+        return self._any("available")
+
+    def is_group(self, config_path: str) -> bool:
+        return self._any("is_group", config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        return self._any("is_config", config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        sources = [source for source in (self._copied, self.original) if source.is_group(config_path)]
+        return sorted({name for source in sources for name in source.list(config_path, results_filter)})
+
+    def _any(self, question: str, *of: str) -> bool:
+        return any(getattr(source, question)(*of) for source in (self._copied, self.original))

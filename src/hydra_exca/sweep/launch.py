@@ -198,7 +198,7 @@ class _Batch:
         code = callback.code()
         assert code is not None
         snapshot = code.snapshot()
-        internals.redirect(self._context.config_loader, snapshot)
+        internals.read_from(self._context.config_loader, snapshot)
         return snapshot
 
     def _prepared(self, header: payload.Payload) -> payload.Payload:

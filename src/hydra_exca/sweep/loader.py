@@ -44,6 +44,15 @@ class SweepLoader:
         for templates in self._templates.values():
             templates.rest()
 
+    @property
+    def repository(self) -> tp.Any:
+        """Where Hydra's own loader finds configs."""
+        return getattr(self._loader, "repository")  # noqa: B009 - not every loader has one
+
+    @repository.setter
+    def repository(self, repository: tp.Any) -> None:
+        self._loader.repository = repository  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> tp.Any:
         return getattr(self._loader, name)
 
