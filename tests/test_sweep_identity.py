@@ -165,6 +165,35 @@ def test_what_depends_on_the_run_never_counts(run_dependent: App) -> None:
     assert again(run_dependent, "seed=1,2", node_env, env={"SLURM_JOB_ID": "77", "MACHINE": "n7"}) == 0
 
 
+COUNTS = """
+def rows(path):
+    return Path(path).read_text().split() if Path(path).exists() else []
+
+OmegaConf.register_new_resolver("rows", rows)
+"""
+BESIDE_THE_RUN = """\
+seed: 1
+data: ${oc.env:SLURM_TMPDIR,${oc.env:DATA}}
+rows: ${rows:${hydra:runtime.cwd}/data.csv}
+"""
+
+
+@pytest.mark.parametrize("kind", ["dictconfig", "model"])
+def test_what_a_run_dependent_value_takes_from_elsewhere_counts(tmp_path: Path, kind: str) -> None:
+    head, more = "from omegaconf import OmegaConf\n" + COUNTS, {}
+    if kind == "model":
+        head += "\nimport hydra_exca\nimport pydantic\nclass Config(pydantic.BaseModel):\n"
+        head += "    seed: int\n    data: str\n    rows: list[str]\n"
+        more = {"argument": "Config", "main": "hydra_exca.main"}
+    app = App(tmp_path, "return [cfg.data, list(cfg.rows)]", config=BESIDE_THE_RUN, head=head, **more)
+    one = {"DATA": "/one"}
+    assert app.run(env=one).values == [["/one", []]]
+    assert app.run(env={"DATA": "/two"}).values == [["/two", []]]
+    app.write("data.csv", "a b")
+    assert app.run(env=one).values == [["/one", ["a", "b"]]]
+    assert app.run(env=one).counts["run"] == 0
+
+
 def test_what_depends_on_the_run_is_in_the_identity_as_its_text(tmp_path: Path) -> None:
     app = App(tmp_path, config="seed: 1\nout: ${hydra:runtime.output_dir}\n")
     app.run()

@@ -20,6 +20,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
+from hydra.utils import to_absolute_path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -73,8 +74,13 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "toggle": (lambda: next(COUNTER) % 2, False),
     "clock": (time.time_ns, False),
     "below": (lambda folder: (pathlib.Path(folder) / "data.txt").read_text(), False),
+    "files": (lambda folder: sorted(map(str, pathlib.Path(folder).glob("*.txt"))), False),
+    "size": (lambda folder: sum(path.stat().st_size for path in pathlib.Path(folder).glob("*.txt")), False),
+    "followed": (lambda folder: [str(path.resolve()) for path in pathlib.Path(folder).glob("*.txt")], False),
+    "absolute": (lambda path: len(list(pathlib.Path(to_absolute_path(path)).glob("*.txt"))), False),
     "mkdir": (lambda folder: str(pathlib.Path(folder).mkdir(exist_ok=True, parents=True) or folder), False),
     "read_hydra": (lambda: HydraConfig.get().runtime.output_dir, False),
+    "read_data": (lambda: os.environ["DATA"], False),
     "read_environ": (lambda: os.environ["SLURM_JOB_ID"], False),
     "on_slurm": (lambda: "SLURM_JOB_ID" in os.environ, False),
     "is_main": (lambda rank: rank == "0", False),
@@ -318,7 +324,17 @@ def test_a_container_that_cannot_be_pinned_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["${oc.env:DATA}/${now:%f}", "${hydra:job.name}/${now:%f}", "${uuid:}${oc.env:DATA}${now:%f}"]
+    "form",
+    [
+        "${oc.env:DATA}/${now:%f}",
+        "${hydra:job.name}/${now:%f}",
+        "${uuid:}${oc.env:DATA}${now:%f}",
+        "${oc.env:SLURM_TMPDIR,${oc.env:DATA}}",
+        "${oc.env:SLURM_TMPDIR,${join:${oc.env:DATA}}}",
+        "${ternary:${oc.env:SLURM_JOB_ID,},cluster,${oc.env:DATA}}",
+        "${ternary:${oc.decode:${oc.env:SLURM_NNODES,2}},${oc.env:DATA},x}",
+        "${ternary:${is_main:${oc.env:SLURM_PROCID,none}},x,${read_data:}}",
+    ],
 )
 def test_what_else_a_run_dependent_leaf_reaches_counts(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = composed({"x": form}), composed({"x": form})
@@ -330,19 +346,40 @@ def test_what_else_a_run_dependent_leaf_reaches_counts(form: str, monkeypatch: p
     assert one != two
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["of this process", "another"])
+@pytest.mark.parametrize("form", ["${below:${hydra:runtime.cwd}}", "${size:${hydra:runtime.cwd}}"])
 def test_a_file_below_the_working_directory_counts_by_its_content_not_by_its_place(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    form: str, is_own: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def identity(folder: str, content: str) -> tp.Any:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "data.txt").write_text(content)
+        if is_own:
+            monkeypatch.chdir(tmp_path / folder)
         return worlds.resolve(composed({"x": form}, cwd=str(tmp_path / folder))).identity["x"]
 
-    form = "${below:${hydra:runtime.cwd}}"
     first = identity("one", "content")
     assert type(first) is RunDependent
     assert identity("two", "content") == first
-    assert identity("three", "other") != first
+    assert identity("three", "longer content") != first
+
+
+@pytest.mark.parametrize("form", ["${files:${hydra:runtime.cwd}}", "${followed:${hydra:runtime.cwd}}", "${absolute:.}"])
+def test_the_files_in_the_working_directory_count_by_their_names(
+    form: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def identity(folder: str, *names: str) -> tp.Any:
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+        monkeypatch.chdir(tmp_path / folder)
+        HydraConfig.instance().set_config(config := composed({"x": form}, cwd=str(tmp_path / folder)))
+        return worlds.resolve(config).identity["x"]
+
+    first = identity("one", "data.txt")
+    assert type(first) is RunDependent
+    assert identity("two", "data.txt") == first
+    assert identity("three", "data.txt", "more.txt") != first
 
 
 def test_a_run_dependent_text_says_what_was_written() -> None:
@@ -374,7 +411,7 @@ def test_what_is_only_set_on_the_node_has_the_value_of_the_first_sentinel_world(
     result = worlds.resolve(composed({"x": "${oc.env:SLURM_JOB_ID}"}))
     assert result.problems == ()
     assert result.values["x"] == "0"
-    assert result.sentinels == ({"x": "0"}, {"x": "1"})
+    assert result.sentinels == ({"x": "0"}, {"x": "1"}, {"x": "0"})
 
 
 def test_nothing_run_dependent_has_no_sentinels() -> None:
@@ -578,7 +615,7 @@ def test_interpolations_without_resolvers_are_looked_at_once(monkeypatch: pytest
     read = stages.Stage.read
     monkeypatch.setattr(stages.Stage, "read", lambda self, holder, key: seen.update([key]) or read(self, holder, key))
     worlds.resolve(composed({"a": "${b}", "b": 1, "t": "${now:%f}", "c": "${join:1}"}))
-    assert (seen["a"], seen["b"], seen["t"], seen["c"]) == (1, 0, 3, 6)
+    assert (seen["a"], seen["b"], seen["t"], seen["c"]) == (1, 0, 3, 7)
 
 
 # -- any config -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hydra_exca.uid import Identity
 from . import factory, internals, schema, worlds
 from .common import Facts
 from .options import SweepOptions
+from .stage import without_folder
 from .trees import Path, dotted
 
 if tp.TYPE_CHECKING:
@@ -123,10 +124,11 @@ class Identifier:
             return fields, full
         texts = _run_texts(resolved.identity, resolved.sentinels[0])
         try:
-            first, second = (self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels)
+            worlds = [self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels]
         except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
             return _replaced(fields, texts), _replaced(full, texts)
-        return _agreed(first[0], second[0], texts), _agreed(first[1], second[1], texts)
+        lean, whole = zip(*worlds, strict=True)
+        return _agreed(lean, texts), _agreed(whole, texts)
 
     def _counted(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
         return uid.model_fields(model, self._names_left_out(model))
@@ -240,18 +242,19 @@ def _shows(leaf: tp.Any, secret: tp.Any) -> bool:
     return isinstance(leaf, str) and isinstance(secret, str) and len(secret) > 3 and secret in leaf
 
 
-def _agreed(first: tp.Any, second: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
-    """What two worlds agree on; where they do not, the text of what is in the configuration there."""
-    if uid.encode(first) == uid.encode(second):
+def _agreed(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") -> tp.Any:
+    """What the worlds agree on; where they do not, the text of what is in the configuration there."""
+    first, second, here = worlds
+    if uid.encode(first) == uid.encode(second) == uid.encode(here):
         return first
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = [*first, *(key for key in second if key not in first)]
+    if all(isinstance(each, dict) for each in worlds):
+        keys = dict.fromkeys(key for each in worlds for key in each)
         missing = {"~absent": True}
         return {
-            key: _agreed(first.get(key, missing), second.get(key, missing), texts, f"{path}.{key}" if path else key)
+            key: _agreed([each.get(key, missing) for each in worlds], texts, f"{path}.{key}" if path else key)
             for key in keys
         }
-    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run").partition(" [")[0], first)))
+    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run"), [first, without_folder(here)])))
 
 
 def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:

@@ -10,7 +10,7 @@ import typing as tp
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Pinned, RunDependent, canonical, digest, encode
 
-from .stage import Calls, Failure, Stage
+from .stage import Calls, Failure, Stage, without_folder
 from .trees import MISSING, Path, allowed, copied, dotted, leaves_of, mapped
 from .variants import Variant
 from .views import Branch, Leaf, calls_of, whole
@@ -41,8 +41,8 @@ class Seen:
 
     @functools.cached_property
     def values(self) -> tuple[tp.Any, ...]:
-        """In the real, the first and the second world."""
-        return self._in_world(0), self._in_world(1), self._in_world(2)
+        """In the real, the first and the second world, and in `here`."""
+        return tuple(map(self._in_world, range(4)))
 
     def _in_world(self, world: int) -> tp.Any:
         return copied(mapped(self._shape, lambda finding: finding.values[world]))
@@ -58,10 +58,23 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The values of one leaf in the real, the first and the second world, and again backwards where that was asked."""
+    """The values of one leaf in the real, the first and the second world, and again backwards where that was asked.
+
+    ``here`` is the value in the world of that name, that of the first world where that was not asked.
+    """
 
     values: tp.Sequence[tp.Any]
+    here: tp.Any
     calls: Calls
+
+    @classmethod
+    def of(cls, leaves: tp.Sequence[Leaf]) -> Evidence:
+        """``leaves`` as they were looked at: once, where all worlds are the same, or in all of them."""
+        values, calls = [leaf.value for leaf in leaves], calls_of(leaves)
+        if len(values) == 1:
+            return cls(values * 3, values[0], calls)
+        has_here = len(values) % 3 == 1
+        return cls(values[: len(values) - has_here], values[-1] if has_here else values[1], calls)
 
     @property
     def verdict(self) -> tp.Literal["fails", "changes", "run", "pinned", "constant"]:
@@ -84,20 +97,23 @@ class Evidence:
     def moved(self) -> bool:
         return not all(_same(self.values[0], value) for value in self.values[1:3])
 
-    def first_of(self, *worlds: int) -> tp.Any:
-        values = [self.values[world] for world in worlds]
-        return next((value for value in values if not isinstance(value, Failure)), values[0])
+    @property
+    def kept(self) -> tuple[tp.Any, ...]:
+        """The values in the four worlds; that of another where one has none."""
+        real, first, second = self.values[:3]
+        orders = ((real, first, second), (first, real, second), (second, real, first), (self.here, first, second, real))
+        return tuple(next((each for each in order if not isinstance(each, Failure)), order[0]) for order in orders)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What is known of one leaf; ``values`` are those in the real, the first and the second world."""
+    """What is known of one leaf; ``values`` are those in the real, the first and the second world, and in `here`."""
 
     path: Path
     text: str
     calls: Calls
     backed: bool
-    values: tuple[tp.Any, tp.Any, tp.Any]
+    values: tuple[tp.Any, ...]
     identity: tp.Any
     problem: str = ""
 
@@ -123,19 +139,17 @@ class Judge:
 
     def finding(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Finding:
         leaves = [whole(view) for view in views]
-        values = [leaf.value for leaf in leaves]
-        seen = Evidence(values * 3 if len(values) == 1 else values, calls_of(leaves))
+        seen = Evidence.of(leaves)
         make = functools.partial(Finding, path, text, seen.calls, all(leaf.backed for leaf in leaves))
-        kept = (seen.first_of(0, 1, 2), seen.first_of(1, 0, 2), seen.first_of(2, 0, 1))
-        verdict = seen.verdict
+        kept, real, verdict = seen.kept, seen.values[0], seen.verdict
         if verdict == "fails":
-            return self._failed(make, values[0], path, text)
+            return self._failed(make, real, path, text)
         if verdict == "changes":
             return make(kept, RunDependent(text), _CHANGES.format(text))
         if verdict == "pinned":
-            return make(kept, Pinned(text, values[0]))
+            return make(kept, Pinned(text, real))
         if verdict == "constant":
-            return make(kept, values[0])
+            return make(kept, real)
         try:
             return make(kept, RunDependent(text + self._contribution(seen)))
         except ConfigError as error:
@@ -143,19 +157,29 @@ class Judge:
 
     def _failed(self, make: tp.Callable[..., Finding], failure: Failure, path: Path, text: str) -> Finding:
         if failure.missing and any(allowed(key, self.allow_missing) for key in (dotted(path), failure.missing)):
-            return make((MISSING, MISSING, MISSING), text)
-        return make((text, text, text), RunDependent(text), _why(text, failure))
+            return make((MISSING,) * 4, text)
+        return make((text,) * 4, RunDependent(text), _why(text, failure))
 
     def _contribution(self, seen: Evidence) -> str:
         """What a run-dependent leaf takes from neither the run nor the config, as a digest behind its text."""
         if all(call.run for call in seen.calls):
             return ""
-        value = seen.first_of(1, 2)
+        variables = {call.key: os.environ.get(call.key) for call in seen.calls if call.name == "oc.env"}
+        return f" [{digest(canonical([variables, self._constants(seen)]))[:16]}]"
+
+    def _constants(self, seen: Evidence) -> list[tp.Any]:
+        """The values in the constant worlds, or that of the run without its paths where none of them has one."""
         if not seen.steady:
-            value = {call.key: os.environ.get(call.key) for call in seen.calls if call.name == "oc.env"}
-        elif isinstance(value, Failure):
-            value = self.stage.masked(seen.values[0], self.variant)
-        return f" [{digest(canonical(value))[:16]}]"
+            return []
+        values = [*seen.values[1:3], without_folder(seen.here, self.stage.folder)]
+        if all(isinstance(value, Failure) for value in values):
+            return [self.stage.masked(seen.values[0], self.variant)]
+        return [None if isinstance(value, Failure) else [value] for value in values]
+
+
+def may_take_more(calls: Calls) -> bool:
+    """Whether a leaf that may belong to the run may also depend on what is neither the run's nor in the config."""
+    return any(call.custom or (call.run and any(other.foreign for other in calls)) for call in calls)
 
 
 def _same(one: tp.Any, other: tp.Any) -> bool:

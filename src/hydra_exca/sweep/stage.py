@@ -36,19 +36,48 @@ OWN = TRANSPARENT | {"oc.env", RUN_VARIABLE, "now", "hydra", "python_version"}
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Assumed values of all that belongs to a run. The real world has no ``root``: there, things are as they are."""
+    """Assumed values of all that belongs to a run. The real world has no ``root``: there, things are as they are.
+
+    ``variable`` is what oc.env gives of each variable of the run; None where they are not set.
+    """
 
     now: dt.datetime
     root: str = ""
-    digit: str = ""
+    cwd: str = ""
+    job_id: str = ""
+    variable: str | None = None
     environ: str = ""
 
 
 # The times share no field of strftime. Below /dev/null no resolver finds or creates anything. The digits are those
 # that index short lists and that scripts have special cases for: oc.env gives these, while a resolver that reads
 # os.environ by itself finds the run's variables unset in one world and set in the other.
-FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), "/dev/null/first", "0")
-SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), "/dev/null/another/second.world", "1", "2")
+_FIRST, _SECOND = "/dev/null/first", "/dev/null/another/second.world"
+FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), _FIRST, f"{_FIRST}/cwd", "0", "0")
+SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), _SECOND, f"{_SECOND}/cwd", "1", "1", "2")
+_CWD = "/proc/self/cwd"
+
+
+def here(folder: str) -> World:
+    """Constant like `FIRST`, but with the files that are in a ``folder``: the working directory of the run.
+
+    Where that is the one of this process, it goes by a name that is the same everywhere. The run's variables are not
+    set: what stands in for them shows.
+    """
+    is_own = os.path.isdir(_CWD) and os.path.isdir(folder) and os.path.samefile(_CWD, folder)
+    return dataclasses.replace(FIRST, cwd=_CWD if is_own else folder, variable=None)
+
+
+def without_folder(value: tp.Any, folder: str = os.curdir) -> tp.Any:
+    """A value as it is in `here`, also where it is of paths that were followed to where they lead."""
+    names = sorted({os.path.realpath(folder), os.path.abspath(folder)}, key=len, reverse=True)
+
+    def masked(leaf: tp.Any) -> tp.Any:
+        for name in names if isinstance(leaf, str) else ():
+            leaf = leaf.replace(name, _CWD)
+        return leaf
+
+    return mapped(value, masked)
 
 
 def is_steady(resolver: str, arguments: str) -> bool:
@@ -163,6 +192,12 @@ class Stage:
         found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
         return [(holder, key, unresolved(holder)[key]) for holder, key in found]
 
+    @property
+    def folder(self) -> str:
+        """The working directory of the run."""
+        cwd = unresolved(self.full.hydra.runtime).get("cwd")
+        return os.getcwd() if cwd in (None, MISSING) else str(cwd)
+
     def play(self, world: World) -> None:
         self._world = world
         names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run, self._environ)}
@@ -183,7 +218,7 @@ class Stage:
             return
         self._full.show(variant)
         if self._world.root:
-            self._full.put(("hydra", "job", "id"), self._world.digit)
+            self._full.put(("hydra", "job", "id"), self._world.job_id)
         else:
             for holder, key, text in self._places:
                 if text == MISSING and key == "output_dir":
@@ -213,7 +248,7 @@ class Stage:
         return mapped(value, lambda leaf: pattern.sub("<run>", leaf) if isinstance(leaf, str) else leaf)
 
     def _assumed(self, key: tp.Any) -> str:
-        return self._world.digit if key == "id" else f"{self._world.root}/{key}"
+        return {"id": self._world.job_id, "cwd": self._world.cwd}.get(key) or f"{self._world.root}/{key}"
 
     def _fill_in(self, hydra: tp.Any) -> None:
         """Sets what Hydra itself only sets when the job starts, as far as it can be told now."""
@@ -232,8 +267,8 @@ class Stage:
     def _traced(self, name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
         def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
             known_as = self._note(name, args)
-            if known_as == RUN_VARIABLE and self._world.root:
-                return self._world.digit
+            if known_as == RUN_VARIABLE and self._world.variable is not None:
+                return self._world.variable
             if name == "now" and len(args) == 1:
                 return self._time(root, args, args_str)
             with _uncached(root, name):

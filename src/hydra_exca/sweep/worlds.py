@@ -17,8 +17,8 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Pinned, RunDependent
 
 from .dependence import Dependence
-from .judging import Judge, Seen
-from .stage import FIRST, SECOND, Stage, World, is_assumed, is_steady
+from .judging import Judge, Seen, may_take_more
+from .stage import FIRST, SECOND, Stage, World, here, is_assumed, is_steady
 from .trees import MISSING, Path, Tree, allowed, dotted, is_interpolation, leaves_of, unresolved, with_leaves
 from .variants import Variant
 from .views import Branch, Leaf, Views, calls_of, grown
@@ -32,7 +32,7 @@ class Resolved:
 
     ``values`` is what the job would see now. In ``identity`` run-dependent leaves are ``RunDependent`` and those
     that reach the environment or custom resolvers ``Pinned``. ``pins`` maps paths to what the job must get in place
-    of an interpolation. ``sentinels`` are the values in two constant worlds, None if nothing depends on the run.
+    of an interpolation. ``sentinels`` are the values in the constant worlds, None if nothing depends on the run.
     The trees share what is alike, also with those of other jobs: they are only to be read.
     """
 
@@ -46,17 +46,17 @@ class Resolved:
 
     @functools.cached_property
     def values(self) -> Tree:
-        return self._filled(lambda seen: seen.values[0])
+        return self._in_world(0)
 
     @functools.cached_property
     def identity(self) -> Tree:
         return self._filled(lambda seen: seen.identity)
 
     @functools.cached_property
-    def sentinels(self) -> tuple[Tree, Tree] | None:
+    def sentinels(self) -> tuple[Tree, Tree, Tree] | None:
         if not any(each.is_of_the_run for each in self._seen.values()):
             return None
-        return self._filled(lambda seen: seen.values[1]), self._filled(lambda seen: seen.values[2])
+        return self._in_world(1), self._in_world(2), self._in_world(3)
 
     @property
     def pins(self) -> dict[Path, tp.Any]:
@@ -65,6 +65,9 @@ class Resolved:
     @property
     def notices(self) -> tuple[str, ...]:
         return tuple(notice for each in self._seen.values() for notice in each.notices)
+
+    def _in_world(self, number: int) -> Tree:
+        return self._filled(lambda seen: seen.values[number])
 
     def _filled(self, pick: tp.Callable[[Seen], tp.Any]) -> Tree:
         return tp.cast(Tree, with_leaves(self._plain, {path: pick(each) for path, each in self._seen.items()}))
@@ -155,6 +158,7 @@ class _Examination:
 
     def __init__(self, stage: Stage, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> None:
         self._stage = stage
+        self._here = here(stage.folder)
         self._allow_missing = allow_missing
         self._holders = {
             path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves
@@ -195,6 +199,7 @@ class _Examination:
         # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
         for world in (SECOND, FIRST, self._stage.real):
             self._look_at(variants, views, lambda path, seen: any(call.custom for call in calls_of(seen[:3])), world)
+        self._look_at(variants, views, lambda path, seen: may_take_more(calls_of(seen[:3])), self._here, assumed)
 
     def _look_at(
         self,
@@ -209,10 +214,10 @@ class _Examination:
         if world is not None and any(paths):
             self._stage.play(world)
         known: dict[Path, Leaf | Branch] = {}
-        for variant, seen, here in zip(variants, views, paths, strict=True):
-            if not known.keys() >= set(here):
+        for variant, seen, asked in zip(variants, views, paths, strict=True):
+            if not known.keys() >= set(asked):
                 self._stage.show(variant)
-            for path in here:
+            for path in asked:
                 view = known.get(path) or grown(self._stage, self._holders[path], path[-1])
                 seen[path].append(view)
                 if path in same:
