@@ -55,7 +55,7 @@ class Identifier:
             fields, full, excluded = self._model_fields(model, resolved)
             return uid.make(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
         fields = self._exclude(_beside(uid.canonical(resolved.identity), extra))
-        kinds = {_place(path): kind for path, kind in facts.types.items() if not self._is_excluded(path)}
+        kinds = {_place(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
         fields = _beside(fields, {"hydra.types": kinds} if kinds else {})
         return uid.make(**make, fields=fields, label=uid.label(self._swept(overrides)))
 
@@ -77,6 +77,18 @@ class Identifier:
         message = f"it is {chosen!r}, and the version of the model's infra is {told!r}: set one of them, or both alike"
         raise ConfigError("", [Problem(message, "hydra.launcher.version")])
 
+    def counting(self, problems: tp.Sequence[Problem], model: tp.Callable[[], tp.Any]) -> list[Problem]:
+        """Those of keys that are not left out of the uid; ``model`` gives the one that speaks for the task, if any."""
+        counting = [each for each in problems if not self._is_excluded(each.key)]
+        if counting and self._schema.receives:
+            try:
+                speaker = model()
+            except ValueError:  # it does not fit: that is told, too
+                return counting
+            names = {*uid.class_exclusions(speaker), *self._names_left_out(speaker)}
+            counting = [each for each in counting if not names.intersection(_with_parents(each.key))]
+        return counting
+
     def _exclude(self, fields: Fields) -> Fields:
         """Without what ``exclude_from_uid`` names. A name must be one of some task, not of all: groups differ."""
         for pattern in self._options.exclude_from_uid:
@@ -88,8 +100,8 @@ class Identifier:
                 self._unmatched[pattern] = Problem(f"{told.key!r} {told.message}", "hydra.launcher.exclude_from_uid")
         return fields
 
-    def _is_excluded(self, path: Path) -> bool:
-        names = _with_parents(dotted(path))
+    def _is_excluded(self, key: str) -> bool:
+        names = _with_parents(key)
         return any(_matches(name, pattern) for name in names for pattern in self._options.exclude_from_uid)
 
     def _swept(self, overrides: tp.Sequence[str]) -> Fields:

@@ -143,7 +143,7 @@ class Judge:
         make = functools.partial(Finding, path, text, seen.calls, all(leaf.backed for leaf in leaves))
         kept, real, verdict = seen.kept, seen.values[0], seen.verdict
         if verdict == "fails":
-            return self._failed(make, real, path, text)
+            return self._failed(make, real, path, text, seen.calls)
         if verdict == "changes":
             return make(kept, RunDependent(text), _CHANGES.format(text))
         if verdict == "pinned":
@@ -155,10 +155,12 @@ class Judge:
         except ConfigError as error:
             return make(kept, RunDependent(text), f"{text} {error.problems[0].message}")
 
-    def _failed(self, make: tp.Callable[..., Finding], failure: Failure, path: Path, text: str) -> Finding:
+    def _failed(
+        self, make: tp.Callable[..., Finding], failure: Failure, path: Path, text: str, calls: Calls
+    ) -> Finding:
         if failure.missing and any(allowed(key, self.allow_missing) for key in (dotted(path), failure.missing)):
             return make((MISSING,) * 4, text)
-        return make((text,) * 4, RunDependent(text), _why(text, failure))
+        return make((text,) * 4, RunDependent(text), _why(text, failure, calls))
 
     def _contribution(self, seen: Evidence) -> str:
         """What a run-dependent leaf takes from neither the run nor the config, as a digest behind its text."""
@@ -198,12 +200,14 @@ _CHANGES = (
 )
 
 
-def _why(text: str, failure: Failure) -> str:
+def _why(text: str, failure: Failure, calls: Calls) -> str:
     if failure.missing:
         return f"{text} refers to {failure.missing}, which has no value (???)"
     hint = ""
     if "Interpolation key 'hydra" in failure.error:
         hint = "; jobs see the config without its hydra node: write ${hydra:...} instead of ${hydra....}"
+    elif any(call.foreign for call in calls):
+        hint = "; if only its job can tell, exclude it (hydra.launcher.exclude_from_uid)"
     return f"{text} does not resolve: {failure.error}{hint}"
 
 

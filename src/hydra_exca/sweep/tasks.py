@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import functools
 import json
 import typing as tp
 from pathlib import Path
@@ -151,17 +152,19 @@ class Composer:
     def _task(
         self, job: _Job, resolved: worlds.Resolved, folders: tuple[str, str] | Problem, facts: Facts
     ) -> SweepTask:
-        problems = list(resolved.problems)
+        speaker = functools.partial(self._schema.speaker, lambda: schema.present(resolved.values))
+        problems = [*resolved.unset, *self._identifier.counting(resolved.unsteady, speaker)]
         wanted, unusable = resources.of(self._options.per_task, facts.config)
-        if not problems and self._schema.kinds:
-            problems = self._schema.problems(schema.present(resolved.values), facts.config)
-        if not resolved.problems:
+        if not problems:
+            problems = (
+                self._schema.problems(schema.present(resolved.values), facts.config) if self._schema.kinds else []
+            )
             problems += unusable
         if isinstance(folders, Problem):
             raise ConfigError("", [*problems, folders])
         if problems:
             raise ConfigError("", problems)
-        model = self._schema.speaker(lambda: schema.present(resolved.values))
+        model = speaker()
         infra = None if model is None else self._schema.infra(model)
         identity = self._identifier.identity(resolved, facts, job.overrides, model)
         notices = (*resolved.notices, *_notices(infra, self._options.folder))

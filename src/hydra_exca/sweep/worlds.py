@@ -39,10 +39,13 @@ class Resolved:
     def __init__(self, plain: Tree, seen: dict[Path, Seen], unset: tp.Iterable[str]) -> None:
         self._plain = plain
         self._seen = seen
-        self.problems = (
-            *(Problem(_UNSET, key) for key in unset),
-            *(problem for each in seen.values() for problem in each.problems),
-        )
+        self.unset = tuple(Problem(_UNSET, key) for key in unset)
+        self.unsteady = tuple(problem for each in seen.values() for problem in each.problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """All that is wrong; what is ``unsteady`` does not resolve or changes each time."""
+        return (*self.unset, *self.unsteady)
 
     @functools.cached_property
     def values(self) -> Tree:
