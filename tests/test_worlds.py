@@ -30,7 +30,7 @@ from hydra_exca.errors import ConfigError
 from hydra_exca.sweep import pins, worlds
 from hydra_exca.sweep import stage as stages
 from hydra_exca.sweep.variants import Variant, Variants
-from hydra_exca.uid import Pinned, RunDependent
+from hydra_exca.uid import Pinned, RunDependent, canonical, encode
 
 COUNTER = itertools.count()
 GLOBAL = OmegaConf.create({"t": "${now:%f}"})
@@ -51,6 +51,11 @@ class Typed:
     link: tp.Any = None
 
 
+@dataclasses.dataclass
+class Field:
+    typed: Typed = dataclasses.field(default_factory=Typed)
+
+
 def plus_root(_root_: tp.Any) -> str:
     return f"root has {_root_.stamp}"
 
@@ -66,6 +71,11 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "beside": (beside, False),
     "made": (lambda value: OmegaConf.create({"x": value, "y": 1, "late": "${.x}"}), False),
     "plain_dict": (lambda value: {"x": value, "list": [1, (2, 3)]}, False),
+    "nones": (lambda: {None: 1, "x": {None: 2}}, False),
+    "as_tuple": (lambda: (1, (2, 3)), False),
+    "dataclass": (lambda: Typed(rank=3), False),
+    "typed_config": (lambda: OmegaConf.structured(Typed(rank=3)), False),
+    "questions": (lambda: "???", False),
     "keyed": (lambda key: OmegaConf.create({f"k{key}": 1}), False),
     "random": (random.random, False),
     "random_kept": (random.random, True),
@@ -513,13 +523,58 @@ def test_the_job_gets_the_value_that_was_hashed(secret: str, monkeypatch: pytest
     job = job_config(config)
     pins.pinned(job, result.pins)
     monkeypatch.setenv("DATA", "changed")
-    assert OmegaConf.to_container(job, resolve=True) == _lists(result.values)
+    assert OmegaConf.to_container(job, resolve=True) == result.values
 
 
-def _lists(tree: tp.Any) -> tp.Any:
-    if isinstance(tree, dict):
-        return {key: _lists(value) for key, value in tree.items()}
-    return [_lists(item) for item in tree] if isinstance(tree, (list, tuple)) else tree
+def test_the_job_gets_what_was_hashed_where_its_resolver_gives_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed({"m": "${plain_dict:${oc.env:DATA}}"})
+    result = worlds.resolve(config)
+    monkeypatch.setenv("DATA", "changed")
+    job = job_config(config)
+    pins.pinned(job, result.pins)
+    assert OmegaConf.to_container(job, resolve=True) == {"m": {"x": "/data", "list": [1, [2, 3]]}}
+
+
+@dataclasses.dataclass
+class Other(Typed):
+    pass
+
+
+@pytest.mark.parametrize("choice", ["one", "two"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("${plain_dict:1}", id="a dict that is no config"),
+        pytest.param("${nones:}", id="a dict that no config can hold"),
+        pytest.param("${as_tuple:}", id="a tuple"),
+        pytest.param("${dataclass:}", id="an object"),
+        pytest.param("${typed_config:}", id="the config of a class"),
+        pytest.param("${questions:}", id="what would be missing"),
+        pytest.param("${kinds.${oc.env:CHOICE}}", id="chosen by a variable"),
+    ],
+)
+def test_the_job_gets_the_types_that_hydra_gives(value: str, choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHOICE", choice)
+    kinds = {"one": OmegaConf.structured(Typed), "two": OmegaConf.structured(Other)}
+    config = composed({"x": value, "kinds": kinds, "field": OmegaConf.structured(Field)})
+    config.field.typed = "${kinds.${oc.env:CHOICE}}"
+    job = job_config(config)
+    HydraConfig.instance().set_config(config)
+    pins.pinned(job, worlds.resolve(config).pins)
+    for ours, theirs in [(job.x, config.x), (job.field.typed, config.field.typed)]:
+        assert type(ours) is type(theirs) and ours == theirs
+        assert OmegaConf.get_type(ours) == OmegaConf.get_type(theirs)
+
+
+def test_configs_of_other_classes_that_a_variable_chooses_are_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"one": OmegaConf.structured(Typed), "two": OmegaConf.structured(Other)}
+    found = set()
+    for choice in kinds:
+        monkeypatch.setenv("CHOICE", choice)
+        found.add(
+            encode(canonical(worlds.resolve(composed({"x": "${kinds.${oc.env:CHOICE}}", "kinds": kinds})).identity))
+        )
+    assert len(found) == 2
 
 
 def test_pinning_leaves_the_flags_as_they_were() -> None:

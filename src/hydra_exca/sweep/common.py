@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import script
 from hydra_exca.errors import Problem
 
 from . import worlds
@@ -18,6 +17,7 @@ from .dependence import Dependence
 from .stage import parsed_once
 from .trees import Path, leaves_of, raw, unresolved
 from .variants import Variant, Variants
+from .views import class_of
 
 _OF_THE_JOB: tuple[Path, ...] = tuple(
     ("hydra", *path) for path in (("job", "num"), ("job", "id"), ("job", "override_dirname"), ("overrides",))
@@ -153,9 +153,9 @@ def structured(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
 
 def _structured(config: tp.Any, path: Path, around: tuple[int, ...]) -> tp.Iterator[tuple[Path, str]]:
     """``around`` are the containers that this one is in: an interpolation may lead back to one of them."""
-    kind = OmegaConf.get_type(config)
-    if isinstance(config, DictConfig) and kind is not None and kind is not dict:
-        yield path, f"{script.module_name(kind)}:{kind.__qualname__}"
+    kind = class_of(config)
+    if kind:
+        yield path, kind
     keys: tp.Iterable[tp.Any] = range(len(config)) if OmegaConf.is_list(config) else list(config)
     for key in keys:
         child = None if not path and key == "hydra" else _container(config, key)

@@ -147,7 +147,8 @@ class Judge:
         if verdict == "changes":
             return make(kept, RunDependent(text), _CHANGES.format(text))
         if verdict == "pinned":
-            return make(kept, Pinned(text, real))
+            kinds = leaves[0].kinds
+            return make(kept, Pinned(text, [real, *kinds] if kinds else real))
         if verdict == "constant":
             return make(kept, real)
         try:

@@ -102,8 +102,8 @@ class HydraProgram:
 
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
-            pins.pinned(config, job.pins)
             with env_override(job.environment):  # what Hydra has set is what the texts mean here
+                pins.pinned(config, job.pins)
                 return self._call(config, attempt)
 
         return pinned

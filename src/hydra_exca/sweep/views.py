@@ -7,6 +7,8 @@ import typing as tp
 
 from omegaconf import OmegaConf
 
+from hydra_exca import script
+
 from .stage import Call, Calls, Failure, Stage
 from .trees import Path
 
@@ -15,11 +17,15 @@ DEEPEST = 60
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A value in one world. ``backed``: it also stands in the job's config by itself, where it is pinned if need be."""
+    """A value in one world. ``backed``: it also stands in the job's config by itself, where it is pinned if need be.
+
+    ``kinds`` are the classes of the structured configs that it was, by where in it they are.
+    """
 
     value: tp.Any
     calls: Calls
     backed: bool = True
+    kinds: tuple[tuple[Path, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Branch:
     children: dict[tp.Any, Leaf | Branch]
     is_list: bool
     calls: Calls
+    kind: str = ""
 
 
 def grown(stage: Stage, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()) -> Leaf | Branch:
@@ -42,8 +49,14 @@ def grown(stage: Stage, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(
     above = (*above, id(value))
     keys = list(value.keys()) if OmegaConf.is_dict(value) else list(range(len(value)))
     children = {key: grown(stage, value, key, _below(calls, key), above) for key in keys}
-    branch = Branch(children, OmegaConf.is_list(value), calls)
+    branch = Branch(children, OmegaConf.is_list(value), calls, class_of(value))
     return whole(branch) if any(call.foreign for call in calls) else branch
+
+
+def class_of(config: tp.Any) -> str:
+    """The name of the class of a structured config, "" for any other."""
+    kind = OmegaConf.get_type(config)
+    return "" if kind in (None, dict, list) else f"{script.module_name(kind)}:{kind.__qualname__}"
 
 
 def _below(calls: Calls, key: tp.Any) -> Calls:
@@ -57,7 +70,9 @@ def whole(view: Leaf | Branch) -> Leaf:
     failed = [part.value for part in parts.values() if isinstance(part.value, Failure)]
     value = {key: part.value for key, part in parts.items()}
     calls = view.calls | calls_of(parts.values())
-    return Leaf(failed[0] if failed else list(value.values()) if view.is_list else value, calls)
+    kinds = [((key, *path), kind) for key, part in parts.items() for path, kind in part.kinds]
+    kinds += [((), view.kind)] if view.kind else []
+    return Leaf(failed[0] if failed else list(value.values()) if view.is_list else value, calls, kinds=tuple(kinds))
 
 
 def calls_of(views: tp.Iterable[Leaf | Branch]) -> Calls:
