@@ -14,6 +14,7 @@ import typing as tp
 import uuid
 import warnings
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
@@ -72,6 +73,7 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "made": (lambda value: OmegaConf.create({"x": value, "y": 1, "late": "${.x}"}), False),
     "plain_dict": (lambda value: {"x": value, "list": [1, (2, 3)]}, False),
     "nones": (lambda: {None: 1, "x": {None: 2}}, False),
+    "array": (lambda: np.arange(3), False),
     "as_tuple": (lambda: (1, (2, 3)), False),
     "dataclass": (lambda: Typed(rank=3), False),
     "typed_config": (lambda: OmegaConf.structured(Typed(rank=3)), False),
@@ -547,6 +549,7 @@ class Other(Typed):
         pytest.param("${plain_dict:1}", id="a dict that is no config"),
         pytest.param("${nones:}", id="a dict that no config can hold"),
         pytest.param("${as_tuple:}", id="a tuple"),
+        pytest.param("${array:}", id="an array"),
         pytest.param("${dataclass:}", id="an object"),
         pytest.param("${typed_config:}", id="the config of a class"),
         pytest.param("${questions:}", id="what would be missing"),
@@ -562,7 +565,7 @@ def test_the_job_gets_the_types_that_hydra_gives(value: str, choice: str, monkey
     HydraConfig.instance().set_config(config)
     pins.pinned(job, worlds.resolve(config).pins)
     for ours, theirs in [(job.x, config.x), (job.field.typed, config.field.typed)]:
-        assert type(ours) is type(theirs) and ours == theirs
+        assert type(ours) is type(theirs) and repr(ours) == repr(theirs)
         assert OmegaConf.get_type(ours) == OmegaConf.get_type(theirs)
 
 

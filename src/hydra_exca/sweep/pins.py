@@ -26,11 +26,12 @@ def pinned(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
         holder: tp.Any = task_config
         for key in path[:-1]:
             holder = holder[key]
-        found = None if isinstance(value, _AS_THEY_ARE) and value != MISSING else _found(holder, path[-1], value)
+        is_missing = isinstance(value, str) and value == MISSING  # what stands for that would not be a text
+        found = None if isinstance(value, _AS_THEY_ARE) and not is_missing else _found(holder, path[-1], value)
         with flag_override(holder, ["readonly", "struct", "allow_objects"], [False, False, True]):
             if found is None:
                 holder[path[-1]] = mapped(value, _escaped)
-            elif value != MISSING:
+            elif not is_missing:
                 with contextlib.suppress(OmegaConfBaseException):  # of a field that takes no such object
                     holder[path[-1]] = found
 
