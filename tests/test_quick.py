@@ -235,6 +235,36 @@ def test_an_object_that_was_asked_before_has_the_identity_of_one_that_was_not(
         assert {each.stored() for each in asked} == {fresh.stored()}
 
 
+def test_what_changes_while_an_object_is_asked_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj, of_model = Held(anything=1), uid.of_model
+
+    def changing(*args: tp.Any) -> uid.Identity:
+        obj.anything = 2  # as another thread may
+        return of_model(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(uid, "of_model", changing)
+        obj.infra.identity()
+    obj.anything = 1
+    assert obj.infra.identity() == of_model(obj.infra.factory(), obj.infra.version, obj)
+
+
+def test_a_default_that_a_function_makes_is_asked_for_each_time() -> None:
+    default = 1
+
+    class Moving(pydantic.BaseModel):
+        lr: int = pydantic.Field(default_factory=lambda: default)
+        infra: TaskInfra = TaskInfra(version="1")
+
+        @infra.apply
+        def fit(self) -> None: ...
+
+    obj = Moving()
+    before = obj.infra.identity()
+    default = 2
+    assert before.uid() == "default" and obj.infra.identity().fields == {"lr": 1}
+
+
 def test_a_name_to_leave_out_takes_the_field_away_quickly_too() -> None:
     assert quick.model_fields(ByPlain(x=5, y=6), ("x",))[0] == {"y": 6}
 

@@ -256,6 +256,59 @@ class Config(pydantic.BaseModel):
     assert again(app, "seed=1,2") == 0
 
 
+VALIDATING = """
+import hashlib
+import uuid
+
+import hydra_exca
+import pydantic
+from omegaconf import OmegaConf
+
+OmegaConf.register_new_resolver("draw", lambda: uuid.uuid4().hex)
+
+class Config(pydantic.BaseModel):
+    _exclude_from_class_uid = ("drawn",)
+    seed: int
+    path: Path
+    paths: list[pydantic.FilePath] = []
+    drawn: str = ""
+    content: str = ""
+    copy_drawn: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def read(self):
+        self.content = self.path.read_text() if self.path.exists() else "none"
+        self.content += self.drawn[:5] if self.copy_drawn else ""
+        return self
+"""
+
+
+@pytest.mark.parametrize("paths", ["", "paths: ['${hydra:runtime.cwd}/data.csv']"])
+def test_a_file_that_a_validator_reads_counts_and_its_place_does_not(tmp_path: Path, paths: str) -> None:
+    config = f"seed: 1\npath: ${{hydra:runtime.cwd}}/data.csv\n{paths}\n"
+
+    def made(folder: str) -> App:
+        kwargs = {"head": VALIDATING, "argument": "Config", "main": "hydra_exca.main"}
+        return App(tmp_path / folder, "return cfg.content", config=config, **kwargs)
+
+    app = made("app")
+    app.write("data.csv", "one")
+    assert app.run().values == ["one"]
+    app.write("data.csv", "two")
+    assert app.run().values == ["two"]
+    shutil.copytree(tmp_path / "app", tmp_path / "other", symlinks=True)
+    assert again(made("other")) == 0
+
+
+def test_a_value_that_changes_each_time_is_not_copied_into_one_that_counts(tmp_path: Path) -> None:
+    config = "seed: 1\npath: data.csv\ndrawn: ${draw:}\n"
+    app = App(tmp_path, "return 1", config=config, head=VALIDATING, argument="Config", main="hydra_exca.main")
+    assert app.run().values == [1]
+    assert again(app) == 0
+    result = app.run("+copy_drawn=true")
+    assert is_one_message(result) and "content: " in result.stderr
+
+
 # -- models ------------------------------------------------------------------------------------------------------------
 
 MODEL = """

@@ -55,6 +55,15 @@ class Typed:
 @dataclasses.dataclass
 class Field:
     typed: Typed = dataclasses.field(default_factory=Typed)
+    weights: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class Mode(str, enum.Enum):  # noqa: UP042 - as most write it
+    FAST = "fast"
+
+
+class Text(str):
+    pass
 
 
 def plus_root(_root_: tp.Any) -> str:
@@ -74,6 +83,9 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "plain_dict": (lambda value: {"x": value, "list": [1, (2, 3)]}, False),
     "nones": (lambda: {None: 1, "x": {None: 2}}, False),
     "array": (lambda: np.arange(3), False),
+    "mode": (lambda: Mode.FAST, False),
+    "text": (lambda: Text("${x}"), False),
+    "weights": (lambda: {"a": 1}, False),
     "as_tuple": (lambda: (1, (2, 3)), False),
     "dataclass": (lambda: Typed(rank=3), False),
     "typed_config": (lambda: OmegaConf.structured(Typed(rank=3)), False),
@@ -89,6 +101,12 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "files": (lambda folder: sorted(map(str, pathlib.Path(folder).glob("*.txt"))), False),
     "size": (lambda folder: sum(path.stat().st_size for path in pathlib.Path(folder).glob("*.txt")), False),
     "followed": (lambda folder: [str(path.resolve()) for path in pathlib.Path(folder).glob("*.txt")], False),
+    "objects": (lambda folder: [path.resolve() for path in sorted(pathlib.Path(folder).glob("*.txt"))], False),
+    "by_path": (lambda folder: {str(path.resolve()): 1 for path in pathlib.Path(folder).glob("*.txt")}, False),
+    "name": (lambda folder: pathlib.Path(folder).resolve().name, False),
+    "parent": (lambda folder: pathlib.Path(folder).resolve().parent, False),
+    "absolute_path": (os.path.abspath, False),
+    "cpus": (lambda: os.environ.get("SLURM_CPUS_PER_TASK", "1"), False),
     "absolute": (lambda path: len(list(pathlib.Path(to_absolute_path(path)).glob("*.txt"))), False),
     "mkdir": (lambda folder: str(pathlib.Path(folder).mkdir(exist_ok=True, parents=True) or folder), False),
     "read_hydra": (lambda: HydraConfig.get().runtime.output_dir, False),
@@ -381,17 +399,43 @@ def test_the_files_in_the_working_directory_count_by_their_names(
     form: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def identity(folder: str, *names: str) -> tp.Any:
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / name).touch()
-        monkeypatch.chdir(tmp_path / folder)
-        HydraConfig.instance().set_config(config := composed({"x": form}, cwd=str(tmp_path / folder)))
+        cwd = tmp_path / folder / "deeper" / f"work {folder}"
+        for place in (cwd, cwd.parent / "beside"):
+            place.mkdir(parents=True)
+            for name in names:
+                (place / name).touch()
+        monkeypatch.chdir(cwd)
+        HydraConfig.instance().set_config(config := composed({"x": form}, cwd=str(cwd)))
         return worlds.resolve(config).identity["x"]
 
     first = identity("one", "data.txt")
     assert type(first) is RunDependent
     assert identity("two", "data.txt") == first
     assert identity("three", "data.txt", "more.txt") != first
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "${name:${hydra:runtime.cwd}}",
+        "${parent:${hydra:runtime.cwd}}",
+        "${absolute_path:${oc.env:SLURM_TMPDIR,here}/x}",
+        "${cpus:}",
+    ],
+)
+def test_neither_the_folder_nor_the_variables_of_a_job_around_it_count(
+    form: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def identity(folder: str) -> tp.Any:
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        return worlds.resolve(composed({"x": form}, cwd=str(tmp_path / folder))).identity["x"]
+
+    first = identity("one")
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_TMPDIR"):
+        monkeypatch.setenv(name, "8")
+    assert identity("two") == first
+    assert type(first) is RunDependent
 
 
 def test_a_run_dependent_text_says_what_was_written() -> None:
@@ -549,6 +593,8 @@ class Other(Typed):
         pytest.param("${plain_dict:1}", id="a dict that is no config"),
         pytest.param("${nones:}", id="a dict that no config can hold"),
         pytest.param("${as_tuple:}", id="a tuple"),
+        pytest.param("${mode:}", id="an enum of texts"),
+        pytest.param("${text:}", id="a text of a class"),
         pytest.param("${array:}", id="an array"),
         pytest.param("${dataclass:}", id="an object"),
         pytest.param("${typed_config:}", id="the config of a class"),
@@ -561,9 +607,11 @@ def test_the_job_gets_the_types_that_hydra_gives(value: str, choice: str, monkey
     kinds = {"one": OmegaConf.structured(Typed), "two": OmegaConf.structured(Other)}
     config = composed({"x": value, "kinds": kinds, "field": OmegaConf.structured(Field)})
     config.field.typed = "${kinds.${oc.env:CHOICE}}"
+    config.field.weights = "${weights:}"
     job = job_config(config)
     HydraConfig.instance().set_config(config)
     pins.pinned(job, worlds.resolve(config).pins)
+    assert job.field.weights == {"a": 1}
     for ours, theirs in [(job.x, config.x), (job.field.typed, config.field.typed)]:
         assert type(ours) is type(theirs) and repr(ours) == repr(theirs)
         assert OmegaConf.get_type(ours) == OmegaConf.get_type(theirs)
@@ -673,7 +721,7 @@ def test_interpolations_without_resolvers_are_looked_at_once(monkeypatch: pytest
     read = stages.Stage.read
     monkeypatch.setattr(stages.Stage, "read", lambda self, holder, key: seen.update([key]) or read(self, holder, key))
     worlds.resolve(composed({"a": "${b}", "b": 1, "t": "${now:%f}", "c": "${join:1}"}))
-    assert (seen["a"], seen["b"], seen["t"], seen["c"]) == (1, 0, 3, 7)
+    assert (seen["a"], seen["b"], seen["t"], seen["c"]) == (1, 0, 4, 7)
 
 
 # -- any config -------------------------------------------------------------------------------------------------------

@@ -43,7 +43,8 @@ def model_fields(
 def contents(model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()) -> list[tp.Any]:
     """What the fields of a model are made of, in a row. While it is the very same objects, the fields are the same.
 
-    Raises UnusualError where that cannot be known: for a value that is neither plain data nor a model.
+    Raises UnusualError where that cannot be known: for a value that is neither plain data nor a model, and where a
+    function makes a default, which may be another each time.
     """
     found: list[tp.Any] = []
     try:
@@ -57,9 +58,11 @@ def _add_model(model: pydantic.BaseModel, plan: _Plan | None, found: list[tp.Any
     if plan is None:
         raise UnusualError
     values = model.__dict__
-    for name, _, _, expect, only in plan.fields:
+    for name, _, default, expect, only in plan.fields:
         child = values[name]
         kind: tp.Any = type(child)
+        if default.factory is not None and not isinstance(default.factory, type):
+            raise UnusualError
         if kind in SCALARS:
             found.append(child)
         elif kind is only:

@@ -180,7 +180,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             identity = uid.of_model(asked[0], asked[1], owner, asked[2])
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
-        held["_known"] = None if contents is None else _Known(asked, contents, identity)
+        after = None if contents is None else _contents(owner, asked[2])  # another thread may change the object
+        is_still = contents is not None and after is not None and _alike(contents, after)
+        held["_known"] = _Known(asked, tp.cast(list[tp.Any], contents), identity) if is_still else None
         return identity
 
     def left_out(self) -> tuple[str, ...]:

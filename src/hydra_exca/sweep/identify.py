@@ -121,7 +121,7 @@ class Identifier:
         """Fields that count, all fields, and what was left out, of the model that the function is handed."""
         excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
         fields, full = self._counted(real)
-        _refuse_unsteady(full, self._counted(self._schema.model(schema.present(resolved.values)))[1])
+        _refuse_unsteady(full, self._counted(self._schema.model(schema.present(resolved.again)))[1])
         fields, full = self._steady_fields(resolved, fields, full)
         if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
             return fields, full, excluded
@@ -138,7 +138,7 @@ class Identifier:
         try:
             worlds = [self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels]
         except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
-            return _replaced(fields, texts), _replaced(full, texts)
+            return _replaced(without_folder(fields), texts), _replaced(without_folder(full), texts)
         lean, whole = zip(*worlds, strict=True)
         return _agreed(lean, texts), _agreed(whole, texts)
 
@@ -266,7 +266,7 @@ def _agreed(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") 
             key: _agreed([each.get(key, missing) for each in worlds], texts, f"{path}.{key}" if path else key)
             for key in keys
         }
-    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run"), [first, without_folder(here)])))
+    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run"), without_folder([first, here]))))
 
 
 def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:

@@ -8,6 +8,7 @@ import os
 import typing as tp
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.leaves import Json
 from hydra_exca.uid import Pinned, RunDependent, canonical, digest, encode
 
 from .stage import Calls, Failure, Stage, without_folder
@@ -60,12 +61,14 @@ class Seen:
 class Evidence:
     """The values of one leaf in the real, the first and the second world, and again backwards where that was asked.
 
-    ``here`` is the value in the world of that name, that of the first world where that was not asked.
+    ``here`` is the value in the world of that name, that of the first world where that was not asked; ``kinds`` are the
+    classes of what it is made of in the constant worlds.
     """
 
     values: tp.Sequence[tp.Any]
     here: tp.Any
     calls: Calls
+    kinds: tp.Any = ()
 
     @classmethod
     def of(cls, leaves: tp.Sequence[Leaf]) -> Evidence:
@@ -74,7 +77,8 @@ class Evidence:
         if len(values) == 1:
             return cls(values * 3, values[0], calls)
         has_here = len(values) % 3 == 1
-        return cls(values[: len(values) - has_here], values[-1] if has_here else values[1], calls)
+        kinds = [leaf.kinds for leaf in (*leaves[1:3], leaves[-1])]
+        return cls(values[: len(values) - has_here], values[-1] if has_here else values[1], calls, kinds)
 
     @property
     def verdict(self) -> tp.Literal["fails", "changes", "run", "pinned", "constant"]:
@@ -147,8 +151,8 @@ class Judge:
         if verdict == "changes":
             return make(kept, RunDependent(text), _CHANGES.format(text))
         if verdict == "pinned":
-            kinds = leaves[0].kinds
-            return make(kept, Pinned(text, [real, *kinds] if kinds else real))
+            classes = f" {leaves[0].kinds}" if leaves[0].kinds else ""
+            return make(kept, Pinned(text + classes, real))
         if verdict == "constant":
             return make(kept, real)
         try:
@@ -168,21 +172,22 @@ class Judge:
         if all(call.run for call in seen.calls):
             return ""
         variables = {call.key: os.environ.get(call.key) for call in seen.calls if call.name == "oc.env"}
-        return f" [{digest(canonical([variables, self._constants(seen)]))[:16]}]"
+        return f" [{digest([variables, self._constants(seen), str(seen.kinds)])[:16]}]"
 
-    def _constants(self, seen: Evidence) -> list[tp.Any]:
+    def _constants(self, seen: Evidence) -> list[Json]:
         """The values in the constant worlds, or that of the run without its paths where none of them has one."""
         if not seen.steady:
             return []
-        values = [*seen.values[1:3], without_folder(seen.here, self.stage.folder)]
+        values = [*seen.values[1:3], seen.here]
         if all(isinstance(value, Failure) for value in values):
-            return [self.stage.masked(seen.values[0], self.variant)]
-        return [None if isinstance(value, Failure) else [value] for value in values]
+            return [canonical(self.stage.masked(seen.values[0], self.variant))]
+        folder = self.stage.folder
+        return [None if isinstance(value, Failure) else [without_folder(canonical(value), folder)] for value in values]
 
 
-def may_take_more(calls: Calls) -> bool:
-    """Whether a leaf that may belong to the run may also depend on what is neither the run's nor in the config."""
-    return any(call.custom or (call.run and any(other.foreign for other in calls)) for call in calls)
+def may_be_of_the_run(calls: Calls) -> bool:
+    """Whether a leaf may belong to the run: where it does, it may take more than is seen in the other worlds."""
+    return any(call.run or call.custom for call in calls)
 
 
 def _same(one: tp.Any, other: tp.Any) -> bool:

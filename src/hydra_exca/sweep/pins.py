@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import pathlib
 import re
 import typing as tp
 
 from omegaconf import AnyNode, DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
 
 from .trees import MISSING, Path, copied, mapped
-
-_AS_THEY_ARE = (str, int, float, bytes, enum.Enum, pathlib.Path, type(None))  # what configs hold
 
 
 def pinned(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
@@ -26,17 +22,34 @@ def pinned(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
         holder: tp.Any = task_config
         for key in path[:-1]:
             holder = holder[key]
-        is_missing = isinstance(value, str) and value == MISSING  # what stands for that would not be a text
-        found = None if isinstance(value, _AS_THEY_ARE) and not is_missing else _found(holder, path[-1], value)
+        found = [] if _is_held(value) else _found(holder, path[-1], value)
+        if found and isinstance(value, str):
+            continue  # a config would take it for something else, or make it a text of no class
+        candidates = [*found, mapped(value, _escaped)]
         with flag_override(holder, ["readonly", "struct", "allow_objects"], [False, False, True]):
-            if found is None:
-                holder[path[-1]] = mapped(value, _escaped)
-            elif not is_missing:
-                with contextlib.suppress(OmegaConfBaseException):  # of a field that takes no such object
-                    holder[path[-1]] = found
+            _put(holder, path[-1], candidates)
 
 
-def _found(holder: tp.Any, key: tp.Any, value: tp.Any) -> tp.Any:
+def _is_held(value: tp.Any) -> bool:
+    """Whether a config holds it as it is."""
+    if isinstance(value, (enum.Enum, pathlib.PurePath)):
+        return True
+    return type(value) in (int, float, bool, bytes, type(None)) or (type(value) is str and value != MISSING)
+
+
+def _put(holder: tp.Any, key: tp.Any, candidates: list[tp.Any]) -> None:
+    """The first that the field takes; what is found here stays as it is where it takes none."""
+    for number, candidate in enumerate(candidates, 1):
+        try:
+            holder[key] = candidate
+        except Exception:  # AssertionError, too, and what a dataclass of the user raises
+            if number == len(candidates) == 1:
+                raise
+        else:
+            return
+
+
+def _found(holder: tp.Any, key: tp.Any, value: tp.Any) -> list[tp.Any]:
     """What is at a key, as a node, if it is this value."""
     from hydra_exca.canonical import canonical, encode  # most jobs have no such value, and start without it
 
@@ -44,12 +57,12 @@ def _found(holder: tp.Any, key: tp.Any, value: tp.Any) -> tp.Any:
         found = holder[key]
         is_same = encode(canonical(copied(found))) == encode(canonical(value))
     except Exception:  # noqa: BLE001 - the user's resolvers; what does not resolve here is pinned
-        return None
+        return []
     if not is_same:
-        return None
-    return found if OmegaConf.is_config(found) else AnyNode(found, flags={"allow_objects": True})
+        return []
+    return [found if OmegaConf.is_config(found) else AnyNode(found, flags={"allow_objects": True})]
 
 
 def _escaped(leaf: tp.Any) -> tp.Any:
     """A string that resolves to ``leaf``: one from outside may look like an interpolation."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", leaf) if isinstance(leaf, str) else leaf
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", leaf) if type(leaf) is str else leaf

@@ -10,12 +10,15 @@ import os
 import re
 import typing as tp
 import warnings
+from pathlib import Path
 
 import omegaconf.base
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
+
+from hydra_exca.leaves import Json
 
 from .frozen import Frozen
 from .trees import MISSING, copied, leaves_of, mapped, named, raw, unresolved
@@ -27,6 +30,11 @@ RUN_ENV = ("SLURM_*",)
 SLURM_NAMES = {
     *("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_PROCID"),
     *("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NNODES"),
+    *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"),
+    *("SLURM_MEM_PER_NODE", "SLURM_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"),
+    *("SLURM_TMPDIR", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_STEP_ID", "SLURM_CLUSTER_NAME"),
+    *("SLURM_JOB_ACCOUNT", "SLURM_JOB_QOS", "SLURM_JOB_USER", "SLURMD_NODENAME", "SLURM_RESTART_COUNT"),
+    *("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"),
 }
 # These only pass on what they are given or find in the config, where it is seen anyway.
 TRANSPARENT = {"oc.create", "oc.decode", "oc.deprecated", "oc.select", "oc.dict.keys", "oc.dict.values"}
@@ -55,29 +63,38 @@ class World:
 _FIRST, _SECOND = "/dev/null/first", "/dev/null/another/second.world"
 FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), _FIRST, f"{_FIRST}/cwd", "0", "0")
 SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), _SECOND, f"{_SECOND}/cwd", "1", "1", "2")
-_CWD = "/proc/self/cwd"
 
 
 def here(folder: str) -> World:
-    """Constant like `FIRST`, but with the files that are in a ``folder``: the working directory of the run.
+    """Constant like `FIRST`, but in the real working directory, whose files a resolver may find.
 
-    Where that is the one of this process, it goes by a name that is the same everywhere. The run's variables are not
-    set: what stands in for them shows.
+    The run's variables are not set: what stands in for them shows.
     """
-    is_own = os.path.isdir(_CWD) and os.path.isdir(folder) and os.path.samefile(_CWD, folder)
-    return dataclasses.replace(FIRST, cwd=_CWD if is_own else folder, variable=None)
+    return dataclasses.replace(FIRST, cwd=folder, variable=None)
 
 
-def without_folder(value: tp.Any, folder: str = os.curdir) -> tp.Any:
-    """A value as it is in `here`, also where it is of paths that were followed to where they lead."""
-    names = sorted({os.path.realpath(folder), os.path.abspath(folder)}, key=len, reverse=True)
+def without_folder(form: Json, folder: str = os.curdir) -> Json:
+    """A canonical form in which the paths of a folder and of those that it is in say no more than how they are related.
 
-    def masked(leaf: tp.Any) -> tp.Any:
-        for name in names if isinstance(leaf, str) else ():
-            leaf = leaf.replace(name, _CWD)
-        return leaf
+    So does its name, where that is all of a text.
+    """
+    absolute, real = Path(os.path.abspath(folder)), Path(os.path.realpath(folder))
+    named = {place.name: "<run's name>" for place in (absolute, real)}
+    paths = {
+        str(place): f"<run{'/..' * level}>"
+        for start in (absolute, real)
+        for level, place in enumerate([start, *start.parents][:-1])
+    }
+    pattern = re.compile("|".join(map(re.escape, sorted(paths, key=len, reverse=True))) or r"(?!)")
 
-    return mapped(value, masked)
+    def masked(node: Json) -> Json:
+        if isinstance(node, dict):
+            return {masked(key): masked(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return list(map(masked, node))
+        return named.get(node) or pattern.sub(lambda hit: paths[hit[0]], node) if isinstance(node, str) else node
+
+    return masked(form)
 
 
 def is_steady(resolver: str, arguments: str) -> bool:

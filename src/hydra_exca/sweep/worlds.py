@@ -17,7 +17,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.uid import Pinned, RunDependent
 
 from .dependence import Dependence
-from .judging import Judge, Seen, may_take_more
+from .judging import Judge, Seen, may_be_of_the_run
 from .stage import FIRST, SECOND, Stage, World, here, is_assumed, is_steady
 from .trees import MISSING, Path, Tree, allowed, dotted, is_interpolation, leaves_of, unresolved, with_leaves
 from .variants import Variant
@@ -68,6 +68,11 @@ class Resolved:
     @property
     def notices(self) -> tuple[str, ...]:
         return tuple(notice for each in self._seen.values() for notice in each.notices)
+
+    @property
+    def again(self) -> Tree:
+        """The values that the job would see now, but those that are ``unsteady`` as they were at another look."""
+        return self._filled(lambda seen: seen.values[1 if seen.problems else 0])
 
     def _in_world(self, number: int) -> Tree:
         return self._filled(lambda seen: seen.values[number])
@@ -202,7 +207,7 @@ class _Examination:
         # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
         for world in (SECOND, FIRST, self._stage.real):
             self._look_at(variants, views, lambda path, seen: any(call.custom for call in calls_of(seen[:3])), world)
-        self._look_at(variants, views, lambda path, seen: may_take_more(calls_of(seen[:3])), self._here, assumed)
+        self._look_at(variants, views, lambda path, seen: may_be_of_the_run(calls_of(seen[:3])), self._here, assumed)
 
     def _look_at(
         self,
