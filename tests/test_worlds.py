@@ -100,6 +100,10 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "below": (lambda folder: (pathlib.Path(folder) / "data.txt").read_text(), False),
     "files": (lambda folder: sorted(map(str, pathlib.Path(folder).glob("*.txt"))), False),
     "size": (lambda folder: sum(path.stat().st_size for path in pathlib.Path(folder).glob("*.txt")), False),
+    "size_of_siblings": (
+        lambda folder: sum(path.stat().st_size for path in pathlib.Path(folder).parent.glob("beside/*.txt")),
+        False,
+    ),
     "followed": (lambda folder: [str(path.resolve()) for path in pathlib.Path(folder).glob("*.txt")], False),
     "objects": (lambda folder: [path.resolve() for path in sorted(pathlib.Path(folder).glob("*.txt"))], False),
     "by_path": (lambda folder: {str(path.resolve()): 1 for path in pathlib.Path(folder).glob("*.txt")}, False),
@@ -394,7 +398,17 @@ def test_a_file_below_the_working_directory_counts_by_its_content_not_by_its_pla
     assert identity("three", "longer content") != first
 
 
-@pytest.mark.parametrize("form", ["${files:${hydra:runtime.cwd}}", "${followed:${hydra:runtime.cwd}}", "${absolute:.}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "${files:${hydra:runtime.cwd}}",
+        "${followed:${hydra:runtime.cwd}}",
+        "${absolute:.}",
+        "${objects:${hydra:runtime.cwd}}",
+        "${by_path:${hydra:runtime.cwd}}",
+        "${size_of_siblings:${hydra:runtime.cwd}}",
+    ],
+)
 def test_the_files_in_the_working_directory_count_by_their_names(
     form: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,7 +417,7 @@ def test_the_files_in_the_working_directory_count_by_their_names(
         for place in (cwd, cwd.parent / "beside"):
             place.mkdir(parents=True)
             for name in names:
-                (place / name).touch()
+                (place / name).write_text("x")
         monkeypatch.chdir(cwd)
         HydraConfig.instance().set_config(config := composed({"x": form}, cwd=str(cwd)))
         return worlds.resolve(config).identity["x"]
@@ -436,6 +450,19 @@ def test_neither_the_folder_nor_the_variables_of_a_job_around_it_count(
         monkeypatch.setenv(name, "8")
     assert identity("two") == first
     assert type(first) is RunDependent
+
+
+def test_a_content_counts_where_it_is_the_name_of_its_folder_too(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("resnet", "vgg"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.txt").write_text(name)
+        monkeypatch.chdir(tmp_path / name)
+        config = composed({"x": "${below:${hydra:runtime.cwd}}"}, cwd=str(tmp_path / name))
+        found.append(worlds.resolve(config).identity["x"])
+    assert found[0] != found[1]
 
 
 def test_a_run_dependent_text_says_what_was_written() -> None:

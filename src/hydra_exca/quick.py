@@ -24,6 +24,7 @@ _Field: tp.TypeAlias = tuple[str, tp.Any, records.Default, records.Expect, type 
 class _Plan(tp.NamedTuple):
     fields: tuple[_Field, ...]
     excluded: tuple[str, ...]
+    is_moving: bool  # a function makes a default
 
 
 def model_fields(
@@ -55,14 +56,12 @@ def contents(model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()) -> list
 
 
 def _add_model(model: pydantic.BaseModel, plan: _Plan | None, found: list[tp.Any]) -> None:
-    if plan is None:
+    if plan is None or plan.is_moving:
         raise UnusualError
     values = model.__dict__
-    for name, _, default, expect, only in plan.fields:
+    for name, _, _, expect, only in plan.fields:
         child = values[name]
         kind: tp.Any = type(child)
-        if default.factory is not None and not isinstance(default.factory, type):
-            raise UnusualError
         if kind in SCALARS:
             found.append(child)
         elif kind is only:
@@ -114,7 +113,9 @@ def _plan(cls: tp.Hashable, leave_out: tuple[str, ...] = ()) -> _Plan | None:
     if counted is None or static is None or not is_simple or any(each[3] for each in counted):
         return None
     fields = tuple((name, default.value, default, expect, _only(expect)) for name, expect, default, _ in counted)
-    return _Plan(fields, tuple(records.leaves(static)))
+    factories = [default.factory for _, _, default, _ in counted if default.factory is not None]
+    is_moving = not all(isinstance(factory, type) for factory in factories)
+    return _Plan(fields, tuple(records.leaves(static)), is_moving)
 
 
 @functools.lru_cache(maxsize=4096)

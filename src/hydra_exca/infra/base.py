@@ -172,7 +172,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         asked = (self.factory(), self.version, applied.exclusions(owner))
         contents, held = _contents(owner, asked[2]), private(self)
         known: _Known | None = held["_known"]
-        if known is not None and contents is not None and known.asked == asked and _alike(known.contents, contents):
+        if known is not None and known.asked == asked and _alike(known.contents, contents):
             if not known.identity.lasts:
                 held["_known"] = known = known._replace(identity=dataclasses.replace(known.identity, lasts=True))
             return known.identity
@@ -180,9 +180,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             identity = uid.of_model(asked[0], asked[1], owner, asked[2])
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
-        after = None if contents is None else _contents(owner, asked[2])  # another thread may change the object
-        is_still = contents is not None and after is not None and _alike(contents, after)
-        held["_known"] = _Known(asked, tp.cast(list[tp.Any], contents), identity) if is_still else None
+        is_still = _alike(contents, _contents(owner, asked[2]))  # another thread may have changed the object
+        held["_known"] = _Known(asked, contents, identity) if is_still else None
         return identity
 
     def left_out(self) -> tuple[str, ...]:
@@ -358,18 +357,22 @@ class _Known(tp.NamedTuple):
     """The identity that an object had when it was asked for last, and all that it followed from."""
 
     asked: tuple[str, str, tuple[str, ...]]  # factory, version, what is left out
-    contents: list[tp.Any]
+    contents: list[tp.Any] | None
     identity: Identity
 
 
 def _contents(owner: pydantic.BaseModel, left_out: tuple[str, ...]) -> list[tp.Any] | None:
+    """What its fields are made of, None where that cannot be known."""
     try:
         return quick.contents(owner, left_out)
     except UnusualError:
         return None
 
 
-def _alike(one: list[tp.Any], other: list[tp.Any]) -> bool:
+def _alike(one: list[tp.Any] | None, other: list[tp.Any] | None) -> bool:
+    """Whether both are known, and the very same objects."""
+    if one is None or other is None:
+        return False
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 

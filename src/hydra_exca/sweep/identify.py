@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import typing as tp
 
@@ -15,7 +16,7 @@ from hydra_exca.uid import Identity
 from . import factory, internals, schema, worlds
 from .common import Facts
 from .options import SweepOptions
-from .stage import without_folder
+from .stage import says_more, without_folder
 from .trees import Path, dotted
 
 if tp.TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Identifier:
         try:
             worlds = [self._counted(self._schema.model(schema.present(world))) for world in resolved.sentinels]
         except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
-            return _replaced(without_folder(fields), texts), _replaced(without_folder(full), texts)
+            return _replaced(fields, texts), _replaced(full, texts)
         lean, whole = zip(*worlds, strict=True)
         return _agreed(lean, texts), _agreed(whole, texts)
 
@@ -197,12 +198,16 @@ def _run_texts(identity: tp.Any, world: tp.Any, path: str = "") -> dict[str, str
     """
     if isinstance(identity, uid.RunDependent):
         return {path: _told(identity.text, uid.canonical(world, path))}
-    if not isinstance(identity, dict) or not isinstance(world, dict):
-        return {}
     found: dict[str, str] = {}
-    for key, value in identity.items():
-        found.update(_run_texts(value, world.get(key), f"{path}.{key}" if path else str(key)))
+    if type(identity) is type(world) and isinstance(identity, (dict, list)):
+        for key, value in _items(identity):
+            there = world.get(key) if isinstance(world, dict) else dict(_items(world)).get(key)
+            found.update(_run_texts(value, there, f"{path}.{key}" if path else str(key)))
     return found
+
+
+def _items(tree: tp.Any) -> tp.Iterable[tuple[tp.Any, tp.Any]]:
+    return tree.items() if isinstance(tree, dict) else enumerate(tree)
 
 
 def _told(text: str, constant: tp.Any) -> str:
@@ -266,12 +271,16 @@ def _agreed(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") 
             key: _agreed([each.get(key, missing) for each in worlds], texts, f"{path}.{key}" if path else key)
             for key in keys
         }
-    return uid.canonical(uid.RunDependent(_told(texts.get(path, "depends on the run"), without_folder([first, here]))))
+    folder = os.getcwd()
+    told = [first, here] if says_more(first, here, folder) else [first]
+    text = _told(texts.get(path, "depends on the run"), without_folder(told, folder))
+    return uid.canonical(uid.RunDependent(text))
 
 
 def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
     if path in texts:
         return uid.canonical(uid.RunDependent(texts[path]))
-    if not isinstance(fields, dict):
+    if not isinstance(fields, (dict, list)):
         return fields
-    return {key: _replaced(value, texts, f"{path}.{key}" if path else key) for key, value in fields.items()}
+    made = {key: _replaced(value, texts, f"{path}.{key}" if path else str(key)) for key, value in _items(fields)}
+    return made if isinstance(fields, dict) else list(made.values())

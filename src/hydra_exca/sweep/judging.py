@@ -11,7 +11,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.leaves import Json
 from hydra_exca.uid import Pinned, RunDependent, canonical, digest, encode
 
-from .stage import Calls, Failure, Stage, without_folder
+from .stage import Calls, Failure, Stage, says_more, without_folder
 from .trees import MISSING, Path, allowed, copied, dotted, leaves_of, mapped
 from .variants import Variant
 from .views import Branch, Leaf, calls_of, whole
@@ -182,7 +182,9 @@ class Judge:
         if all(isinstance(value, Failure) for value in values):
             return [canonical(self.stage.masked(seen.values[0], self.variant))]
         folder = self.stage.folder
-        return [None if isinstance(value, Failure) else [without_folder(canonical(value), folder)] for value in values]
+        forms = [None if isinstance(value, Failure) else [canonical(value)] for value in values]
+        counted = forms if says_more(forms[0], forms[2], folder) else forms[:2]
+        return [without_folder(form, folder) for form in counted]
 
 
 def may_be_of_the_run(calls: Calls) -> bool:

@@ -18,6 +18,7 @@ from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
+from hydra_exca.canonical import encode
 from hydra_exca.leaves import Json
 
 from .frozen import Frozen
@@ -73,26 +74,42 @@ def here(folder: str) -> World:
     return dataclasses.replace(FIRST, cwd=folder, variable=None)
 
 
-def without_folder(form: Json, folder: str = os.curdir) -> Json:
-    """A canonical form in which the paths of a folder and of those that it is in say no more than how they are related.
+def without_folder(form: Json, folder: str) -> Json:
+    """A canonical form in which the paths below a folder do not say where it is."""
+    return _masked(form, {str(each): "<run>" for each in _spellings(folder)})
 
-    So does its name, where that is all of a text.
+
+def says_more(first: Json, here: Json, folder: str) -> bool:
+    """Whether a value in `here`, whose working directory is ``folder``, is not just what it was in `FIRST`.
+
+    It is that where both are alike made of the names of the working directory and of the folders that it is in.
     """
-    absolute, real = Path(os.path.abspath(folder)), Path(os.path.realpath(folder))
-    named = {place.name: "<run's name>" for place in (absolute, real)}
-    paths = {
-        str(place): f"<run{'/..' * level}>"
-        for start in (absolute, real)
-        for level, place in enumerate([start, *start.parents][:-1])
-    }
-    pattern = re.compile("|".join(map(re.escape, sorted(paths, key=len, reverse=True))) or r"(?!)")
+    return encode(_related(first, FIRST.cwd)) != encode(_related(here, folder))
+
+
+def _related(form: Json, folder: str) -> Json:
+    names: dict[str, str] = {}
+    for place in _spellings(folder):
+        names |= {str(each): f"<run{'/..' * level}>" for level, each in enumerate([place, *place.parents][:-1])}
+    return _masked(form, names, {place.name: "<name>" for place in _spellings(folder)})
+
+
+def _spellings(folder: str) -> set[Path]:
+    return {Path(os.path.abspath(folder)), Path(os.path.realpath(folder))} - {Path("/")}
+
+
+def _masked(form: Json, parts: tp.Mapping[str, str], wholes: tp.Mapping[str, str] | None = None) -> Json:
+    """A form in which texts have other ``parts``, and are others where they are ``wholes``; keys, too."""
+    pattern = re.compile("|".join(map(re.escape, sorted(parts, key=len, reverse=True))) or r"(?!)")
 
     def masked(node: Json) -> Json:
         if isinstance(node, dict):
             return {masked(key): masked(child) for key, child in node.items()}
         if isinstance(node, list):
             return list(map(masked, node))
-        return named.get(node) or pattern.sub(lambda hit: paths[hit[0]], node) if isinstance(node, str) else node
+        if not isinstance(node, str):
+            return node
+        return (wholes or {}).get(node) or pattern.sub(lambda hit: parts[hit[0]], node)
 
     return masked(form)
 
@@ -209,9 +226,9 @@ class Stage:
         found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
         return [(holder, key, unresolved(holder)[key]) for holder, key in found]
 
-    @property
+    @functools.cached_property
     def folder(self) -> str:
-        """The working directory of the run."""
+        """The working directory of the run; to be asked for first in the real world."""
         cwd = unresolved(self.full.hydra.runtime).get("cwd")
         return os.getcwd() if cwd in (None, MISSING) else str(cwd)
 
