@@ -210,17 +210,14 @@ class _CopiedSource(ConfigSource):
         return found
 
     def available(self) -> bool:
-        return self._any("available")
+        return self._copied.available() or self.original.available()
 
     def is_group(self, config_path: str) -> bool:
-        return self._any("is_group", config_path)
+        return self._copied.is_group(config_path) or self.original.is_group(config_path)
 
     def is_config(self, config_path: str) -> bool:
-        return self._any("is_config", config_path)
+        return self._copied.is_config(config_path) or self.original.is_config(config_path)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         sources = [source for source in (self._copied, self.original) if source.is_group(config_path)]
         return sorted({name for source in sources for name in source.list(config_path, results_filter)})
-
-    def _any(self, question: str, *of: str) -> bool:
-        return any(getattr(source, question)(*of) for source in (self._copied, self.original))

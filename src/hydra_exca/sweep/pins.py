@@ -25,9 +25,8 @@ def pinned(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
         found = [] if _is_held(value) else _found(holder, path[-1], value)
         if found and isinstance(value, str):
             continue  # a config would take it for something else, or make it a text of no class
-        candidates = [*found, mapped(value, _escaped)]
         with flag_override(holder, ["readonly", "struct", "allow_objects"], [False, False, True]):
-            _put(holder, path[-1], candidates)
+            _put(holder, path[-1], [*found, mapped(value, _escaped)])
 
 
 def _is_held(value: tp.Any) -> bool:

@@ -156,9 +156,8 @@ class Composer:
         problems = [*resolved.unset, *self._identifier.counting(resolved.unsteady, speaker)]
         wanted, unusable = resources.of(self._options.per_task, facts.config)
         if not problems:
-            problems = (
-                self._schema.problems(schema.present(resolved.values), facts.config) if self._schema.kinds else []
-            )
+            if self._schema.kinds:
+                problems = self._schema.problems(schema.present(resolved.values), facts.config)
             problems += unusable
         if isinstance(folders, Problem):
             raise ConfigError("", [*problems, folders])
