@@ -82,22 +82,24 @@ class Ours(Infras):
 
     def plain_uid(self) -> float:
         """As a launch does it: the validated model, and its identity."""
-        from hydra_exca import uid
+        from hydra_exca.identity import uid
 
         factory, seeds = "calls.Task", range(self._tasks)
-        return per_task(lambda: [uid.of_model(factory, "1", Task(**arguments(k))).uid() for k in seeds], self._tasks)
+        return per_task(
+            lambda: [uid.model_identity(factory, "1", Task(**arguments(k))).uid() for k in seeds], self._tasks
+        )
 
     def load(self) -> float:
         entries = self._entries()
         return per_task(lambda: [entry.value(entry.outcome()) for entry in entries], len(entries))
 
     def look_up(self) -> float:
+        from hydra_exca.launch.lookup import Lookup
         from hydra_exca.status import Mode
         from hydra_exca.store import CacheFolder
-        from hydra_exca.survey import Survey
 
         asked = [each.infra.identity() for each in self._made(range(2 * self._tasks))]
-        survey = Survey(CacheFolder(self._folder))
+        survey = Lookup(CacheFolder(self._folder))
         return per_task(lambda: survey.look(asked, lambda standing: Mode.CACHED), len(asked))
 
     def _entries(self) -> list[tp.Any]:

@@ -17,11 +17,11 @@ AUTO, THEIRS, COPY = "auto", "exca", "cp"
 
 def copy_ours(target: Path) -> None:
     """As a launch does it: what the code is now, and the copy."""
-    from hydra_exca.code import Code, CodeOptions
-    from hydra_exca.workdir import Rules
+    from hydra_exca.code import Rules
+    from hydra_exca.code.launch_code import CodeOptions, LaunchCode
 
     rules = Rules(("*.py", "*.yaml", "*.yml", "*.toml"), ("__pycache__", ".git"), ignores=True, max_mb=50)
-    code = Code(CodeOptions(("auto",), rules), target)
+    code = LaunchCode(CodeOptions(("auto",), rules), target)
     code.check()
     code.snapshot()
 

@@ -22,18 +22,18 @@ class ExcaLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what Hydra hands over before the first batch."""
-        from hydra_exca.sweep import loader
+        from hydra_exca.sweep.compose import loader
 
-        loader.remember(hydra_context)
+        loader.remember_configs(hydra_context)
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Returns the results of one batch, in its order."""
-        from hydra_exca.sweep import launch  # every app imports this module at its start
+        from hydra_exca.sweep import launcher  # every app imports this module at its start
 
-        return launch.launch(
+        return launcher.launch(
             self.hydra_context,
             self.task_function,
             self.config,

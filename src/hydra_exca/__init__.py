@@ -23,7 +23,7 @@ if tp.TYPE_CHECKING:
     from .infra.map import MapInfra
     from .infra.task import TaskInfra
     from .status import Mode, OnCodeChange, Status
-    from .store.formats import register_format
+    from .store.formats.registry import register_format
     from .sweep.main import main
 
 __all__ = [
@@ -67,7 +67,7 @@ _LAZY = {
     "TaskFailedError": ".errors",
     "TaskInfra": ".infra.task",
     "main": ".sweep.main",
-    "register_format": ".store.formats",
+    "register_format": ".store.formats.registry",
 }
 
 

@@ -16,12 +16,11 @@ import pydantic
 import pydantic_core
 import yaml as pyyaml
 
-from . import records, uid
-from .canonical import NamedErrors
 from .errors import ConfigError
-from .leaves import class_name
-from .plain import same
-from .records import ANYTHING, MISSING, NOTHING, Counted, Default, Expect, Skip
+from .identity import model_schema, uid
+from .identity.canonical import NamedErrors
+from .identity.model_schema import ANYTHING, MISSING, NOTHING, Counted, Default, Expect, Skip
+from .identity.scalars import class_name, is_same_form
 
 __all__ = ["ConfDict"]
 
@@ -73,7 +72,7 @@ class ConfDict(dict[str, tp.Any]):
         ``uid``: without what the classes leave out of their uid; of an infra only the version. ``exclude_defaults``:
         without what is the default; fields with a discriminator stay.
         """
-        if not records.is_record(type(model)):
+        if not model_schema.is_record(type(model)):
             raise TypeError(f"a {type(model).__qualname__} is no model: give an instance of a pydantic model")
         with NamedErrors():
             return _literal(cls, _Export(uid, exclude_defaults).value(model))
@@ -162,7 +161,7 @@ class ConfDict(dict[str, tp.Any]):
 
     def to_uid(self, version: int | None = None) -> str:
         """A file name: a readable part and a digest that only equal contents share. ``version`` changes nothing."""
-        return uid.make("", "", uid.canonical(_settled(self))).uid()
+        return uid.make_identity("", "", uid.canonical(_settled(self))).uid()
 
 
 # -- dotted names: a key that is there as it stands goes before its parts ---------------------------------------------
@@ -357,10 +356,10 @@ def _counted(cls: type, skip: Skip) -> tp.Sequence[Counted]:
     return [(*field[:3], below or NOTHING) for field, below in left if below is None or below]
 
 
-@records.per_class
+@model_schema.per_class
 def _fields(cls: type) -> tuple[Counted, ...]:
     order = list(getattr(cls, "model_fields" if hasattr(cls, "model_fields") else "__dataclass_fields__"))
-    fields = sorted(records.record_of(cls).fields, key=lambda field: order.index(field[0]))
+    fields = sorted(model_schema.record_of(cls).fields, key=lambda field: order.index(field[0]))
     return tuple((*field, NOTHING) for field in fields)
 
 
@@ -380,7 +379,7 @@ class _Export:
     def value(self, value: tp.Any, expect: Expect = ANYTHING, skip: Skip = NOTHING) -> tp.Any:
         if type(value) in _ATOMS:
             return value
-        if records.is_record_class(type(value)):
+        if model_schema.is_record_class(type(value)):
             return self._record(value, expect, skip)
         items = expect.items or ANYTHING
         if isinstance(value, dict):
@@ -392,13 +391,13 @@ class _Export:
         return _each(value, lambda item: self.value(item, items))
 
     def _record(self, value: tp.Any, expect: Expect, skip: Skip) -> ConfDict:
-        facts = records.record_of(type(value))
+        facts = model_schema.record_of(type(value))
         self.forced += bool(expect.keys) or expect.tagged
         found: dict[str, tp.Any] = {"~class": class_name(type(value))} if self.marked else {}
         if self.uid and facts.identity_fields is not None:
             shown = {name: self.value(getattr(value, name)) for name in facts.identity_fields}
             return _literal(ConfDict, {**found, **shown})
-        skip = records.merged(skip, facts.skip(value)) if self.uid else skip
+        skip = model_schema.merge_trees(skip, facts.skip(value)) if self.uid else skip
         get = vars(value).get if facts.is_model else functools.partial(getattr, value)
         for name, option, default, below in _counted(type(value), skip):
             each, stays = get(name, MISSING), not self.lean or name in expect.keys
@@ -424,7 +423,7 @@ class _Export:
     def _have_one_form(self, one: tp.Any, other: tp.Any, expect: Expect, skip: Skip) -> bool:
         whole = _Export(self.uid, lean=False, marked=True)
         try:
-            return same(*(uid.canonical(whole.value(each, expect, skip)) for each in (one, other)))
+            return is_same_form(*(uid.canonical(whole.value(each, expect, skip)) for each in (one, other)))
         except ConfigError:  # a type without a rule
             return False
 
@@ -435,7 +434,7 @@ def _alike(one: tp.Any, other: tp.Any, uid: bool) -> bool | None:
     if one is other:
         return True
     if kind in _ATOMS or type(other) in _ATOMS:
-        return None if kind is float and one != one else same(one, other)
+        return None if kind is float and one != one else is_same_form(one, other)
     if kind is not type(other):
         return None
     if kind is list or kind is tuple:
@@ -443,7 +442,7 @@ def _alike(one: tp.Any, other: tp.Any, uid: bool) -> bool | None:
     if kind is dict:
         keys = one.keys() | other.keys()
         return _all_at(keys, one, other, uid) if {*map(type, one), *map(type, other)} <= {str} else None
-    names = records.record_of(kind).simple_names(uid) if records.is_record_class(kind) else None
+    names = model_schema.record_of(kind).simple_names(uid) if model_schema.is_record_class(kind) else None
     return None if names is None else _all_at(names, vars(one), vars(other), uid)
 
 

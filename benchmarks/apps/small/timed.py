@@ -24,7 +24,7 @@ def main(config: DictConfig) -> list[float]:
 def _started() -> float:
     """When this job was: of its process, or of the one around it that was started for it."""
     process = psutil.Process()
-    around = [each for each in process.parents() if "hydra_exca.worker" in " ".join(each.cmdline())]
+    around = [each for each in process.parents() if "hydra_exca.job.worker" in " ".join(each.cmdline())]
     return float((around[-1] if around else process).create_time())
 
 

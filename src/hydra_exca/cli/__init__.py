@@ -49,7 +49,7 @@ def main() -> None:
 def _show(uid: str, folder: Path | None, as_json: bool) -> None:
     """Print what is needed to run a task again."""
     try:
-        known = show.look(_found(uid, folder))
+        known = show.read_entry(_found(uid, folder))
     except (ExcaError, OSError) as error:
         raise _Refused(str(error)) from error
     click.echo(show.as_json(known) if as_json else show.as_text(known))
@@ -65,12 +65,12 @@ def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
     value is the same, 1 if it is another one or there is none, and 2 if the task could not be run.
     """
     try:
-        status = again.run(_found(uid, folder), into)
+        status = again.rerun_entry(_found(uid, folder), into)
     except (ExcaError, OSError) as error:
         raise _Refused(str(error)) from error
     raise SystemExit(status)
 
 
-def _found(uid: str, folder: Path | None) -> find.Found:
+def _found(uid: str, folder: Path | None) -> find.FoundEntry:
     chosen = folder or Path(os.environ.get("EXCA_FOLDER") or _DEFAULT_FOLDER)
-    return find.find(uid, chosen.expanduser().absolute())
+    return find.find_entry(uid, chosen.expanduser().absolute())

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import click
 
-from hydra_exca import paths, rerun, verdict
+from hydra_exca import paths
 from hydra_exca.errors import CacheError
+from hydra_exca.rerun import comparison, rerun
 from hydra_exca.store import files
 
-from .find import Found
+from .find import FoundEntry
 from .records import Records
 
 SAME, OTHER = 0, 1
@@ -27,13 +28,13 @@ _TERMINAL_S = 1.0  # for a process that the terminal has interrupted, too
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-def run(found: Found, into: Path | None) -> int:
+def rerun_entry(found: FoundEntry, into: Path | None) -> int:
     """Computes an entry again, and says whether it comes out as what is stored. The status that says so, too.
 
     Raises CacheError if it could not be run.
     """
     records = Records(found)
-    known = recorded(records)
+    known = describe_recorded(records)
     python = _python(records)
     if known.payload.copy is None:
         click.echo(f"exca: {_uncopied(records)}", err=True)
@@ -56,7 +57,7 @@ def _say(found: dict[str, tp.Any]) -> int:
 
 
 def _say_ended(code: int, folder: Path, records: Records) -> int:
-    failure = verdict.stored_failure(records.entry)
+    failure = comparison.stored_failure(records.entry)
     stored = "" if failure is None else f"; stored: {failure}"
     click.echo(f"its process ended {_ending(code)} before there was a value{stored}\noutputs: {folder}")
     return OTHER
@@ -65,13 +66,13 @@ def _say_ended(code: int, folder: Path, records: Records) -> int:
 # what is needed
 
 
-def recorded(records: Records) -> rerun.Recorded:
+def describe_recorded(records: Records) -> rerun.Recorded:
     """What is needed to run an entry again; raises CacheError where it cannot be, with what can be done instead."""
     if (records.found.path / paths.ITEMS).is_dir():
         jobs = records.found.path / paths.ITEMS / paths.ITEM_JOBS
         raise CacheError(f"{records.found.name} is a map of many items: name one of its jobs, in {jobs}")
     try:
-        return rerun.recorded(records.found.path, records.found.cache)
+        return rerun.read_recorded(records.found.path, records.found.cache)
     except rerun.CodeGoneError as error:
         raise CacheError(f"{records.found.name}: {error}. {_other_ways(records)}") from error
     except CacheError as error:
@@ -112,7 +113,7 @@ def _python(records: Records) -> str:
     return sys.executable
 
 
-def _scratch(found: Found, into: Path | None) -> Path:
+def _scratch(found: FoundEntry, into: Path | None) -> Path:
     """The folder for what the task writes."""
     if into is None:
         return Path(tempfile.mkdtemp(prefix="exca-rerun-"))

@@ -17,7 +17,7 @@ _ALIKE = 0.5  # of names that are shown because they are near
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundEntry:
     """An entry, and the cache folder that it is in."""
 
     path: Path
@@ -41,7 +41,7 @@ class Found:
         return self.path.relative_to(self.cache).parts[0].rpartition(",")
 
 
-def find(text: str, folder: Path) -> Found:
+def find_entry(text: str, folder: Path) -> FoundEntry:
     """The entry that ``text`` means: a path, or a name in the cache ``folder``.
 
     Raises CacheError with what is there where it means none, or several.
@@ -62,12 +62,12 @@ def find(text: str, folder: Path) -> Found:
 # by a path
 
 
-def _around(place: Path) -> Found | None:
+def _around(place: Path) -> FoundEntry | None:
     """The entry that a path is in, or that a job's directory tells of. A link leads out of it: to the code, say."""
     return _above(place.resolve()) or _above(Path(os.path.abspath(place)))
 
 
-def _above(place: Path) -> Found | None:
+def _above(place: Path) -> FoundEntry | None:
     for folder in (place, *place.parents):
         if _is_entry(folder):
             return _found(folder)
@@ -77,7 +77,7 @@ def _above(place: Path) -> Found | None:
     return None
 
 
-def _of_told(folder: Path, told: Path) -> Found | None:
+def _of_told(folder: Path, told: Path) -> FoundEntry | None:
     if not told.exists():
         raise CacheError(f"{folder} shows the outputs in {told}, which is not there: was the cache moved, or removed?")
     return _around(told)
@@ -104,9 +104,9 @@ def _is_entry(folder: Path) -> bool:
         return False
 
 
-def _found(entry: Path) -> Found:
+def _found(entry: Path) -> FoundEntry:
     """Of a map's job, the cache is that of the map."""
-    return Found(entry, entry.parents[4] if _is_job(entry) else entry.parents[1])
+    return FoundEntry(entry, entry.parents[4] if _is_job(entry) else entry.parents[1])
 
 
 def _is_job(folder: Path) -> bool:
@@ -117,14 +117,14 @@ def _is_job(folder: Path) -> bool:
 # by a name
 
 
-def _named(text: str, folder: Path) -> Found:
+def _named(text: str, folder: Path) -> FoundEntry:
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
     shelf, _, name = text.rpartition("/")
     every = list(_entries(folder))
     exact = any(path.parent.name == shelf for path in every)  # else version 1 would be 10, too
     asked = (path for path in every if path.parent.name == shelf or (not exact and path.parent.name.startswith(shelf)))
-    known = [Found(path, folder) for path in asked]
+    known = [FoundEntry(path, folder) for path in asked]
     meant = _meant(name, known) or _meant(name, [job for found in known for job in _jobs(found)])
     if not meant:
         raise CacheError(f"no entry of {folder} is called {text}{_near(name, known)}")
@@ -133,7 +133,7 @@ def _named(text: str, folder: Path) -> Found:
     return meant[0]
 
 
-def _meant(name: str, known: tp.Sequence[Found]) -> list[Found]:
+def _meant(name: str, known: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
     """Those that a name fits best."""
     for fits in (_is_name, _has_digits, _begins):
         meant = [found for found in known if fits(found.path.name, name)]
@@ -166,18 +166,18 @@ def _folders(shelf: Path) -> list[Path]:
     return sorted(path for path in shelf.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _jobs(of: Found) -> list[Found]:
+def _jobs(of: FoundEntry) -> list[FoundEntry]:
     """The entries of a map's jobs."""
     folder = of.path / paths.ITEMS / paths.ITEM_JOBS
-    return [Found(path, of.cache) for path in _folders(folder)] if folder.is_dir() else []
+    return [FoundEntry(path, of.cache) for path in _folders(folder)] if folder.is_dir() else []
 
 
-def _listed(meant: tp.Sequence[Found]) -> str:
+def _listed(meant: tp.Sequence[FoundEntry]) -> str:
     more = f"\n  and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
     return "".join(f"\n  {found.name}" for found in meant[:_SHOWN]) + more
 
 
-def _near(name: str, known: tp.Sequence[Found]) -> str:
+def _near(name: str, known: tp.Sequence[FoundEntry]) -> str:
     if not known:
         return ": it has no entries there"
     names = difflib.get_close_matches(name, {found.path.name for found in known}, cutoff=_ALIKE)

@@ -10,11 +10,12 @@ import shlex
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths, rerun
+from hydra_exca import paths
 from hydra_exca.errors import CorruptEntryError
+from hydra_exca.rerun import rerun
 from hydra_exca.store import Claim, Entry, Outcome
 
-from .find import Found
+from .find import FoundEntry
 
 Json = dict[str, tp.Any]
 _NO_SCRIPT = ("", "-", "-c", "-m")  # what was typed or piped to python
@@ -24,7 +25,7 @@ _NO_SCRIPT = ("", "-", "-c", "-m")  # what was typed or piped to python
 class Records:
     """All that is known of one entry. Whatever is missing or damaged is empty."""
 
-    found: Found
+    found: FoundEntry
 
     @functools.cached_property
     def entry(self) -> Entry:

@@ -17,14 +17,14 @@ from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Items
 
 from . import again
-from .find import Found
+from .find import FoundEntry
 from .records import Json, Records
 
 _SHOWN = 200  # characters of a value
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def look(found: Found) -> Json:
+def read_entry(found: FoundEntry) -> Json:
     """All that is known of an entry; what is not recorded is not there."""
     records = Records(found)
     outcome, claim = records.outcome, records.claim
@@ -87,7 +87,7 @@ def _status(records: Records) -> str:
 def _rerun(records: Records) -> str | None:
     """The command that runs it again, where all is there that it needs."""
     try:
-        again.recorded(records)
+        again.describe_recorded(records)
     except (ExcaError, OSError):
         return None
     return f"hydra-exca rerun {shlex.quote(str(records.found.path))}"
@@ -98,7 +98,7 @@ def _claimed(claim: Claim) -> str:
         return Status.NOT_SUBMITTED.value
     if claim.state is ClaimState.QUEUED:
         return f"{Status.RUNNING.value}: it waits to be started"
-    gone = ", but its process is gone" if process.alive(claim.owner) is False else ""
+    gone = ", but its process is gone" if process.is_alive(claim.owner) is False else ""
     return f"{Status.RUNNING.value}{gone}"
 
 

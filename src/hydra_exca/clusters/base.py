@@ -127,7 +127,7 @@ class Batch:
         return self.folder.name
 
 
-class Submission(abc.ABC):
+class ClusterSubmission(abc.ABC):
     """The jobs of one batch, as seen by the launch that submits them. Jobs go by their numbers."""
 
     @abc.abstractmethod
@@ -195,7 +195,7 @@ class Cluster(abc.ABC):
         """Raises ConfigError if jobs with any of these options cannot be submitted. Submits nothing."""
 
     @abc.abstractmethod
-    def submit(self, batch: Batch) -> Submission:
+    def submit(self, batch: Batch) -> ClusterSubmission:
         """What is to be submitted; nothing is yet."""
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ from hydra_exca.errors import ConfigError, Problem
 _START_S = 120.0  # how long importing may take, on a file system that is cold
 
 
-def python(environment: str | None) -> str:
+def python_of(environment: str | None) -> str:
     """The python of an environment, this process's own for None. Raises ConfigError where there is none."""
     if environment is None:
         return sys.executable
@@ -24,11 +24,11 @@ def python(environment: str | None) -> str:
     raise _unusable(f"{environment!r} is no environment with a python: there is no {places}")
 
 
-def check(environment: str | None, *modules: str) -> None:
+def check_environment(environment: str | None, *modules: str) -> None:
     """Raises ConfigError if jobs cannot run under an environment's python, for want of these modules."""
     if environment is None:
         return
-    command = [python(environment), "-P", "-c", f"import {', '.join(modules)}"]
+    command = [python_of(environment), "-P", "-c", f"import {', '.join(modules)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_START_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

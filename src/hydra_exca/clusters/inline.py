@@ -7,7 +7,7 @@ import os
 import typing as tp
 
 from . import process
-from .base import Batch, Cluster, Options, Reference, Report, State, Submission
+from .base import Batch, Cluster, ClusterSubmission, Options, Reference, Report, State
 
 
 class InlineCluster(Cluster):
@@ -18,7 +18,7 @@ class InlineCluster(Cluster):
     def check(self, options: tp.Sequence[Options]) -> None:
         pass
 
-    def submit(self, batch: Batch) -> Submission:
+    def submit(self, batch: Batch) -> ClusterSubmission:
         return _InlineSubmission(batch)
 
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
@@ -50,7 +50,7 @@ class DebugCluster(InlineCluster):
             raise
 
 
-class _InlineSubmission(Submission):
+class _InlineSubmission(ClusterSubmission):
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._waiting = [job.number for job in batch.jobs]
@@ -86,7 +86,7 @@ class _InlineSubmission(Submission):
 
 def process_report(reference: Reference) -> Report:
     """What the process table says of a job whose owner is a process."""
-    running = process.alive(reference.owner)
+    running = process.is_alive(reference.owner)
     if running is None:
         return Report(State.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")
     if running:

@@ -16,7 +16,7 @@ from hydra_exca.errors import ConfigError, Problem
 
 from . import environment
 from . import process as process_module
-from .base import AGAIN, Batch, Cluster, JobSpec, Options, Reference, Report, State, Submission, job_command
+from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobSpec, Options, Reference, Report, State, job_command
 from .inline import process_report
 
 if tp.TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LocalCluster(Cluster):
     name = "local"
 
     def check(self, options: tp.Sequence[Options]) -> None:
-        environment.check(self.options.environment, "hydra_exca.worker")
+        environment.check_environment(self.options.environment, "hydra_exca.job.worker")
         most = max(map(_gpus, options), default=0)
         gpus = visible_gpus() if most else None
         if gpus is not None and most > len(gpus):
@@ -44,17 +44,17 @@ class LocalCluster(Cluster):
                 [Problem(f"{most} asked, {len(gpus)} here", "hydra.launcher.gpus_per_node")],
             )
 
-    def submit(self, batch: Batch) -> Submission:
+    def submit(self, batch: Batch) -> ClusterSubmission:
         return _LocalSubmission(batch, self.options)
 
     def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
         return [process_report(reference) for reference in references]
 
     def cancel(self, references: tp.Sequence[Reference]) -> None:
-        end(*(each.owner["pid"] for each in references if process_report(each).state is State.RUNNING))
+        end_process(*(each.owner["pid"] for each in references if process_report(each).state is State.RUNNING))
 
 
-def cores() -> int:
+def usable_cores() -> int:
     """How many cores this process may use, which can be fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -70,7 +70,7 @@ def visible_gpus() -> list[str] | None:
     return [str(index) for index in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
 
 
-def end(*pids: int) -> None:
+def end_process(*pids: int) -> None:
     """Ends the processes of jobs and all they started: SIGTERM, then SIGKILL for what is left."""
     family = [member for pid in pids for member in _family(pid)]
     for member in family:
@@ -138,10 +138,10 @@ class _Running:
         return now > self.started + self.limit_s - min(delay, _WARNED_PART * self.limit_s)
 
 
-class _LocalSubmission(Submission):
+class _LocalSubmission(ClusterSubmission):
     def __init__(self, batch: Batch, options: Options) -> None:
         self._batch = batch
-        self._python = environment.python(options.environment)
+        self._python = environment.python_of(options.environment)
         self._most = max(1, options.array_parallelism)
         self._every_gpu = self._all_gpus(max((_gpus(job.options) for job in batch.jobs), default=0))
         self._gpus = self._every_gpu
@@ -159,7 +159,7 @@ class _LocalSubmission(Submission):
 
     def cancel(self, number: int) -> bool:
         if number in self._running:
-            end(self._running[number].process.pid)
+            end_process(self._running[number].process.pid)
         elif self._waiting.pop(number, None):
             self._cancelled.append(number)
         return True
@@ -202,7 +202,7 @@ class _LocalSubmission(Submission):
 
     def end(self) -> tp.Sequence[int]:
         numbers = [*self.abandon(), *self._running]
-        end(*(running.process.pid for running in self._running.values()))
+        end_process(*(running.process.pid for running in self._running.values()))
         for running in self._running.values():
             running.process.wait()
         self._running.clear()
@@ -213,7 +213,7 @@ class _LocalSubmission(Submission):
         running = self._running.pop(number)
         self._gpus = [gpu for gpu in self._every_gpu if gpu in (*self._gpus, *running.gpus)]  # neighbours together
         if running.process.poll() is None:
-            end(running.process.pid)
+            end_process(running.process.pid)
             running.process.wait()
             reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
             return Report(State.ENDED, reason, timed_out=True)
@@ -228,7 +228,7 @@ class _LocalSubmission(Submission):
             spec = next(iter(self._waiting.values()))
             busy = sum(running.spec.workers for running in self._running.values())
             wanted = _gpus(spec.options)
-            if (busy and busy + spec.workers > cores()) or len(self._gpus) < wanted:
+            if (busy and busy + spec.workers > usable_cores()) or len(self._gpus) < wanted:
                 return
             del self._waiting[spec.number]
             gpus, self._gpus = self._gpus[:wanted], self._gpus[wanted:]
@@ -240,7 +240,7 @@ class _LocalSubmission(Submission):
         if gpus is not None:
             return gpus
         log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
-        return [str(number) for number in range(wanted * min(self._most, cores()))]
+        return [str(number) for number in range(wanted * min(self._most, usable_cores()))]
 
     def _timeouts(self, number: int) -> int:
         """How often a job says that it was out of time."""
@@ -257,7 +257,7 @@ class _LocalSubmission(Submission):
                 start_new_session=True,
                 env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
             )
-        process_module.outlive(process)
+        process_module.start_detached(process)
         self._running[spec.number] = _Running(process, spec, gpus, time.monotonic(), self._timeouts(spec.number))
         self._jobs[spec.number] = str(process.pid)
 

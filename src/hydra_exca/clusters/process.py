@@ -14,13 +14,13 @@ if tp.TYPE_CHECKING:
     import subprocess
 
 
-def describe(pid: int | None = None) -> dict[str, tp.Any]:
-    """This process (or ``pid``), so that `alive` can tell later, also after a reboot or in another container."""
+def describe_process(pid: int | None = None) -> dict[str, tp.Any]:
+    """This process (or ``pid``), so that `is_alive` can tell later, also after a reboot or in another container."""
     pid = os.getpid() if pid is None else pid
     return {**_machine(), "pid": pid, "started": _started(pid), "user": os.getuid()}
 
 
-def alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
+def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
     """Whether the described process runs; None where it cannot be told from here."""
     import psutil  # here and below: a job starts without
 
@@ -99,7 +99,7 @@ _processes: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 
 
-def outlive(process: subprocess.Popen[bytes]) -> None:
+def start_detached(process: subprocess.Popen[bytes]) -> None:
     """Until it has ended: it may outlive the launch's objects, and a Popen that goes before its process warns."""
     with _lock:
         _processes.difference_update([each for each in _processes if each.poll() is not None])

@@ -12,12 +12,12 @@ from .inline import DebugCluster, InlineCluster
 CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
 
 
-def here(debug: bool = False) -> InlineCluster:
+def detect_cluster(debug: bool = False) -> InlineCluster:
     """This process."""
     return (DebugCluster if debug else InlineCluster)(Options())
 
 
-def get(name: str | None, options: Options) -> Cluster:
+def get_cluster(name: str | None, options: Options) -> Cluster:
     """The cluster called ``name``. ``auto`` is Slurm where there is ``sbatch``, else this machine.
 
     Whether Slurm answers is not asked here: an ``sbatch`` that is there and silent must become an error of
@@ -34,7 +34,7 @@ def get(name: str | None, options: Options) -> Cluster:
 
         return LocalCluster(options)
     if name == "slurm":
-        from .slurm import SlurmCluster
+        from .slurm.cluster import SlurmCluster
 
         return SlurmCluster(options)
     valid = ", ".join((*CLUSTERS, "null"))

@@ -13,19 +13,22 @@ from pathlib import Path
 
 import pydantic
 
-from hydra_exca import clusters, paths, payload, project, provenance, quick, script, uid
+from hydra_exca import clusters, paths, script
+from hydra_exca.code import active
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
-from hydra_exca.plain import UnusualError
-from hydra_exca.settings import Settings
+from hydra_exca.identity import fast_models, uid
+from hydra_exca.identity.scalars import UnusualError
+from hydra_exca.identity.uid import Identity
+from hydra_exca.job.worker import describe_error
+from hydra_exca.launch.settings import Settings
+from hydra_exca.provenance import launch_record, project
 from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder, Entry
-from hydra_exca.uid import Identity
-from hydra_exca.worker import describe_error
 
-from . import binding, hits, running
+from . import binding, fast_lookup, launch_settings
 from .binding import Applied
-from .code import WorkDir
+from .launch_settings import WorkDir
 
 log = logging.getLogger("exca.infra")
 ClusterName = tp.Literal["debug", "local", "slurm", "auto"]
@@ -66,7 +69,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     slurm_setup: list[str] | None = None
     conda_env: Path | str | None = None
     workdir: WorkDir | None = None
-    logs: Path | str = running.LOGS
+    logs: Path | str = launch_settings.LOGS
     max_pickle_size_gb: float | None = None
 
     _owner: tp.Any = pydantic.PrivateAttr(None)
@@ -80,7 +83,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
                 f"{name!r} of {owner.__qualname__} is another class's infra {self._name!r}: make a new one"
             )
         self._name = name
-        binding.install(owner, name, self)
+        binding.install_infras(owner, name, self)
 
     @pydantic.model_validator(mode="after")
     def _check_settings(self) -> tp.Self:  # type: ignore[name-defined,unused-ignore]
@@ -92,7 +95,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return self
 
     def _refuse_conflicts(self) -> None:
-        conflict = running.conflict(self)
+        conflict = launch_settings.find_conflict(self)
         if conflict is not None:
             raise ValueError(conflict)
 
@@ -177,7 +180,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
                 held["_known"] = known = known._replace(identity=dataclasses.replace(known.identity, lasts=True))
             return known.identity
         try:
-            identity = uid.of_model(asked[0], asked[1], owner, asked[2])
+            identity = uid.model_identity(asked[0], asked[1], owner, asked[2])
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
         is_still = _alike(contents, _contents(owner, asked[2]))  # another thread may have changed the object
@@ -209,17 +212,17 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _entry_name(self, identity: Identity) -> str:
         cache = self._cache()
-        if cache is None or hits.stored(cache, identity) is not None:
+        if cache is None or fast_lookup.stored_value(cache, identity) is not None:
             return identity.uid()
         entry = cache.shelf(identity.factory, identity.version).find(identity)
         return identity.uid() if entry is None else entry.uid
 
     def _cache(self) -> CacheFolder | None:
-        return None if self.folder is None else hits.cache(self.folder)
+        return None if self.folder is None else fast_lookup.cache_folder(self.folder)
 
     def _project(self, cache: CacheFolder) -> dict[str, tp.Any]:
         """Whose code computes, as it is recorded with the results."""
-        return project.project(type(self._bound()[0]), cache.path, copy=payload.current())
+        return project.describe_project(type(self._bound()[0]), cache.path, copy=active.current())
 
     def _key(self, identity: Identity | None = None) -> str:
         """What a result is the result of, and where it is kept."""
@@ -302,7 +305,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         """How a launch of this infra's method goes about it."""
-        code = running.code(self, cache.path)
+        code = launch_settings.launch_code(self, cache.path)
         return Settings(
             folder=cache,
             cluster=cluster,
@@ -311,18 +314,18 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             record={"version": self.version, "started": time.time()},
             provenance=functools.cache(lambda: self._provenance(cluster)),  # later submissions run the same copy
             records_overrides=False,
-            check=lambda: running.check(self, code),
-            prepare=lambda header: running.prepared(self, code, header),
+            check=lambda: launch_settings.check_settings(self, code),
+            prepare=lambda header: launch_settings.prepare_payload(self, code, header),
             here=lambda: None if code is None else code.snapshot(),
             chdir=code is not None and code.options.chdir,
-            max_gb=running.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
+            max_gb=launch_settings.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
         )
 
-    def _provenance(self, cluster: clusters.Cluster) -> provenance.Launched:
+    def _provenance(self, cluster: clusters.Cluster) -> launch_record.Launched:
         """What is recorded of a launch. In this process many small ones may follow one another."""
-        folder = project.folder(type(self._bound()[0]), payload.current()) or payload.home()
+        folder = project.project_folder(type(self._bound()[0]), active.current()) or active.home()
         max_age_s = _CHANGE_S if isinstance(cluster, clusters.InlineCluster) else 0.0
-        return provenance.of_launch(folder, max_age_s=max_age_s)
+        return launch_record.describe_launch(folder, max_age_s=max_age_s)
 
     def _resources(self) -> dict[str, tp.Any]:
         """What was set of what a job is given: tasks of one array that differ in it get arrays of their own."""
@@ -346,11 +349,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             for name in type(self).model_fields
             if name.startswith(_SLURM)
         }
-        environment = running.environment(self.conda_env)
+        environment = launch_settings.environment_path(self.conda_env)
         options = clusters.Options(
             common, slurm, array_parallelism, max_num_timeout=self.max_num_timeout, environment=environment
         )
-        return clusters.get(self.cluster, options)
+        return clusters.get_cluster(self.cluster, options)
 
 
 class _Known(tp.NamedTuple):
@@ -364,7 +367,7 @@ class _Known(tp.NamedTuple):
 def _contents(owner: pydantic.BaseModel, left_out: tuple[str, ...]) -> list[tp.Any] | None:
     """What its fields are made of, None where that cannot be known."""
     try:
-        return quick.contents(owner, left_out)
+        return fast_models.model_contents(owner, left_out)
     except UnusualError:
         return None
 

@@ -14,7 +14,7 @@ import typing as tp
 
 import pydantic
 
-from hydra_exca.records import per_class
+from hydra_exca.identity.model_schema import per_class
 
 Exclusions: tp.TypeAlias = str | tp.Iterable[str] | tp.Callable[[tp.Any], tp.Iterable[str]]
 
@@ -80,7 +80,7 @@ def check_signature(method: tp.Callable[..., tp.Any], parameters: int, what: str
         raise TypeError(f"{method.__qualname__} takes ({shown}), and an infra needs a method of {what}")
 
 
-def install(owner: type, name: str, infra: Bindable) -> None:
+def install_infras(owner: type, name: str, infra: Bindable) -> None:
     """Makes the class give each of its objects an infra of its own; called when the class body is complete."""
     if not (isinstance(owner, type) and issubclass(owner, pydantic.BaseModel)):
         raise RuntimeError(f"{type(infra).__name__} {name!r} on {owner.__qualname__}, which is no pydantic model")
@@ -102,7 +102,7 @@ def _attach_after(owner: type, hook: str) -> None:
     @functools.wraps(original)
     def attaching(obj: tp.Any, *args: tp.Any) -> tp.Any:
         made = original(obj, *args)
-        attach(obj if made is None else made, shared=True)
+        attach_infra(obj if made is None else made, shared=True)
         return made
 
     attaching.__exca_attaches__ = True  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ def _validated(cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable
         if infras:
             data = {**data, **{key: _on_top(data[key], defaults.get(key)) for key in infras}}
     obj = handler(data)
-    attach(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
+    attach_infra(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
     return obj
 
 
@@ -143,7 +143,7 @@ def _on_top(given: tp.Any, default: Bindable | None) -> tp.Any:
     return {**default.settings(), **settings} if default is not None and isinstance(settings, dict) else settings
 
 
-def attach(obj: pydantic.BaseModel, shared: bool = False) -> None:
+def attach_infra(obj: pydantic.BaseModel, shared: bool = False) -> None:
     """Ties the infras of a new object to it, and lets them inherit from the class what they do not set.
 
     ``shared``: one of another object is replaced by a copy of its own.

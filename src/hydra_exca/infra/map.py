@@ -15,23 +15,26 @@ import typing as tp
 
 import pydantic
 
-from hydra_exca import clusters, payload, recording
-from hydra_exca.clusters import pools
-from hydra_exca.clusters.local import cores
-from hydra_exca.engine import Launch
+from hydra_exca import clusters
+from hydra_exca.clusters.local import usable_cores
+from hydra_exca.code import active
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
-from hydra_exca.results import Result
-from hydra_exca.settings import Settings, Task
+from hydra_exca.identity.uid import Identity
+from hydra_exca.job import payload
+from hydra_exca.launch.launch import Launch
+from hydra_exca.launch.results import Result
+from hydra_exca.launch.settings import Settings, Task
+from hydra_exca.provenance import task_record
 from hydra_exca.status import Mode
-from hydra_exca.store import Entry, formats
-from hydra_exca.store.item_claims import ItemClaim
-from hydra_exca.uid import Identity
+from hydra_exca.store import Entry
+from hydra_exca.store.formats import registry
+from hydra_exca.store.items.claims import ItemClaim
 
-from . import binding, computing, running
+from . import binding, launch_settings, map_compute, pools
 from .base import BaseInfra
 from .binding import Exclusions
-from .chunks import Filling, Place
-from .computing import MapApplied, Pairs
+from .map_claims import MapCall, MapEntry
+from .map_compute import MapApplied, Pairs
 from .progress import Bar
 
 log = logging.getLogger("exca.map")
@@ -74,7 +77,7 @@ class MapInfra(BaseInfra):
 
     _computed: dict[str, set[str]] = pydantic.PrivateAttr(default_factory=dict)
     _kept: dict[str, dict[str, tp.Any]] = pydantic.PrivateAttr(default_factory=dict)
-    _places: dict[str, Place] = pydantic.PrivateAttr(default_factory=dict)
+    _places: dict[str, MapEntry] = pydantic.PrivateAttr(default_factory=dict)
 
     def apply(
         self,
@@ -114,7 +117,7 @@ class MapInfra(BaseInfra):
             items = given.args[1]
             infra = getattr(obj, self._name, None)
             if isinstance(infra, MapInfra) and infra._owner is None:
-                binding.attach(obj)  # an object that was made without validation
+                binding.attach_infra(obj)  # an object that was made without validation
             if not isinstance(infra, MapInfra) or infra._applied is not applied:
                 return method(obj, items)  # a subclass has given that infra to another method
             return infra._call(items)
@@ -149,7 +152,7 @@ class MapInfra(BaseInfra):
         return self._read(place, keys, wanted, kept)
 
     def _read(
-        self, place: Place, keys: tp.Sequence[str], wanted: dict[str, tp.Any], kept: dict[str, tp.Any]
+        self, place: MapEntry, keys: tp.Sequence[str], wanted: dict[str, tp.Any], kept: dict[str, tp.Any]
     ) -> tp.Iterator[tp.Any]:
         for key in keys:
             if key in kept:
@@ -161,7 +164,7 @@ class MapInfra(BaseInfra):
                 value = _given(value)
             yield value
 
-    def _stored(self, place: Place, key: str, item: tp.Any) -> tp.Any:
+    def _stored(self, place: MapEntry, key: str, item: tp.Any) -> tp.Any:
         """The stored result; what cannot be trusted is computed again."""
         try:
             return place.items.get(key)
@@ -178,13 +181,13 @@ class MapInfra(BaseInfra):
 
     # filling
 
-    def _fill(self, place: Place, needed: dict[str, tp.Any], asked: int, redo: bool, computed: set[str]) -> None:
+    def _fill(self, place: MapEntry, needed: dict[str, tp.Any], asked: int, redo: bool, computed: set[str]) -> None:
         """Returns when all that is needed is stored; what was computed anew is added to ``computed``."""
         lacking = list(needed) if redo else place.lacking(needed)
         if not lacking:
             return
         self._check_start()
-        filling = Filling(
+        filling = MapCall(
             place,
             {key: needed[key] for key in lacking},
             cluster=None if self._is_here() else self.cluster,
@@ -204,8 +207,8 @@ class MapInfra(BaseInfra):
 
     def _check_start(self) -> None:
         """Raises if nothing can be computed, whatever is asked."""
-        running.refuse_while_loading()
-        formats.named(self._map()[1].cache_type)
+        launch_settings.refuse_while_loading()
+        registry.format_named(self._map()[1].cache_type)
 
     def _agree(self, asked: int, missing: tp.Sequence[str]) -> None:
         """Raises if these may not be computed."""
@@ -220,7 +223,7 @@ class MapInfra(BaseInfra):
                 "one call first, or allow it"
             )
 
-    def _compute(self, place: Place, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
+    def _compute(self, place: MapEntry, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
         """Computes and stores what is claimed."""
         _, applied = self._map()
         if self._is_here():
@@ -231,19 +234,19 @@ class MapInfra(BaseInfra):
             elif self.cluster == "processpool":
                 self._compute_in_processes(chunks, place, claim, lambda found: None, bar)
             else:
-                writer = computing.writer_of_process(place.folder, claim.number, applied.cache_type, fresh)
+                writer = map_compute.writer_of_process(place.folder, claim.number, applied.cache_type, fresh)
                 try:
                     with self._in_copy(place):
                         self._compute_here(chunks, writer.add, bar)
                 finally:
                     writer.commit()
 
-    def _note(self, place: Place) -> None:
+    def _note(self, place: MapEntry) -> None:
         """Records in the entry who computes items of it, once for all calls of a process."""
         key = (os.getpid(), str(place.entry.path))
         if key not in _noted:
             _noted.add(key)
-            recording.note(place.entry, self._provenance(clusters.here()))
+            task_record.write_record(place.entry, self._provenance(clusters.detect_cluster()))
 
     def _filled_ram(
         self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any], computed: set[str]
@@ -272,7 +275,7 @@ class MapInfra(BaseInfra):
                 self._compute_here(chunks, add, bar)
         return found
 
-    def _compute_here(self, chunks: tp.Sequence[Pairs], add: computing.Add, bar: Bar) -> None:
+    def _compute_here(self, chunks: tp.Sequence[Pairs], add: map_compute.Add, bar: Bar) -> None:
         """In this process, in threads if the cluster is their pool."""
         owner, applied = self._map()
 
@@ -281,19 +284,19 @@ class MapInfra(BaseInfra):
             bar.update()
 
         def compute(chunk: Pairs) -> None:
-            computing.compute(owner, applied, chunk, tell_and_add, self._failure)
+            map_compute.compute_items(owner, applied, chunk, tell_and_add, self._failure)
 
         if self.cluster == "threadpool" and len(chunks) > 1:
-            pools.run("threadpool", self._workers(len(chunks)), compute, chunks, lambda done: None)
+            pools.run_in_pool("threadpool", self._workers(len(chunks)), compute, chunks, lambda done: None)
         else:
-            here = clusters.here(debug=self.cluster == "debug")
+            here = clusters.detect_cluster(debug=self.cluster == "debug")
             for chunk in chunks:
                 here.call(functools.partial(compute, chunk))
 
     def _compute_in_processes(
         self,
         chunks: tp.Sequence[Pairs],
-        place: Place | None,
+        place: MapEntry | None,
         claim: ItemClaim | None,
         receive: tp.Callable[[dict[str, tp.Any]], None],
         bar: Bar,
@@ -309,11 +312,11 @@ class MapInfra(BaseInfra):
         if place is not None:
             header = self._checked(place).prepare(header)
         folder = None if place is None else place.folder
-        packed = computing.packed(header, owner, self._name, chunks, folder, claim)
-        pools.run("processpool", self._workers(len(chunks)), computing.in_pool, packed, done)
+        packed = map_compute.pack_chunk(header, owner, self._name, chunks, folder, claim)
+        pools.run_in_pool("processpool", self._workers(len(chunks)), map_compute.compute_in_pool, packed, done)
 
     def _compute_in_jobs(
-        self, place: Place, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs], bar: Bar
+        self, place: MapEntry, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs], bar: Bar
     ) -> None:
         """One job a chunk, as one array. Raises the first error when all have ended."""
         owner, _ = self._map()
@@ -325,7 +328,7 @@ class MapInfra(BaseInfra):
         ]
         sizes = {task.identity.digest: len(chunk) for task, chunk in zip(tasks, chunks, strict=True)}
         settings = self._settings(place.jobs, self._cluster(len(chunks)), Mode.CACHED)
-        launch = Launch(tasks, computing.MapProgram(self._name, claim, fresh), settings)
+        launch = Launch(tasks, map_compute.MapProgram(self._name, claim, fresh), settings)
 
         def finished(result: Result) -> None:
             bar.update(sizes[result.task.identity.digest])
@@ -336,17 +339,17 @@ class MapInfra(BaseInfra):
             log.error("%s: %d of %d jobs failed", self.uid(), len(errors), len(chunks))
             raise errors[0]
 
-    def _checked(self, place: Place) -> Settings:
+    def _checked(self, place: MapEntry) -> Settings:
         """How pools and this process go about it."""
-        settings = self._settings(place.jobs, clusters.here(), Mode.CACHED)
+        settings = self._settings(place.jobs, clusters.detect_cluster(), Mode.CACHED)
         settings.check()
         return settings
 
-    def _in_copy(self, place: Place) -> contextlib.AbstractContextManager[None]:
+    def _in_copy(self, place: MapEntry) -> contextlib.AbstractContextManager[None]:
         """Where the method runs in this process."""
         settings = self._checked(place)
         copy = settings.here()
-        return contextlib.nullcontext() if copy is None or not settings.chdir else payload.inside(copy)
+        return contextlib.nullcontext() if copy is None or not settings.chdir else active.inside(copy)
 
     # how it is divided
 
@@ -368,7 +371,7 @@ class MapInfra(BaseInfra):
         return [keys[start:end] for start, end in itertools.pairwise(bounds)]
 
     def _workers(self, chunks: int) -> int:
-        return min(chunks, cores(), self.max_jobs or chunks)
+        return min(chunks, usable_cores(), self.max_jobs or chunks)
 
     def _bar(self, total: int) -> Bar:
         return Bar(self._map()[1].name, total)
@@ -376,9 +379,9 @@ class MapInfra(BaseInfra):
     # where it is kept
 
     def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
-        return Place.stored_identity(entry)
+        return MapEntry.stored_identity(entry)
 
-    def _place(self, identity: Identity) -> Place:
+    def _place(self, identity: Identity) -> MapEntry:
         key = self._key(identity)
         if key in self._places:
             return self._places[key]
@@ -387,12 +390,12 @@ class MapInfra(BaseInfra):
         shelf = cache.shelf(identity.factory, identity.version)
         entry = shelf.find(identity)
         if entry is None and self.mode == "read-only":
-            return Place(cache, identity, Entry(shelf.path / identity.uid()))
+            return MapEntry(cache, identity, Entry(shelf.path / identity.uid()))
         if entry is None:
             cache.create()
             shelf.create(self._project(cache))
             entry = shelf.open(identity)
-        self._places[key] = Place(cache, identity, entry)
+        self._places[key] = MapEntry(cache, identity, entry)
         return self._places[key]
 
 

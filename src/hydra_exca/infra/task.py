@@ -11,19 +11,19 @@ import typing as tp
 import pydantic
 
 from hydra_exca import clusters
-from hydra_exca.engine import Launch
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
-from hydra_exca.settings import Settings, Task
+from hydra_exca.identity.uid import Identity
+from hydra_exca.job.worker import Attempt
+from hydra_exca.launch.launch import Launch
+from hydra_exca.launch.lookup import Lookup
+from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry
-from hydra_exca.survey import Survey
-from hydra_exca.uid import Identity
-from hydra_exca.worker import Attempt
 
-from . import binding, hits
+from . import binding, fast_lookup
 from .base import BaseInfra, private
 from .binding import Applied, Exclusions
-from .jobs import Job, started
+from .task_jobs import TaskJob, start_jobs
 
 DECORATED = "__exca_decorated__"
 Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
@@ -89,7 +89,7 @@ class TaskInfra(BaseInfra):
                 return None
             held = private(infra)
             if held["_owner"] is None:
-                binding.attach(obj)  # an object that was made without validation
+                binding.attach_infra(obj)  # an object that was made without validation
             return infra if held["_applied"] is applied else None  # a subclass may have given it to another method
 
         @functools.wraps(method)
@@ -115,17 +115,17 @@ class TaskInfra(BaseInfra):
         if cache is None:
             return "not submitted"
         identity = self.identity()
-        if hits.find(cache, identity, type(self._bound()[0]), Mode.CACHED) is not None:
+        if fast_lookup.find_hit(cache, identity, type(self._bound()[0]), Mode.CACHED) is not None:
             return "completed"
-        status: tp.Any = Survey(cache).look([identity], lambda standing: Mode.CACHED)[0].status.value
+        status: tp.Any = Lookup(cache).look([identity], lambda standing: Mode.CACHED)[0].status.value
         return tp.cast('tp.Literal["not submitted", "running", "completed", "failed"]', status)
 
-    def job(self) -> Job:
+    def job(self) -> TaskJob:
         """The job that computes this task: submitted if need be, never twice, and not waited for."""
         key = self._key()
         if self._job is None or self._job[0] != key:
-            self._job = (key, started([self], self._cluster())[0])
-        return tp.cast(Job, self._job[1])
+            self._job = (key, start_jobs([self], self._cluster())[0])
+        return tp.cast(TaskJob, self._job[1])
 
     def clear_job(self) -> None:
         """Forgets the result and cancels the job, if there is one: the next call computes anew."""
@@ -156,7 +156,7 @@ class TaskInfra(BaseInfra):
         if not allow_repeated_tasks:
             _refuse_repeated(infras, keys)
         if infras:
-            jobs = started(infras, self._cluster(max_workers), self)
+            jobs = start_jobs(infras, self._cluster(max_workers), self)
             for infra, key, job in zip(infras, keys, jobs, strict=True):
                 infra._job = (key, job)
 
@@ -209,8 +209,10 @@ class TaskInfra(BaseInfra):
         mode = Mode(self.mode)
         if mode in (Mode.FORCE, Mode.RETRY) and identity.key in self._computed:
             mode = Mode.CACHED  # they apply once
-        hit = hits.find(hits.cache(tp.cast(str, self.folder)), identity, type(self._bound()[0]), mode)
-        return started([self], self._cluster())[0].result() if hit is None else hit.value
+        hit = fast_lookup.find_hit(
+            fast_lookup.cache_folder(tp.cast(str, self.folder)), identity, type(self._bound()[0]), mode
+        )
+        return start_jobs([self], self._cluster())[0].result() if hit is None else hit.value
 
     def task(self) -> Task:
         """This infra's task, as the engine takes it."""

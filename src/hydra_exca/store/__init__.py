@@ -1,19 +1,19 @@
 """Entries, claims and items on a file system."""
 
+from .cache_folder import CacheFolder, FactoryFolder
 from .claims import Claim, ClaimState
-from .entries import Entry, Outcome, Standing, is_committing
-from .folder import CacheFolder, Shelf
-from .items import Items, ItemWriter
+from .entry import Entry, EntryState, Outcome, is_committing
+from .items.reader import Items, ItemWriter
 
 __all__ = [
     "CacheFolder",
     "Claim",
     "ClaimState",
     "Entry",
+    "EntryState",
+    "FactoryFolder",
     "ItemWriter",
     "Items",
     "Outcome",
-    "Shelf",
-    "Standing",
     "is_committing",
 ]

@@ -12,29 +12,29 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.errors import CacheError, CorruptEntryError
 
-from . import files, formats
-from .pickles import dumps
+from . import files
+from .formats import registry
 
-__all__ = ["INLINE_BYTES", "dumps", "load", "store"]
+__all__ = ["INLINE_BYTES", "load_value", "store_value"]
 
 INLINE_BYTES = 4096
 _NPY = "npy"  # an array in a file of its own
 Record = dict[str, tp.Any]
 
 
-def store(folder: Path, number: int, value: tp.Any) -> Record:
+def store_value(folder: Path, number: int, value: tp.Any) -> Record:
     """Writes ``value`` below an entry's folder (or inline when small) and returns what the marker says of it."""
-    known, data = formats.encode(value, "the result")
-    inline = formats.JSON.dump(value) if known is formats.TEXT else data
-    if known in (formats.TEXT, formats.JSON) and len(inline) <= INLINE_BYTES:
-        return {"format": formats.JSON.name, "inline": value}
-    suffix = _NPY if known is formats.ARRAY else known.name
+    known, data = registry.encode_value(value, "the result")
+    inline = registry.JSON.dump(value) if known is registry.TEXT else data
+    if known in (registry.TEXT, registry.JSON) and len(inline) <= INLINE_BYTES:
+        return {"format": registry.JSON.name, "inline": value}
+    suffix = _NPY if known is registry.ARRAY else known.name
     name = paths.value_name(number, suffix)
     files.write(folder / name, data, mode=files.OWN_CODE if known.runs_code else files.SHARED)
     return {"format": suffix, "file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def load(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:
+def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:
     """The value that ``record`` speaks of.
 
     Raises CorruptEntryError when the file is gone or differs from what was written, CacheError when it may not
@@ -45,7 +45,7 @@ def load(folder: Path | str, record: Record, trust_users: tp.Collection[str]) ->
     if not {"file", "size", "sha256"} <= record.keys() or not str(record["file"]).endswith(f".{record.get('format')}"):
         raise CorruptEntryError(f"{folder} has an outcome that does not say where its value is, or in which format")
     path = Path(folder, record["file"])
-    known = formats.find(record["format"], str(path))
+    known = registry.format_for(record["format"], str(path))
     try:
         data = files.read_trusted(path, trust_users) if known.runs_code else path.read_bytes()
     except PermissionError as error:
@@ -54,4 +54,4 @@ def load(folder: Path | str, record: Record, trust_users: tp.Collection[str]) ->
         raise CorruptEntryError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) != record["size"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CorruptEntryError(f"{path} is not what was written: its size or digest differs")
-    return formats.decode(known, data, str(path))
+    return registry.decode_value(known, data, str(path))

@@ -22,10 +22,10 @@ from hydra_exca.errors import ConfigError, ExcaError, Problem
 if tp.TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
-    from hydra_exca.code import Code, CodeOptions
-    from hydra_exca.provenance import Launched
+    from hydra_exca.code.launch_code import CodeOptions, LaunchCode
+    from hydra_exca.provenance.launch_record import Launched
 
-    from .elsewhere import Sent
+    from .other_launchers import Sent
 
 LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
@@ -34,7 +34,7 @@ LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 class _Launching:
     """What the callback found out before the sweep, for the launcher of the same process."""
 
-    code: Code | None = None
+    code: LaunchCode | None = None
     sees_the_end: bool = False
     failed: int = 0
     launched: tp.Callable[[Path], Launched] | None = None
@@ -50,16 +50,16 @@ def hold_failures(count: int) -> bool:
     return _launching.sees_the_end
 
 
-def code() -> Code | None:
+def sweep_code() -> LaunchCode | None:
     """The code of this sweep, None if it is not copied."""
     return _launching.code
 
 
-def launched(folder: Path) -> Launched:
+def launched_by_exca(folder: Path) -> Launched:
     """What is recorded of this launch, whose code is in ``folder``."""
-    from hydra_exca import provenance
+    from hydra_exca.provenance import launch_record
 
-    return provenance.of_launch(folder) if _launching.launched is None else _launching.launched(folder)
+    return launch_record.describe_launch(folder) if _launching.launched is None else _launching.launched(folder)
 
 
 class ExcaCallback(Callback):
@@ -100,9 +100,9 @@ class ExcaCallback(Callback):
         """Ends the program with status 1 where failures were held back until the sweep's last batch."""
         global _launching
         if f"{__package__}.elsewhere" in sys.modules:  # else nothing was ever sent
-            from . import elsewhere
+            from . import other_launchers
 
-            elsewhere.come_back()
+            other_launchers.come_back()
         failed, _launching = _launching.failed, _Launching()
         if failed:
             noun = "1 task" if failed == 1 else f"{failed} tasks"
@@ -129,21 +129,21 @@ class ExcaCallback(Callback):
         from . import schema
 
         try:
-            kinds = schema.of(task_function, OmegaConf.select(config, "hydra.launcher.schema"))
+            kinds = schema.schema_of(task_function, OmegaConf.select(config, "hydra.launcher.schema"))
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             if not kinds.receives:  # hydra_exca.main says it itself
-                kinds.check(schema.present(OmegaConf.to_container(task, resolve=True)), task)
+                kinds.check(schema.without_missing(OmegaConf.to_container(task, resolve=True)), task)
         except ExcaError as error:
             raise SystemExit(str(error)) from None
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: tp.Any) -> None:
         """Records how the job was computed, where the launcher does not."""
-        from . import elsewhere
+        from . import other_launchers
 
         if self._sent is not None:
-            elsewhere.record(self._sent.launched, self._sent.launch, self._started, config, job_return)
+            other_launchers.record_job(self._sent.launched, self._sent.launch, self._started, config, job_return)
         elif self._launched is not None:
-            elsewhere.record(self._launched.record, self._launched.patch, self._started, config, job_return)
+            other_launchers.record_job(self._launched.record, self._launched.patch, self._started, config, job_return)
 
     def _check_commits(self, options: CodeOptions, config: DictConfig) -> None:
         code = self._code(options, config)
@@ -164,10 +164,10 @@ class ExcaCallback(Callback):
             launched_in = functools.cache(lambda folder: self._of_launch(folder, options))
             _launching = _Launching(code, sees_the_end=True, launched=launched_in)
         else:
-            from . import elsewhere
+            from . import other_launchers
 
             launched = self._of_launch(_folder_of_script(config), options)
-            self._sent = elsewhere.send(code, launched, self._cache(config), config)
+            self._sent = other_launchers.send_code(code, launched, self._cache(config), config)
 
     def _take_options_of(self, config: DictConfig) -> None:
         """Another launcher does not know the option that is ours."""
@@ -179,25 +179,25 @@ class ExcaCallback(Callback):
                 del config.hydra.launcher["workdir"]
 
     def _options(self, config: DictConfig) -> CodeOptions:
-        from . import copies
+        from . import code_options
 
-        return copies.options(self.workdir, config, Path(config.hydra.runtime.cwd), self._key(config))
+        return code_options.read_code_options(self.workdir, config, Path(config.hydra.runtime.cwd), self._key(config))
 
-    def _code(self, options: CodeOptions, config: DictConfig) -> Code | None:
-        from hydra_exca.code import Code
+    def _code(self, options: CodeOptions, config: DictConfig) -> LaunchCode | None:
+        from hydra_exca.code.launch_code import LaunchCode
 
-        from . import copies
+        from . import code_options
 
         if not options.copied:
             return None
-        code = Code(options, self._cache(config))
-        code.include(copies.targets(config))
+        code = LaunchCode(options, self._cache(config))
+        code.include(code_options.target_names(config))
         if code.is_empty:
             warnings.warn_explicit("no code was found that jobs could run from: it is not copied", *_OF_NO_LINE)
             return None
         return code
 
-    def _check_chdir(self, code: Code, is_ours: bool) -> None:
+    def _check_chdir(self, code: LaunchCode, is_ours: bool) -> None:
         """Where another launcher starts its jobs, and makes their folders, is for that to say."""
         if code.options.chdir and not is_ours:
             problem = Problem(
@@ -207,21 +207,21 @@ class ExcaCallback(Callback):
 
     def _key(self, config: DictConfig) -> str:
         """Where the options of the copy are, for messages."""
-        from . import copies
+        from . import code_options
 
-        return copies.KEY if _is_ours(config) or self._has_options_of_launcher else "hydra.callbacks.exca.workdir"
+        return code_options.KEY if _is_ours(config) or self._has_options_of_launcher else "hydra.callbacks.exca.workdir"
 
     def _cache(self, config: DictConfig) -> Path:
         return Path(config.hydra.runtime.cwd) / Path(self.folder or "exca").expanduser()
 
     def _of_launch(self, folder: Path, options: CodeOptions) -> Launched:
-        from hydra_exca import provenance
+        from hydra_exca.provenance import launch_record
 
         max_mb = options.rules.max_mb
         assert max_mb is not None
         left_out = [*options.left_out, *filter(None, [options.folder])]
         with _told():
-            found = provenance.of_launch(folder, self.record_env, max_mb, left_out)
+            found = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
         return dataclasses.replace(found, record={"version": self.version, **found.record})
 
 
@@ -254,7 +254,7 @@ def _is_ours(config: DictConfig) -> bool:
 
 
 def _folder_of_script(config: DictConfig) -> Path:
-    from hydra_exca import workdir
+    from hydra_exca import code as code_copies
 
-    script = workdir.script()
+    script = code_copies.script_sources()
     return Path(config.hydra.runtime.cwd) if script is None else script.parent

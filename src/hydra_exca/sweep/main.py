@@ -9,7 +9,7 @@ import typing as tp
 import hydra
 import pydantic
 
-from . import method, schema
+from . import model_method, schema
 
 _UNSET: tp.Any = object()
 
@@ -39,11 +39,11 @@ def main(
     if config_path is not _UNSET:
         arguments["config_path"] = config_path
     frame = inspect.currentframe()
-    place = method.place_of(None if frame is None else frame.f_back)
+    place = model_method.place_of(None if frame is None else frame.f_back)
 
     def decorate(function: tp.Callable[..., tp.Any]) -> tp.Any:
-        found = method.find(function, model)
-        task_function = _receiving(function) if found is None else method.program(found, place)
+        found = model_method.find_method(function, model)
+        task_function = _receiving(function) if found is None else model_method.method_program(found, place)
         return hydra.main(**arguments)(task_function)
 
     return decorate
@@ -54,7 +54,7 @@ def _receiving(function: tp.Callable[..., tp.Any]) -> tp.Callable[[tp.Any], tp.A
     kind = schema.annotated(function)
     if kind is None or not issubclass(kind, pydantic.BaseModel):
         name = getattr(function, "__qualname__", repr(function))
-        if method.is_of_unknown_class(function):
+        if model_method.is_of_unknown_class(function):
             raise TypeError(
                 f"hydra_exca.main: the class of {name} cannot be found: use hydra_exca.main below the class, and "
                 "define that at the top of a module or say model=<the class>"
@@ -67,7 +67,7 @@ def _receiving(function: tp.Callable[..., tp.Any]) -> tp.Callable[[tp.Any], tp.A
 
     @functools.wraps(function)
     def validated(config: tp.Any) -> tp.Any:
-        return function(config if isinstance(config, model) else method.receive(model, config))
+        return function(config if isinstance(config, model) else model_method.receive_config(model, config))
 
     setattr(validated, schema.RECEIVES, kind)
     return validated

@@ -6,14 +6,13 @@ import dataclasses
 import typing as tp
 from pathlib import Path
 
-from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
-from omegaconf import OmegaConf
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import clusters, paths
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
-
-from . import resources
 
 DEFAULT_FOLDER = "exca"
 DEFAULT_VERSION = "0"
@@ -56,7 +55,9 @@ class SweepOptions:
         return bool(self.jobs.common.get("stderr_to_stdout", False))
 
 
-def read(options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: str | None = None) -> SweepOptions:
+def read_options(
+    options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: str | None = None
+) -> SweepOptions:
     """Sorts the launcher's options; ``started_from`` is where a relative folder counts from.
 
     ``typed_version`` is the version as it stands on the command line, if it does. Raises ConfigError that lists
@@ -112,7 +113,7 @@ def _check(own: tp.Mapping[str, tp.Any], engine: tp.Mapping[str, tp.Any], jobs: 
         *_names(own),
         *_numbers({**own, **engine}),
         *_packing(own, jobs),
-        *resources.check(own["per_task"]),
+        *check_per_task(own["per_task"]),
     ]
     if not own["wait"] and own["cluster"] in (None, "inline", "debug"):
         problems.append(Problem("false needs jobs of their own: cluster=local or slurm", "hydra.launcher.wait"))
@@ -167,3 +168,69 @@ def _packing(own: tp.Mapping[str, tp.Any], jobs: tp.Mapping[str, tp.Any]) -> tp.
 
 def _plain(value: tp.Any) -> tp.Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+PER_TASK_KEY = "hydra.launcher.per_task"
+
+
+_COMMON = frozenset(BaseQueueConf.__dataclass_fields__)
+
+
+# those of the launch as a whole
+_NOT_OF_A_JOB = {"_target_", "submitit_folder", "stderr_to_stdout", "max_num_timeout", "array_parallelism"}
+
+
+_KNOWN = frozenset(SlurmQueueConf.__dataclass_fields__) - _NOT_OF_A_JOB
+
+
+def check_per_task(per_task: tp.Any) -> list[Problem]:
+    """What is wrong with the option itself: names that are no options of a job, places that are none in a config."""
+    if not isinstance(per_task, dict) or not all(isinstance(path, str) for path in per_task.values()):
+        return [
+            Problem(f"{per_task!r} is no {{option: place in the config}}, as {{mem_gb: model.mem}} is", PER_TASK_KEY)
+        ]
+    unknown = [name for name in per_task if name not in _KNOWN]
+    return [Problem(f"{name!r} is none of {', '.join(sorted(_KNOWN))}", PER_TASK_KEY) for name in unknown]
+
+
+def resources_of_task(
+    per_task: tp.Mapping[str, str], config_of_task: tp.Callable[[], DictConfig]
+) -> tuple[dict[str, tp.Any], list[Problem]]:
+    """The resources that a task's config asks for, under submitit's names, and what is wrong with them.
+
+    A value None leaves the launcher's own option.
+    """
+    found: dict[str, tp.Any] = {}
+    problems: list[Problem] = []
+    if not per_task:
+        return found, problems
+    config = config_of_task()
+    for name, path in per_task.items():
+        try:
+            value = OmegaConf.select(config, path, throw_on_missing=True, throw_on_resolution_failure=True)
+            if value is None and not _is_there(config, path):
+                problems.append(
+                    Problem(f"{name} is to come from {path!r}, which the config does not have", PER_TASK_KEY)
+                )
+            elif value is not None:
+                found[name if name in _COMMON else f"slurm_{name}"] = _valid(name, value)
+        except OmegaConfBaseException as error:
+            problems.append(Problem(f"{name} from {path!r}: {str(error).splitlines()[0]}", PER_TASK_KEY))
+    return found, problems
+
+
+def _is_there(config: DictConfig, path: str) -> bool:
+    missing = object()
+    return OmegaConf.select(config, path, default=missing) is not missing or _is_none(config, path)
+
+
+def _is_none(config: DictConfig, path: str) -> bool:
+    parent, _, key = path.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return OmegaConf.is_config(node) and key in node
+
+
+def _valid(name: str, value: tp.Any) -> tp.Any:
+    """The value as the launcher's own option would take it."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SlurmQueueConf), {name: whole}))[name]  # type: ignore[index,call-overload]

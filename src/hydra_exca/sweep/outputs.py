@@ -40,7 +40,7 @@ class View:
         folder = Path(shown)
         if folder.is_symlink():
             folder.unlink()
-        if give_way(folder, None):
+        if make_way(folder, None):
             folder.mkdir(parents=True, exist_ok=True)
             files.write(folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
 
@@ -72,7 +72,7 @@ def _is_there(output: str) -> bool:
     return True
 
 
-def give_way(job_folder: Path, entry: Entry | None) -> bool:
+def make_way(job_folder: Path, entry: Entry | None) -> bool:
     """Moves a real folder with another entry's outputs aside, and tells that entry where they are now.
 
     With an ``entry`` the folder is marked as holding its outputs. False, and nothing is changed, where another task

@@ -13,8 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import models, script
+from hydra_exca import script
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.identity import pydantic_types
 
 if tp.TYPE_CHECKING:
     import pydantic
@@ -82,7 +83,7 @@ class Schema:
         """Everything wrong with one task's resolved values, each with its key; ``config()`` is what they are of."""
         found: list[Problem] = []
         for kind in self.kinds:
-            if models.is_model_class(kind):
+            if pydantic_types.is_model_class(kind):
                 found += model_problems(kind, values)
             else:
                 found += _dataclass_problems(kind, values, config)
@@ -119,7 +120,7 @@ class Schema:
         return main.version if main is not None and "version" in main.model_fields_set else None
 
 
-def of(function: tp.Any, named: str | None) -> Schema:
+def schema_of(function: tp.Any, named: str | None) -> Schema:
     """The schema of a task function: what it receives or is annotated with, and what ``named`` says."""
     received = getattr(function, RECEIVES, None)
     kinds = [received if received is not None else annotated(function)]
@@ -151,10 +152,14 @@ def allowed_missing() -> list[str]:
     return list(OmegaConf.select(tp.cast(DictConfig, HydraConfig.get()), "launcher.allow_missing") or [])
 
 
-def present(values: tp.Any) -> tp.Any:
+def without_missing(values: tp.Any) -> tp.Any:
     """Without leaves that may stay missing; in containers of its own, which a validator may change."""
     if isinstance(values, dict):
-        return {key: present(value) for key, value in values.items() if not (isinstance(value, str) and value == "???")}
+        return {
+            key: without_missing(value)
+            for key, value in values.items()
+            if not (isinstance(value, str) and value == "???")
+        }
     return list(map(_own, values)) if isinstance(values, list) else values
 
 
@@ -165,7 +170,7 @@ def _own(value: tp.Any) -> tp.Any:
 
 
 def is_schema(kind: tp.Any) -> bool:
-    return isinstance(kind, type) and (models.is_model_class(kind) or dataclasses.is_dataclass(kind))
+    return isinstance(kind, type) and (pydantic_types.is_model_class(kind) or dataclasses.is_dataclass(kind))
 
 
 def model_problems(kind: type[pydantic.BaseModel], values: dict[str, tp.Any]) -> list[Problem]:
@@ -191,7 +196,7 @@ def validate(kind: type[pydantic.BaseModel], values: dict[str, tp.Any], override
 @functools.lru_cache(maxsize=256)
 def _main_infra(kind: type) -> str:
     """The infra of a class that speaks for the whole: the one called so, else the only one; "" if there is none."""
-    if not models.is_model_class(kind):
+    if not pydantic_types.is_model_class(kind):
         return ""
     from hydra_exca.infra.binding import class_infras
 

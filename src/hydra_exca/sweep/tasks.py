@@ -16,18 +16,22 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import uid
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.uid import Identity
+from hydra_exca.identity import names, uid
+from hydra_exca.identity.uid import Identity
 
-from . import loader, resources, schema, texts, worlds
-from .common import Common, Facts
-from .compositions import Composition, Template
-from .identify import Identifier
+from . import options as options_module
+from . import schema
+from .compose import loader
+from .compose.composition import Composition, Template
+from .configs import yaml_text
+from .configs.overlay import JobVariant
+from .configs.resolvers import may_call_users
+from .configs.tree import Path as Place
+from .identity import Identifier
 from .options import SweepOptions
-from .stage import may_call_users
-from .trees import Path as Place
-from .variants import Variant
+from .resolve import resolve
+from .resolve.shared_facts import Facts, SharedFacts
 
 if tp.TYPE_CHECKING:
     from hydra_exca.infra.task import TaskInfra
@@ -60,7 +64,7 @@ class SweepTask:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Job:
+class _ComposedJob:
     """One job as it was asked for, and what makes its config."""
 
     number: int
@@ -89,10 +93,10 @@ class Composer:
 
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task a job. Raises ConfigError that lists every problem of every job."""
-        groups: dict[int, list[_Job]] = {}
+        groups: dict[int, list[_ComposedJob]] = {}
         for number, overrides in enumerate(job_overrides, first):
             with self._noting(overrides):
-                job = _Job(number, tuple(overrides), self._compose(list(overrides)))
+                job = _ComposedJob(number, tuple(overrides), self._compose(list(overrides)))
                 groups.setdefault(self._group(job), []).append(job)
         tasks = [task for group, jobs in groups.items() for task in self._group_tasks(group, jobs)]
         problems = [*self._problems, *(self._identifier.problems() if tasks else ())]
@@ -112,32 +116,32 @@ class Composer:
             found = error.problems or (Problem(error.message),)
             self._problems += [_of_task(problem, shown) for problem in found]
 
-    def _group(self, job: _Job) -> int:
+    def _group(self, job: _ComposedJob) -> int:
         """Jobs that are looked at together: those of a template, unless they have other leaves, or need a look each."""
         template = job.composition.template
         if template not in self._alone:
             config = template.copy()
-            self._alone[template] = may_call_users(config) or worlds.has_own_env_set(config)
+            self._alone[template] = may_call_users(config) or resolve.has_own_env_set(config)
         is_alone = job.composition.leaves is None or self._alone[template]
         return -1 - job.number if is_alone else id(template)
 
-    def _group_tasks(self, group: int, jobs: tp.Sequence[_Job]) -> tp.Iterator[SweepTask]:
+    def _group_tasks(self, group: int, jobs: tp.Sequence[_ComposedJob]) -> tp.Iterator[SweepTask]:
         """The tasks of jobs whose configs have the same leaves."""
         first = jobs[0]
         if group < 0:
-            config, variants = first.composition.config(first.number), [Variant()]
+            config, variants = first.composition.config(first.number), [JobVariant()]
         else:
             config = first.composition.template.copy()
             variants = [job.composition.variant(job.number) for job in jobs]
         chosen = self._options
-        found = worlds.resolve_all(
+        found = resolve.resolve_all(
             config,
             variants,
             node_env=chosen.node_env,
             allow_missing=chosen.allow_missing,
             environment=self._environment(config),
         )
-        common = Common(config, chosen.node_env)
+        common = SharedFacts(config, chosen.node_env)
         for job, variant, resolved, folders in zip(jobs, variants, found, common.folders(variants), strict=True):
             with self._noting(job.overrides):
                 yield self._task(job, resolved, folders, common.of(variant))
@@ -145,19 +149,19 @@ class Composer:
     def _environment(self, config: DictConfig) -> dict[str, str]:
         """What Hydra adds to the environment of these jobs; nothing if that is an error, which each of them tells."""
         try:
-            return worlds.environment(worlds.env_set(config, node_env=self._options.node_env))
+            return resolve.environment(resolve.env_set(config, node_env=self._options.node_env))
         except ConfigError:
             return {}
 
     def _task(
-        self, job: _Job, resolved: worlds.Resolved, folders: tuple[str, str] | Problem, facts: Facts
+        self, job: _ComposedJob, resolved: resolve.Resolved, folders: tuple[str, str] | Problem, facts: Facts
     ) -> SweepTask:
-        speaker = functools.partial(self._schema.speaker, lambda: schema.present(resolved.values))
+        speaker = functools.partial(self._schema.speaker, lambda: schema.without_missing(resolved.values))
         problems = [*resolved.unset, *self._identifier.counting(resolved.unsteady, speaker)]
-        wanted, unusable = resources.of(self._options.per_task, facts.config)
+        wanted, unusable = options_module.resources_of_task(self._options.per_task, facts.config)
         if not problems:
             if self._schema.kinds:
-                problems = self._schema.problems(schema.present(resolved.values), facts.config)
+                problems = self._schema.problems(schema.without_missing(resolved.values), facts.config)
             problems += unusable
         if isinstance(folders, Problem):
             raise ConfigError("", [*problems, folders])
@@ -167,7 +171,7 @@ class Composer:
         infra = None if model is None else self._schema.infra(model)
         identity = self._identifier.identity(resolved, facts, job.overrides, model)
         notices = (*resolved.notices, *_notices(infra, self._options.folder))
-        environment = worlds.environment(facts.env_set)
+        environment = resolve.environment(facts.env_set)
         return SweepTask(
             job.number,
             job.overrides,
@@ -183,7 +187,7 @@ class Composer:
 
     def _compose(self, overrides: list[str]) -> Composition:
         try:
-            return loader.take(self._context, self._config, overrides)
+            return loader.take_composition(self._context, self._config, overrides)
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             raise ConfigError("", [Problem(str(error) or str(cause))]) from error
@@ -191,7 +195,7 @@ class Composer:
 
 def _of_task(problem: Problem, overrides: tuple[str, ...]) -> Problem:
     """A task's problem, with what it was asked for with; one of the launcher's options is no task's."""
-    ours = problem.key.startswith("hydra.launcher.") and problem.key != resources.KEY
+    ours = problem.key.startswith("hydra.launcher.") and problem.key != options_module.PER_TASK_KEY
     return problem if ours else dataclasses.replace(problem, overrides=overrides)
 
 
@@ -205,14 +209,14 @@ def _notices(infra: TaskInfra | None, folder: Path) -> tp.Iterator[str]:
             )
 
 
-def describe(task: SweepTask) -> tuple[str, str]:
+def describe_tasks(task: SweepTask) -> tuple[str, str]:
     """The texts of ``uid.yaml`` and ``config.yaml``: what makes the uid, and the configuration as it was composed.
 
     Those of a method with an infra are what that infra writes, and can read.
     """
     if task.infra is not None:
         return task.infra.task().describe()
-    return texts.of_fields(task.identity.fields), texts.of_composition(task.composition)
+    return yaml_text.fields_yaml(task.identity.fields), yaml_text.composition_yaml(task.composition)
 
 
 def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str]) -> list[str]:
@@ -225,7 +229,7 @@ def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str])
         groups.setdefault(json.dumps(sorted(swept)), []).append(task)
     notes = []
     for members in groups.values():
-        flat = [uid.flatten(task.identity.fields) for task in members]
+        flat = [names.flatten(task.identity.fields) for task in members]
         keys = dict.fromkeys(key for fields in flat for key in fields)
         splitting = [key for key in keys if len({uid.encode(fields.get(key)) for fields in flat}) > 1]
         notes += [f"{key} still tells tasks apart that differ only in {', '.join(patterns)}" for key in splitting]

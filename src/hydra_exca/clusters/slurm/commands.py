@@ -1,0 +1,207 @@
+"""Slurm's own commands: for each a function that builds it and one that reads what it prints, both pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import typing as tp
+
+from hydra_exca import paths
+from hydra_exca.clusters.base import Report, State
+
+# https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
+_FORGOTTEN = "FORGOTTEN"  # a word of ours
+ENDED = {
+    _FORGOTTEN,
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "LAUNCH_FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+}
+_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not start it again, and no task is to blame
+_WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+# with these a job waits for ever unless somebody acts
+STUCK = re.compile(
+    r"Partition(TimeLimit|Config|NodeLimit|Down|Inactive)|ReqNodeNotAvail|\w+NotAllowed"
+    r"|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|held state|Invalid\w+|BadConstraints|JobHeld\w+"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One job, or one task of an array, as a Slurm command lists it. ``command`` tells which launch it is of."""
+
+    job: str
+    state: str
+    reason: str
+    command: str
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """The token of the launch, and the number of the job in it; None for a job that is no launch's."""
+        place = paths.script_place(self.command)
+        return None if place is None else (place[0], place[1] + array_index(self.job))
+
+    def report(self) -> Report:
+        state = self.state.split()[0].rstrip("+")  # "CANCELLED by 1000"
+        if state in _WAITING:
+            return Report(State.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
+        if state not in ENDED:
+            return Report(State.RUNNING, self.reason, job=self.job)
+        reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"
+        return Report(
+            State.ENDED,
+            f"{self.state}{reason}",
+            failed=state not in _BLAMELESS,
+            job=self.job,
+            cancelled=state == "CANCELLED",
+            timed_out=state in ("TIMEOUT", "DEADLINE"),
+        )
+
+
+def ping_command() -> list[str]:
+    return ["scontrol", "ping"]
+
+
+def queue_command(jobs: tp.Collection[str], users: tp.Collection[str]) -> list[str]:
+    """Asks the controller: for these jobs, or for all of these users when some job's id is not known.
+
+    ``-t all`` also lists those that ended within MinJobAge (300 s by default), at once, where sacct lags.
+    """
+    chosen = ["-u", ",".join(sorted(users))] if users else ["-j", ",".join(sorted(jobs))]
+    return ["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%o", *chosen]
+
+
+def accounting_command(jobs: tp.Collection[str], users: tp.Collection[str], since: float) -> list[str]:
+    """Asks the accounting, which remembers longer. ``since`` is in seconds since the epoch."""
+    start = datetime.datetime.fromtimestamp(since - 60).strftime("%Y-%m-%dT%H:%M:%S")
+    chosen = ["-u", ",".join(sorted(users)), "-S", start] if users else ["-j", ",".join(sorted(jobs))]
+    return ["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,SubmitLine", *chosen]
+
+
+def show_command(job: str) -> list[str]:
+    """Asks the controller for a job by any of its ids: a task of an array has one of its own besides ``12_3``."""
+    return ["scontrol", "show", "job", "-o", job]
+
+
+def read_shown(output: str) -> list[Row]:
+    """The rows of `show_command`, one for each task of an array."""
+    rows = []
+    for line in output.splitlines():
+        ids, told = _IDS.match(line), _TOLD.match(line)
+        if ids and told:
+            raw, array, tasks = ids.groups()
+            job = raw if array is None else f"{array}_{tasks}" if tasks.isdecimal() else f"{array}_[{tasks}]"
+            rows += [Row(single, told[1], told[2], told[3]) for single in expand_ids(job)]
+    return rows
+
+
+_IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
+# the last of them: a job's name comes before, and can hold anything
+_TOLD = re.compile(r".* JobState=(\S+) Reason=(.*?) Dependency=.* Command=(.*?)(?: SubmitLine=.*)? WorkDir=")
+
+
+def cancel_command(jobs: tp.Iterable[str], pending: bool = False) -> list[str]:
+    """Cancels jobs, or those of them that have not begun."""
+    return ["scancel", *(["-t", "PENDING"] if pending else []), *sorted(jobs)]
+
+
+def throttle_command(array: str, most: int) -> list[str]:
+    """Lets ``most`` jobs of an array run at a time."""
+    return ["scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={most}"]
+
+
+def configuration_command() -> list[str]:
+    return ["scontrol", "show", "config"]
+
+
+def read_configuration(output: str) -> dict[str, str]:
+    """The names and values of `configuration_command`."""
+    pairs = (line.partition("=") for line in output.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def count_command(user: str) -> list[str]:
+    """Asks for what a user has waiting and running, a line each."""
+    return ["squeue", "-h", "-r", "-u", user, "-o", "%i"]
+
+
+def limits_commands(user: str) -> list[list[str]]:
+    """Ask the accounting how many jobs a user may have submitted: by association, by quality of service."""
+    show = ["sacctmgr", "-n", "-P", "show"]
+    associations = "Cluster,Account,Partition,DefaultQOS,MaxSubmitJobs,GrpSubmitJobs"
+    return [
+        [*show, "user", user, "withassoc", f"format=DefaultAccount,{associations}"],
+        [*show, "qos", "format=Name,MaxSubmitJobsPerUser,GrpSubmitJobs"],
+    ]
+
+
+def read_limit(associations: str, qualities: str, cluster: str, options: tp.Mapping[str, tp.Any]) -> int | None:
+    """The least limit that the answers to `limits_commands` set on jobs with these options, None for no limit.
+
+    A limit of a whole group counts as the user's own.
+    """
+    limits, quality = [], options.get("qos")
+    for line in associations.splitlines():
+        default, where, account, partition, default_quality, *numbers = line.split("|")
+        mine = where == cluster and account == (options.get("account") or default)
+        if mine and partition in ("", options.get("partition")):
+            limits += numbers
+            quality = quality or default_quality
+    for line in qualities.splitlines():
+        name, *numbers = line.split("|")
+        limits += numbers if name == (quality or "normal") else []
+    return min((int(limit) for limit in limits if limit.isdecimal()), default=None)
+
+
+def read_rows(output: str) -> list[Row]:
+    """The rows of `queue_command`, one for each task of an array."""
+    rows = []
+    for line in output.splitlines():
+        if line.count("|") >= 3:
+            job, state, reason, command = line.split("|", 3)
+            rows += [Row(single, state, reason, command) for single in expand_ids(job)]
+    return rows
+
+
+def read_accounts(output: str) -> list[Row]:
+    """The rows of `accounting_command`, one for each task of an array.
+
+    Of what the controller has forgotten, when it comes back from a crash, the accounting says that nobody in
+    particular cancelled it. So it says of what can never start.
+    """
+    rows = read_rows(output)
+    lost = [row.state == "CANCELLED" and not STUCK.search(row.reason) for row in rows]
+    return [dataclasses.replace(row, state=_FORGOTTEN) if gone else row for row, gone in zip(rows, lost, strict=True)]
+
+
+def expand_ids(job: str) -> list[str]:
+    """The single jobs that an array's row stands for.
+
+    >>> expand("12_[1-2,7%4]")
+    ['12_1', '12_2', '12_7']
+    """
+    match = re.fullmatch(r"(\d+)_\[([\d,\-]+)(\.\.\.)?(?:%\d+)?\]", job)
+    if not match:
+        return [job] if re.fullmatch(r"\d+(_\d+)?", job) else []
+    array, ranges, cut = match.groups()
+    parts = ranges.split(",")
+    if cut:  # after 64 characters (SLURM_BITSTR_LEN): the last number may lack digits
+        parts.pop()
+    indices: list[int] = []
+    for part in parts:
+        first, _, last = part.partition("-")
+        indices += range(int(first), int(last or first) + 1)
+    return [f"{array}_{each}" for each in indices]
+
+
+def array_index(job: str) -> int:
+    """A job's index in its array, 0 for a job that is not in one."""
+    return int(job.partition("_")[2] or 0)

@@ -1,0 +1,90 @@
+"""The Slurm side of a job: how much time it has left, how it starts again, and whether another one is over.
+
+For each command a function that builds it and one that reads what it prints, both pure.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as tp
+
+if tp.TYPE_CHECKING:
+    import subprocess
+
+_ANSWER_S = 15.0  # of the little time that is left
+_EARLY_S = 60.0  # Slurm may send its signal so much earlier than it was told (sbatch(1), --signal)
+_UNKNOWN = "Invalid job id"
+
+
+def left_command(job: str) -> list[str]:
+    return ["squeue", "-h", "-j", job, "-o", "%L"]
+
+
+def read_left(printed: str) -> float | None:
+    """The seconds that `left_command` speaks of, None if it does not know.
+
+    >>> read_left("1-02:03:04"), read_left("1:30"), read_left("UNLIMITED"), read_left("INVALID")
+    (93784.0, 90.0, inf, None)
+    """
+    text = printed.strip()
+    if text == "UNLIMITED":
+        return float("inf")
+    days, _, clock = text.rpartition("-")
+    numbers = [days or "0", *(["0", "0", *clock.split(":")][-3:])]
+    if not clock or not all(number.isdecimal() for number in numbers):
+        return None
+    day, hour, minute, second = map(int, numbers)
+    return float(((day * 24 + hour) * 60 + minute) * 60 + second)
+
+
+def state_command(job: str) -> list[str]:
+    return ["squeue", "-h", "-j", job, "-o", "%T"]
+
+
+def requeue_command(job: str) -> list[str]:
+    return ["scontrol", "requeue", job]
+
+
+def time_left(job: str) -> float | None:
+    """How many seconds a job, this one, may still run; None if nobody says."""
+    answer = _run(left_command(job))
+    left = None if answer is None else read_left(answer.stdout)
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    return left if left is not None or not end.isdecimal() else float(end) - time.time()
+
+
+def is_out_of_time(job: str, delay_s: float) -> bool:
+    """Whether a job was told to end because of its time limit, and not because another one is to have its place."""
+    left = time_left(job)
+    return left is None or left <= delay_s + _EARLY_S
+
+
+def requeue(job: str) -> str:
+    """Lets a job start again; returns why it will not, or nothing. Slurm then ends what runs of it."""
+    answer = _run(requeue_command(job))
+    if answer is None:
+        return "Slurm does not answer"
+    said = (answer.stderr + answer.stdout).strip()
+    return "" if answer.returncode == 0 else said or f"scontrol ended with status {answer.returncode}"
+
+
+def is_over(job: str) -> bool:
+    """Whether a job is known to compute no more."""
+    from . import commands  # here and below: a job that is not told to end starts without
+
+    answer = _run(state_command(job))
+    if answer is None:
+        return False
+    if answer.returncode != 0:
+        return _UNKNOWN in answer.stderr
+    return all(state in commands.ENDED for state in answer.stdout.split())
+
+
+def _run(command: tp.Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    import subprocess
+
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except (subprocess.TimeoutExpired, OSError):
+        return None

@@ -1,0 +1,196 @@
+"""The arrays of one batch on Slurm: submitted as there is room, watched, and ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import typing as tp
+
+from hydra_exca.clusters.base import Batch, ClusterSubmission, JobSpec, Options, Reference, Report, State
+from hydra_exca.errors import SubmissionError
+
+from . import arrays, commands, query, sbatch
+from .limits import Limits
+
+log = logging.getLogger("exca.clusters")
+_FIRST_POLL_S = 1.0  # later polls come less often, up to poll_s
+_AGAIN_S = 2.0  # an end is asked for again: the outcome's file may take longer to be seen than the state
+_END_S = 60.0  # how long jobs that are cancelled are waited for
+_ENOUGH = 8  # what others need no more is handed on from this part of all on
+
+
+class SlurmSubmission(ClusterSubmission):
+    """Arrays that are submitted as the scheduler has room for them."""
+
+    def __init__(self, options: Options, batch: Batch) -> None:
+        self._options = options
+        self._batch = batch
+        self._limits = Limits(options)
+        self._backlog: list[JobSpec] = list(batch.jobs)
+        self._arrays: dict[str, int] = {}  # how many jobs of each may run at a time
+        self._ids: dict[int, str] = {}
+        self._open: dict[int, Reference] = {}
+        self._suspects: set[int] = set()
+        self._cancelled: list[int] = []
+        self._silent = False
+        self._interval = min(_FIRST_POLL_S, self._options.poll_s)
+        self._next = time.monotonic() + self._interval
+
+    def start(self) -> None:
+        self._submit_more()
+
+    @property
+    def jobs(self) -> dict[int, str | None]:
+        return dict(self._ids)
+
+    def settle(self, number: int) -> None:
+        self._open.pop(number, None)
+
+    def step(self) -> dict[int, Report]:
+        cancelled = {
+            number: Report(State.ENDED, "cancelled before it was submitted", cancelled=True)
+            for number in self._cancelled
+        }
+        self._cancelled.clear()
+        if cancelled or time.monotonic() < self._next:
+            return cancelled
+        self._submit_more()
+        return self._ask()
+
+    def _ask(self) -> dict[int, Report]:
+        numbers = list(self._open)
+        reports = query.query_jobs([self._open[number] for number in numbers]) if numbers else []
+        self._say_whether_it_answers(all(report.state is not State.UNKNOWN for report in reports))
+        self._interval = min(self._options.poll_s, 1.5 * self._interval)
+        self._next = time.monotonic() + self._interval
+        news = {n: report for n, report in zip(numbers, reports, strict=True) if self._is_news(n, report)}
+        for number, report in news.items():
+            if report.state is State.ENDED:
+                self.settle(number)
+        self._hand_on()
+        return news
+
+    def cancel(self, number: int) -> bool:
+        if number in self._ids:
+            sbatch.run_command(commands.cancel_command([self._ids[number]]))
+        else:
+            self._backlog = [job for job in self._backlog if job.number != number]
+            self._cancelled.append(number)
+        return True
+
+    def unstarted(self) -> tp.Sequence[int]:
+        return [*(job.number for job in self._backlog), *self._cancelled]
+
+    def abandon(self) -> tp.Sequence[int]:
+        numbers, self._backlog = [job.number for job in self._backlog], []
+        return numbers
+
+    def withdraw(self) -> tp.Sequence[int]:
+        if self._open:
+            sbatch.run_command(commands.cancel_command(self._active(), pending=True))
+        return self.abandon()
+
+    def end(self) -> tp.Sequence[int]:
+        numbers = [*self.abandon(), *self._open]
+        if self._open:
+            sbatch.run_command(commands.cancel_command(self._active()))
+        deadline = time.monotonic() + _END_S
+        while self._open and time.monotonic() < deadline:
+            asked = list(self._open)
+            for number, report in zip(asked, query.query_jobs([self._open[n] for n in asked]), strict=True):
+                if report.state is State.ENDED:
+                    self.settle(number)
+            time.sleep(_FIRST_POLL_S if self._open else 0.0)
+        return numbers
+
+    # submitting
+
+    def _submit_more(self) -> None:
+        """As many arrays as there is room for, none that would let more run at a time than may."""
+        most = max(1, self._options.array_parallelism)
+        spare = most - sum(min(share, self._left(array)) for array, share in self._arrays.items() if self._left(array))
+        if not self._backlog or spare < 1:
+            return None
+        room = self._limits.room(self._in_queue(), len(self._backlog))
+        plan = arrays.cut_arrays(self._backlog, self._limits.array_size, room)
+        submitted: list[str] = []
+        for jobs, share in zip(plan, arrays.share_limit([len(jobs) for jobs in plan], spare), strict=True):
+            after = None if share.after is None else submitted[share.after]
+            try:
+                submitted.append(self._submit(jobs, share.most, after))
+            except sbatch.TooManyQueuedError as error:
+                if len(jobs) == 1 and not self._open:
+                    raise sbatch.read_refusal(error, jobs[0].options, self._so_far()) from error
+                self._limits.learnt = len(self._open) + len(jobs) // 2
+                return None if self._open else self._submit_more()
+            except SubmissionError as error:
+                raise sbatch.read_refusal(error, jobs[0].options, self._so_far()) from error
+        return None
+
+    def _in_queue(self) -> int:
+        """How many of its jobs the queue has; what has left its outcome may take seconds to end."""
+        done = (
+            sbatch.run_command(commands.count_command(str(os.getuid())))
+            if self._ids and self._limits.count_mine
+            else None
+        )
+        listed = done.stdout.split() if done is not None and done.returncode == 0 else []
+        return max(len(self._open), sum(1 for job in listed if job.partition("_")[0] in self._arrays))
+
+    def _submit(self, jobs: tp.Sequence[JobSpec], most: int, after: str | None) -> str:
+        first, options = jobs[0].number, jobs[0].options
+        array = sbatch.Array(self._batch.folder, self._batch.module, first, len(jobs), most, options, after)
+        job_id = sbatch.submit_array(array)
+        self._arrays[job_id] = most
+        for index, job in enumerate(jobs):
+            name = f"{job_id}_{index}" if len(jobs) > 1 else job_id
+            self._ids[job.number] = name
+            self._open[job.number] = Reference(self._batch.token, job.number, name, {}, True, time.time())
+        self._backlog = self._backlog[len(jobs) :]
+        return job_id
+
+    def _so_far(self) -> str:
+        if not self._ids:
+            return "nothing was submitted"
+        ids = ", ".join(self._arrays)
+        return f"{len(self._ids)} of {len(self._batch.jobs)} were submitted before, as {ids}, and go on"
+
+    def _left(self, array: str) -> int:
+        return sum(1 for reference in self._open.values() if (reference.job or "").partition("_")[0] == array)
+
+    def _active(self) -> list[str]:
+        return [array for array in self._arrays if self._left(array)]
+
+    def _hand_on(self) -> None:
+        """Lets arrays have what others need no more of what may run at a time."""
+        active = self._active()
+        if self._backlog or len(self._arrays) < 2 or not active:
+            return
+        most = self._options.array_parallelism
+        now = [self._arrays[array] for array in active]
+        larger = arrays.grow_limits([self._left(array) for array in active], now, most)
+        if sum(larger) - sum(now) < max(1, most // _ENOUGH):
+            return
+        for array, share in zip(active, larger, strict=True):
+            if share > self._arrays[array]:
+                sbatch.run_command(commands.throttle_command(array, share))
+                self._arrays[array] = share
+
+    def _say_whether_it_answers(self, answers: bool) -> None:
+        if self._silent and answers:
+            log.warning("exca: Slurm answers again")
+        elif not self._silent and not answers:
+            log.warning("exca: Slurm does not answer; results are taken as they come, and it is asked again")
+        self._silent = not answers
+
+    def _is_news(self, number: int, report: Report) -> bool:
+        """An end counts when it is seen twice."""
+        if report.state is not State.ENDED:
+            self._suspects.discard(number)
+            return report.stuck
+        if number not in self._suspects:
+            self._suspects.add(number)
+            self._next = min(self._next, time.monotonic() + min(_AGAIN_S, self._options.poll_s))
+            return False
+        return True

@@ -1,0 +1,112 @@
+"""The copy of code that this process runs from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import code as code_copies
+
+from . import Snapshot, Sources
+
+
+@dataclasses.dataclass(eq=False)
+class _Stay:
+    """A time for which a copy is the working directory; ``before`` is where it was until then."""
+
+    copy: Snapshot
+    before: Path
+
+
+class _Process:
+    """``code`` is the copy that a job imports from; of its stays in copies the last one counts."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.code: Snapshot | None = None
+        self.stays: list[_Stay] = []
+
+    def settle(self, copy: Snapshot | None, origin: str | None) -> None:
+        """Runs from a copy for good; it is the working directory if there is an ``origin``."""
+        self.code = copy
+        code_copies.import_from_copy(copy)
+        self.stays[:] = [] if copy is None or origin is None else [_Stay(copy, Path(origin))]
+
+    def origin(self, here: Path) -> Path | None:
+        """What the copies stand in for, None where the working directory is in none of them."""
+        inside = any(here.is_relative_to(stay.copy.folder.resolve()) for stay in self.stays)
+        return self.stays[0].before if inside else None
+
+    def leave(self, stay: _Stay) -> None:
+        first, last = self.stays[0], self.stays[-1]
+        self.stays.remove(stay)
+        if not self.stays:
+            os.chdir(stay.before)
+        elif stay is first:
+            self.stays[0].before = stay.before
+        elif stay is last:
+            remaining = self.stays[-1].copy.folder
+            os.chdir(stay.before if stay.before.is_relative_to(remaining.resolve()) else remaining)
+
+
+_process = _Process()
+
+
+def current() -> Snapshot | None:
+    """The copy of code that this process runs from, None if it runs from none."""
+    return _process.stays[-1].copy if _process.stays else _process.code
+
+
+def import_from(copy: Snapshot | None) -> None:
+    """Makes this process import from a copy, or none, from now on; its working directory stays."""
+    _process.settle(copy, None)
+
+
+def copied() -> Sources:
+    """What this process imports from a copy: where each copy is, and what of."""
+    return () if _process.code is None else _process.code.originals()
+
+
+def missing_in_copy(error: BaseException) -> str:
+    """What to say of an error that is there because code runs from a copy; nothing for any other error."""
+    copy = current()
+    if copy is None or not isinstance(error, OSError) or not isinstance(error.filename, (str, os.PathLike)):
+        return ""
+    original = copy.original_of(Path(os.path.abspath(error.filename)))
+    if original is None:
+        return ""
+    if isinstance(error, FileNotFoundError) and original.exists():
+        return " (the copy of the code has no such file: workdir.includes needs a pattern for it)"
+    if isinstance(error, PermissionError):
+        return " (the copy of the code is read-only: write to the output directory)"
+    return ""
+
+
+def home() -> Path:
+    """Where relative paths in settings count from: the working directory, or what a copy stands in for there."""
+    here = Path.cwd()
+    return _process.origin(here) or here
+
+
+def located(path: Path | str) -> Path:
+    """Where a path in settings leads: a relative one from `home`, one of the user from theirs."""
+    expanded = Path(path).expanduser()
+    return expanded if expanded.is_absolute() else home() / expanded
+
+
+@contextlib.contextmanager
+def inside(copy: Snapshot) -> tp.Iterator[None]:
+    """The copy is the working directory until this ends; with several threads, until the last of them is out of it."""
+    with _process.lock:
+        stay = _Stay(copy, Path.cwd())
+        _process.stays.append(stay)
+        os.chdir(copy.folder)
+    try:
+        yield
+    finally:
+        with _process.lock:
+            _process.leave(stay)

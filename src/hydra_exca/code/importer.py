@@ -1,0 +1,219 @@
+"""Imports of what was copied lead into the copy, however the code is laid out and installed."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import typing as tp
+from pathlib import Path
+
+from . import rules
+from . import selection as finding
+from .snapshot import Snapshot
+
+_Spec = importlib.machinery.ModuleSpec
+_PATH = importlib.machinery.PathFinder
+_COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+
+
+class CopyFinder(importlib.abc.MetaPathFinder):
+    """Finds modules in a copy of code that would be found in what it is a copy of.
+
+    It is asked before all others, so it holds for paths that a script puts in front of the search path, for packages
+    that are imported already, and for the import hooks of editable installations. What is not in the copy is left to
+    the others. What was there at the launch and was left out comes from where it is, and so do compiled modules; what
+    was made there since is not imported, for it is no part of what results are kept by.
+    """
+
+    def __init__(self, copy: Snapshot) -> None:
+        self.copy = copy
+        self._modules = {module.name: module for module in copy.modules}
+        self._roots = copy.import_roots()
+        self._folders = {str(copy.folder), os.path.realpath(copy.folder)}  # a script may resolve its own path
+        self._places: dict[str, str] = {}
+        self._sources: dict[str, list[str]] = {}
+        self._left: set[str] = set()  # originals with anything that was left out
+        self._snapshots = _chain(copy)
+        self._passed_over = frozenset[str]().union(*(each.passed_over for each in self._snapshots))
+        # last of all: what is in these folders beside the modules was not found before
+        self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
+
+    def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
+        if name.partition(".")[0] in rules.OWN:
+            return None
+        return self._top(name, target) if path is None else self._below(name, path, target)
+
+    def _top(self, name: str, target: tp.Any) -> _Spec | None:
+        for finder in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter):
+            if finder.find_spec(name) is not None:
+                return None
+        known = self._modules.get(name)
+        if known is not None and known.file is not None:
+            found = self._moved(_Spec(name, None, origin=known.file), [*known.folders])
+            if found is not None:
+                return found
+        found = self._search(name, [*self._roots, *sys.path], target)
+        led = None if found is None else self._settled(found, known.folders if known else ())
+        if found is None:
+            led = self._shared(self._of_others(name, None, target))
+        return led or self._instead(name, sys.path, found)
+
+    def _below(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
+        found = led = None
+        if any(self._is_copy(self._place(each)) for each in path):
+            found = self._search(name, path, target)
+            led = None if found is None else self._settled(found, ())
+        return led or self._of_others(name, path, target) or self._instead(name, path, found)
+
+    def _search(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
+        """What the copies of these folders lead to, each with what was left out of it."""
+        places: list[str] = []
+        for place in map(self._place, path):
+            left = [each for each in self._originals(place) if self._was_left(_PATH.find_spec(name, [each]))]
+            self._left.update(left)
+            places += [place, *left]
+        return _PATH.find_spec(name, places, target)
+
+    def _settled(self, found: _Spec, folders: tp.Sequence[str]) -> _Spec | None:
+        if found.origin is None:
+            return self._namespace(found, folders)
+        return self._in_copy(found) or (found if self._is_left(_around(found)) else None)
+
+    def _instead(self, name: str, path: tp.Sequence[str], found: _Spec | None) -> _Spec | None:
+        """Leaves a module to the usual finders, but where these would find one that was made after the launch."""
+        hidden = [each for each in path if not self._is_copy(each) and self._is_copy(self._place(each))]
+        new = _PATH.find_spec(name, hidden) if hidden else None
+        if new is None or new.origin is None:
+            return None
+        if found is not None:
+            return found
+        raise ModuleNotFoundError(
+            f"No module named {name!r} in {self.copy.folder}, the copy of the code: {new.origin} was not there when "
+            "this was launched. Launch it again to use that",
+            name=name,
+        )
+
+    def _was_left(self, found: _Spec | None) -> bool:
+        """Whether it was there at the launch and is not in the copy, or is compiled."""
+        if found is None:
+            return False
+        if found.origin is not None:
+            return found.origin.endswith(_COMPILED) or self._was_passed_over(found.origin)
+        folders = [*(found.submodule_search_locations or ())]
+        inside = any(each.startswith(f"{folder}{os.sep}") for each in self._passed_over for folder in folders)
+        return inside or any(map(self._was_passed_over, folders))
+
+    def _was_passed_over(self, path: str) -> bool:
+        places = {Path(path), Path(path).resolve()}
+        return any(str(each) in self._passed_over for place in places for each in (place, *place.parents))
+
+    def _is_left(self, place: str) -> bool:
+        """Whether it is in the original of a folder, and was found there for want of a copy."""
+        return place in self._left
+
+    def _in_copy(self, found: _Spec) -> _Spec | None:
+        if found.origin is None or self._is_copy(found.origin):
+            return found
+        return self._moved(found, finding.package_folders(found))  # through links, it may lead to what was copied
+
+    def _namespace(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
+        """A namespace package with the folders that it has now: later ones could be originals."""
+        places = [self._place(place) for place in (*(found.submodule_search_locations or ()), *more)]
+        if not any(self._is_copy(place) or self._is_left(os.path.dirname(place)) for place in places):
+            return None
+        made = _Spec(found.name, None, is_package=True)
+        made.submodule_search_locations = list(dict.fromkeys(places))
+        return made
+
+    def _of_others(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
+        """What the import hook of an editable installation finds, moved into the copy."""
+        usual = (self, _PATH, importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
+        for finder in sys.meta_path:
+            if finder in usual or isinstance(finder, CopyFinder) or not hasattr(finder, "find_spec"):
+                continue
+            found = finder.find_spec(name, path, target)
+            if found is not None:
+                return self._moved(found, finding.package_folders(found))
+        return None
+
+    def _shared(self, found: _Spec | None) -> _Spec | None:
+        """The same, on the search path too: processes of multiprocessing are given that, and no finder."""
+        if found is not None:
+            for place in found.submodule_search_locations or [found.origin or ""]:
+                root, name = os.path.split(place)
+                if name.partition(".")[0] == found.name and self._is_copy(root) and root not in sys.path:
+                    self.search.append(root)
+                    sys.path.append(root)
+        return found
+
+    def _moved(self, found: _Spec, folders: list[str]) -> _Spec | None:
+        """The same module in the copy, None if it is not there."""
+        places = [self._place(folder) for folder in folders]
+        if found.origin is None or not os.path.isfile(found.origin):
+            return self._namespace(found, places) if folders else None
+        file = self._place(found.origin)
+        if not self._is_copy(file):
+            return None
+        return importlib.util.spec_from_file_location(found.name, file, submodule_search_locations=places or None)
+
+    def _place(self, path: str) -> str:
+        """Where the copy of a file or folder is; the path itself if there is none."""
+        if path not in self._places:
+            copy = self.copy.copy_of(Path(path or "."))
+            self._places[path] = str(copy)
+        return self._places[path]
+
+    def _is_copy(self, path: str) -> bool:
+        return any(f"{path}{os.sep}".startswith(f"{folder}{os.sep}") for folder in self._folders)
+
+    def _originals(self, place: str) -> list[str]:
+        """What a folder in the copy was copied from; where that is a copy, too, also what that was copied from."""
+        if place not in self._sources:
+            found, path = [], Path(place)
+            for copy in self._snapshots if self._is_copy(place) else ():
+                source = copy.source_of(path)
+                if source is None:
+                    break
+                found.append(str(source))
+                path = source
+            self._sources[place] = found
+        return self._sources[place]
+
+
+def _chain(copy: Snapshot) -> list[Snapshot]:
+    """A copy, and what it was made from."""
+    return [copy, *([] if copy.within is None else _chain(copy.within))]
+
+
+def _around(found: _Spec) -> str:
+    """The folder that a module was found in."""
+    folder = os.path.dirname(found.origin or "")
+    return os.path.dirname(folder) if found.submodule_search_locations is not None else folder
+
+
+def import_from_copy(copy: Snapshot | None) -> None:
+    """Makes this process import from ``copy`` from now on; from where everything is, if that is None.
+
+    So do processes of multiprocessing that it starts: they have its search path, which leads to most modules.
+    """
+    for finder in [each for each in sys.meta_path if isinstance(each, CopyFinder)]:
+        sys.meta_path.remove(finder)
+        sys.path[:] = [folder for folder in sys.path if folder not in finder.search]
+    if copy is not None:
+        finder = CopyFinder(copy)
+        sys.meta_path.insert(0, finder)
+        sys.path += finder.search
+
+
+def forget_originals(copy: Snapshot) -> None:
+    """Lets a new process import again what it has imported of the originals by now, through a ``.pth`` file say."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in rules.OWN or not isinstance(file, str):
+            continue
+        place = copy.copy_of(Path(file))
+        if place != Path(file) and place.exists():
+            del sys.modules[name]

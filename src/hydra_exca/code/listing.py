@@ -1,0 +1,351 @@
+"""The files of a project that are copied, as they are now."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.machinery
+import logging
+import os
+import typing as tp
+from pathlib import Path
+
+from hydra_exca.errors import ConfigError, Problem
+
+from . import git
+from .rules import Rules, is_written, is_written_file
+from .snapshot import Sources
+
+Loaded: tp.TypeAlias = tuple[tp.Collection[str], tp.Collection[str]]
+"""Files, and the folders around them."""
+
+"""Where each file or folder is, and what its copy is called."""
+
+_MB = 1_000_000
+_SHOWN = 10
+_SHOWN_CHANGES = 20
+_SEARCHED = 5_000  # entries of a folder that a link leads to
+_MODULES = tuple(importlib.machinery.all_suffixes())
+_NO_CODE = ("__pycache__", ".git")
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file to copy; of a link that is kept, ``link`` is where it leads, from where it is."""
+
+    path: str
+    stat: os.stat_result
+    link: str | None = None
+
+
+class Walked(tp.NamedTuple):
+    """The files to copy, and what of the same folders is left where it is: folders, and files that are modules."""
+
+    files: dict[str, File]
+    passed_over: frozenset[str]
+
+
+def list_files(
+    sources: Sources,
+    left_out: tp.Collection[Path],
+    rules: Rules,
+    loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
+) -> dict[str, File]:
+    """The files to copy, as `walk_sources` finds them."""
+    return walk_sources(sources, left_out, rules, loaded).files
+
+
+def walk_sources(
+    sources: Sources,
+    left_out: tp.Collection[Path],
+    rules: Rules,
+    loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
+) -> Walked:
+    """The files to copy, by the names of their copies, sorted; and what is not copied.
+
+    What programs have written is not among them, nor what git ignores, nor what is ``left_out``; but for the files
+    that are ``loaded``, and what is right beside these. Links that lead from one place of what is copied to another are
+    kept. Raises ConfigError for links that lead out of it, for what cannot be read, and for too many bytes.
+    """
+    walk = _Walk(sources, frozenset(os.path.realpath(place) for place in left_out), rules, loaded)
+    try:
+        walk.enter_all()
+        found = walk.settled()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(error, rules) from error
+    _check_size(found, rules)
+    return Walked({name: found[name] for name in sorted(found)}, walk.passed_over)
+
+
+class _Here(tp.NamedTuple):
+    """A folder on the way: the name of its copy, its path from the source on with a slash, what git ignores in it.
+
+    With ``only_loaded`` git ignores it, or programs write it: it is there for the loaded files in it.
+    """
+
+    copy: str
+    inside: str
+    ignored: frozenset[str]
+    only_loaded: bool = False
+
+
+class _Walk:
+    """Goes through the sources, and remembers what links lead to until all files are known."""
+
+    def __init__(
+        self, sources: Sources, left_out: frozenset[str], rules: Rules, loaded: tp.Callable[[], Loaded]
+    ) -> None:
+        self._sources = [(os.path.realpath(source), _name(copy)) for source, copy in sources]
+        self._left_out = left_out
+        self._rules = rules
+        self._get_loaded = loaded
+        self._files: dict[str, File] = {}
+        self._links: dict[str, tuple[str, str]] = {}
+        self._outside: list[str] = []
+        self._passed_over = set(left_out)  # what this launch writes later is no code either
+
+    @property
+    def passed_over(self) -> frozenset[str]:
+        """What is in the sources and is not copied; never what is around one of them."""
+        around = {each for source, _ in self._sources for each in _around(source)}
+        return frozenset(place for place in self._passed_over - around if self._copy_of(place) is not None)
+
+    def enter_all(self) -> None:
+        """Takes the files that were asked for, and what is to be copied of the folders that were."""
+        for source, copy in self._sources:
+            if os.path.isfile(source):
+                self._files[copy] = File(source, os.stat(source))
+            else:
+                ignored = ignored_by_git(source) if self._rules.ignores else frozenset()
+                self._folder(_Here(copy, "", ignored), _entries(source))
+
+    def settled(self) -> dict[str, File]:
+        """The files; a link is kept if what it leads to is among them, else it is a copy of the file."""
+        if self._outside:
+            more = len(self._outside) - _SHOWN
+            told = [*self._outside[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+            raise self._rules.errors(told)
+        if not self._links:
+            return self._files
+        files, folders = dict(self._files), _folders(self._files)
+        for name, (path, target) in self._links.items():
+            if name == target:  # it was named itself, and its copy is there
+                continue
+            if target in self._files or (target in folders and os.path.isdir(path)):
+                link = os.path.relpath(target or ".", os.path.dirname(name) or ".")
+                files[name] = File(path, os.lstat(path), link)
+            elif os.path.isfile(path):
+                files[name] = File(path, os.stat(path))
+        return files
+
+    def _folder(self, here: _Here, entries: list[os.DirEntry[str]]) -> None:
+        for entry in entries:
+            path = here.inside + entry.name
+            if self._is_out(entry, path, here):
+                self._pass_over(entry)
+                continue
+            name = f"{here.copy}/{entry.name}" if here.copy else entry.name
+            if entry.is_symlink():
+                self._link(entry, name, path)
+            elif entry.is_dir():
+                only_loaded = here.only_loaded or entry.path in here.ignored
+                self._subfolder(entry, _Here(name, f"{path}/", here.ignored, only_loaded))
+            elif not self._rules.includes_file(path):
+                self._pass_over(entry)
+            elif entry.is_file() and not is_written_file(entry.path):
+                self._files[name] = File(entry.path, entry.stat())
+
+    def _is_out(self, entry: os.DirEntry[str], path: str, here: _Here) -> bool:
+        place = entry.path
+        if self._rules.excludes_path(path) or place in self._left_out:
+            return True
+        if place in here.ignored:
+            return place not in self._loaded[0 if entry.is_file(follow_symlinks=False) else 1]
+        if not here.only_loaded:
+            return False
+        if entry.is_dir(follow_symlinks=False):
+            return place not in self._loaded[1]
+        return os.path.dirname(place) not in self._beside_loaded
+
+    def _pass_over(self, entry: os.DirEntry[str]) -> None:
+        if entry.name not in _NO_CODE and (entry.name.endswith(_MODULES) or os.path.isdir(entry)):
+            self._passed_over.add(entry.path)
+
+    @functools.cached_property
+    def _loaded(self) -> Loaded:
+        return self._get_loaded()
+
+    @functools.cached_property
+    def _beside_loaded(self) -> set[str]:
+        """The folders that directly hold a loaded file."""
+        return {os.path.dirname(file) for file in self._loaded[0]}
+
+    def _subfolder(self, entry: os.DirEntry[str], here: _Here) -> None:
+        entries = _entries(entry.path)
+        names = {each.name for each in entries}
+        if is_written(entry.path, names):
+            if entry.path not in self._loaded[1]:
+                self._pass_over(entry)
+                return
+            here = here._replace(only_loaded=True)
+        if self._rules.ignores and ".git" in names:  # a repository of its own
+            here = here._replace(ignored=ignored_by_git(entry.path))
+        self._folder(here, entries)
+
+    def _link(self, entry: os.DirEntry[str], name: str, inside: str) -> None:
+        path, target = entry.path, os.path.realpath(entry.path)
+        is_folder = os.path.isdir(target)
+        around = _around(target if is_folder else os.path.dirname(target))
+        is_wanted = os.path.exists(target) and (is_folder or self._rules.includes_file(inside))
+        if not is_wanted or any(each in self._left_out for each in around):
+            self._pass_over(entry)
+            return
+        copy = self._copy_of(target)
+        if copy is not None:
+            self._links[name] = (path, copy)
+        elif any(map(is_written, around)) or (is_folder and not self._has_code(target)):
+            self._pass_over(entry)
+        else:
+            self._outside.append(_leads_out(path, target, self._rules.key))
+
+    def _copy_of(self, target: str) -> str | None:
+        for source, copy in self._sources:
+            if target == source:
+                return copy
+            if target.startswith(f"{source}/"):
+                inside = target[len(source) + 1 :]
+                return f"{copy}/{inside}" if copy else inside
+        return None
+
+    def _has_code(self, folder: str) -> bool:
+        """Whether anything in a folder would be copied; of a very large one, whether the first part shows it."""
+        seen = 0
+        for here, folders, names in os.walk(folder):
+            if here in self._left_out or is_written(here, {*folders, *names}):
+                folders.clear()
+                continue
+            folders[:] = [each for each in folders if not self._rules.excludes_path(each)]
+            if any(self._rules.includes_file(name) and not self._rules.excludes_path(name) for name in names):
+                return True
+            seen += len(names) + len(folders)
+            if seen > _SEARCHED:
+                return False
+        return False
+
+
+def _name(copy: Path) -> str:
+    return "" if copy == Path() else str(copy)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _folders(names: tp.Iterable[str]) -> set[str]:
+    """All folders that the files are in, the outermost one too."""
+    found = {""}
+    for name in names:
+        folder = os.path.dirname(name)
+        while folder not in found:
+            found.add(folder)
+            folder = os.path.dirname(folder)
+    return found
+
+
+def _around(folder: str) -> list[str]:
+    return [folder, *map(str, Path(folder).parents)]
+
+
+def _leads_out(path: str, target: str, key: str) -> str:
+    return (
+        f"the link {path} leads to {target}, which is not copied with it: name that in {key}.copied, too, or the "
+        f"link in {key}.excludes"
+    )
+
+
+def unreadable(error: OSError, rules: Rules) -> ConfigError:
+    """What to raise where a file or folder of the code cannot be read."""
+    return rules.error(
+        f"{os.fsdecode(error.filename or '?')} cannot be read: {error.strerror}. Make it readable, or leave it out by "
+        f"{rules.key}.excludes"
+    )
+
+
+def _check_size(found: tp.Mapping[str, File], rules: Rules) -> None:
+    sizes = {name: file.stat.st_size for name, file in found.items() if file.link is None}
+    total = sum(sizes.values())
+    if rules.max_mb is None or total <= rules.max_mb * _MB:
+        return
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:_SHOWN]
+    told = [f"{_mb(sizes[name])} {found[name].path}" for name in largest]
+    first = f"{len(sizes)} files of {_mb(total)} together are more than {rules.max_mb:g} MB; the largest are:"
+    last = f"leave some out by {rules.key}.excludes, or raise the limit"
+    raise rules.error("\n      ".join([first, *told, last]), "max_mb")
+
+
+def _mb(size: int) -> str:
+    return f"{size / _MB:.1f} MB"
+
+
+def check_committed(sources: Sources, left_out: tp.Collection[Path], rules: Rules) -> dict[Path, str]:
+    """The commit of each repository that the sources are in.
+
+    All that is copied, and all else that git knows of these repositories, must be committed: ConfigError lists what
+    is not.
+    """
+    files: dict[Path, set[str]] = {}
+    commits: dict[Path, str] = {}
+    for source, copy in sources:
+        around = git.find_repository(source if source.is_dir() else source.parent)
+        if around is None or around.commit is None:
+            raise _uncommitted([f"{source} is in no git repository, or in one without a commit"], rules)
+        commits[around.root] = around.commit
+        found = list_files(((source, copy),), left_out, rules).values()
+        files.setdefault(around.root, set()).update(_resolved(file.path) for file in found)
+    changes = [f"{root / name}" for root in commits for name in _changed(root, files[root], rules)]
+    if changes:
+        raise _uncommitted(changes, rules)
+    return commits
+
+
+def _resolved(path: str) -> str:
+    """The place of a file; of a link its own, since git knows it by that."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _changed(root: Path, files: set[str], rules: Rules) -> list[str]:
+    """What differs from the commit, and what of the files is in none."""
+    try:
+        known = git.tracked_files(root)
+        changes = git.uncommitted_changes(root, untracked=False)
+    except git.GitError as error:
+        raise _uncommitted([f"git says of {root}: {error}"], rules) from error
+    home = root.resolve()
+    return sorted({*changes, *({os.path.relpath(file, home) for file in files} - known)})
+
+
+def _uncommitted(changes: tp.Sequence[str], rules: Rules) -> ConfigError:
+    shown = [Problem(change, f"{rules.key}.log_commit") for change in changes[:_SHOWN_CHANGES]]
+    more = len(changes) - len(shown)
+    if more:
+        shown.append(Problem(f"and {more} more", f"{rules.key}.log_commit"))
+    return ConfigError("The code is not what is committed to git; commit it first. Nothing was run.", shown)
+
+
+log = logging.getLogger("exca.workdir")
+
+
+def ignored_by_git(folder: str) -> frozenset[str]:
+    """What git ignores below a folder, whole folders as one; nothing where it is in no repository, or is ignored."""
+    try:
+        names = git.ignored_names(Path(folder))
+    except git.NoRepositoryError:
+        return frozenset()
+    except git.GitError as error:
+        log.warning("exca: git does not tell what it ignores in %s, so that is copied, too: %s", folder, error)
+        return frozenset()
+    return frozenset() if "./" in names else frozenset(f"{folder}/{name.rstrip('/')}" for name in names)

@@ -1,0 +1,210 @@
+"""The code as it is now: the files to copy, and what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import typing as tp
+import uuid
+from pathlib import Path
+
+from hydra_exca import paths
+
+from . import selection as finding
+from .compare import differing_files
+from .listing import File, unreadable, walk_sources
+from .rules import Rules
+from .snapshot import Sources, is_trusted_owner
+
+_KEPT = 64_000_000  # bytes of files that are kept from hashing to copying
+_FINE_NS = 50_000_000  # after that time the clock of a file system has moved on
+_COARSE_NS = 2_000_000_000  # where it only counts seconds or milliseconds
+_TRIES = 5
+
+Seen: tp.TypeAlias = dict[str, list[tp.Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The files by the names of their copies, what is in each in few words, and the digest of all that.
+
+    ``passed_over`` is what stays where it is: files and folders of the sources. ``contents`` has the bytes of the files
+    that were just read; ``noted`` is what is known from reading them, and the digest that the same sources had when
+    they were copied ``last``.
+    """
+
+    files: dict[str, File]
+    told: dict[str, str]
+    digest: str
+    contents: dict[str, bytes] = dataclasses.field(repr=False)
+    noted: dict[str, tp.Any] = dataclasses.field(repr=False)
+    passed_over: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+
+    @property
+    def last(self) -> str | None:
+        digest = self.noted.get("last")
+        return digest if isinstance(digest, str) else None
+
+
+def make_manifest(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path] = ()) -> Manifest:
+    """The code as it is now. Raises ConfigError where it cannot be copied.
+
+    As git does with its index, a file is read again only if its size, times or inode have changed since.
+    """
+    for _ in range(_TRIES):
+        try:
+            return _look(sources, cache, rules, left_out)
+        except FileNotFoundError as error:
+            vanished = error
+    raise rules.error(f"files vanish while they are read, the last one was {vanished.filename}; try again")
+
+
+def changed_files(cache: Path, old: str, new: tp.Mapping[str, str]) -> list[str] | None:
+    """The files in which the code of digest ``old`` differs, None if it is not known any more what was in it."""
+    before = read_manifest(cache, old)
+    return None if before is None else differing_files(before, new)
+
+
+def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[str, str] | None:
+    """What was in the files of a snapshot, None if nobody knows; if ``trusted``, nobody but another user."""
+    try:
+        noted = _read(paths.manifest(cache, digest), trusted=trusted)
+        return {str(name): str(told) for name, told in noted["files"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def newest_digest(cache: Path) -> str | None:
+    """The digest of the last snapshot that this user has made of anything."""
+    try:
+        with os.scandir(paths.manifest(cache, "").parent) as entries:
+            found = [(entry.stat(), entry.name) for entry in entries if entry.name[0] != "."]
+        return max((stat.st_mtime_ns, name) for stat, name in found if is_trusted_owner(stat.st_uid))[1].partition(".")[
+            0
+        ]
+    except (OSError, ValueError):
+        return None
+
+
+def store_manifest(cache: Path, tree: Manifest, sources: Sources) -> None:
+    """Notes what is in a copy, and that these sources had it last: the next one links the files that did not change."""
+    path = paths.manifest(cache, tree.digest)
+    if read_manifest(cache, tree.digest, trusted=True) is None:
+        _write(path, {"files": tree.told, "sources": [[str(source), str(copy)] for source, copy in sources]})
+    path = _seen_path(cache, sources)
+    if tree.last != tree.digest or not path.exists():
+        _write(path, {**tree.noted, "last": tree.digest})
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path]) -> Manifest:
+    # a cache can be the folder of the project itself: what is in it is left out by name then
+    ours = [cache, cache / paths.CODE, cache / paths.LAUNCHES]
+    files, passed_over = walk_sources(sources, [*ours, *left_out], rules, finding.loaded_files)
+    path = _seen_path(cache, sources)
+    noted = _read_seen(path)
+    reader = _Reader(noted["files"], rules)
+    told = {name: reader.tell(name, file) for name, file in files.items()}
+    files.update(reader.newer)
+    noted["files"] = {file.path: reader.seen[file.path] for file in files.values() if file.link is None}
+    if reader.learnt and (cache / paths.CODE).is_dir():
+        _write(path, noted)
+    return Manifest(files, told, _digest(told), reader.contents, noted, passed_over)
+
+
+def _digest(told: tp.Mapping[str, str]) -> str:
+    return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in told.items())))[:16]
+
+
+class _Reader:
+    """Tells what is in files, of those that it has seen before without reading them."""
+
+    def __init__(self, seen: Seen, rules: Rules) -> None:
+        self.seen = seen
+        self._rules = rules
+        self.learnt = False
+        self.contents: dict[str, bytes] = {}
+        self.newer: dict[str, File] = {}  # those that were written to since they were listed
+        self._room = _KEPT
+
+    def tell(self, name: str, file: File) -> str:
+        if file.link is not None:
+            return f"-> {file.link}"
+        known = self.seen.get(file.path)
+        if isinstance(known, list) and known[:-1] == _stamp(file.stat):
+            return _with_mode(known[-1], file.stat)
+        return self._read(name, file)
+
+    def _read(self, name: str, file: File) -> str:
+        try:
+            with open(file.path, "rb", buffering=0) as opened:
+                data = opened.read()
+                stat = os.fstat(opened.fileno())
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(error, self._rules) from error
+        digest = sha256(data)
+        self.seen[file.path] = [*(_stamp(stat) if _is_settled(stat) else []), digest]
+        self.learnt = self.learnt or _is_settled(stat)
+        if len(data) <= self._room:
+            self._room -= len(data)
+            self.contents[name] = data
+        if _stamp(stat) != _stamp(file.stat):
+            self.newer[name] = dataclasses.replace(file, stat=stat)
+        return _with_mode(digest, stat)
+
+
+def _with_mode(digest: str, stat: os.stat_result) -> str:
+    return f"{digest} x" if stat.st_mode & 0o100 else digest
+
+
+def _stamp(stat: os.stat_result) -> list[int]:
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _is_settled(stat: os.stat_result) -> bool:
+    """Whether any further change would give the file another time."""
+    changed_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    tick = _FINE_NS if stat.st_ctime_ns % 1_000_000 else _COARSE_NS
+    return time.time_ns() - changed_ns > tick
+
+
+def _seen_path(cache: Path, sources: Sources) -> Path:
+    """The notes of this user: what others note is not believed."""
+    places = [(os.path.realpath(source), str(copy)) for source, copy in sources]
+    return paths.seen(cache, sha256(repr((os.getuid(), places)).encode())[:16])
+
+
+def _read_seen(path: Path) -> dict[str, tp.Any]:
+    try:
+        noted: dict[str, tp.Any] = _read(path, trusted=True)
+        return noted if isinstance(noted["files"], dict) else {"files": {}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"files": {}}
+
+
+def _read(path: Path, *, trusted: bool) -> tp.Any:
+    with open(path, "rb") as file:
+        if trusted and not is_trusted_owner(os.fstat(file.fileno()).st_uid):
+            raise PermissionError
+        return json.load(file)
+
+
+def _write(path: Path, content: dict[str, tp.Any]) -> None:
+    """Writes what saves time the next time; where it cannot be written, that is lost and nothing else."""
+    temporary = path.with_name(paths.temporary_name(path.name, uuid.uuid4().hex))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, separators=(",", ":")))
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

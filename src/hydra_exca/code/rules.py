@@ -1,0 +1,107 @@
+"""Which files of a project are code."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+import os
+import re
+import typing as tp
+
+from hydra_exca import paths
+from hydra_exca.errors import ConfigError, Problem
+
+AUTO = "auto"
+_TAGS = (paths.CACHEDIR_TAG, "pyvenv.cfg", "conda-meta", paths.CODE_MARK)  # of caches, environments, copies of code
+_RESULTS = {paths.PROJECT, paths.NAMES}  # together: of a cache folder that is the project's, which has its tag
+_OUTPUT_SUBDIR = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+_MULTIRUN = "multirun.yaml"
+_MARKS = (*_TAGS, *_RESULTS, *_OUTPUT_SUBDIR, _MULTIRUN, ".hydra")
+_OF_HYDRA = b"hydra:\n  run:\n"  # how the yaml files begin that Hydra writes of itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Which files of a folder are copied, by patterns; no ``includes`` are all, ``excludes`` hold for folders too.
+
+    A pattern is one of names; with a slash in it, one of paths from the folder on. With ``ignores`` what git ignores
+    is not copied. A file that is asked for itself is copied anyway. All may have ``max_mb`` million bytes. ``key`` is
+    the option that messages name.
+    """
+
+    includes: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ("__pycache__", ".git", "*.pyc")
+    ignores: bool = False
+    max_mb: float | None = None
+    key: str = "hydra.launcher.workdir"
+
+    def includes_file(self, path: str) -> bool:
+        """Whether a file is of those that are wanted; ``path`` is from the folder on."""
+        return not self.includes or _matches(path, self.includes)
+
+    def excludes_path(self, path: str) -> bool:
+        """Whether a file or folder is of those that are not wanted."""
+        return _matches(path, (*self.excludes, paths.CODE_MARK))
+
+    def error(self, message: str, option: str = "copied") -> ConfigError:
+        """What to raise where nothing can be copied."""
+        return self.errors([message], option)
+
+    def errors(self, messages: list[str], option: str = "copied") -> ConfigError:
+        """The same for several reasons."""
+        problems = [Problem(message, f"{self.key}.{option}") for message in messages]
+        return ConfigError("The code cannot be copied; nothing was run.", problems)
+
+
+def is_written(folder: str, names: tp.Collection[str] | None = None) -> bool:
+    """Whether a folder holds what programs have written: a cache, an environment, a copy, the outputs of a Hydra run.
+
+    ``names`` are those in it, where they are known.
+    """
+    if names is None:
+        names = {name for name in _MARKS if os.path.lexists(f"{folder}/{name}")}
+    if any(name in names for name in _TAGS) or _RESULTS.issubset(names):
+        return True
+    if ".hydra" in names and os.path.exists(f"{folder}/.hydra/hydra.yaml"):
+        return True
+    if _MULTIRUN in names and is_written_file(f"{folder}/{_MULTIRUN}"):
+        return True
+    return _OUTPUT_SUBDIR.issubset(names) and _is_of_hydra(f"{folder}/hydra.yaml")
+
+
+def is_written_file(path: str) -> bool:
+    """Whether a file is one that Hydra leaves in a sweep folder, which can be the folder of the code."""
+    return path.endswith(f"/{_MULTIRUN}") and _is_of_hydra(path)
+
+
+def _is_of_hydra(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_OF_HYDRA)) == _OF_HYDRA
+    except OSError:
+        return False
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    names, whole = _compiled(patterns)
+    if names is not None and names.match(path, path.rfind("/") + 1):
+        return True
+    return whole is not None and whole.match(path) is not None
+
+
+@functools.lru_cache
+def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    """One for names, and one for paths: those with a slash, but for one at the end."""
+    plain = [pattern.rstrip("/") for pattern in patterns]
+    return _any([each for each in plain if "/" not in each]), _any([each for each in plain if "/" in each])
+
+
+def _any(patterns: list[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(fnmatch.translate, patterns))) if patterns else None
+
+
+PACKAGES = ".packages"  # in a copy: what is from outside of the script's project, a folder for each name
+
+
+OWN = ("hydra_exca", "hydra_plugins", "__main__", "__mp_main__")  # no copies of what makes them

@@ -1,0 +1,302 @@
+"""What is to be copied: what was named, or what this process imports from outside of site-packages."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import logging
+import os
+import re
+import sys
+import sysconfig
+import tempfile
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+
+from . import git
+from .rules import AUTO, OWN, PACKAGES, Rules
+from .snapshot import Module, Sources
+
+if tp.TYPE_CHECKING:
+    from .snapshot import Snapshot
+
+log = logging.getLogger("exca.workdir")
+_INSTALLED = {"site-packages", "dist-packages"}
+_EVERYTHING = Rules()
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be copied; ``roots`` are the folders of the copy where imports look first.
+
+    ``named`` are those of the sources that were asked for by name.
+    """
+
+    sources: Sources = ()
+    roots: tuple[Path, ...] = ()
+    named: Sources = ()
+
+
+def select_sources(
+    copied: tp.Sequence[str],
+    started_from: Path,
+    rules: Rules = _EVERYTHING,
+    within: Snapshot | None = None,
+    names: tp.Iterable[str] = (),
+    *,
+    with_script: bool = False,
+) -> Wanted:
+    """Where the files, folders and importable packages are, and what their copies are called.
+
+    Relative paths are kept relative, absolute ones go by their last name; ``auto`` is `automatic_sources`, with
+    ``names``, and what is in the script's project keeps its place in that. What the snapshot ``within`` has a copy of
+    is that copy. ``with_script`` adds the file that was started, if it is in none of these. Raises ConfigError for
+    names that are none of these, and where the copies of two would be in one place.
+    """
+    found = automatic_sources(names) if AUTO in copied else Wanted()
+    pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules, within)]
+    named = tuple(dict.fromkeys(_in_project(place, copy, found.sources) for place, copy in pairs))
+    roots = [_import_root(source, copy) for source, copy in named]
+    again = {(source.resolve(), copy) for source, copy in named}
+    sources = (*named, *(pair for pair in found.sources if pair not in again))
+    if with_script:
+        sources += _script_beside(sources)
+    _check_places(sources, rules)
+    return Wanted(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *found.roots))), named)
+
+
+def automatic_sources(names: tp.Iterable[str] = ()) -> Wanted:
+    """The project of the script, and whatever else is imported from outside of site-packages.
+
+    The project is the git repository around the script, else the script's folder. Modules at the top level that are
+    not imported yet are given by their ``names``.
+    """
+    project = _project()
+    sources: list[tuple[Path, Path]] = [] if project is None else [project]
+    roots: list[Path] = []
+    for module in {module.name: module for module in (*imported_modules(), *_importable(names))}.values():
+        outside = [place for place in module.places if not _is_within(place, sources)]
+        for number, place in enumerate(outside):
+            root = Path(PACKAGES, module.name if number == 0 else f"{module.name}.{number}")
+            *around, last = module.name.split(".")
+            sources.append((place, root.joinpath(*around, last if place.is_dir() else place.name)))
+            roots.append(root)
+    return Wanted(tuple(sources), tuple(roots))
+
+
+def imported_modules() -> list[Module]:
+    """The modules at the top level that this process has from outside of site-packages."""
+    specs = [getattr(sys.modules[name], "__spec__", None) for name in sorted(sys.modules) if _is_top(name)]
+    return [module for module in map(_module, specs) if module is not None]
+
+
+def _is_top(name: str) -> bool:
+    """Whether a module is in no folder of another one: the namespace of an import hook has none."""
+    around = sys.modules.get(name.rpartition(".")[0])
+    if around is None:
+        return "." not in name
+    folders = getattr(around, "__path__", None)
+    return getattr(around, "__file__", None) is None and folders is not None and not any(map(os.path.isdir, folders))
+
+
+class LoadedFiles(tp.NamedTuple):
+    """The files of the modules that a process has from outside of site-packages, and all folders around them."""
+
+    files: frozenset[str]
+    folders: frozenset[str]
+
+
+def loaded_files() -> LoadedFiles:
+    """What this process has loaded, and so cannot do without."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    own = {os.path.realpath(file) for file in files if isinstance(file, str) and not _is_installed(file)}
+    folders = {os.path.dirname(file) for file in own}
+    return LoadedFiles(frozenset(own), frozenset(str(each) for folder in folders for each in _around(Path(folder))))
+
+
+def _around(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.parents)
+
+
+def script_sources() -> Path | None:
+    """The file that was started; None for a console, and for a command that was installed with a package."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is not None and is_installed(Path(path)) and sys.argv[0].endswith(".py"):
+        path = sys.argv[0]  # under a profiler, say
+    if path is None or not os.path.isfile(path):
+        return None
+    file = Path(path).resolve()
+    return None if is_installed(file) or file.parent == Path(sysconfig.get_path("scripts")).resolve() else file
+
+
+def _script_beside(sources: Sources) -> Sources:
+    """The script with the place of its copy, where it is in none of the sources."""
+    file = script_sources()
+    if file is None or _is_within(file, [(source.resolve(), copy) for source, copy in sources]):
+        return ()
+    return ((file, Path(PACKAGES, "__main__", file.name)),)
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file comes with python, or with a package that is installed as a copy.
+
+    By its name: in site-packages can be links to what an installer keeps elsewhere.
+    """
+    return _is_installed(str(path))
+
+
+def _is_installed(path: str) -> bool:
+    return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or path.startswith(_libraries())
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    return tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")})
+
+
+def _importable(names: tp.Iterable[str]) -> tp.Iterator[Module]:
+    for name in names:
+        try:
+            module = None if name in sys.modules else _module(importlib.util.find_spec(name))
+        except (ImportError, ValueError, AttributeError):
+            continue
+        if module is not None:
+            yield module
+
+
+def _module(spec: tp.Any) -> Module | None:
+    """What a specification of a module finds outside of site-packages, None if nothing is."""
+    name = getattr(spec, "name", None)
+    if not isinstance(name, str) or name.partition(".")[0] in OWN:
+        return None
+    file = spec.origin if spec.has_location and spec.origin else None
+    if file is not None and (is_installed(Path(file)) or not os.path.isfile(file)):
+        return None
+    folders = [each for each in package_folders(spec) if not is_installed(Path(each))]
+    file = None if file is None else os.path.realpath(file)
+    return Module(name, file, tuple(folders)) if file or folders else None
+
+
+def package_folders(spec: tp.Any) -> list[str]:
+    """Where the modules of a package are: of an editable installation by links to the files, where these lead."""
+    folders = [os.path.realpath(each) for each in spec.submodule_search_locations or () if os.path.isdir(each)]
+    if not folders or not spec.origin:
+        return folders
+    own, led = os.path.realpath(os.path.dirname(spec.origin)), os.path.dirname(os.path.realpath(spec.origin))
+    return [led if folder == own else folder for folder in folders]
+
+
+def _project() -> tuple[Path, Path] | None:
+    """The folder of the script's project; of a script in a home folder, which is no project, the script alone."""
+    file = script_sources()
+    if file is None:
+        return None
+    around = list(file.parents)
+    copy = next((folder for folder in around if _is_copy(folder)), None)
+    around_it = next((folder for folder in around if (folder / ".git").exists()), None)
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and is_installed(Path(spec.origin or "")):
+        spec = None  # of a profiler, say
+    own = file.parent if spec is None else file.parents[len(spec.name.split(".")) - 1]
+    for folder in (copy, around_it, own):
+        if folder is not None and (folder not in _no_projects() or _is_known(file, folder)):
+            return folder, Path()
+    _warn_of_no_project(file)
+    return file, Path(file.name)
+
+
+def _is_known(file: Path, folder: Path) -> bool:
+    """Whether the repository of a folder has a file: not so of the one that keeps the settings of a home folder."""
+    try:
+        return str(file.relative_to(folder)) in git.tracked_files(folder)
+    except git.GitError:
+        return False
+
+
+@functools.cache
+def _warn_of_no_project(file: Path) -> None:
+    log.warning(
+        "exca: %s is no project: only %s and what it has imported is copied. Move it to a folder of its own, or name "
+        "the code in workdir.copied",
+        file.parent,
+        file.name,
+    )
+
+
+def _no_projects() -> list[Path]:
+    return [Path.home().resolve(), Path(tempfile.gettempdir()).resolve(), Path("/")]
+
+
+def _is_copy(folder: Path) -> bool:
+    in_cache = folder.parent.name == paths.CODE and (folder.parent.parent / paths.CACHEDIR_TAG).exists()
+    return in_cache and re.fullmatch(paths.SNAPSHOT, folder.name) is not None
+
+
+def _is_within(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> bool:
+    """Whether it is copied with something else already; an environment inside of a project is not."""
+    return any(path.is_relative_to(source) for source, _ in sources)
+
+
+def _sources(name: str, started_from: Path, rules: Rules, within: Snapshot | None) -> Sources:
+    """Where ``name`` is, and what its copy is called; a namespace package can be in several places."""
+    path = Path(name).expanduser()
+    place = _in_copy(started_from / path, within)
+    if place.exists():
+        last = place.resolve().name if ".." in path.parts else path.name
+        return ((place, Path(last) if path.is_absolute() or ".." in path.parts else path),)
+    try:
+        whole = name.partition(".")[0]  # a part of a package is imported through the whole
+        spec = importlib.util.find_spec(whole)
+    except (ImportError, ValueError):
+        spec = None
+    locations = [] if spec is None else package_folders(spec)
+    if locations:
+        own = [each for each in locations if not is_installed(Path(each))] or locations[:1]
+        copies = [Path(whole), *(Path(PACKAGES, f"{whole}.{number}", whole) for number in range(1, len(own)))]
+        return tuple((_in_copy(Path(each), within), copy) for each, copy in zip(own, copies, strict=True))
+    origin = getattr(spec, "origin", None)
+    if origin is None or not os.path.exists(origin):
+        raise rules.error(f"{name!r} is no file, no folder and no package")
+    return ((_in_copy(Path(origin), within), Path(Path(origin).name)),)
+
+
+def _in_project(place: Path, copy: Path, sources: Sources) -> tuple[Path, Path]:
+    """What was named, with the place that its copy has with what is around it."""
+    for source, around in sources:
+        if place.resolve().is_relative_to(source):
+            return place, around / place.resolve().relative_to(source)
+    return place, copy
+
+
+def _check_places(sources: Sources, rules: Rules) -> None:
+    """Two packages of one name must not become one of the files of both."""
+    copies = [copy for _, copy in sources]
+    twice = sorted({str(copy) for copy in copies if copies.count(copy) > 1})
+    if twice:
+        raise rules.error(f"two of them would be copied to {twice[0]!r}")
+    for source, copy in sources:
+        for other, around in sources:
+            if copy.is_relative_to(around):
+                place = other / copy.relative_to(around)
+                if os.path.lexists(place) and place.resolve() != source.resolve():
+                    raise rules.error(f"two of them would be copied to {str(copy)!r}: {source} and {place}")
+
+
+def _in_copy(path: Path, within: Snapshot | None) -> Path:
+    copy = path if within is None else within.copy_of(path)
+    return copy if copy.exists() else path
+
+
+def _import_root(source: Path, copy: Path) -> Path:
+    """The folder, in the copy, from which a copied package is imported: above its outermost ``__init__.py``."""
+    if copy.parts[:1] == (PACKAGES,):
+        return Path(*copy.parts[:2])
+    if source.is_file():
+        source, copy = source.parent, copy.parent
+    depth = 0
+    while (source / "__init__.py").exists() and depth < len(copy.parts):
+        source, depth = source.parent, depth + 1
+    return Path(*copy.parts[: len(copy.parts) - depth])

@@ -1,0 +1,336 @@
+"""The canonical form of a value: plain JSON that two values share exactly when they are the same.
+
+Types outside JSON are written ``{"~tag": ...}``; a key of a user's dict that starts with ``~`` gets one more.
+The rules are in ``docs/design/uid.md``.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import typing as tp
+
+from hydra_exca.errors import ConfigError, Problem
+
+from . import model_schema, pydantic_types, scalars
+from .model_schema import ANYTHING, MISSING, NOTHING, Expect, Skip, UnfitError
+from .scalars import LEAVES, Json, UnusualError, class_name, is_clean, is_same_form, scalar_rule, text_form
+
+SCHEME = 1
+"""Number of the rules. The golden values in the tests never change without it changing."""
+
+Pair: tp.TypeAlias = tuple[Json, Json]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pinned:
+    """A leaf that reached outside the configuration (an environment variable): its text and a digest of its value."""
+
+    text: str
+    value: tp.Any
+
+
+def canonical(value: tp.Any, key: str = "") -> Json:
+    """The canonical form of ``value``: a model or dataclass with its class and all its fields.
+
+    Raises ConfigError for what has no rule; the error names it by its dotted path, below ``key``.
+
+    >>> canonical({"b": 2, "a": (1.0, None)})
+    {'a': [1.0, None], 'b': 2}
+    """
+    try:
+        return scalars.plain_form(value)
+    except (UnusualError, UnfitError, RecursionError):  # the walk knows all rules, and tells where something is
+        pass
+    with NamedErrors(key):
+        return Walk().pair(value)[1]
+
+
+def encode(form: Json) -> bytes:
+    """The bytes of a canonical form that are hashed: JSON with sorted keys, no spaces and only ASCII."""
+    return _ENCODER.encode(form).encode("ascii")
+
+
+def digest(form: Json) -> str:
+    """64 hex digits: sha256 of the number of the rules and of the bytes of a canonical form."""
+    return hashlib.sha256(b"exca-%d:" % SCHEME + encode(form)).hexdigest()
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False, allow_nan=False)
+
+
+class NamedErrors:
+    """Turns an UnfitError value into a ConfigError with its whole path; a class since it must cost nothing per call."""
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: tp.Any, error: BaseException | None, trace: tp.Any) -> None:
+        if isinstance(error, UnfitError):
+            path = ".".join(filter(None, [self.key, *reversed(error.parts)]))
+            raise ConfigError("the configuration has no identity", [Problem(error.message, path)]) from None
+        if isinstance(error, RecursionError):
+            problem = Problem("is nested too deeply", self.key)
+            raise ConfigError("the configuration has no identity", [problem]) from None
+
+
+class Walk:
+    """One walk over a value. It gives pairs: without the defaults of records, and with them.
+
+    ``forced`` counts the records met that a discriminator tells apart: a field with one stays, default or not.
+    """
+
+    __slots__ = ("_open", "forced")
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self.forced = 0
+
+    def pair(self, value: tp.Any, expect: Expect = ANYTHING, skip: Skip = NOTHING) -> Pair:
+        rule = LEAVES.get(type(value)) or scalar_rule(type(value))
+        if rule is not None:
+            if skip and value is not None:
+                self._check_unreached(value, expect, skip)
+            form = rule(value)
+            return form, form
+        if not skip and expect.is_plain:
+            try:
+                form = scalars.plain_form(value)
+                return form, form
+            except (UnusualError, UnfitError, RecursionError):
+                pass
+        return self._parts(value, expect, skip)
+
+    def _parts(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+        if id(value) in self._open:
+            raise UnfitError("refers to itself")
+        self._open.add(id(value))
+        try:
+            part_rule = _part_rule(type(value))
+            if skip and part_rule not in _REACHED:
+                self._check_unreached(value, expect, skip)
+            return part_rule(self, value, expect, skip)
+        finally:
+            self._open.discard(id(value))
+
+    def _check_unreached(self, value: tp.Any, expect: Expect, skip: Skip) -> None:
+        if not expect.classes:  # else the name is for the other values that the annotation allows
+            raise UnfitError(f"cannot leave out {next(iter(skip))!r}: names do not reach into a {type(value).__name__}")
+
+    def full(self, value: tp.Any) -> Json:
+        return self.pair(value)[1]
+
+    # -- containers
+
+    def sequence(self, value: tp.Sequence[tp.Any], expect: Expect, skip: Skip) -> Pair:
+        lean, full = [], []
+        for index, item in enumerate(value):
+            try:
+                one, other = self.pair(item, expect.items or ANYTHING)
+            except UnfitError as error:
+                error.parts.append(str(index))
+                raise
+            lean.append(one)
+            full.append(other)
+        return lean, full
+
+    def set(self, value: tp.AbstractSet[tp.Any], expect: Expect, skip: Skip) -> Pair:
+        form = {"~set": sorted(map(self.full, value), key=encode)}
+        return form, form
+
+    def mapping(self, value: dict[tp.Any, tp.Any], expect: Expect, skip: Skip) -> Pair:
+        # a dict that was put where only a record should be must not pass for that record
+        if expect.classes or not all(type(key) is str and is_clean(key) for key in value):
+            lean, full = self._items(value, expect)
+            return {"~dict": sorted(lean, key=encode)}, {"~dict": sorted(full, key=encode)}
+        result: Pair = {}, {}
+        for key in sorted(value):
+            below = skip.get(key)
+            if below is None or below:
+                try:
+                    one, other = self.pair(value[key], expect.items or ANYTHING, below or NOTHING)
+                except UnfitError as error:
+                    error.parts.append(key)
+                    raise
+                name = escaped(key)
+                result[0][name], result[1][name] = one, other
+        return result
+
+    def ordered(self, value: tp.Mapping[tp.Any, tp.Any], expect: Expect, skip: Skip) -> Pair:
+        lean, full = self._items(value, expect)
+        return {"~ordered": lean}, {"~ordered": full}
+
+    def _items(self, value: tp.Mapping[tp.Any, tp.Any], expect: Expect) -> tuple[list[Json], list[Json]]:
+        lean, full = self.sequence(list(value.values()), expect, NOTHING)
+        keys = list(map(self.full, value))
+        return [list(item) for item in zip(keys, lean, strict=True)], [
+            list(item) for item in zip(keys, full, strict=True)
+        ]
+
+    def tagged(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+        """The few other types with parts; their records are always written whole."""
+        tag, parts = _PARTS[type(value)]
+        form = {tag: [self.full(part) for part in parts(value)]}
+        return form, form
+
+    def pinned(self, value: Pinned, expect: Expect, skip: Skip) -> Pair:
+        form = {"~pinned": text_form(value.text), "sha256": digest(self.full(value.value))}
+        return form, form
+
+    def secret(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+        form = {"~secret": digest(self.full(value.get_secret_value()))}
+        return form, form
+
+    def subclass(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+        """A subclass of a plain type: its class and the plain value, if it holds nothing else."""
+        cls = type(value)
+        base = next(base for base in cls.__mro__ if base in _PLAIN)
+        slots = any(vars(klass).get("__slots__") for klass in cls.__mro__)
+        if slots or getattr(value, "__dict__", None):
+            raise UnfitError(f"a {class_name(cls)} holds more than a {base.__name__}: convert it")
+        lean, full = self.pair(_PLAIN[base](value), expect, skip)
+        return {"~sub": [class_name(cls), lean]}, {"~sub": [class_name(cls), full]}
+
+    # -- records
+
+    def record(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+        cls = type(value)
+        facts = model_schema.record_of(cls)
+        sure = cls in expect.classes
+        if skip and sure:
+            facts.check(skip, {name for option in expect.classes for name in model_schema.record_of(option).names})
+        keys = [key for key in expect.keys if key in facts.names]
+        lean, full = self.fields(value, facts, skip, keys)
+        told_apart = not expect.keys or (keys and all(key in full for key in keys))
+        if not sure or expect.tagged or not told_apart:
+            lean, full = {"~class": class_name(cls), **lean}, {"~class": class_name(cls), **full}
+        self.forced += bool(expect.keys) or expect.tagged
+        return lean, full
+
+    def fields(self, value: tp.Any, facts: model_schema.Record, skip: Skip, keys: tp.Container[str] = ()) -> Pair:
+        """The fields of a record: those that differ from the defaults (and ``keys``), and all."""
+        get = vars(value).get if facts.is_model else functools.partial(getattr, value)
+        lean: dict[str, Json] = {}
+        full: dict[str, Json] = {}
+        for name, expect, default, below in facts.counted(value, skip):
+            forced, child = self.forced, get(name, MISSING)
+            try:
+                if below or type(child) not in LEAVES:
+                    one, form = self.pair(child, expect, below)
+                else:  # most are; a call saved is a tenth of the whole walk
+                    one = form = LEAVES[type(child)](child)
+            except UnfitError as error:
+                if child is MISSING:
+                    raise UnfitError(f"{facts.cls.__qualname__} has no value for its field {name!r}") from None
+                error.parts.append(name)
+                raise
+            full[name] = form
+            if self.forced > forced or name in keys or not is_default(form, expect, default, below):
+                lean[name] = one
+        extra = facts.extra(value) if facts.allows_extra else None
+        if extra:
+            self._extra(extra, facts, model_schema.merge_trees(skip, facts.skip(value)), lean, full)
+        return lean, full
+
+    def _extra(self, extra: dict[str, tp.Any], facts: model_schema.Record, skip: Skip, *forms: dict[str, Json]) -> None:
+        # an alias frees the name of its field for an extra of the same name
+        clash = {key: value for key, value in extra.items() if key in facts.names}
+        apart = {key: value for key, value in extra.items() if key not in facts.names}
+        for form, found in zip(forms, self.pair(apart, ANYTHING, skip), strict=True):
+            form.update(found)
+        if clash:
+            for form, found in zip(forms, self.pair(clash), strict=True):
+                form["~extra"] = found
+
+
+def escaped(key: str) -> str:
+    return f"~{key}" if key.startswith("~") else key
+
+
+def is_default(form: Json, expect: Expect, default: model_schema.Default, skip: Skip = NOTHING) -> bool:
+    """Whether a field with the canonical form ``form`` has its default."""
+    if default.form and not skip:
+        return is_same_form(form, default.form[0])
+    if default.value is not MISSING:
+        known = _default_form(default, expect) if not skip else _form_or_missing(default.value, expect, skip)
+    elif default.factory is not None:
+        try:
+            made = default.factory()
+        except Exception:  # noqa: BLE001 - the user's code; without a default the field counts, which is always right
+            return False
+        known = _form_or_missing(made, expect, skip)
+    else:
+        return False
+    return is_same_form(form, known)
+
+
+def _form_or_missing(value: tp.Any, expect: Expect, skip: Skip = NOTHING) -> Json:
+    try:
+        return Walk().pair(value, expect, skip)[1]
+    except UnfitError:
+        return MISSING
+
+
+def _default_form(default: model_schema.Default, expect: Expect) -> Json:
+    if not default.form:
+        default.form.append(_form_or_missing(default.value, expect))
+    return default.form[0]
+
+
+PartRule: tp.TypeAlias = tp.Callable[[Walk, tp.Any, Expect, Skip], Pair]
+
+_CONTAINERS: dict[type, PartRule] = {
+    list: Walk.sequence,
+    tuple: Walk.sequence,
+    dict: Walk.mapping,
+    set: Walk.set,
+    frozenset: Walk.set,
+    collections.OrderedDict: Walk.ordered,
+    Pinned: Walk.pinned,
+}
+_PARTS: dict[type, tuple[str, tp.Callable[[tp.Any], tp.Sequence[tp.Any]]]] = {
+    slice: ("~slice", lambda value: [value.start, value.stop, value.step]),
+    collections.deque: ("~deque", lambda value: [list(value), value.maxlen]),
+    collections.defaultdict: ("~defaultdict", lambda value: [value.default_factory, dict(value)]),
+    functools.partial: ("~partial", lambda value: [value.func, value.args, value.keywords]),
+}
+_PLAIN: dict[type, tp.Callable[[tp.Any], tp.Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    tuple: tuple,
+    list: list,
+    collections.OrderedDict: collections.OrderedDict,
+    dict: dict,
+    set: set,
+    frozenset: frozenset,
+}
+
+
+_SECRETS = ("SecretStr", "SecretBytes", "Secret")
+_REACHED = (Walk.mapping, Walk.subclass, Walk.record)  # where the names to leave out lead somewhere
+
+
+@model_schema.per_class
+def _part_rule(cls: type) -> PartRule:
+    if issubclass(cls, pydantic_types.loaded_pydantic("types", *_SECRETS)):
+        return Walk.secret
+    if cls in _CONTAINERS:
+        return _CONTAINERS[cls]
+    if cls in _PARTS:
+        return Walk.tagged
+    plain = any(base in _PLAIN for base in cls.__mro__)
+    if model_schema.is_record(cls) and not plain:  # a dataclass that is a dict too holds more than its fields
+        return Walk.record
+    return Walk.subclass if plain else _refuse
+
+
+def _refuse(walk: Walk, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+    name = class_name(type(value))
+    raise UnfitError(f"a {name} has no rule for the uid: give plain values, or leave the field out of the uid")

@@ -1,0 +1,127 @@
+"""The fields of most models, in the time that a launch has for one of thousands.
+
+What does not depend on the object is worked out once for its class. Whatever is out of the ordinary is left to the
+walk in ``canonical``, whose rules these are; ``tests/test_quick.py`` holds the two together.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing as tp
+
+from . import model_schema, pydantic_types, scalars
+from .canonical import is_default
+from .scalars import LEAVES, SCALARS, Json, UnusualError
+
+if tp.TYPE_CHECKING:
+    import pydantic
+
+_Field: tp.TypeAlias = tuple[str, tp.Any, model_schema.Default, model_schema.Expect, type | None]
+"""Name, the default as it is in an object that has it, default, what may stand there, the only model that may."""
+
+
+class _Plan(tp.NamedTuple):
+    fields: tuple[_Field, ...]
+    excluded: tuple[str, ...]
+    is_moving: bool  # a function makes a default
+
+
+def model_fields(
+    model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()
+) -> tuple[dict[str, Json], dict[str, Json], list[str]]:
+    """The fields that differ from the defaults, all fields, and the names that the classes leave out.
+
+    Raises UnusualError for a model that needs the general rules, or breaks them.
+    """
+    excluded: list[str] = []
+    try:
+        return *_fields(model, _plan(type(model), leave_out), "", excluded), excluded
+    except (KeyError, RecursionError, model_schema.UnfitError) as error:  # the walk says what is wrong, and where
+        raise UnusualError from error
+
+
+def model_contents(model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()) -> list[tp.Any]:
+    """What the fields of a model are made of, in a row. While it is the very same objects, the fields are the same.
+
+    Raises UnusualError where that cannot be known: for a value that is neither plain data nor a model, and where a
+    function makes a default, which may be another each time.
+    """
+    found: list[tp.Any] = []
+    try:
+        _add_model(model, _plan(type(model), leave_out), found)
+    except (KeyError, RecursionError, model_schema.UnfitError) as error:
+        raise UnusualError from error
+    return found
+
+
+def _add_model(model: pydantic.BaseModel, plan: _Plan | None, found: list[tp.Any]) -> None:
+    if plan is None or plan.is_moving:
+        raise UnusualError
+    values = model.__dict__
+    for name, _, _, expect, only in plan.fields:
+        child = values[name]
+        kind: tp.Any = type(child)
+        if kind in SCALARS:
+            found.append(child)
+        elif kind is only:
+            found.append(kind)
+            _add_model(child, _plan(kind), found)
+        elif expect.is_plain:
+            scalars.add_contents(child, found)
+        else:
+            raise UnusualError
+
+
+def _fields(
+    model: pydantic.BaseModel, plan: _Plan | None, prefix: str, excluded: list[str]
+) -> tuple[dict[str, Json], dict[str, Json]]:
+    if plan is None:
+        raise UnusualError
+    excluded += _below(prefix, plan.excluded)
+    values = model.__dict__
+    lean: dict[str, Json] = {}
+    full: dict[str, Json] = {}
+    for name, known, default, expect, only in plan.fields:
+        child = values[name]
+        kind: tp.Any = type(child)
+        if kind in SCALARS:
+            full[name] = one = form = LEAVES[kind](child)
+            if child is known:
+                continue
+        elif kind is only:
+            one, form = _fields(child, _plan(kind), f"{prefix}{name}.", excluded)
+            full[name] = form
+        elif expect.is_plain:
+            full[name] = one = form = scalars.plain_form(child)
+        else:
+            raise UnusualError
+        if not is_default(form, expect, default):
+            lean[name] = one
+    return lean, full
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(cls: tp.Hashable, leave_out: tuple[str, ...] = ()) -> _Plan | None:
+    """What is known of a class; None where objects of it must be asked."""
+    facts = model_schema.record_of(tp.cast(type, cls))
+    skip = model_schema.name_tree(leave_out)
+    facts.check(skip, facts.names)
+    static = facts.static_skip
+    counted = None if static is None else facts.counted(None, skip)
+    is_simple = facts.is_model and not facts.allows_extra
+    if counted is None or static is None or not is_simple or any(each[3] for each in counted):
+        return None
+    fields = tuple((name, default.value, default, expect, _only(expect)) for name, expect, default, _ in counted)
+    factories = [default.factory for _, _, default, _ in counted if default.factory is not None]
+    is_moving = not all(isinstance(factory, type) for factory in factories)
+    return _Plan(fields, tuple(model_schema.leaf_names(static)), is_moving)
+
+
+@functools.lru_cache(maxsize=4096)
+def _below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(prefix + name for name in names)
+
+
+def _only(expect: model_schema.Expect) -> type | None:
+    sure = len(expect.classes) == 1 and not expect.keys and not expect.tagged
+    return expect.classes[0] if sure and pydantic_types.is_model_class(expect.classes[0]) else None

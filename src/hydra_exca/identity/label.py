@@ -1,0 +1,90 @@
+"""The readable part of a uid."""
+
+from __future__ import annotations
+
+import functools
+import re
+import typing as tp
+
+from .canonical import canonical
+from .names import _is_tagged, _unescaped, flatten
+
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_.+-]+")
+
+
+LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the longest digest
+
+
+def label(fields: tp.Mapping[str, tp.Any]) -> str:
+    """``fields`` for people, in the given order, shortened to a legal file name of at most 143 bytes; "" for none.
+
+    >>> label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
+    'coeff=3,optim.name=sgd,optim.lr=0.1,data=data_a_b.csv'
+    """
+    leaves = flatten(fields)
+    kept, room = [], LABEL_BYTES - len(",+9999")
+    for key, value in leaves.items():
+        part = f"{_legal_key(key)}={_legal_value(value if key[-6:] != '~class' else _bare(value))}"
+        room -= len(part) + 1
+        if room < 0:
+            break
+        kept.append(part)
+    return ",".join(kept + ([f"+{len(leaves) - len(kept)}"] if len(kept) < len(leaves) else []))
+
+
+def _bare(name: tp.Any) -> tp.Any:
+    """The name of a class without its module."""
+    return name.rpartition(":")[2] if isinstance(name, str) else name
+
+
+@functools.lru_cache(maxsize=4096)
+def _legal_key(key: str) -> str:
+    return _legal(key.replace("~", ""))[-40:].lstrip("-._+") or "x"
+
+
+def _legal_value(value: tp.Any) -> str:
+    kind = type(value)
+    text = value if kind is str else str(value) if kind is int else _shown(value)
+    if len(text) <= 24 and (kind in _LEGAL or (text.isalnum() and text.isascii())):
+        return text
+    return _short(text) if len(text) <= 99 else _short.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _short(text: str) -> str:
+    text = _legal(text) if text.startswith("-") else _legal(text).lstrip("_")
+    text = text if len(text) <= 24 else f"{text[:12]}..{text[-10:]}"
+    return text.rstrip("_") or "empty"
+
+
+def _legal(text: str) -> str:
+    return _ILLEGAL.sub("_", text)
+
+
+def _shown(value: tp.Any) -> str:
+    """A plain or canonical value as short text; never the value of what is pinned."""
+    if isinstance(value, (str, int)) or value is None:
+        return str(value)
+    if isinstance(value, float):
+        text = str(value)
+        return text if len(text) <= 6 and text[-2:] != ".0" else min(text, format(value, ".6g"), key=len)
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(_shown, value))
+    if not isinstance(value, dict):
+        return _shown(canonical(value))
+    if not _is_tagged(value):
+        return "-".join(f"{_unescaped(key)}_{_shown(child)}" for key, child in value.items())
+    tag, content = next(iter(value.items()))
+    if isinstance(content, list) and tag in _NAME_FIRST:
+        content = content[-1]
+    return f"{tag[1:]}_{content[:8]}" if tag == "~secret" else _shown(content)
+
+
+_LEGAL = (int, float, bool, type(None))  # whose texts are made of letters, digits, "+", "-" and "."
+
+
+_NAME_FIRST = ("~array", "~enum", "~ip", "~scalar", "~sub", "~tensor", "~url")  # tags whose last element says most
+
+
+def _legal_label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text).lstrip("-._+=,")[:LABEL_BYTES]

@@ -1,0 +1,378 @@
+"""What a class of records says of itself: fields, defaults, expected classes, names it leaves out of the identity.
+
+A record is a pydantic model or a dataclass. All of it is read once per class; no value is touched here.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import difflib
+import functools
+import types
+import typing as tp
+
+from . import pydantic_types
+
+if tp.TYPE_CHECKING:
+    import pydantic
+
+T = tp.TypeVar("T")
+MISSING: tp.Any = object()
+EXCLUSIONS = ("_exclude_from_class_uid", "_exclude_from_cls_uid", "_exclude_from_cache_uid")
+IDENTITY_FIELDS = "_exca_identity_fields"  # of a class of which these fields count, and no other
+
+Skip = tp.Mapping[str, tp.Any]
+"""Names to leave out, as a tree: ``{"device": {}, "optim": {"lr": {}}}``; an empty tree is the end of a name."""
+NOTHING: Skip = types.MappingProxyType({})
+
+
+class UnfitError(Exception):
+    """A value cannot be part of an identity. ``parts`` is its path, collected while the error travels outwards."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.parts: list[str] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Expect:
+    """What an annotation promises of the records at one place.
+
+    ``classes`` are those that need not say their name, because nothing else can stand there or because the
+    discriminator ``keys`` tell them apart. ``tagged``: a callable discriminator, so the class is always shown.
+    ``items`` is the same for the elements of a container.
+    """
+
+    classes: tuple[type, ...] = ()
+    keys: tuple[str, ...] = ()
+    tagged: bool = False
+    items: Expect | None = None
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether no record is promised, at any depth: then nothing depends on the annotation for a value without."""
+        return not (self.classes or self.keys or self.tagged) and (self.items is None or self.items.is_plain)
+
+
+ANYTHING = Expect()
+
+
+@dataclasses.dataclass(frozen=True)
+class Default:
+    """A default: a ``value``, or a ``factory`` that makes one; neither where there is none that can be known.
+
+    ``form`` holds the canonical form of ``value`` once it is computed: a default belongs to its class and stays.
+    """
+
+    value: tp.Any = MISSING
+    factory: tp.Callable[[], tp.Any] | None = None
+    form: list[tp.Any] = dataclasses.field(default_factory=list, compare=False)
+
+
+Counted: tp.TypeAlias = tuple[str, Expect, Default, Skip]
+"""A field that is part of the identity: name, what may stand there, default, and what of its value is left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The facts of one class. ``fields`` are sorted by name, so that reordering a class changes no identity."""
+
+    cls: type
+    fields: tuple[tuple[str, Expect, Default], ...]
+    is_model: bool
+    allows_extra: bool
+    exclusions: tuple[tp.Any, ...]  # tuples of names, and descriptors that give some for an instance
+    identity_fields: tuple[str, ...] | None = None  # where the class says which of its fields count, and no other
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(name for name, _, _ in self.fields)
+
+    @functools.cached_property
+    def static_skip(self) -> Skip | None:
+        """What the class leaves out, if that is the same for all instances."""
+        if any(hasattr(raw, "__get__") for raw in self.exclusions):
+            return None
+        return self._skip(None)
+
+    @functools.cached_property
+    def static_counted(self) -> tuple[Counted, ...] | None:
+        """The fields that count, if they are the same for all instances."""
+        return None if self.static_skip is None else self._counted(self.static_skip)
+
+    def counted(self, instance: tp.Any, skip: Skip) -> tuple[Counted, ...]:
+        """The fields that count of ``instance``, and what of each does not, where ``skip`` is left out besides."""
+        static = self.static_counted
+        return static if static is not None and not skip else self._counted(merge_trees(skip, self.skip(instance)))
+
+    def simple_names(self, uid: bool) -> tp.Collection[str] | None:
+        """The fields that count (``uid``), or all; None if what counts is more than whole fields, or not always it."""
+        if self.allows_extra or not self.is_model:
+            return None
+        return self._whole_names if uid else self.names
+
+    @functools.cached_property
+    def _whole_names(self) -> tuple[str, ...] | None:
+        counted = self.static_counted
+        return None if counted is None or any(field[3] for field in counted) else tuple(field[0] for field in counted)
+
+    def _counted(self, skip: Skip) -> tuple[Counted, ...]:
+        return tuple(
+            (name, expect, default, skip.get(name, NOTHING))
+            for name, expect, default in self.fields
+            if name not in skip or skip[name]
+        )
+
+    def skip(self, instance: tp.Any) -> Skip:
+        """The names that this class leaves out of the identity of ``instance``."""
+        static = self.static_skip
+        return self._skip(instance) if static is None else static
+
+    def _skip(self, instance: tp.Any) -> Skip:
+        names = [name for raw in self.exclusions for name in _names(self.cls, raw, instance)]
+        skip = name_tree(names)
+        self.check(skip, self.names)
+        return skip
+
+    def extra(self, instance: tp.Any) -> dict[str, tp.Any]:
+        """What an instance holds beside its fields, where its class allows that."""
+        if not self.allows_extra:
+            return {}
+        if self.is_model:
+            return instance.model_extra or {}
+        # a pydantic dataclass keeps them among its attributes, where cached properties are too
+        return {name: v for name, v in vars(instance).items() if name not in self.names and not hasattr(self.cls, name)}
+
+    def check(self, skip: Skip, known: tp.Collection[str]) -> None:
+        """Raises for the first name that is none of ``known``, unless this class takes any name."""
+        unknown = [name for name in skip if name not in known]
+        if unknown and not self.allows_extra:
+            hint = suggest(unknown[0], known)
+            raise UnfitError(f"cannot leave out {unknown[0]!r}: {self.cls.__qualname__} has no such field{hint}")
+
+
+def per_class(function: tp.Callable[[type], T]) -> tp.Callable[[type], T]:
+    """Remembers what a function says of a class."""
+    return functools.lru_cache(maxsize=4096)(function)
+
+
+def is_record(cls: tp.Any) -> bool:
+    return isinstance(cls, type) and (pydantic_types.is_model_class(cls) or dataclasses.is_dataclass(cls))
+
+
+is_record_class = per_class(is_record)
+
+
+@per_class
+def record_of(cls: type) -> Record:
+    """The facts of a model or dataclass; computed once (0.1 ms)."""
+    is_model = pydantic_types.is_model_class(cls)
+    infos = cls.model_fields if pydantic_types.is_model_class(cls) else getattr(cls, "__pydantic_fields__", None)
+    if infos is not None:
+        fields = {name: (_expect_of_info(info), _default_of_info(info)) for name, info in infos.items()}
+    else:
+        fields = _dataclass_fields(cls)
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+    counted = getattr(cls, IDENTITY_FIELDS, None)
+    return Record(
+        cls=cls,
+        fields=tuple((name, *fields[name]) for name in sorted(fields)),
+        is_model=is_model,
+        allows_extra=config.get("extra") == "allow",
+        exclusions=_exclusions(cls, fields, counted),
+        identity_fields=counted,
+    )
+
+
+def _expect_of_info(info: pydantic.fields.FieldInfo) -> Expect:
+    return expected_type(info.annotation, [info, *info.metadata])
+
+
+def _default_of_info(info: pydantic.fields.FieldInfo) -> Default:
+    if info.default_factory is None:
+        return Default() if info.is_required() else Default(value=info.default)
+    if getattr(info, "default_factory_takes_validated_data", False):  # since pydantic 2.10
+        return Default()
+    return Default(factory=tp.cast(tp.Callable[[], tp.Any], info.default_factory))
+
+
+def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[Expect, Default]]:
+    try:
+        hints = tp.get_type_hints(cls, include_extras=True)
+    except Exception:  # noqa: BLE001 - names that only a type checker can resolve: nothing is expected, so classes are shown
+        hints = {}
+    fields = {}
+    for field in dataclasses.fields(cls):
+        default = Default()
+        if field.default is not dataclasses.MISSING:
+            default = Default(value=field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = Default(factory=field.default_factory)
+        fields[field.name] = (expected_type(hints.get(field.name, tp.Any)), default)
+    return fields
+
+
+# -- annotations ----------------------------------------------------------------------------------------------------
+
+_SCALARS = (int, float, str, bool, bytes, type(None))  # never taken for a record, so they leave no doubt
+
+
+def expected_type(annotation: tp.Any, metadata: tp.Sequence[tp.Any] = (), aliases: tuple[tp.Any, ...] = ()) -> Expect:
+    """What ``annotation`` promises of the records in its values; ``aliases`` are the named types it stands in."""
+    origin, args = tp.get_origin(annotation), tp.get_args(annotation)
+    if origin is tp.Annotated:
+        return expected_type(args[0], [*args[1:], *metadata], aliases)
+    if hasattr(annotation, "__value__"):  # type Pet = Cat | Dog; one that refers to itself promises nothing below
+        known = annotation in aliases
+        return ANYTHING if known else expected_type(annotation.__value__, metadata, (*aliases, annotation))
+    if origin in (tp.Union, types.UnionType):
+        return _expect_union(args, metadata, aliases)
+    if origin is tp.Final and args:
+        return expected_type(args[0], metadata, aliases)
+    if is_record(origin or annotation):
+        return Expect(classes=(origin or annotation,))
+    if isinstance(origin, type) and issubclass(origin, collections.abc.Mapping) and len(args) == 2:
+        return Expect(items=expected_type(args[1], (), aliases))
+    if isinstance(origin, type) and issubclass(origin, collections.abc.Iterable):
+        return Expect(items=_merge([expected_type(arg, (), aliases) for arg in args if arg is not ...], False))
+    return ANYTHING
+
+
+def _expect_union(members: tp.Sequence[tp.Any], metadata: tp.Sequence[tp.Any], aliases: tuple[tp.Any, ...]) -> Expect:
+    discriminators = [d for d in map(_discriminator, metadata) if d is not None]
+    options = [expected_type(member, (), aliases) for member in members if not _is_scalar(member)]
+    found = _merge(options, bool(discriminators))
+    keys = dict.fromkeys([*(d for d in discriminators if isinstance(d, str)), *found.keys])
+    return dataclasses.replace(found, keys=tuple(keys), tagged=found.tagged or any(map(callable, discriminators)))
+
+
+def _is_scalar(member: tp.Any) -> bool:
+    if tp.get_origin(member) is tp.Annotated:
+        return _is_scalar(tp.get_args(member)[0])
+    return member in _SCALARS or tp.get_origin(member) is tp.Literal
+
+
+def _discriminator(metadata: tp.Any) -> tp.Any:
+    found = getattr(metadata, "discriminator", None)  # of a Field(...), or of a Discriminator(...)
+    return (
+        _discriminator(found) if isinstance(found, pydantic_types.loaded_pydantic("types", "Discriminator")) else found
+    )
+
+
+def _merge(options: tp.Sequence[Expect], told_apart: bool) -> Expect:
+    """The options of a union as one; their classes are only sure when a discriminator tells them apart."""
+    if len(options) < 2:
+        return options[0] if options else ANYTHING
+    items = [option.items or ANYTHING for option in options if not option.classes]
+    return Expect(
+        classes=tuple(cls for option in options for cls in option.classes) if told_apart else (),
+        keys=tuple(dict.fromkeys(key for option in options for key in option.keys)),
+        tagged=any(option.tagged for option in options),
+        items=_merge(items, False) if any(option.items for option in options) else None,
+    )
+
+
+# -- exclusions -----------------------------------------------------------------------------------------------------
+
+
+def _exclusions(cls: type, fields: tp.Iterable[str], counted: tuple[str, ...] | None) -> tuple[tp.Any, ...]:
+    if counted is not None:
+        return (tuple(name for name in fields if name not in counted),)
+    return tuple(raw for name in EXCLUSIONS if (raw := _declared(cls, name)) is not MISSING)
+
+
+def _declared(cls: type, name: str) -> tp.Any:
+    """What the nearest class of the MRO says under ``name``.
+
+    Pydantic makes private attributes of underscore variables, out of ``vars``, and copies those of the bases.
+    """
+    for position, base in enumerate(cls.__mro__):
+        if name in vars(base):
+            return vars(base)[name]
+        private = getattr(base, "__private_attributes__", {}).get(name)
+        inherited = [getattr(b, "__private_attributes__", {}).get(name) for b in cls.__mro__[position + 1 :]]
+        if private is not None and not any(private is other for other in inherited):
+            return private.get_default()
+    return MISSING
+
+
+def _names(cls: type, raw: tp.Any, instance: tp.Any) -> list[str]:
+    if hasattr(raw, "__get__"):
+        raw = raw.__get__(instance, cls)
+    if callable(raw):
+        raw = raw()
+    if isinstance(raw, str):
+        raise UnfitError(f"what {cls.__qualname__} leaves out of its uid is the string {raw!r}: write ({raw!r},)")
+    if not isinstance(raw, (tuple, list, set, frozenset)) or not all(isinstance(name, str) for name in raw):
+        raise UnfitError(f"what {cls.__qualname__} leaves out of its uid must be a tuple of names, not {raw!r}")
+    return sorted(raw)
+
+
+def name_tree(names: tp.Iterable[str]) -> Skip:
+    """Dotted names as a tree: where ``optim`` and ``optim.lr`` meet, the shorter wins."""
+    root: dict[str, tp.Any] = {}
+    for name in sorted(set(names), key=len, reverse=True):
+        *parents, last = name.split(".")
+        node = root
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = {}
+    return root
+
+
+def merge_trees(one: Skip, other: Skip) -> Skip:
+    """Both trees as one; an end in either is an end."""
+    if not one or not other:
+        return one or other
+    result = {**one, **other}
+    for name in one.keys() & other.keys():
+        result[name] = merge_trees(one[name], other[name]) if one[name] and other[name] else {}
+    return result
+
+
+def suggest(name: str, known: tp.Collection[str]) -> str:
+    """The end of a message about an unknown name: what may have been meant."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {', '.join(close)}?"
+    return f"; there are: {', '.join(sorted(known)[:10])}" if known else "; there are none"
+
+
+def excluded_names(value: tp.Any) -> tuple[str, ...]:
+    """The dotted names that the class of a record, and those of the records in its fields, leave out."""
+    found: list[str] = []
+    _collect_excluded(value, "", found)
+    return tuple(found)
+
+
+def _collect_excluded(value: tp.Any, prefix: str, found: list[str]) -> None:
+    kind: type = type(value)
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif is_record_class(kind):
+        record = record_of(kind)
+        static = _static_names(kind, prefix)
+        found += [prefix + name for name in leaf_names(record.skip(value))] if static is None else static
+        get = vars(value).get if record.is_model else functools.partial(getattr, value)
+        items = [(field[0], get(field[0])) for field in record.counted(value, NOTHING)]
+    else:
+        return
+    for key, child in items:
+        if type(child) not in _NAMELESS:
+            _collect_excluded(child, f"{prefix}{key}.", found)
+
+
+_NAMELESS = frozenset({*_SCALARS, list, tuple})
+
+
+@functools.lru_cache(maxsize=4096)
+def _static_names(cls: type, prefix: str) -> tuple[str, ...] | None:
+    skip = record_of(cls).static_skip
+    return None if skip is None else tuple(prefix + name for name in leaf_names(skip))
+
+
+def leaf_names(skip: Skip) -> list[str]:
+    """The dotted names of a tree."""
+    return sorted(f"{name}.{below}" if below else name for name in skip for below in (leaf_names(skip[name]) or [""]))

@@ -1,0 +1,89 @@
+"""Dotted names of what is in a nested mapping."""
+
+from __future__ import annotations
+
+import collections.abc
+import re
+import typing as tp
+
+from hydra_exca.errors import ConfigError, Problem
+
+from . import model_schema
+from .scalars import SCALARS
+
+
+def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
+    """A nested mapping, plain or canonical, with dotted names; lists, empty mappings and tagged values are leaves.
+
+    >>> flatten({"optim": {"lr": 0.1, "betas": [0.9, 0.99]}})
+    {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99]}
+    """
+    return dict(_flat(mapping, ""))
+
+
+def _flat(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.Any]]:
+    found: list[tuple[str, tp.Any]] = []
+    for key, child in mapping.items():
+        path = prefix + (key if type(key) is str and key[:1] != "~" else _unescaped(key))
+        if type(child) not in SCALARS and _has_names(child):
+            found += _flat(child, f"{path}.")
+        else:
+            found.append((path, child))
+    return found
+
+
+def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, where: str) -> dict[str, tp.Any]:
+    """A copy of ``fields`` without some dotted names; in a pattern, ``*`` stands for any text, dots too.
+
+    ``optim`` takes away the subtree, ``optim.lr`` the leaf. ``where`` says in errors who asked: a pattern that
+    matches nothing is a ConfigError.
+    """
+    if isinstance(patterns, str):
+        raise ConfigError(f"{where} is the string {patterns!r}: write a list, [{patterns!r}]")
+    paths = [path for path, _ in _nodes(fields)]
+    unmatched = [pattern for pattern in patterns if not any(map(_regex(pattern).fullmatch, paths))]
+    if unmatched:
+        problems = [Problem(f"matches nothing{model_schema.suggest(pattern, paths)}", pattern) for pattern in unmatched]
+        raise ConfigError(f"{where} names what is not in the configuration", problems)
+    return _without(fields, [_regex(pattern) for pattern in patterns], "")
+
+
+def _without(node: tp.Mapping[str, tp.Any], patterns: list[re.Pattern[str]], prefix: str) -> dict[str, tp.Any]:
+    result = {}
+    for key, child in node.items():
+        path = prefix + _unescaped(key)
+        if not any(pattern.fullmatch(path) for pattern in patterns):
+            result[key] = _without(child, patterns, f"{path}.") if _has_names(child) else child
+    return result
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
+
+
+def _nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tuple[str, tp.Any]]:
+    """All subtrees and leaves with their dotted names."""
+    for key, child in mapping.items():
+        path = prefix + _unescaped(key)
+        yield path, child
+        if _has_names(child):
+            yield from _nodes(child, f"{path}.")
+
+
+def _has_names(node: tp.Any) -> bool:
+    is_mapping = type(node) is dict or (type(node) is not list and isinstance(node, collections.abc.Mapping))
+    return is_mapping and bool(node) and not _is_tagged(node)
+
+
+def _is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
+    """A canonical value of a type that JSON has not; a record that says its class is not one."""
+    return any(_is_tag(key) for key in node if type(key) is not str or key[:1] == "~")
+
+
+def _is_tag(key: tp.Any) -> bool:
+    return isinstance(key, str) and key[:1] == "~" and key[:2] != "~~" and key not in ("~class", "~extra")
+
+
+def _unescaped(key: tp.Any) -> str:
+    text = str(key)
+    return text[1:] if text[:2] == "~~" and isinstance(key, str) else text

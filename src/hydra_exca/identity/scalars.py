@@ -1,0 +1,271 @@
+"""The canonical form of values without parts: numbers, text, dates, names of classes and functions, arrays.
+
+``LEAVES`` has the rule of an exact type, ``rule_of`` those of families of types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import hashlib
+import ipaddress
+import math
+import pathlib
+import re
+import sys
+import types
+import typing as tp
+import uuid
+
+from .model_schema import UnfitError, per_class
+
+Json: tp.TypeAlias = tp.Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDependent:
+    """A leaf that depends on the run (the time, the output folder): its text stands in the identity."""
+
+    text: str
+
+
+def class_name(cls: type) -> str:
+    """``module:qualname``; without module in a script, which is ``__main__`` here and ``__mp_main__`` in its jobs."""
+    return cls.__qualname__ if cls.__module__ in _SCRIPTS else f"{cls.__module__}:{cls.__qualname__}"
+
+
+_SCRIPTS = ("__main__", "__mp_main__")
+
+
+def is_clean(value: str) -> bool:
+    """No surrogates: JSON writes a pair of them as it writes the one character they stand for."""
+    return value.isascii() or not _SURROGATES.search(value)
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def text_form(value: str) -> Json:
+    return value if is_clean(value) else {"~str": value.encode("utf-8", "surrogatepass").hex()}
+
+
+def _int(value: int) -> Json:
+    # beyond 64 bits many JSON readers round, and Python refuses more than 4300 decimal digits
+    return value if -(2**63) <= value < 2**63 else {"~int": hex(value)}
+
+
+def _float(value: float) -> Json:
+    return value if math.isfinite(value) else {"~float": str(value)}
+
+
+def _bytes(value: bytes) -> Json:
+    if len(value) <= 64:
+        return {"~bytes": value.hex()}
+    return {"~bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+
+
+def _datetime(value: datetime.datetime | datetime.time) -> Json:
+    zone = getattr(value.tzinfo, "key", None)
+    if value.tzinfo is not None and zone is None and value.utcoffset() is None:
+        raise UnfitError("has a time zone without name and offset")
+    iso = value.isoformat() + (f"[{zone}]" if zone else "") + ("#1" if value.fold else "")
+    return {f"~{type(value).__name__}": iso}
+
+
+def _regex(value: re.Pattern[tp.Any]) -> Json:
+    return {"~regex": [LEAVES[type(value.pattern)](value.pattern), value.flags]}
+
+
+def _named(value: tp.Any) -> Json:
+    """Functions and classes, by the name under which they can be imported: anything else has the same name twice."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    found = sys.modules.get(module) if module and module not in _SCRIPTS else None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not value:
+        raise UnfitError(
+            f"{name or value!r} cannot be imported as {module}:{name}: give a function or class of a module"
+        )
+    return {"~type" if isinstance(value, type) else "~function": f"{module}:{name}"}
+
+
+def _enum(value: enum.Enum) -> Json:
+    shown = value.value if isinstance(value, enum.Flag) else value.name
+    return {"~enum": [type(value).__qualname__, shown]}
+
+
+def _named_text(tag: str) -> tp.Callable[[tp.Any], Json]:
+    return lambda value: {tag: [type(value).__name__, str(value)]}
+
+
+def _same_object(value: Json) -> Json:
+    return value
+
+
+LEAVES: dict[type, tp.Callable[[tp.Any], Json]] = {
+    str: text_form,
+    int: _int,
+    float: _float,
+    bool: _same_object,
+    type(None): _same_object,
+    bytes: _bytes,
+    bytearray: lambda value: {"~bytearray": _bytes(bytes(value))},
+    complex: lambda value: {"~complex": [_float(value.real), _float(value.imag)]},
+    range: lambda value: {"~range": [_int(value.start), _int(value.stop), _int(value.step)]},
+    decimal.Decimal: lambda value: {"~decimal": str(value)},
+    fractions.Fraction: lambda value: {"~fraction": [_int(value.numerator), _int(value.denominator)]},
+    uuid.UUID: lambda value: {"~uuid": str(value)},
+    datetime.date: lambda value: {"~date": value.isoformat()},
+    datetime.datetime: _datetime,
+    datetime.time: _datetime,
+    datetime.timedelta: lambda value: {"~timedelta": [value.days, value.seconds, value.microseconds]},
+    re.Pattern: _regex,
+    type(...): lambda value: {"~ellipsis": None},
+    types.FunctionType: _named,
+    types.BuiltinFunctionType: _named,
+    RunDependent: lambda value: {"~run": text_form(value.text)},
+}
+for _cls in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath):
+    LEAVES[_cls] = lambda value: {"~path": text_form(value.as_posix())}
+for _name in ("Address", "Network", "Interface"):
+    LEAVES[getattr(ipaddress, f"IPv4{_name}")] = LEAVES[getattr(ipaddress, f"IPv6{_name}")] = _named_text("~ip")
+
+
+# -- numpy and torch: only looked at when the program has imported them ----------------------------------------------
+
+
+def _array(value: tp.Any) -> Json:
+    dtype = _little_endian(value.dtype)
+    data = value.astype(dtype, order="C", copy=False).tobytes()
+    return {"~array": [dtype.str, list(value.shape), hashlib.sha256(data).hexdigest()]}
+
+
+def _scalar(value: tp.Any) -> Json:
+    dtype = _little_endian(value.dtype)
+    plain = int(value.astype("int64")) if dtype.kind in "mM" else value.item()
+    return {"~scalar": [dtype.str, LEAVES[type(plain)](plain)]}
+
+
+def _little_endian(dtype: tp.Any) -> tp.Any:
+    # object is pointers; V and longdouble have padding bytes, which are not part of the value
+    if dtype.kind not in "biufcSUmM" or dtype.itemsize > {"f": 8, "c": 16}.get(dtype.kind, sys.maxsize):
+        raise UnfitError(f"a numpy dtype {dtype} has no rule: convert it, or leave the field out of the uid")
+    return dtype.newbyteorder("<")
+
+
+def _tensor(value: tp.Any) -> Json:
+    torch = sys.modules["torch"]
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        raise UnfitError("only dense tensors have a rule: convert it, or leave the field out of the uid")
+    plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    data = plain.view(torch.uint8).numpy().tobytes()
+    return {"~tensor": [str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]}
+
+
+def _foreign(cls: type) -> tp.Callable[[tp.Any], Json] | None:
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy and issubclass(cls, numpy.generic):
+        return _scalar
+    if numpy and cls in (numpy.ndarray, numpy.memmap):  # other subclasses hold more: a mask, a class of its own
+        return _array
+    if numpy and issubclass(cls, numpy.dtype):
+        return lambda value: {"~dtype": f"numpy.{_little_endian(value).str}"}
+    if torch and cls in (torch.Tensor, torch.nn.Parameter):
+        return _tensor
+    if torch and cls in (torch.dtype, torch.device):
+        return lambda value: {f"~{cls.__name__}": str(value)}
+    return None
+
+
+@per_class
+def scalar_rule(cls: type) -> tp.Callable[[tp.Any], Json] | None:
+    """The rule of a type that is found by what it derives from."""
+    if issubclass(cls, enum.Enum):
+        return _enum
+    if issubclass(cls, type):
+        return _named
+    if cls.__module__ in ("pydantic.networks", "pydantic_core._pydantic_core") and cls.__name__.endswith(
+        ("Url", "Dsn")
+    ):
+        return _named_text("~url")
+    return _foreign(cls)
+
+
+SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+class UnusualError(Exception):
+    """There is more in a value than plain data: the general rules say what it is."""
+
+
+def plain_form(value: tp.Any) -> Json:
+    """The canonical form of plain data, which no rule about records concerns; UnusualError for all other values."""
+    kind = type(value)
+    if kind is dict:
+        return _mapping(value)
+    if kind is list or kind is tuple:
+        return list(map(plain_form, value))
+    rule = LEAVES.get(kind)
+    if rule is None:
+        raise UnusualError
+    return rule(value)
+
+
+def _mapping(value: dict[tp.Any, tp.Any]) -> Json:
+    made = {}
+    for key in _names(value):
+        child = value[key]
+        kind = type(child)
+        if (kind is str and child.isascii()) or kind is bool:  # a call saved is a third of what a leaf takes
+            made[key] = child
+        else:
+            made[key] = _mapping(child) if kind is dict else plain_form(child)
+    return made
+
+
+def _names(value: dict[tp.Any, tp.Any]) -> list[str]:
+    """The keys in order, if they are names that stand for themselves."""
+    for key in value:
+        if type(key) is not str or key[:1] == "~" or not key.isascii():
+            raise UnusualError
+    return sorted(value)
+
+
+def add_contents(value: tp.Any, found: list[tp.Any]) -> None:
+    """Adds what plain data is made of: the scalars, which cannot change, and what tells how they stand together."""
+    kind = type(value)
+    if kind in SCALARS:
+        found.append(value)
+    elif kind is dict:
+        found.append(dict)
+        for key, child in value.items():
+            if type(key) is not str:
+                raise UnusualError
+            found.append(key)
+            add_contents(child, found)
+        found.append(_END)
+    elif kind is list or kind is tuple:
+        found.append(kind)
+        for child in value:
+            add_contents(child, found)
+        found.append(_END)
+    else:
+        raise UnusualError
+
+
+_END: tp.Any = object()
+
+
+def is_same_form(one: Json, other: Json) -> bool:
+    """Whether two canonical forms are the same; ``==`` is not enough: ``1 == True == 1.0`` and ``0.0 == -0.0``."""
+    kind = type(one)
+    if one is other or kind is not type(other):
+        return one is other
+    if kind is dict:
+        return one.keys() == other.keys() and all(map(is_same_form, one.values(), map(other.__getitem__, one)))
+    if kind is list:
+        return len(one) == len(other) and all(map(is_same_form, one, other))
+    return bool(one == other) and (kind is not float or math.copysign(1, one) == math.copysign(1, other))

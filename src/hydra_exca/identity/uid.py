@@ -1,0 +1,229 @@
+"""The identity of a task: which results are the same one, and the name they have on disk.
+
+Pure: nothing here writes, and no object that is given is changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import typing as tp
+
+from hydra_exca.errors import CacheError
+
+from . import fast_models, model_schema
+from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode
+from .label import _legal_label, label
+from .names import _is_tagged, _regex, _unescaped, flatten
+from .scalars import Json, RunDependent, UnusualError, is_same_form
+
+if tp.TYPE_CHECKING:
+    import pydantic
+
+__all__ = [
+    "SCHEME",
+    "Identity",
+    "Pinned",
+    "RunDependent",
+    "canonical",
+    "changed_defaults",
+    "class_exclusions",
+    "digest",
+    "encode",
+    "flatten",
+    "label",
+    "make_identity",
+    "model_fields",
+    "model_identity",
+]
+
+
+def model_fields(
+    model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()
+) -> tuple[dict[str, Json], dict[str, Json]]:
+    """The fields of a model in canonical form: those that differ from the defaults, and all.
+
+    Both are without what the classes leave out of their uid, and without the dotted names of ``leave_out``. Those
+    must be given here rather than to ``exclude``: ``fields`` alone does not say why a sub-model is not the default.
+    """
+    try:
+        return fast_models.model_fields(model, tuple(leave_out))[:2]
+    except UnusualError:
+        return _walked(model, leave_out)
+
+
+def _walked(model: pydantic.BaseModel, leave_out: tp.Sequence[str]) -> tuple[dict[str, Json], dict[str, Json]]:
+    """The same by the general rules; errors say where in the model they are."""
+    with NamedErrors():
+        facts = model_schema.record_of(type(model))
+        skip = model_schema.name_tree(leave_out)
+        facts.check(skip, facts.names)
+        return Walk().fields(model, facts, skip)
+
+
+def model_identity(factory: str, version: str, model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> Identity:
+    """The identity of a validated model, without what its classes and ``leave_out`` leave out."""
+    try:
+        fields, full, left_out = fast_models.model_fields(model, tuple(leave_out))
+    except UnusualError:
+        fields, full = _walked(model, leave_out)
+        left_out = list(class_exclusions(model))
+    return make_identity(factory, version, fields, full, excluded=(*left_out, *leave_out))
+
+
+def class_exclusions(model: pydantic.BaseModel) -> tuple[str, ...]:
+    """The dotted names that the class of a model, and those of its sub-models, leave out of the uid."""
+    with NamedErrors():
+        return model_schema.excluded_names(model)
+
+
+# -- dotted names ---------------------------------------------------------------------------------------------------
+
+
+# -- the readable part ------------------------------------------------------------------------------------------------
+
+
+# -- identities -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a result is the result of.
+
+    ``fields`` is the canonical form that is hashed, ``full`` the same with defaults. ``excluded`` are the dotted
+    names left out, known so that a field left out since is not taken for one that is gone.
+    """
+
+    factory: str
+    version: str
+    fields: dict[str, Json]
+    full: dict[str, Json]
+    label: str
+    digest: str
+    excluded: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    lasts: bool = dataclasses.field(default=False, compare=False, repr=False)
+
+    def uid(self, length: int = 8) -> str:
+        """The name on disk: ``<label>-<hex>``, or ``default`` exactly when no field differs from its default."""
+        return f"{self.label or 'default'}-{self.digest[:length]}" if self.fields else "default"
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What tells it from all others, as text."""
+        return f"{self.factory},{self.version}/{self.digest}"
+
+    def to_json(self) -> dict[str, Json]:
+        """What is stored with a result, to be compared on every hit."""
+        return {
+            "scheme": SCHEME,
+            "factory": self.factory,
+            "version": self.version,
+            "label": self.label,
+            "digest": self.digest,
+            "fields": self.fields,
+            "full": self.full,
+        }
+
+    def stored(self) -> bytes:
+        """The bytes of ``to_json`` where it is stored: who finds these need neither read nor compare it."""
+        return self._stored if self.lasts else self._encoded()
+
+    @functools.cached_property
+    def _stored(self) -> bytes:
+        return self._encoded()
+
+    def _encoded(self) -> bytes:
+        form = self.to_json()
+        if self.full is not self.fields:
+            return _STORED.encode(form).encode("ascii")
+        del form["fields"], form["full"]  # one and the same, and most of the work
+        fields = _STORED.encode(self.fields)
+        return f'{_STORED.encode(form)[:-1]},"fields":{fields},"full":{fields}}}'.encode("ascii")
+
+    @classmethod
+    def from_json(cls, stored: tp.Mapping[str, Json]) -> Identity:
+        """The inverse of ``to_json``; CacheError if it was not written by these rules, or was changed since."""
+        names = ("factory", "version", "fields", "full", "label", "digest")
+        if not isinstance(stored, tp.Mapping) or not all(name in stored for name in ("scheme", *names)):
+            raise CacheError("a stored identity is not complete: the entry was not written by this library")
+        if stored["scheme"] != SCHEME:
+            raise CacheError(f"a stored identity follows the rules {stored['scheme']}, those of today are {SCHEME}")
+        if stored["digest"] != digest(stored["fields"]):
+            raise CacheError("a stored identity does not have its digest: the entry was changed after it was written")
+        return cls(**{name: stored[name] for name in names})
+
+    def same_as(self, stored: tp.Mapping[str, Json]) -> bool:
+        """Whether a stored identity is this one: all of it, not only the digest."""
+        mine = self.to_json()
+        return all(name in stored and is_same_form(stored[name], mine[name]) for name in _COMPARED)
+
+
+_COMPARED = ("scheme", "factory", "version", "fields")
+_STORED = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
+def make_identity(
+    factory: str,
+    version: str,
+    fields: tp.Mapping[str, Json],
+    full: tp.Mapping[str, Json] | None = None,
+    label: str | None = None,
+    excluded: tp.Sequence[str] = (),
+) -> Identity:
+    """The identity of canonical ``fields``; ``label`` replaces the readable part, which is made of them by default."""
+    own = dict(fields)
+    return Identity(
+        factory=factory,
+        version=version,
+        fields=own,
+        full=own if full is None else dict(full),
+        label=_readable(own) if label is None else _legal_label(label),
+        digest=digest(own),
+        excluded=tuple(excluded),
+    )
+
+
+_readable = label
+
+
+def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str]:
+    """One message for each default of a stored identity that is another one today, or gone.
+
+    Such a default is not part of the uid, so the stored result is that of another value than the code of today has.
+    """
+    if is_same_form(stored["full"], today.full):
+        return []
+    left_out = [_regex(pattern) for name in today.excluded for pattern in (name, f"{name}.*")]
+    return [
+        f"{path}: stored {_brief(old)}, {'gone' if new is _GONE else _brief(new)} today"
+        for path, old, new in _changed("", stored["full"], stored["fields"], today.full)
+        if not any(pattern.fullmatch(path) for pattern in left_out)
+    ]
+
+
+_GONE: tp.Any = object()
+
+
+def _changed(path: str, old: Json, given: Json, new: Json) -> tp.Iterator[tuple[str, Json, Json]]:
+    """Path, old and new value of the leaves of ``old`` that are not in ``given`` and differ in ``new``."""
+    if isinstance(old, dict) and old and (new is _GONE or (isinstance(new, dict) and new)) and not _is_tagged(old):
+        for key, child in old.items():
+            below = f"{path}.{_unescaped(key)}" if path else _unescaped(key)
+            yield from _changed(below, child, _get(given, key), _get(new, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (child, today) in enumerate(zip(old, new, strict=True)):
+            yield from _changed(f"{path}.{index}", child, _get(given, index), today)
+    elif not is_same_form(old, new) and not is_same_form(old, given):
+        yield path, old, new
+
+
+def _get(node: Json, key: tp.Any) -> Json:
+    if isinstance(node, list):
+        return node[key] if isinstance(key, int) and key < len(node) else _GONE
+    return node.get(key, _GONE) if isinstance(node, dict) else _GONE
+
+
+def _brief(value: Json) -> str:
+    text = encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."

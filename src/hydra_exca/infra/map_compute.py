@@ -1,0 +1,236 @@
+"""How the items of a map are computed: here, in a pool of this process, or in a job."""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import dataclasses
+import os
+import pickle
+import threading
+import typing as tp
+from pathlib import Path
+
+import pydantic
+
+from hydra_exca.clusters import describe_process, process
+from hydra_exca.errors import ConfigError
+from hydra_exca.job import payload as payloads
+from hydra_exca.job.worker import Attempt
+from hydra_exca.store import files
+from hydra_exca.store.items.claims import ItemClaim
+from hydra_exca.store.items.reader import Items, ItemWriter
+
+from .binding import Applied
+
+Pairs = tp.Sequence[tuple[str, tp.Any]]
+Add = tp.Callable[[str, tp.Any], None]
+_DIGITS = 32  # of the digest that a long uid ends in
+Tell = tp.Callable[[Exception], Exception]
+_OPEN_WRITERS = 48  # each has two or more files open
+inside: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("inside", default=frozenset())
+"""The tokens of the claims that are being computed further up: what they hold is not waited for, but computed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MapApplied(Applied):
+    """A method over items, how an item is called, and the format that its results are stored in."""
+
+    item_uid: tp.Callable[[tp.Any], str] = str
+    item_uid_max_length: int | None = 256
+    cache_type: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit = self.item_uid_max_length
+        if limit is not None and limit < _DIGITS + 2:
+            raise TypeError(f"item_uid_max_length={limit} of {self.name}: at least {_DIGITS + 2}, or None")
+
+    def key(self, item: tp.Any) -> str:
+        """The item's uid, its end replaced by a digest where it is too long."""
+        key = self.item_uid(item)
+        if not isinstance(key, str):
+            raise TypeError(f"item_uid of {self.name} must return a str, and returned {key!r} for {item!r}")
+        limit = self.item_uid_max_length
+        return key if limit is None or len(key) <= limit else _shortened(key, limit)
+
+
+def _shortened(key: str, limit: int) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{key[: limit - len(digest) - 1]}-{digest}"
+
+
+def compute_items(
+    owner: pydantic.BaseModel, applied: Applied, pairs: Pairs, add: Add, tell: Tell | None = None
+) -> None:
+    """Runs the method over the items and hands each result to ``add``, as soon as it is there.
+
+    ``tell`` makes what is raised of what the method raises.
+    """
+    count = 0
+    for value in _results(owner, applied, [item for _, item in pairs], tell):
+        if count == len(pairs):
+            raise _told(tell, ConfigError(_miscounted(applied, "more", len(pairs))))
+        add(pairs[count][0], value)
+        count += 1
+    if count < len(pairs):
+        raise _told(tell, ConfigError(_miscounted(applied, f"only {count}", len(pairs))))
+
+
+def _results(
+    owner: pydantic.BaseModel, applied: Applied, items: list[tp.Any], tell: Tell | None
+) -> tp.Iterator[tp.Any]:
+    try:
+        results = applied.method(owner, items)
+        if not _is_one_for_each(results):
+            shown = type(results).__qualname__
+            raise TypeError(f"{applied.name} returned one {shown}; it must yield one result for each item, in order")
+        yield from results
+    except Exception as error:
+        if tell is None:
+            raise
+        raise tell(error) from error
+
+
+def _is_one_for_each(results: tp.Any) -> bool:
+    """Not of what iterates over keys, characters, columns, or in no order."""
+    wrong = (str, bytes, collections.abc.Mapping, collections.abc.Set)
+    return isinstance(results, collections.abc.Iterable) and not isinstance(results, wrong) and not _is_frame(results)
+
+
+def _is_frame(results: tp.Any) -> bool:
+    return hasattr(results, "columns") and hasattr(results, "index")
+
+
+def _told(tell: Tell | None, error: Exception) -> Exception:
+    return error if tell is None else tell(error)
+
+
+def _miscounted(applied: Applied, yielded: str, asked: int) -> str:
+    return (
+        f"{applied.name} yielded {yielded} results for {asked} items; it must yield one for each, in order. What it "
+        "yielded is kept, paired with the items in their order: if it left one out on the way, repeat with mode='force'"
+    )
+
+
+# in this process
+
+_writers: collections.OrderedDict[tuple[int, Path, str | None], ItemWriter] = collections.OrderedDict()
+_lock = threading.Lock()
+
+
+def writer_of_process(folder: Path, number: int, cache_type: str | None, fresh: bool) -> ItemWriter:
+    """A writer of this process for the items in ``folder``: many small calls share one, and with it two files.
+
+    ``fresh`` asks for one of its own ``number``, whose items come before those of lower ones.
+    """
+    with _lock:
+        key = (os.getpid(), folder, cache_type)
+        writer = None if fresh else _writers.pop(key, None)
+        if writer is None or not writer.is_open:
+            writer = new_writer(folder, number, cache_type)
+        _writers[key] = writer
+        while len(_writers) > _OPEN_WRITERS:
+            _writers.popitem(last=False)  # closed when the last call that writes to it is over
+        return writer
+
+
+def new_writer(
+    folder: Path, number: int, cache_type: str | None, allowed: tp.Callable[[], bool] = lambda: True
+) -> ItemWriter:
+    return ItemWriter(folder, f"{number}-{files.unique()}", format=cache_type, allowed=allowed)
+
+
+# in a process of a pool
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolChunk:
+    """What a process of a pool is sent: the object, its infra's name, some items, and where their results go.
+
+    Without a ``folder`` the results are sent back.
+    """
+
+    owner: pydantic.BaseModel
+    infra_name: str
+    pairs: Pairs
+    folder: Path | None
+    claim: ItemClaim | None
+    launcher: dict[str, tp.Any]
+
+
+def pack_chunk(
+    common: payloads.Payload,
+    owner: pydantic.BaseModel,
+    infra_name: str,
+    chunks: tp.Sequence[Pairs],
+    folder: Path | None,
+    claim: ItemClaim | None,
+) -> list[bytes]:
+    """The chunks as `compute_in_pool` takes them, with what they have in common.
+
+    Raises ConfigError for what cannot be pickled.
+    """
+    header = pickle.dumps(common, protocol=5)
+    launcher = describe_process()
+    claim = None if claim is None else dataclasses.replace(claim, chunks=())  # all keys are not for each
+    made = [PoolChunk(owner, infra_name, pairs, folder, claim, launcher) for pairs in chunks]
+    name = type(owner).__qualname__
+    return [
+        pickle.dumps((header, payloads.pickle_named(each, f"{name} or one of its items")), protocol=5) for each in made
+    ]
+
+
+_entered: set[bytes] = set()
+
+
+def compute_in_pool(data: bytes) -> bytes:
+    """Computes a chunk in this process of a pool; returns how many, and the results where they are not stored."""
+    header, content = pickle.loads(data)
+    if header not in _entered:
+        pickle.loads(header).enter()
+        _entered.add(header)
+    chunk: PoolChunk = payloads.unpickle(content)
+    infra = getattr(chunk.owner, chunk.infra_name)
+    applied: MapApplied = infra._bound()[1]
+    found: dict[str, tp.Any] = {}
+    if chunk.folder is None or chunk.claim is None:
+        compute_items(chunk.owner, applied, chunk.pairs, found.__setitem__, infra._failure)
+        return pickle.dumps((len(found), payloads.pickle_named(found, f"a result of {applied.name}")), protocol=5)
+    inside.set(frozenset({chunk.claim.token}))
+    launched = lambda: process.is_alive(chunk.launcher) is not False  # noqa: E731
+    with new_writer(chunk.folder, chunk.claim.number, applied.cache_type, launched) as writer:
+        compute_items(chunk.owner, applied, chunk.pairs, writer.add, infra._failure)
+    return pickle.dumps((len(chunk.pairs), b""))
+
+
+# in a job
+
+
+class MapProgram:
+    """What jobs run: the method itself over some items, whose results it stores beside the job's entry."""
+
+    def __init__(self, infra_name: str, claim: ItemClaim, fresh: bool) -> None:
+        self.infra_name = infra_name
+        self.token = claim.token
+        self.number = claim.number
+        self.fresh = fresh
+
+    def __call__(self, argument: tuple[tp.Any, Pairs], attempt: Attempt) -> None:
+        owner, pairs = argument
+        applied: MapApplied = getattr(owner, self.infra_name)._bound()[1]
+        folder = attempt.entry.path.parents[1]
+        items = Items(folder)
+        items.refresh()
+        least = self.number if self.fresh else 0
+        left = [(key, item) for key, item in pairs if key not in items or items.number(key) < least]
+
+        def still_owner() -> bool:
+            owning = attempt.entry.claim()
+            return owning is not None and owning.number == attempt.claim.number
+
+        inside.set(frozenset({self.token}))
+        with new_writer(folder, self.number, applied.cache_type, still_owner) as writer:
+            compute_items(owner, applied, left, writer.add)

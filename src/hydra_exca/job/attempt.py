@@ -1,0 +1,289 @@
+"""One start of a task: takes the claim, computes, writes the outcome.
+
+It depends on no other process being alive: what it computed is stored before it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import time
+import traceback
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.clusters import process
+from hydra_exca.clusters.slurm import own_job
+from hydra_exca.code import Snapshot
+from hydra_exca.provenance import launch_record
+from hydra_exca.provenance.task_record import Recorder
+from hydra_exca.status import Status
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome
+
+from . import checkpoints
+from . import logs as job_logs
+from . import payload as payloads
+from .checkpoints import Checkpoint, CheckpointCall
+from .error_report import RankError, describe_error
+
+log = logging.getLogger("exca.worker")
+
+
+@dataclasses.dataclass(eq=False)
+class Attempt:
+    """One start of a task, as the program sees it: the entry it fills, the job it runs in, which attempt it is.
+
+    The program sets ``checkpoint`` to what is called when the task is told to end, and calls ``resumed`` instead of
+    the user's function if an earlier start has left that.
+    """
+
+    entry: Entry
+    claim: Claim
+    checkpoint: Checkpoint | None = None
+    resumed: CheckpointCall | None = None
+    is_computed: bool = False  # from here on it is stored, whatever comes
+    code: str | None = None  # the digest of the code that it runs from, if that is known
+
+    @property
+    def job_id(self) -> str:
+        return self.claim.job or str(os.getpid())
+
+
+Program = tp.Callable[[tp.Any, Attempt], tp.Any]
+Compute = tp.Callable[[Attempt], tp.Any]
+
+
+class Guard:
+    """Who may end a process from outside while it computes. This one is nobody.
+
+    Once ``leaving`` is set the process is on its way out: nothing that the user's code returns or raises then counts.
+    """
+
+    leaving: SystemExit | None = None
+
+    def watch(self, attempt: Attempt) -> None:
+        """From now on it is this one that would be ended."""
+
+
+def attempt_task(
+    entry: Entry,
+    identity: dict[str, tp.Any],
+    token: str,
+    compute: Compute,
+    *,
+    redirect: tp.Callable[[Attempt], None] = lambda attempt: None,
+    copy: Snapshot | None = None,
+    code: str | None = None,
+    recorder: Recorder | None = None,
+    shared: bool = False,
+    guard: Guard | None = None,
+) -> Status | None:
+    """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits value or error.
+
+    Does nothing when the claim is no longer that launch's, or when the outcome is there. Returns how it ended.
+    ``shared`` tells that its job has computed something else before. ``code`` is the digest of the code where it is
+    no copy that is imported.
+    """
+    claim = _take(entry, token, shared)
+    if claim is None:
+        return None
+    shown = entry.path / paths.CODE
+    if copy is not None:
+        copy.link(entry.path)
+    elif shown.is_symlink():  # of an earlier attempt
+        shown.unlink()
+    attempt = Attempt(entry, claim, code=code if copy is None else copy.digest)
+    redirect(attempt)
+    return _finish(attempt, identity, compute, guard or Guard(), recorder)
+
+
+def is_wanted(owner: Claim | None, token: str) -> bool:
+    """Whether the launch ``token`` still wants the task of which ``owner`` is the claim."""
+    return owner is not None and owner.token == token and owner.state is not ClaimState.RELEASED
+
+
+def _take(entry: Entry, token: str, shared: bool) -> Claim | None:
+    owner = entry.claim()
+    if owner is None or not is_wanted(owner, token) or entry.outcome() is not None:
+        log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
+        return None
+    job = current_job_id(owner.cluster)
+    if _runs_elsewhere(owner, job):
+        log.warning("%s is not computed here: job %s of the same launch computes it", entry.uid, owner.job)
+        return None
+    claim = owner.next(ClaimState.RUNNING, owner=process.describe_process(), job=job, shared=shared)
+    if not entry.take(claim):
+        log.warning("%s is not computed here: another job was quicker", entry.uid)
+        return None
+    return claim
+
+
+def _runs_elsewhere(owner: Claim, job: str) -> bool:
+    """Whether a second job was given the same task, by accident, and is at it. A job that starts again is the same."""
+    if owner.state is ClaimState.QUEUED:
+        return False
+    if owner.cluster == "slurm":
+        return owner.job is not None and owner.job != job and not own_job.is_over(owner.job)
+    return owner.owner.get("pid") != os.getpid() and process.is_alive(owner.owner) is True
+
+
+def _finish(
+    attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, guard: Guard, recorder: Recorder | None
+) -> Status | None:
+    entry, claim, started = attempt.entry, attempt.claim, time.time()
+    value = error = None
+    if recorder is not None:
+        recorder.begin(entry, claim, started, attempt.code)
+    guard.watch(attempt)
+    try:
+        value = entry.store_value(claim, _computed(attempt, compute, guard))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:
+        if guard.leaving is not None and raised is guard.leaving:
+            raise
+        error = raised.told if isinstance(raised, RankError) else describe_error(raised)
+    outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=attempt_log_paths(attempt)[0])
+    if recorder is not None:
+        recorder.end(entry, claim, outcome)
+    if not entry.commit(claim, outcome):
+        log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
+        return None
+    return outcome.status
+
+
+def _computed(attempt: Attempt, compute: Compute, guard: Guard) -> tp.Any:
+    """What is computed; on the way out neither a value nor an error of the user's code is one of the task."""
+    process = os.getpid()
+    try:
+        value = compute(attempt)
+        _leave_if_forked(process, None)
+    except BaseException as raised:
+        _leave_if_forked(process, raised)
+        if guard.leaving is not None:
+            raise guard.leaving from None
+        raise
+    finally:
+        attempt.is_computed = True
+    if guard.leaving is not None:
+        raise guard.leaving
+    return value
+
+
+def _leave_if_forked(process: int, raised: BaseException | None) -> None:
+    """Ends a process that the task has forked and that comes out of it as well: the task is not its to end."""
+    if os.getpid() == process:
+        return
+    code = 0 if raised is None else 1
+    if isinstance(raised, SystemExit):
+        code = raised.code if isinstance(raised.code, int) else int(raised.code is not None)
+    elif raised is not None:
+        traceback.print_exception(raised)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
+
+
+def make_outcome(
+    attempt: Attempt,
+    identity: dict[str, tp.Any],
+    started: float,
+    *,
+    value: dict[str, tp.Any] | None = None,
+    error: dict[str, tp.Any] | None = None,
+    log_path: Path,
+) -> Outcome:
+    """How an attempt ended that is over now: with a value, or with an error."""
+    claim = attempt.claim
+    return Outcome(
+        status=Status.FAILED if error else Status.COMPLETED,
+        claim=claim.number,
+        identity=identity,
+        value=value,
+        error=error,
+        started=started,
+        ended=time.time(),
+        host=claim.owner["host"],
+        cluster=claim.cluster,
+        job=attempt.job_id,
+        token=claim.token,
+        log=attempt.entry.relative_log(log_path),
+        code=attempt.code,
+    )
+
+
+# what is told
+
+
+def redirect_to_log(attempt: Attempt, payload: payloads.Payload, rank: int = 0) -> None:
+    """Sends this process's output, and that of what it starts, to the log of the attempt.
+
+    Another rank than the first has a log of its own only where a place for logs was asked for.
+    """
+    logs = attempt_log_paths(attempt, rank)
+    if rank and payload.logs is None:
+        return
+    logs[0].parent.mkdir(exist_ok=True)
+    if payload.logs is not None:
+        place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
+        stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"
+        job_logs.put_line(logs, Path(place), stem)
+    job_logs.redirect_output(logs, payload.stderr_to_stdout)
+
+
+def attempt_log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
+    """Where a rank's standard output and standard error go."""
+    if rank == 0:
+        return attempt.entry.log_paths(attempt.claim.number)
+    out, err = paths.rank_log_names(attempt.job_id, rank)
+    return attempt.entry.path / paths.LOGS / out, attempt.entry.path / paths.LOGS / err
+
+
+def current_job_id(cluster: str) -> str:
+    """The id of the Slurm job around this process, as arrays spell it, else its pid."""
+    environment = os.environ
+    if cluster != "slurm":
+        return str(os.getpid())
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
+class LoadedProgram:
+    """The user's program in this process: loaded when the first task needs it, so what fails then is that task's error.
+
+    ``ready`` is called once it is: all that loading changes of the process has been changed.
+    """
+
+    def __init__(self, launch: Path, payload: payloads.Payload, ready: tp.Callable[[], None]) -> None:
+        self._launch = launch
+        self._payload = payload
+        self._ready = ready
+        self._program: Program | None = None
+
+    def computing(self, part: payloads.Part, position: int) -> Compute:
+        """What computes the task at ``position``."""
+
+        def compute(attempt: Attempt) -> tp.Any:
+            program = self._program or self._load()
+            try:
+                attempt.resumed = checkpoints.resumed_call(self._launch, position)
+                return program(payloads.unpickle(part.argument), attempt)
+            except Exception as error:  # whoever reads only the log is told too
+                print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
+                raise
+
+        return compute
+
+    def _load(self) -> Program:
+        self._payload.enter()
+        launch_record.settle_record(self._payload.provenance, self._launch / paths.PATCH)
+        program: Program = payloads.unpickle(self._payload.program)
+        self._ready()
+        self._program = program
+        return program

@@ -1,0 +1,47 @@
+"""What is recorded of an error."""
+
+from __future__ import annotations
+
+import traceback
+import types
+import typing as tp
+
+from hydra_exca.code import active
+from hydra_exca.errors import ConfigError
+
+_PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "runpy"}
+
+
+class RankError(Exception):
+    """What another rank has raised, as it is stored."""
+
+    def __init__(self, told: dict[str, tp.Any]) -> None:
+        super().__init__(told["message"])
+        self.told = told
+
+
+def describe_error(error: BaseException) -> dict[str, tp.Any]:
+    """Type, message and traceback of what a task raised, as text, without the frames above the task's own code."""
+    kind = type(error)
+    if isinstance(error, ConfigError):
+        return {"kind": "raised", "type": kind.__name__, "message": str(error), "traceback": ""}
+    frames = error.__traceback__
+    while frames is not None and _is_plumbing(frames):
+        frames = frames.tb_next
+    try:
+        message = str(error)
+    except Exception as second:  # noqa: BLE001  the task's own class makes it
+        message = f"its text cannot be made: {type(second).__name__}"
+    message += active.missing_in_copy(error)
+    text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
+    return {
+        "kind": "raised",
+        "type": f"{module}{kind.__qualname__}",
+        "message": message,
+        "traceback": text.replace("__mp_main__.", ""),
+    }
+
+
+def _is_plumbing(frame: types.TracebackType) -> bool:
+    return str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _PLUMBING

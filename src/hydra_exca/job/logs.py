@@ -1,0 +1,46 @@
+"""What a job prints, and the files that it goes to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import typing as tp
+from pathlib import Path
+
+log = logging.getLogger("exca.clusters")
+Logs: tp.TypeAlias = tuple[Path, Path]
+
+
+def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
+    """Appends what this process and what it starts print to files: standard output, standard error."""
+    out, err = logs
+    for stream, path in ((sys.stdout, out), (sys.stderr, out if stderr_to_stdout else err)):
+        stream.flush()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+
+
+def put_line(logs: Logs, folder: Path, stem: str) -> None:
+    """Makes links of the logs, to new files in ``folder``. If there can be none, the logs are files where they are."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for link in logs:
+            if not link.is_symlink():  # of a job that starts again
+                file = _new_file(folder, stem, link.suffix)
+                os.symlink(os.path.relpath(file, link.parent.resolve()), link)
+    except OSError as error:
+        log.warning("the logs stay in %s: %s cannot be written: %s", logs[0].parent, folder, error.strerror)
+
+
+def _new_file(folder: Path, stem: str, suffix: str) -> Path:
+    """An empty file that nobody else writes to: process ids come again."""
+    folder = folder.resolve()
+    for name in (f"{stem}{suffix}", f"{stem}.{os.urandom(6).hex()}{suffix}"):
+        try:
+            (folder / name).touch(exist_ok=False)
+            return folder / name
+        except FileExistsError:
+            continue
+    raise FileExistsError(17, "File exists")

@@ -1,0 +1,79 @@
+"""How the end of a job that left no outcome is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import clusters, paths
+from hydra_exca.status import Status
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome, files
+
+
+def record_loss(
+    entry: Entry,
+    claim: Claim,
+    identity: dict[str, tp.Any],
+    report: clusters.Report,
+    cache: Path,
+    logs: Path,
+    code: str | None = None,
+) -> bool:
+    """Stores the cluster's reason as `store_loss` does; False if ``claim`` owns the entry no more.
+
+    ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
+    the snapshot that it ran from.
+    """
+    job = report.job or claim.job
+    outcome = Outcome(
+        status=Status.FAILED,
+        claim=claim.number,
+        identity=identity,
+        error={"kind": "lost", "type": "JobLostError", "message": report.reason, "traceback": ""},
+        ended=time.time(),
+        host=claim.owner.get("host"),
+        cluster=claim.cluster,
+        job=job,
+        token=claim.token,
+        log=_log(entry, claim, job, cache, logs),
+        code=code,
+    )
+    return store_loss(entry, claim, outcome)
+
+
+def store_loss(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
+    """Makes a lost job's end the outcome, or gives back the value that it was to replace.
+
+    False if ``claim`` owns the entry no more: nothing was written. The next claim is published first, as in
+    `Entry.commit`: a job that is alive after all, and about to store what it has computed, is not disturbed.
+    """
+    if not entry.has_previous():
+        return entry.commit(claim, outcome)
+    owner, committing = entry.claim(), claim.next(ClaimState.COMMITTING)
+    if owner is None or owner.number != claim.number or not entry.take(committing):
+        return False
+    path = entry.path / paths.LOGS / paths.lost_attempt(claim.token)
+    path.parent.mkdir(exist_ok=True)
+    files.write(path, dataclasses.replace(outcome, claim=committing.number).to_json())
+    entry.release(committing)
+    return True
+
+
+def recorded_loss(entry: Entry, token: str, since: int) -> Outcome | None:
+    """How the job of a launch was lost after claim ``since``, where an earlier value is stored again; else None."""
+    try:
+        outcome = Outcome.from_json((entry.path / paths.LOGS / paths.lost_attempt(token)).read_bytes())
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return outcome if outcome.claim >= since else None
+
+
+def _log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:
+    """Where its last words are: in the attempt's own log, or in its job's."""
+    job_log = paths.job_log(paths.launch_folder(cache, claim.token), claim.number_of_job)
+    candidates = [*reversed(entry.log_paths(claim.number)), job_log]
+    candidates += sorted(logs.glob(f"{job}_0_log.*")) if job is not None else []
+    written = [path for path in candidates if path.exists() and path.stat().st_size]
+    return entry.relative_log(written[0]) if written else None

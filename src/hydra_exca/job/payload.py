@@ -1,0 +1,250 @@
+"""What travels from a launch to its jobs: one file for all of them, and a slice of a second for each.
+
+Of the first everything is plain data but the program, which is unpickled last, when the job can import what
+the launch could.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import sys
+import typing as tp
+import zlib
+from pathlib import Path
+
+from hydra_exca import code as code_copies
+from hydra_exca import paths, script
+from hydra_exca.code import Snapshot
+from hydra_exca.code.active import _process, current
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.store import files
+from hydra_exca.store.formats import pickles
+
+_WINDOW = 32 * 1024  # as far as zlib looks back
+_LEVEL = 6
+_GB = 1024**3  # as submitit counts
+_ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One task, as its job needs it: which entry it is to fill, under which identity, and its argument, pickled.
+
+    ``overrides`` are recorded with what it gives.
+    """
+
+    entry: str
+    identity: dict[str, tp.Any]
+    argument: bytes
+    overrides: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Payload:
+    """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
+
+    ``main_name`` is what the launch calls its ``__main__``, whether they load that script or not.
+    ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
+    ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
+    of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
+    ``{folder}``, ``{user}`` and ``%j`` in it, None for the entries' own place. ``jobs`` has the positions of the tasks
+    of each job, by its number; ``workers`` of them are computed at a time. A job that is out of time starts again at
+    most ``max_num_timeout`` times; it is told ``signal_delay_s`` seconds before.
+    ``provenance`` is what is recorded of the launch.
+    """
+
+    cluster: str
+    program: bytes
+    search_path: tuple[str, ...]
+    argv: tuple[str, ...]
+    working_directory: str
+    script: script.Script | None
+    stderr_to_stdout: bool
+    code: str | None = None
+    slices: tuple[tuple[int, int], ...] = ()
+    copy: Snapshot | None = None
+    origin: str | None = None
+    environment: tuple[str, ...] = ()
+    logs: str | None = None
+    main_name: str | None = None
+    jobs: tuple[tuple[int, ...], ...] = ()
+    workers: int = 1
+    max_num_timeout: int = 0
+    signal_delay_s: float = 90.0
+    provenance: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
+        """What makes a job import what this process does, from a copy of the code if this one runs from one."""
+        copy, origin = current(), _process.origin(Path.cwd())
+        payload = cls(
+            cluster=cluster,
+            program=program,
+            search_path=tuple(map(_absolute, sys.path)),
+            argv=tuple(sys.argv),
+            working_directory=os.getcwd(),
+            script=script.current(),
+            main_name=script.main_name(),
+            stderr_to_stdout=stderr_to_stdout,
+            origin=None if origin is None else str(origin),
+        )
+        return payload if copy is None else payload.importing_from(copy)
+
+    def importing_from(self, copy: Snapshot, instead_of: Path | None = None) -> Payload:
+        """The same for jobs that import from a copy of the code: first the copy itself, then what led into the sources.
+
+        The copy is their working directory too, if it is to stand in for that folder: ``instead_of``.
+        """
+        search = [*copy.import_roots(), *(str(copy.copy_of(Path(entry))) for entry in self.search_path)]
+        script = self.script
+        if script is not None:
+            script = dataclasses.replace(script, path=str(copy.copy_of(Path(script.path))))
+        search_path = tuple(dict.fromkeys(search))
+        payload = dataclasses.replace(self, search_path=search_path, script=script, code=copy.digest, copy=copy)
+        if instead_of is None:
+            return payload
+        inside = copy.copy_of(instead_of)
+        working_directory = inside if inside != instead_of and inside.is_dir() else copy.folder
+        return dataclasses.replace(payload, working_directory=str(working_directory), origin=str(instead_of))
+
+    def of_another_python(self) -> Payload:
+        """The same for jobs that run under another python than this process, which has packages of its own."""
+        return dataclasses.replace(self, environment=tuple(filter(_is_of_this_python, self.search_path)))
+
+    def enter(self) -> None:
+        """Makes this process one that can load the program: search path, working directory, script."""
+        if self.copy is not None:
+            self.copy.check()
+        sys.path[:] = self._search_path()
+        sys.argv[:] = self.argv
+        os.chdir(self.working_directory)
+        _process.settle(self.copy, self.origin)
+        if self.copy is not None:
+            code_copies.forget_originals(self.copy)
+        script.stand_for(self.main_name)
+        if self.script is not None:
+            script.load(self.script)
+
+    def _search_path(self) -> list[str]:
+        """Under another python its own packages stand where the launch's did."""
+        if not self.environment:
+            return list(self.search_path)
+        first = min(self.search_path.index(folder) for folder in self.environment)
+        others = [folder for folder in self.search_path[first:] if folder not in self.environment]
+        own = [folder for folder in sys.path if folder and folder not in others]
+        return list(dict.fromkeys([*self.search_path[:first], *own, *others]))
+
+
+def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> None:
+    """Writes both files into a launch's folder. They can hold secrets: only their owner may read them.
+
+    The tasks of a sweep are much alike: each is compressed against the first one.
+    """
+    slices, chunks, start, alike = [], [], 0, b""
+    for part in parts:
+        data = pickle.dumps((part.entry, part.identity, part.argument, part.overrides), protocol=5)
+        chunk = _compressed(data, alike)
+        alike = alike or data[-_WINDOW:]
+        slices.append((start, len(chunk)))
+        chunks.append(chunk)
+        start += len(chunk)
+    files.write(launch / paths.ARGUMENTS, b"".join(chunks), mode=files.PRIVATE)
+    whole = dataclasses.replace(payload, slices=tuple(slices))
+    files.write(launch / paths.PAYLOAD, pickle.dumps(whole, protocol=5), mode=files.PRIVATE)
+
+
+def read_payload(launch: Path) -> Payload:
+    """What all jobs of a launch have in common; CacheError if others could have written it."""
+    payload: Payload = pickle.loads(files.read_trusted(launch / paths.PAYLOAD, ()))
+    return payload
+
+
+def read_part(launch: Path, payload: Payload, position: int) -> Part:
+    """The task at ``position`` of a launch; CacheError if others could have written it."""
+    return Parts(launch, payload).read(position)
+
+
+class Parts:
+    """The tasks of a launch, for who reads several: what they are compressed against is read once."""
+
+    def __init__(self, launch: Path, payload: Payload) -> None:
+        self._path = launch / paths.ARGUMENTS
+        self._slices = payload.slices
+        self._first: bytes | None = None
+
+    def read(self, position: int) -> Part:
+        """The task at ``position``; CacheError if others could have written it."""
+        with open(self._path, "rb") as file:
+            files.check_trusted(file, self._path, ())
+            if self._first is None:
+                self._first = zlib.decompress(self._slice(file, 0))
+            data = self._first
+            if position > 0:
+                alike = self._first[-_WINDOW:]
+                data = zlib.decompressobj(zdict=alike).decompress(self._slice(file, position))
+        return Part(*pickle.loads(data))
+
+    def _slice(self, file: tp.BinaryIO, position: int) -> bytes:
+        start, size = self._slices[position]
+        file.seek(start)
+        return file.read(size)
+
+
+def _compressed(data: bytes, alike: bytes) -> bytes:
+    compressor = zlib.compressobj(_LEVEL, zdict=alike) if alike else zlib.compressobj(_LEVEL)
+    return compressor.compress(data) + compressor.flush()
+
+
+def pickle_named(value: tp.Any, what: str) -> bytes:
+    """Pickles a program or an argument; ConfigError names ``what`` and the part that does not pickle."""
+    return pickles.pickle_value(value, what)
+
+
+def unpickle(data: bytes) -> tp.Any:
+    """What `pickle_named` wrote."""
+    return pickle.loads(data)
+
+
+def check_size(program: bytes, argument: bytes, value: tp.Any, what: str, limit_gb: float) -> None:
+    """Raises ConfigError if what one job is sent is larger than ``limit_gb``; ``value`` is the argument itself."""
+    size = len(program) + len(argument)
+    if size <= limit_gb * _GB:
+        return
+    parts = {name: len(pickle_named(part, name)) for name, part in getattr(value, "__dict__", {}).items()}
+    largest = max(parts, key=lambda name: parts[name], default=None)
+    most = "" if largest is None else f", {_gb(parts[largest])} of it {largest!r}"
+    raise ConfigError(
+        "A job would be sent more than is allowed; nothing was run.",
+        [
+            Problem(
+                f"{what} is sent {_gb(size)}{most}, and the limit is {limit_gb:g} GB. Give it a path to the data "
+                "instead, or raise the limit",
+                "infra.max_pickle_size_gb",
+            )
+        ],
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / _GB:.3g} GB"
+
+
+def _absolute(entry: str) -> str:
+    """An entry of the search path; import hooks of editable installations have some that are no folders."""
+    return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
+
+
+def _is_of_this_python(folder: str) -> bool:
+    """Whether a folder of the search path comes with the python that runs here, and with no project."""
+    import site
+    import sysconfig  # no job asks this
+
+    library = sysconfig.get_path("stdlib")
+    packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    user = site.getusersitepackages()
+    return folder in (*packages, user) or Path(folder).is_relative_to(library) or folder.endswith(_ZIP)
+
+
+# the copy of code that this process runs from

@@ -1,0 +1,146 @@
+"""Several processes of one Slurm job: which of them this is, and what they let one another know.
+
+They have the folder of their launch in common, and nothing else that is sure to work between nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.clusters import process
+from hydra_exca.store import Entry, Outcome
+
+from . import payload as payloads
+from .attempt import (
+    Attempt,
+    Compute,
+    LoadedProgram,
+    attempt_log_paths,
+    current_job_id,
+    is_wanted,
+    make_outcome,
+    redirect_to_log,
+)
+from .error_report import RankError, describe_error
+from .signals import RunningJob, SecondaryRankSignals
+
+log = logging.getLogger("exca.job")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process is number ``rank`` of ``count``. ``start`` tells the starts of a job that is requeued apart."""
+
+    rank: int
+    count: int
+    folder: Path
+    position: int
+    start: str
+
+    @classmethod
+    def of_this_process(cls, launch: Path, position: int) -> tp.Self:  # type: ignore[name-defined,unused-ignore]
+        known = os.environ
+        rank, count = int(known.get("SLURM_PROCID", 0)), int(known.get("SLURM_NTASKS", 1))
+        return cls(rank, count, launch, position, known.get("SLURM_RESTART_COUNT", "0"))
+
+    @property
+    def requeued(self) -> bool:
+        return self.start != "0"
+
+    def decide(self) -> bool:
+        """Whether this is the rank that says how the task ended: the first one that asks."""
+        try:
+            os.close(os.open(paths.rank_decision(self.folder, self.position, self.start), os.O_CREAT | os.O_EXCL))
+            return True
+        except FileExistsError:
+            return False
+
+    def tell(self, error: dict[str, tp.Any]) -> None:
+        """Lets the first rank know what this one raised."""
+        path = paths.rank_error(self.folder, self.position, self.start, self.rank)
+        temporary = path.with_name(paths.temporary_name(path.name, "rank"))
+        temporary.write_text(json.dumps(error))
+        os.replace(temporary, path)
+
+    def told(self) -> dict[str, tp.Any] | None:
+        """What another rank has raised, the earliest if there are several."""
+        ranks = (paths.rank_error(self.folder, self.position, self.start, rank) for rank in range(1, self.count))
+        errors = sorted((path for path in ranks if path.exists()), key=lambda path: path.stat().st_mtime_ns)
+        return json.loads(errors[0].read_text()) if errors else None
+
+
+_PATIENCE_S = 10.0  # how long the first rank may still take to end when another has raised
+
+
+_PAUSE_S = 0.2
+
+
+def _among(ranks: Ranks, compute: Compute) -> Compute:
+    """What the first rank does: its value counts once it is there; until then what another rank raised does."""
+
+    def first(attempt: Attempt) -> tp.Any:
+        try:
+            value = compute(attempt)
+        except Exception as raised:
+            told = ranks.told()
+            if told is None:
+                raise
+            also = f"\nThen the first rank raised:\n{describe_error(raised)['traceback']}"
+            raise RankError({**told, "traceback": told["traceback"] + also}) from raised
+        told = ranks.told()
+        if not ranks.decide() and told is not None:
+            raise RankError(told)
+        if told is not None:
+            log.warning("%s; the first rank's value counts\n%s", told["message"], told["traceback"])
+        return value
+
+    return first
+
+
+def _run_beside(ranks: Ranks, job: RunningJob) -> None:
+    """What another rank than the first one does."""
+    handlers = SecondaryRankSignals(job)
+    handlers.install()
+    part = payloads.read_part(job.launch, job.payload, ranks.position)
+    entry, started = Entry(Path(part.entry)), time.time()
+    owner = entry.claim()
+    if owner is None or not is_wanted(owner, job.launch.name) or (ranks.requeued and entry.outcome() is not None):
+        log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
+        return
+    claim = dataclasses.replace(owner, job=current_job_id(owner.cluster), owner=process.describe_process())
+    attempt = Attempt(entry, claim, code=None if job.payload.copy is None else job.payload.copy.digest)
+    redirect_to_log(attempt, job.payload, ranks.rank)
+    try:
+        LoadedProgram(job.launch, job.payload, handlers.install).computing(part, ranks.position)(attempt)
+    except BaseException as raised:
+        if isinstance(raised, KeyboardInterrupt) or (isinstance(raised, SystemExit) and not raised.code):
+            raise
+        error = describe_error(raised)
+        error["message"] = f"{error['message']} (in rank {ranks.rank} of {ranks.count})"
+        ranks.tell(error)
+        log_path = attempt_log_paths(attempt, ranks.rank)[0]
+        if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error, log_path=log_path)):
+            raise
+        log.exception("this rank raised; the first rank has ended")
+
+
+def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
+    """Gives the first rank a moment to end by itself; then the task has failed, and this returns True.
+
+    Once the first rank has a value, it takes the time it needs to store it.
+    """
+    entry, patience, decided = attempt.entry, time.monotonic() + _PATIENCE_S, False
+    while entry.outcome() is None:
+        decided = decided or (time.monotonic() > patience and ranks.decide())
+        claim = entry.claim()
+        if decided and claim is not None and claim.token == attempt.claim.token and entry.commit(claim, outcome):
+            return True
+        time.sleep(_PAUSE_S)
+    return False

@@ -1,0 +1,105 @@
+"""Starts the jobs on this machine of a launch that does not stay, in a process of its own.
+
+The command is ``python -m hydra_exca.launch.detached_starter <launch folder>``.
+
+What it is to start comes on its standard input. It says when the claims are its own, and the launch may go.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import clusters, paths
+from hydra_exca.errors import SubmissionError
+from hydra_exca.job import lost, payload
+from hydra_exca.store import Claim, ClaimState, Entry
+
+_READY = "ready"
+_PAUSE_S = 0.05
+_Kept = dict[int, list[tuple[int, Entry]]]
+
+
+def start_detached(folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec]) -> None:
+    """Has a process of its own start these jobs of the launch in ``folder``, as the launch would have done.
+
+    Returns when that process owns their claims; raises SubmissionError if it does not come to that.
+    """
+    if not jobs:
+        return
+    with open(paths.keeper_log(folder), "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin as sends, process.stdout as says:
+        sends.write(pickle.dumps((options, list(jobs))))
+        sends.close()
+        if says.readline().strip() != _READY.encode():
+            process.wait()
+            raise SubmissionError(f"the process that is to start the jobs has ended; see {paths.keeper_log(folder)}")
+    clusters.start_detached(process)
+
+
+def start_jobs(
+    folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec], ready: tp.Callable[[], None]
+) -> None:
+    """Starts the jobs as there is room, until all have ended; notes those that leave no outcome."""
+    header = payload.read_payload(folder)
+    kept = {job.number: _own(folder, header, job.number) for job in jobs}
+    ready()
+    cluster = clusters.get_cluster("local", options)
+    mine = [job for job in jobs if kept[job.number]]
+    submission = cluster.submit(clusters.Batch(folder, mine, "hydra_exca.job.worker", lambda number: None))
+    submission.start()
+    left = {job.number for job in mine}
+    while left:
+        for number, report in submission.step().items():
+            if report.state is clusters.State.ENDED:
+                left.discard(number)
+                _note(folder, header, kept[number], report)
+        time.sleep(_PAUSE_S)
+
+
+def _own(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
+    """The tasks of a job whose claims this process now has."""
+    parts = payload.Parts(folder, header)
+    entries = [(position, Entry(Path(parts.read(position).entry))) for position in header.jobs[number]]
+    return [(position, entry) for position, entry in entries if _take(entry, entry.claim(), folder.name)]
+
+
+def _take(entry: Entry, claim: Claim | None, token: str) -> bool:
+    if claim is None or claim.token != token or claim.state is not ClaimState.QUEUED:
+        return False
+    return entry.take(claim.next(ClaimState.QUEUED, owner=clusters.describe_process()))
+
+
+def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.Report) -> None:
+    for position, entry in tasks:
+        claim = entry.claim()
+        if claim is None or claim.token != folder.name or entry.outcome() is not None:
+            continue
+        if claim.state is ClaimState.QUEUED and claim.shared:
+            entry.release(claim)
+        else:
+            identity = payload.read_part(folder, header, position).identity
+            code = None if header.copy is None else header.copy.digest
+            lost.record_loss(entry, claim, identity, report, folder.parent.parent, folder, code)
+
+
+def _ready() -> None:
+    print(_READY, flush=True)
+    sys.stdout.close()
+
+
+if __name__ == "__main__":
+    what, which = pickle.load(sys.stdin.buffer)
+    start_jobs(Path(sys.argv[1]), what, which, _ready)

@@ -1,0 +1,54 @@
+"""What a launch does about a task, from where it stands and the mode: one table, no side effects."""
+
+from __future__ import annotations
+
+import enum
+
+from hydra_exca.status import Mode, OnCodeChange, Status
+
+
+class Action(enum.StrEnum):
+    """What a launch does about one task."""
+
+    REUSE = "reuse"
+    RAISE = "raise the stored error"
+    JOIN = "join"
+    RUN = "run"
+    CANCEL_AND_RUN = "cancel, then run"
+    REFUSE = "refuse"
+
+
+_TABLE = {
+    Status.NOT_SUBMITTED: (Action.RUN, Action.RUN, Action.RUN, Action.REFUSE),
+    Status.RUNNING: (Action.JOIN, Action.JOIN, Action.CANCEL_AND_RUN, Action.JOIN),
+    Status.COMPLETED: (Action.REUSE, Action.REUSE, Action.RUN, Action.REUSE),
+    Status.FAILED: (Action.RAISE, Action.RUN, Action.RUN, Action.RAISE),
+}
+_MODES = (Mode.CACHED, Mode.RETRY, Mode.FORCE, Mode.READ_ONLY)
+
+
+def decide(status: Status, mode: Mode) -> Action:
+    """The action for a task with this status in this mode.
+
+    >>> decide(Status.FAILED, Mode.RETRY)
+    <Action.RUN: 'run'>
+    """
+    return _TABLE[status][_MODES.index(mode)]
+
+
+def reuses(status: Status, mode: Mode) -> bool:
+    """Whether what is stored of a task with this status is used as it is, a value or an error."""
+    return decide(status, mode) in (Action.REUSE, Action.RAISE)
+
+
+def mode_for_other_code(status: Status, mode: Mode, on_change: OnCodeChange) -> Mode:
+    """The mode for a task of which other code than the present has stored the outcome.
+
+    Read-only stays so: whoever asks for it wants nothing to run.
+
+    >>> mode_for_other_code(Status.COMPLETED, Mode.CACHED, OnCodeChange.RERUN)
+    <Mode.FORCE: 'force'>
+    """
+    if on_change is OnCodeChange.RERUN and mode is not Mode.READ_ONLY and reuses(status, mode):
+        return Mode.FORCE
+    return mode

@@ -1,0 +1,70 @@
+"""What a launch is asked for, and how it is to go about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+
+from hydra_exca import clusters
+from hydra_exca.code import Snapshot
+from hydra_exca.identity.uid import Identity
+from hydra_exca.job import payload
+from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
+from hydra_exca.store import CacheFolder
+
+if tp.TYPE_CHECKING:
+    from hydra_exca.provenance.launch_record import Launched
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task of a launch: its identity, what the program is given, and how to speak of it.
+
+    ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``. ``resources``
+    are those in which its job differs from the cluster's options, under submitit's names.
+    """
+
+    identity: Identity
+    argument: tp.Any
+    overrides: tp.Sequence[str] = ()
+    describe: tp.Callable[[], tuple[str, str]] = lambda: ("", "")
+    resources: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a launch goes about it. ``record`` is kept with the launch, ``project`` with the results.
+
+    ``check`` raises before anything is claimed, if no job can work. ``prepare`` may change what the jobs get, say
+    their search path; ``here`` gives the copy of code of tasks in this process, with ``chdir`` their working directory.
+    ``max_gb`` limits what one job is sent. A job computes ``tasks_per_job`` tasks of the same resources,
+    ``workers_per_job`` of them at a time. ``on_interrupt`` None is what is usual on the cluster.
+
+    ``provenance`` is asked once, when something is about to be submitted. With it the tasks' overrides are recorded,
+    unless they are only words for messages: ``records_overrides`` says that. ``keeps_payload`` writes down for tasks
+    in this process, too, what jobs would be sent, where that can be pickled. ``code`` is the digest of the present
+    code, and ``code_changes`` gives the files in which code of another digest differs from it, None if that is not
+    known; ``on_code_change`` says what becomes of results that other code has computed.
+    """
+
+    folder: CacheFolder
+    cluster: clusters.Cluster
+    mode: Mode = Mode.CACHED
+    project: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    stderr_to_stdout: bool = False
+    check: tp.Callable[[], None] = lambda: None
+    prepare: tp.Callable[[payload.Payload], payload.Payload] = lambda unchanged: unchanged
+    chdir: bool = True
+    here: tp.Callable[[], Snapshot | None] = lambda: None
+    max_gb: float | None = None
+    tasks_per_job: int = 1
+    workers_per_job: int = 1
+    on_failure: OnFailure = OnFailure.CONTINUE
+    on_interrupt: OnInterrupt | None = None
+    provenance: tp.Callable[[], Launched] | None = None
+    records_overrides: bool = True
+    keeps_payload: bool = False
+    code: str | None = None
+    on_code_change: OnCodeChange = OnCodeChange.WARN
+    code_changes: tp.Callable[[str], list[str] | None] = lambda digest: None

@@ -1,0 +1,176 @@
+"""A Slurm job as the disk and Slurm tell of it, whoever submitted it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import clusters, paths
+from hydra_exca.confdict import ConfDict
+from hydra_exca.errors import CacheError, ExcaError, JobLostError
+from hydra_exca.identity.uid import Identity
+from hydra_exca.status import Status
+from hydra_exca.store import ClaimState, Entry, Outcome
+
+from .lookup import LookupResult
+from .results import stored_error
+
+_LAG_S = 2.0  # on a network file system a file may take longer to be seen than the state of its job
+
+
+@dataclasses.dataclass(frozen=True)
+class JobPaths:
+    """Where a job's files are, or will be: ``folder`` is where Slurm writes at first."""
+
+    stdout: Path
+    stderr: Path
+    folder: Path
+    submitit_stdout: Path
+    submitit_stderr: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class SlurmJob:
+    """A job on Slurm, and the entry at ``path`` that it fills; ``launch`` is the folder of what submitted it.
+
+    It is job ``number`` of that launch, and Slurm writes to ``logs`` what it prints at first.
+
+    Nothing here changes anything. Only `result` loads what the job stored, and only if nobody else can have
+    written it.
+    """
+
+    job_id: str
+    path: Path
+    launch: Path = dataclasses.field(repr=False)
+    number: int = dataclasses.field(repr=False)
+    logs: Path = dataclasses.field(repr=False)
+
+    @property
+    def config(self) -> ConfDict:
+        """The whole configuration of the task."""
+        return self._description(paths.CONFIG_YAML)
+
+    @property
+    def uid_config(self) -> ConfDict:
+        """What makes the uid of the task: what counts, and differs from the defaults."""
+        return self._description(paths.UID_YAML)
+
+    @property
+    def paths(self) -> JobPaths:
+        """The logs are those of the last attempt; until the job has begun to compute, what Slurm writes."""
+        own = [self.logs / f"{self.job_id}_0_log.{end}" for end in ("out", "err")]
+        number = self._attempt()
+        logs = own if number is None else Entry(self.path).log_paths(number)
+        return JobPaths(logs[0], logs[1], self.logs, own[0], own[1])
+
+    def stdout(self) -> str | None:
+        """What it has printed so far, None if nothing is there."""
+        return _text(self.paths.stdout)
+
+    def stderr(self) -> str | None:
+        """What it has printed to standard error so far, None if nothing is there."""
+        return _text(self.paths.stderr)
+
+    def state(self) -> str:
+        """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, ...
+
+        Of a job that Slurm does not know any more: COMPLETED or FAILED if it has stored an outcome, else UNKNOWN.
+        """
+        report = self._report()
+        if report.job is not None:
+            return report.reason.split()[0] if report.state is clusters.State.ENDED else report.state.name
+        outcome = self._outcome()
+        return "UNKNOWN" if outcome is None else outcome.status.name
+
+    def done(self) -> bool:
+        """Whether it has stored a value or an error, or has ended without."""
+        return self._outcome() is not None or self._report().state is clusters.State.ENDED
+
+    def result(self) -> tp.Any:
+        """The value, waited for. Raises TaskFailedError, or JobLostError if the job ended without a word."""
+        outcome = self._waited()
+        if outcome is None or outcome.status is not Status.COMPLETED:
+            raise self._error(outcome)
+        return Entry(self.path).value(outcome)
+
+    def exception(self) -> ExcaError | None:
+        """The error, waited for; None if there is a value."""
+        outcome = self._waited()
+        return None if outcome is not None and outcome.status is Status.COMPLETED else self._error(outcome)
+
+    def _waited(self) -> Outcome | None:
+        pause = 0.25
+        while not self.done():
+            time.sleep(pause)
+            pause = min(10.0, 1.5 * pause)
+        if self._outcome() is None:
+            time.sleep(_LAG_S)
+        return self._outcome()
+
+    def _outcome(self) -> Outcome | None:
+        """What this job has stored, or its like that runs the same again; not what a later launch has."""
+        entry = Entry(self.path)
+        outcome = entry.outcome()
+        if outcome is None and entry.has_previous():
+            outcome = entry.previous()
+        return outcome if outcome is not None and outcome.token == self.launch.name else None
+
+    def _error(self, outcome: Outcome | None) -> ExcaError:
+        if outcome is not None:
+            identity = Identity.from_json(outcome.identity)
+            return stored_error(LookupResult(identity, Entry(self.path), outcome.status, outcome=outcome))
+        claim = Entry(self.path).claim()
+        later = claim is not None and claim.token != self.launch.name
+        hint = "; a later launch has computed the task anew" if later else ""
+        state, log_path = self.state(), str(self.paths.stderr)
+        return JobLostError(
+            f"{self.path.name}: its job {self.job_id} has left no outcome ({state}){hint}\n  log: {log_path}",
+            state=state,
+            uid=self.path.name,
+            job_id=self.job_id,
+            log=log_path,
+        )
+
+    def _report(self) -> clusters.Report:
+        now = time.time()
+        reference = clusters.Reference(self.launch.name, self.number, self.job_id, {}, started=True, submitted=now)
+        return clusters.get_cluster("slurm", clusters.Options()).ask([reference])[0]
+
+    def _attempt(self) -> int | None:
+        """The number of the last claim under which this job has computed."""
+        numbers = []
+        for name in os.listdir(self.path) if self.path.is_dir() else ():
+            number = paths.claim_number(name)
+            if number is not None and _is_running(self.path / name, self.launch.name):
+                numbers.append(number)
+        return max(numbers, default=None)
+
+    def _description(self, name: str) -> ConfDict:
+        """Of the entry, or (of a map's job) of what it is part of."""
+        for folder in (self.path, *self.path.parents):
+            path = folder / name
+            if folder == self.launch.parent.parent:
+                break
+            if path.is_file():
+                return ConfDict.from_yaml(path) if path.stat().st_size else ConfDict()
+        raise CacheError(f"{self.path} has no {name} (any more): the entry of job {self.job_id} was removed")
+
+
+def _is_running(path: Path, token: str) -> bool:
+    """Whether a claim says that a job of this launch computes."""
+    try:
+        claim = json.loads(path.read_bytes())
+        return bool(claim["token"] == token and claim["state"] == ClaimState.RUNNING)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None

@@ -1,0 +1,100 @@
+"""What a task leaves in its entry of how it was computed: the record and the patch, beside the outcome.
+
+No result depends on it: what goes wrong here is logged, and the task goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.status import Status
+from hydra_exca.store import Claim, Entry, Outcome, files
+
+from . import launch_record
+
+log = logging.getLogger("exca.worker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """Records how one task was computed: ``launch`` is the folder of its launch, ``launched`` what is known of that.
+
+    Nothing is recorded of a task of whose launch nothing is.
+    """
+
+    launch: Path
+    launched: dict[str, tp.Any]
+    overrides: tuple[str, ...] = ()
+
+    def begin(self, entry: Entry, claim: Claim, started: float, code: str | None) -> None:
+        """Says where the task runs, for the case that it never ends; not beside an outcome that may come back."""
+        with _logged(entry):
+            if self.launched and not entry.has_previous():
+                self._write(entry, claim, code, launch_record.describe_job(self.launched, self.overrides, started))
+
+    def end(self, entry: Entry, claim: Claim, outcome: Outcome) -> None:
+        """Says how it ended, if it is still the owner of the entry who says so."""
+        with _logged(entry):
+            if self.launched and entry.owns(claim):
+                how = outcome.started, _exit(outcome), outcome.ended
+                self._write(entry, claim, outcome.code, launch_record.describe_job(self.launched, self.overrides, *how))
+
+    def _write(self, entry: Entry, claim: Claim, code: str | None, record: dict[str, tp.Any]) -> None:
+        record = {**record, "code": code, "launch": claim.token, "attempt": claim.number}
+        copy_patch(self.launched, self.launch, entry.path)
+        files.write(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
+
+
+def write_record(entry: Entry, launched: launch_record.Launched) -> None:
+    """Says in an entry who computes there from now on, without a launch."""
+    with _logged(entry):
+        if launched.patch is None:
+            (entry.path / paths.PATCH).unlink(missing_ok=True)
+        else:
+            files.write(entry.path / paths.PATCH, launched.patch, durable=False)
+        record = launch_record.describe_job(launched.record, started=time.time())
+        files.write(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
+
+
+@contextlib.contextmanager
+def _logged(entry: Entry) -> tp.Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a value is worth more than its record
+        log.warning("%s: how it was computed could not be recorded: %s", entry.uid, error)
+
+
+def copy_patch(launched: tp.Mapping[str, tp.Any], launch: Path, folder: Path) -> None:
+    """Gives ``folder`` the patch of a launch, as a link where there are hard links, or takes away an earlier one."""
+    target = folder / paths.PATCH
+    if not (launched.get("git") or {}).get("patch"):
+        target.unlink(missing_ok=True)
+        return
+    source, temporary = launch / paths.PATCH, folder / paths.temporary_name(paths.PATCH, files.unique())
+    try:
+        try:
+            os.link(source, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # of two links to one file replacing one removes none
+
+
+def _exit(outcome: Outcome) -> str:
+    """How a task ended, in words: ``completed``, or ``failed: <type of the error>``, with the code of a SystemExit."""
+    if outcome.status is Status.COMPLETED:
+        return "completed"
+    error = outcome.error or {}
+    code = f" {error.get('message')}" if error.get("type") == "SystemExit" else ""
+    return f"{outcome.status.value}: {error.get('type')}{code}"

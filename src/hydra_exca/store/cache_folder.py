@@ -1,0 +1,267 @@
+"""The cache folder and its shelves: one ``<factory>,<version>`` folder each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
+
+from . import files
+from .entry import Entry, Outcome
+
+if tp.TYPE_CHECKING:
+    from hydra_exca.identity.uid import Identity  # and with it pydantic, without which a job starts
+
+_LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets another with the same shorter ones
+
+
+class CacheFolder:
+    """The folder that holds all: entries, snapshots, launches."""
+
+    def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
+        self.path = path
+        self.trust_users = frozenset(trust_users)
+
+    def shelf(self, factory: str, version: str) -> FactoryFolder:
+        return FactoryFolder(paths.factory_folder(self.path, factory, version), self.trust_users)
+
+    def other_versions(self, factory: str, *used: str, at_most: int = 3) -> dict[str, int]:
+        """How many results the versions of a factory hold that are not among ``used``: the newest few, newest first.
+
+        A version without a result is passed over, and so is one that cannot be read.
+        """
+        found: dict[str, int] = {}
+        for version in self._versions(factory):
+            count = 0 if version in used else self.shelf(factory, version).count_results()
+            if count:
+                found[version] = count
+            if len(found) == at_most:
+                break
+        return found
+
+    def _versions(self, factory: str) -> list[str]:
+        """The versions of a factory; first those that have been given an entry last."""
+        changed: dict[str, float] = {}
+        with contextlib.suppress(OSError), os.scandir(self.path) as folders:
+            for each in folders:
+                version = paths.version_of(each.name, factory)
+                if version is not None:
+                    changed[version] = each.stat().st_mtime
+        return sorted(changed, key=lambda version: (-changed[version], version))
+
+    def check(self) -> None:
+        """Raises ConfigError if results could not be written here. Writes nothing."""
+        parent = self.path if self.path.exists() else self.path.parent
+        if not parent.is_dir():
+            what = "is not a folder" if parent.exists() else "does not exist"
+            raise _folder_error(f"{parent} {what}; create it, or choose another place for the results")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise _folder_error(f"{parent} cannot be written by {files.user_name(os.getuid())}")
+
+    def create(self) -> None:
+        """Makes the folder, marked as a cache for backup programs and ignored by git."""
+        self.check()
+        try:
+            self.path.mkdir(exist_ok=True)
+            if not any(self.path.iterdir()):  # a folder that holds something else is not to be ignored by git
+                files.publish(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
+                files.publish(self.path / paths.GITIGNORE, b"*\n")
+        except OSError as error:
+            raise _folder_error(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+class FactoryFolder:
+    """All entries of one factory and version."""
+
+    def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
+        self.path = path
+        self.trust_users = trust_users
+        self._text = str(path)
+        self._listing: dict[str, list[str]] | None = None
+
+    def find(self, identity: Identity) -> Entry | None:
+        """The entry of ``identity``, None if it never had one."""
+        return self.look(identity)[0]
+
+    def look(self, identity: Identity, of_many: bool = False) -> tuple[Entry | None, Outcome | None]:
+        """The entry of ``identity`` and its outcome, as far as there are such.
+
+        Most entries go by the name that their task has today, and are found by it. For the others the folder is listed,
+        once for any number of questions; `refresh` lists it again. ``of_many`` says that it was, for this question and
+        others beside it: what is not listed is not there.
+        """
+        found = self.stored(identity) if self._listing is None or not of_many else None
+        if found is not None:
+            return found
+        for name in self._candidates(identity):
+            entry = self._entry(name)
+            outcome = _readable(entry, identity)
+            if outcome is not None or self._belongs(entry, identity):
+                return entry, outcome
+        return None, None
+
+    def stored(self, identity: Identity) -> tuple[Entry, Outcome] | None:
+        """The entry of ``identity`` with its outcome, if it has one and the name that the task has today: one read."""
+        entry = self._entry(identity.uid())
+        try:
+            outcome = entry.outcome_of(identity)
+        except (CorruptEntryError, OSError):  # looking through the listing tells more
+            return None
+        return None if outcome is None else (entry, outcome)
+
+    def entries(self) -> list[Entry]:
+        """All entries, by name."""
+        names = sorted(name for listed in self._list().values() for name in listed if name != paths.PROJECT)
+        return [self._entry(name) for name in names if not name.startswith(".")]
+
+    def count_results(self) -> int:
+        """How many entries have a value; 0 where that cannot be read."""
+        try:
+            return sum(entry.has_value() for entry in self.entries())
+        except (CacheError, OSError):
+            return 0
+
+    def refresh(self) -> None:
+        """Forgets the listing: the next question sees what others have created since."""
+        self._listing = None
+
+    def open(self, identity: Identity) -> Entry:
+        """The entry of ``identity``, created if need be.
+
+        Its readable part depends on how the task was asked for, so the name is decided by whoever comes first,
+        and once: by the digest's first digits, or by more of them if another identity has the same.
+        """
+        with _translated(self.path):
+            entry = self.find(identity)
+            if entry is None:
+                return self._create(identity)
+            entry.create()
+            return entry
+
+    def check_project(self, project: dict[str, tp.Any]) -> None:
+        """Raises CacheError if the entries here come from another project; one that is empty is not known.
+
+        Writes nothing.
+        """
+        known = _read_json(self.path / paths.PROJECT)
+        if known and project and not _same_project(known, project):
+            raise CacheError(
+                f"{self.path} holds results of another project (in {_describe(known)}), and this one (in "
+                f"{_describe(project)}) has the same name for what computes. Tell them apart by another folder or "
+                "another version; a sweep can also have hydra.launcher.project=<a name>. If it is the same project, "
+                f"moved or renamed: remove {self.path / paths.PROJECT}"
+            )
+
+    def create(self, project: dict[str, tp.Any]) -> None:
+        """Makes the shelf and records whose it is, if known; raises CacheError if it is another project's."""
+        with _translated(self.path):
+            (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
+            if project and not (self.path / paths.PROJECT).exists():
+                files.publish(self.path / paths.PROJECT, files.dump_json(project), durable=True)
+        self.check_project(project)
+
+    def _entry(self, name: str) -> Entry:
+        return Entry(f"{self._text}/{name}", self.trust_users)
+
+    def _candidates(self, identity: Identity) -> tp.Sequence[str]:
+        """The names in the listing that may be that of ``identity``; mostly there is one, or none."""
+        if self._listing is None:
+            self._listing = self._list()
+        named = self._listing.get
+        found = [named(identity.digest[:length], ()) for length in _LENGTHS]
+        if not identity.fields:
+            found.insert(0, named("default", ()))
+        return [name for names in found for name in names]
+
+    def _list(self) -> dict[str, list[str]]:
+        listing: dict[str, list[str]] = {}
+        try:
+            names = os.listdir(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return listing
+        except OSError as error:
+            raise CacheError(f"{self.path} cannot be read: {error.strerror}") from error
+        for name in names:
+            listing.setdefault(name.rpartition("-")[2], []).append(name)
+        return listing
+
+    def _belongs(self, entry: Entry, identity: Identity) -> bool:
+        """Whether an entry without an outcome of this identity is its own: nobody else's, by the record of its name."""
+        return _readable(entry) is None and any(
+            record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
+            for record in (_read_json(self._name_path(identity, length)) for length in _LENGTHS)
+        )
+
+    def _create(self, identity: Identity) -> Entry:
+        """An entry for this identity, where no other has one: the records of names may be lost, entries stay."""
+        for length in _LENGTHS:
+            path = self._name_path(identity, length)
+            name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
+            record: tp.Any = {"name": name.lstrip("-"), "digest": identity.digest}
+            if not files.publish(path, files.dump_json(record)):
+                record = _read_json(path)
+            if record is not None and record["digest"] == identity.digest:
+                entry = Entry(self.path / str(record["name"]), self.trust_users)
+                if entry.create() or self._is_free(entry, identity):
+                    return entry
+        raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
+
+    def _is_free(self, entry: Entry, identity: Identity) -> bool:
+        outcome = _readable(entry)
+        return outcome is None or identity.same_as(outcome.identity)
+
+    def _name_path(self, identity: Identity, length: int) -> Path:
+        return self.path / paths.NAMES / identity.digest[:length]
+
+
+def _readable(entry: Entry, identity: Identity | None = None) -> Outcome | None:
+    """The outcome, if it can be read and is that ``identity``'s; if not, whoever asks for the standing is told."""
+    try:
+        return entry.outcome() if identity is None else entry.outcome_of(identity)
+    except CorruptEntryError:
+        return None
+
+
+def _read_json(path: Path) -> tp.Any:
+    """What the file says, None if there is none or a crash of the machine left it empty."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> tp.Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
+
+
+def _same_project(known: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
+    """Whether they are one project: by what names one (a name, an installed package), else by where the code is.
+
+    That is the place in its git repository where both have a remote, else the folder.
+    """
+    for key in ("name", "package"):
+        if key in known or key in project:
+            return bool(known.get(key) == project.get(key))
+    keys = ("remote", "path") if "remote" in known and "remote" in project else ("folder",)
+    return all(known.get(key) == project.get(key) for key in keys)
+
+
+def _describe(project: dict[str, tp.Any]) -> str:
+    if "remote" in project:
+        return f"{project['remote']}/{project.get('path', '')}"
+    if "package" in project:
+        return f"the installed package {project['package']}"
+    return str(project.get("name") or project.get("folder"))
+
+
+def _folder_error(message: str) -> ConfigError:
+    return ConfigError("The cache folder cannot be used; nothing was run.", [Problem(message, "hydra.launcher.folder")])

@@ -1,0 +1,319 @@
+"""Entries: what is stored for one identity, and the marker that says it is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import shutil
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.errors import CorruptEntryError
+from hydra_exca.status import Status
+
+from . import claims, files, values
+from .claims import Claim, ClaimState
+
+if tp.TYPE_CHECKING:
+    from hydra_exca.identity.uid import Identity
+
+Json = dict[str, tp.Any]
+_COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
+_HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
+_STATUS = {str(status): status for status in Status}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a task ended: ``value`` says where its value is, ``error`` holds type, message, traceback, job state.
+
+    ``claim`` is the number under which it was committed, ``identity`` the stored identity, times are seconds
+    since the epoch. ``code`` is the digest of the snapshot of the code that it ran from, None if there was none.
+    """
+
+    status: Status
+    claim: int
+    identity: Json
+    value: Json | None = None
+    error: Json | None = None
+    started: float | None = None
+    ended: float | None = None
+    host: str | None = None
+    cluster: str | None = None
+    job: str | None = None
+    token: str | None = None
+    log: str | None = None
+    code: str | None = None
+
+    def to_json(self) -> bytes:
+        return files.dump_json(vars(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Outcome:
+        """Raises ValueError, TypeError or KeyError for what no outcome reads as."""
+        return cls._checked(json.loads(data.decode()))
+
+    @classmethod
+    def of(cls, data: bytes, identity: Identity) -> Outcome | None:
+        """The same as `from_json`, None if it is another identity's.
+
+        Nearly always its bytes are those that would be written today: they are neither read nor compared leaf by leaf.
+        """
+        head, mine = _HEAD.match(data), identity.stored()
+        if head is None or not data.startswith(mine, head.end()):
+            outcome = cls.from_json(data)
+            return outcome if identity.same_as(outcome.identity) else None
+        fields = json.loads((b"%bnull%b" % (head[0], data[head.end() + len(mine) :])).decode())
+        fields["identity"] = identity.to_json()
+        return cls._checked(fields)
+
+    @classmethod
+    def _checked(cls, fields: Json) -> Outcome:
+        fields["status"] = _STATUS[fields["status"]]
+        outcome = cls(**fields)
+        told = outcome.value if outcome.status is Status.COMPLETED else outcome.error
+        if not isinstance(outcome.identity, dict) or not isinstance(told, dict):
+            raise ValueError("it has no identity, or neither value nor error")
+        return outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class EntryState:
+    """What is on disk for one entry: its outcome if it has one, else the claim that owns it, if any."""
+
+    outcome: Outcome | None = None
+    claim: Claim | None = None
+
+
+_committing: list[str] = []
+"""The launches of which a thread of this process writes an outcome at this moment."""
+
+
+def is_committing(claim: Claim) -> bool:
+    """Whether a thread of this process may be about to write the outcome that a claim speaks of."""
+    return claim.token in _committing
+
+
+class Entry:
+    """The folder of one entry. Reading changes nothing; the verbs say what they write."""
+
+    def __init__(self, path: Path | str, trust_users: tp.Collection[str] = ()) -> None:
+        self._text = str(path)
+        self.trust_users = trust_users
+
+    @functools.cached_property
+    def path(self) -> Path:
+        return Path(self._text)  # takes as long to make as a small file to read, and most are never asked for
+
+    @property
+    def uid(self) -> str:
+        return self._text.rpartition("/")[2]
+
+    @property
+    def shelf(self) -> str:
+        """The folder that it is in, with others of its factory and version."""
+        return self._text.rpartition("/")[0]
+
+    @property
+    def output(self) -> Path:
+        return self.path / paths.OUTPUT
+
+    def output_folder(self) -> str:
+        """Where the task's outputs are: here, or in the folder that `note_output` named."""
+        try:
+            return files.read(f"{self._text}/{paths.OUTPUT_POINTER}").decode().strip()
+        except FileNotFoundError:
+            return f"{self._text}/{paths.OUTPUT}"
+
+    def log_paths(self, number: int) -> tuple[Path, Path]:
+        """Standard output and standard error of the attempt that holds claim ``number``."""
+        out, err = paths.log_names(number)
+        return self.path / paths.LOGS / out, self.path / paths.LOGS / err
+
+    def relative_log(self, path: Path) -> str | None:
+        """How an outcome names a log, so that the cache folder can be moved; None if there is no such file."""
+        return os.path.relpath(path, self.path) if path.exists() else None
+
+    def log_of(self, outcome: Outcome) -> str | None:
+        """Where the log that an outcome names is."""
+        return None if outcome.log is None else os.path.normpath(self.path / outcome.log)
+
+    def outcome(self) -> Outcome | None:
+        """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
+        return self._read_outcome(Outcome.from_json)
+
+    def outcome_of(self, identity: Identity) -> Outcome | None:
+        """The outcome, None if there is none or if it is another identity's; raises as `outcome` does."""
+        return self._read_outcome(lambda data: Outcome.of(data, identity))
+
+    def _read_outcome(self, parse: tp.Callable[[bytes], Outcome | None]) -> Outcome | None:
+        path = f"{self._text}/{paths.OUTCOME}"
+        try:
+            return parse(files.read(path))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
+            raise CorruptEntryError(f"{path} cannot be read: {error}") from error
+
+    def has_value(self) -> bool:
+        """Whether its task is completed, which takes no more than the first words of its outcome."""
+        try:
+            with open(self.path / paths.OUTCOME, "rb", buffering=0) as file:
+                return file.read(len(_COMPLETED)) == _COMPLETED
+        except OSError:
+            return False
+
+    def standing(self) -> EntryState:
+        """Outcome or owner. Whoever commits does so under a claim, so no outcome is missed between the two looks."""
+        outcome = self.outcome()
+        if outcome is not None:
+            return EntryState(outcome=outcome)
+        claim = claims.highest(self.path)
+        return EntryState(outcome=self.outcome() if claim is not None else None, claim=claim)
+
+    def claim(self) -> Claim | None:
+        """The claim that owns this entry."""
+        return claims.highest(self.path)
+
+    def owns(self, claim: Claim) -> bool:
+        """Whether ``claim`` owns this entry."""
+        return claims.highest_number(self.path) == claim.number
+
+    def value(self, outcome: Outcome) -> tp.Any:
+        """The value of a completed outcome; see `values.load` for what it raises."""
+        assert outcome.value is not None
+        return values.load_value(self._text, outcome.value, self.trust_users)
+
+    # verbs
+
+    def create(self) -> bool:
+        """Makes the folder; False if it was there."""
+        try:
+            self.path.mkdir(parents=True)
+            return True
+        except FileExistsError:
+            if not self.path.is_dir():
+                raise
+            return False
+
+    def take(self, claim: Claim) -> bool:
+        """Publishes ``claim``; False when somebody was quicker."""
+        return claims.publish(self.path, claim)
+
+    def store_value(self, claim: Claim, value: tp.Any) -> Json:
+        """Writes the value that the owner of ``claim`` computed; nobody sees it before the outcome says so."""
+        return values.store_value(self.path, claim.number, value)
+
+    def commit(self, claim: Claim, outcome: Outcome) -> bool:
+        """Writes the marker, if ``claim`` still owns the entry; False when it does not: nothing was written.
+
+        The next claim is published first, so that nobody can start between asking who owns the entry and writing.
+        Whoever stalls after that for so long that another has started may find an outcome: the first one stays.
+        """
+        committing = claim.next(ClaimState.COMMITTING)
+        _committing.append(claim.token)
+        try:
+            if not self.owns(claim) or not self.take(committing):
+                return False
+            outcome = dataclasses.replace(outcome, claim=committing.number)
+            if not files.publish(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
+                return False
+        finally:
+            _committing.remove(claim.token)
+        if outcome.status is Status.COMPLETED:
+            self._drop_previous()
+        return True
+
+    def release(self, claim: Claim) -> bool:
+        """Gives ``claim`` up: what was set aside for it comes back, and the entry is nobody's."""
+        if not self.owns(claim):
+            return False
+        self.restore_previous()
+        return self.take(claim.next(ClaimState.RELEASED))
+
+    def forget(self) -> None:
+        """Removes the outcome and its value; the next launch computes anew."""
+        for path in (self.path / paths.OUTCOME, self.path / paths.PREVIOUS):
+            path.unlink(missing_ok=True)
+        for value in self.path.glob(paths.value_name(0, "*").replace("0", "*")):
+            value.unlink()
+
+    def set_outcome_aside(self) -> Path | None:
+        """Moves an outcome that cannot be trusted out of the way; returns where to."""
+        try:
+            return files.set_aside(self.path / paths.OUTCOME)
+        except FileNotFoundError:
+            return None
+
+    def set_previous_aside(self, keep_output: bool) -> None:
+        """Makes room for another attempt: a value stays as the previous one until the next is complete.
+
+        ``keep_output`` leaves the output folder where it is (checkpoints); otherwise the attempt starts with an
+        empty one, and the old is restored with the old outcome should the attempt never complete. Each step
+        leaves a state from which this can be called again.
+        """
+        outcome = self.outcome()
+        old_output = self.path / paths.PREVIOUS_OUTPUT
+        if outcome is not None and outcome.status is Status.COMPLETED:
+            shutil.rmtree(old_output, ignore_errors=True)  # of a value that was replaced already
+            os.replace(self.path / paths.OUTCOME, self.path / paths.PREVIOUS)
+        elif outcome is not None:
+            os.unlink(self.path / paths.OUTCOME)
+        if keep_output or not self.output.exists():
+            return
+        if self.has_previous() and not old_output.exists():
+            os.rename(self.output, old_output)
+        else:
+            shutil.rmtree(self.output)
+
+    def has_previous(self) -> bool:
+        """Whether a value waits to be replaced, or to come back."""
+        return (self.path / paths.PREVIOUS).exists()
+
+    def previous(self) -> Outcome:
+        """The outcome that an attempt was to replace."""
+        return Outcome.from_json((self.path / paths.PREVIOUS).read_bytes())
+
+    def restore_previous(self) -> None:
+        """Brings back the value that an attempt was to replace, and its output folder."""
+        if not self.has_previous():
+            return
+        old_output = self.path / paths.PREVIOUS_OUTPUT
+        if old_output.exists():
+            if self.output.exists():
+                files.set_aside(self.output)
+            os.rename(old_output, self.output)
+        os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
+
+    def write_description(self, uid_yaml: str, config_yaml: str) -> None:
+        """The two files for people: what makes the uid, and everything. No result depends on them: not durable."""
+        files.write(self.path / paths.UID_YAML, uid_yaml.encode(), durable=False)
+        files.write(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
+
+    def let_go(self, claim: Claim) -> None:
+        """Says that what computed under a claim, and lost it while its job went on, has ended."""
+        files.write(self._end_of(claim), b"")
+
+    def has_let_go(self, claim: Claim) -> bool:
+        """Whether `let_go` was said."""
+        return self._end_of(claim).exists()
+
+    def _end_of(self, claim: Claim) -> Path:
+        return self.path / paths.LOGS / paths.attempt_end(claim.number)
+
+    def note_output(self, folder: Path) -> None:
+        """Says that the outputs are in ``folder``, where links are not wanted or not to be had."""
+        files.write(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
+
+    def _drop_previous(self) -> None:
+        if not self.has_previous():
+            return
+        old = self.previous()
+        os.unlink(self.path / paths.PREVIOUS)
+        if old.value is not None and "file" in old.value:
+            (self.path / old.value["file"]).unlink(missing_ok=True)
+        shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)

@@ -1,0 +1,126 @@
+"""DataFrames as parquet, where reading back gives exactly the same frame."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import sys
+import typing as tp
+
+from . import builtin
+
+_EXACT = (str, bytes, bool, int, float)  # equal and of the same type: the same
+
+
+def is_frame(value: tp.Any) -> bool:
+    return type(value) is getattr(sys.modules.get("pandas"), "DataFrame", None)
+
+
+def dump_frame(frame: tp.Any) -> bytes:
+    """Raises ValueError that names the part that parquet would change."""
+    if frame.columns.inferred_type.startswith("mixed"):  # pandas would warn before it changes them
+        raise ValueError("parquet would change its columns")
+    data: bytes = frame.to_parquet(engine="pyarrow")
+    changed = next(_changes(frame, load_frame(data)), None)
+    if changed is not None:
+        raise ValueError(f"parquet would change its {changed}")
+    return data
+
+
+def load_frame(data: bytes) -> tp.Any:
+    pandas = importlib.import_module("pandas")
+    return pandas.read_parquet(io.BytesIO(data), engine="pyarrow", use_threads=False)
+
+
+def _changes(frame: tp.Any, back: tp.Any) -> tp.Iterator[str]:
+    """What is not the same in two frames, in words."""
+    if not (builtin.is_json(frame.attrs) and json.dumps(frame.attrs) == json.dumps(back.attrs)):
+        yield "attrs"
+    if frame.flags != back.flags:
+        yield "flags"
+    if not _same_index(frame.columns, back.columns):
+        yield "columns"
+    elif not _same_index(frame.index, back.index):
+        yield "index"
+    else:
+        for position, name in enumerate(frame.columns):
+            if not _same_array(frame.iloc[:, position].array, back.iloc[:, position].array):
+                yield f"column {name!r}"
+
+
+def _same_index(one: tp.Any, other: tp.Any) -> bool:
+    if type(one) is not type(other) or not _same_objects(one.names, other.names):
+        return False
+    if hasattr(one, "codes") and hasattr(one, "levels"):
+        same_codes = all(map(_same_numbers, one.codes, other.codes))
+        return same_codes and all(map(_same_index, one.levels, other.levels))
+    if hasattr(one, "step"):
+        return bool((one.start, one.stop, one.step) == (other.start, other.stop, other.step))
+    return getattr(one, "freq", None) == getattr(other, "freq", None) and _same_array(one.array, other.array)
+
+
+def _same_array(one: tp.Any, other: tp.Any) -> bool:
+    """Types, dtypes and values of two columns; False for kinds of columns that have no rule here."""
+    if type(one) is not type(other) or one.dtype != other.dtype or len(one) != len(other):
+        return False
+    rule = _RULES.get(type(one).__name__)
+    return rule is not None and rule(one, other)
+
+
+def _same_numpy(one: tp.Any, other: tp.Any) -> bool:
+    one, other = one.to_numpy(), other.to_numpy()
+    return _same_objects(one, other) if one.dtype.kind == "O" else _same_numbers(one, other)
+
+
+def _same_numbers(one: tp.Any, other: tp.Any) -> bool:
+    numpy = sys.modules["numpy"]
+    return one.dtype.kind in "biuf" and bool(numpy.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
+
+
+def _same_times(one: tp.Any, other: tp.Any) -> bool:
+    zone, others = getattr(one, "tz", None), getattr(other, "tz", None)
+    return type(zone) is type(others) and str(zone) == str(others) and _same_numbers(one.asi8, other.asi8)
+
+
+def _same_masked(one: tp.Any, other: tp.Any) -> bool:
+    """`equals` alone may take nan for NA."""
+    return bool(one.equals(other)) and list(map(type, one)) == list(map(type, other))
+
+
+def _same_categories(one: tp.Any, other: tp.Any) -> bool:
+    """Dtypes are equal whatever the order of their categories."""
+    return (
+        one.ordered == other.ordered
+        and _same_index(one.categories, other.categories)
+        and _same_numbers(one.codes, other.codes)
+    )
+
+
+def _same_text(one: tp.Any, other: tp.Any) -> bool:
+    return one.dtype.storage == other.dtype.storage and _same_objects(one, other)
+
+
+def _same_objects(one: tp.Any, other: tp.Any) -> bool:
+    return len(one) == len(other) and all(map(_same_object, one, other))
+
+
+def _same_object(one: tp.Any, other: tp.Any) -> bool:
+    if one is other:
+        return True
+    return type(one) is type(other) and isinstance(one, _EXACT) and (one == other or (one != one and other != other))
+
+
+_RULES: dict[str, tp.Callable[[tp.Any, tp.Any], bool]] = {
+    "NumpyExtensionArray": _same_numpy,
+    "PandasArray": _same_numpy,  # its name before pandas 2.1
+    "DatetimeArray": _same_times,
+    "TimedeltaArray": _same_times,
+    "Categorical": _same_categories,
+    "IntegerArray": _same_masked,
+    "FloatingArray": _same_masked,
+    "BooleanArray": _same_masked,
+    "StringArray": _same_text,
+    "ArrowStringArray": _same_text,
+    "ArrowStringArrayNumpySemantics": _same_text,
+}

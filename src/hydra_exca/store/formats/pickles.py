@@ -1,0 +1,82 @@
+"""Pickles that name what cannot be pickled, and the user's script by name.
+
+Loading one runs code: see `files.check_trusted`.
+"""
+
+from __future__ import annotations
+
+import io
+import types
+import typing as tp
+
+import cloudpickle
+
+from hydra_exca import script
+from hydra_exca.errors import ConfigError
+
+
+def pickle_value(value: tp.Any, what: str) -> bytes:
+    """Pickles ``value``; classes and functions of the user's script by name, so that the next run's are equal.
+
+    Raises ConfigError that names ``what`` and the part that cannot be pickled.
+    """
+    buffer = io.BytesIO()
+    try:
+        _ValuePickler(buffer, protocol=5).dump(value)
+    except Exception as error:
+        raise ConfigError(f"{what} cannot be pickled: {_culprit(value, error)}") from error
+    return buffer.getvalue()
+
+
+class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
+    """Pickles what the script defines by name; cloudpickle alone would copy it, and no two runs would agree."""
+
+    def reducer_override(self, obj: tp.Any) -> tp.Any:
+        if isinstance(obj, (type, types.FunctionType)):
+            reference = script.reference(obj)
+            if reference is not None:
+                return script.attribute, reference
+        if isinstance(obj, types.CodeType):
+            return _code, (*self.dispatch_table[types.CodeType](obj)[:2], obj.co_filename)
+        return super().reducer_override(obj)
+
+
+def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...], filename: str) -> types.CodeType:
+    """Code with the name of its file, by which tracebacks show its lines; cloudpickle 3.1.3 leaves that out."""
+    return make(*arguments).replace(co_filename=filename)
+
+
+def _culprit(value: tp.Any, error: Exception) -> str:
+    """Which part of ``value`` does not pickle: found by trying the parts, deepest first."""
+    path, part = _deepest(value, (), 0)
+    where = f"its {path} is" if path else "it is"
+    return f"{where} of type {type(part).__module__}.{type(part).__qualname__} ({type(error).__name__}: {error})"
+
+
+def _deepest(value: tp.Any, trail: tuple[str, ...], depth: int) -> tuple[str, tp.Any]:
+    for name, part in _parts(value) if depth < 8 else ():
+        if not _pickles(part):
+            return _deepest(part, (*trail, name), depth + 1)
+    return " -> ".join(trail), value
+
+
+def _parts(value: tp.Any) -> tp.Iterator[tuple[str, tp.Any]]:
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"[{index}]", part) for index, part in enumerate(value))
+    elif isinstance(value, types.FunctionType):
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=False)
+        yield from ((f"captured variable {name!r}", cell.cell_contents) for name, cell in cells)
+        known = value.__globals__
+        yield from ((f"global {name!r}", known[name]) for name in value.__code__.co_names if name in known)
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
+        yield from ((f"attribute {name!r}", part) for name, part in vars(value).items())
+
+
+def _pickles(value: tp.Any) -> bool:
+    try:
+        _ValuePickler(io.BytesIO(), protocol=5).dump(value)
+    except Exception:  # noqa: BLE001  see dumps
+        return False
+    return True

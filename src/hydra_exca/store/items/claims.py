@@ -1,0 +1,104 @@
+"""Claims on items: who computes which items of a map.
+
+One ``<n>.json`` for each call that computes, with the keys of all its items in the chunks that its jobs compute.
+As with the claims of entries, number n+1 is published by link(2) by whoever has read all up to n, so that of two
+that want the same item one learns of the other. What is finished goes, but never the highest: whoever publishes a
+number that had been there before, on an old reading, sees a higher one and withdraws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.store import files
+
+_FINISHED = b"{}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemClaim:
+    """The right to compute the items with the keys in ``chunks``, held by the launch or process ``token``.
+
+    ``cluster`` is where its jobs run, None where ``owner``, the process that published it, computes them itself.
+    """
+
+    token: str
+    owner: dict[str, tp.Any]
+    chunks: tuple[tuple[str, ...], ...]
+    cluster: str | None = None
+    number: int = 0
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(key for chunk in self.chunks for key in chunk)
+
+
+class ItemClaims:
+    """The claims in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self) -> list[ItemClaim]:
+        """The claims that are not finished, by number; whether their owners live is another question."""
+        return [claim for claim in map(self._read, self._numbers()) if claim is not None]
+
+    def publish(self, decide: tp.Callable[[list[ItemClaim]], ItemClaim | None]) -> ItemClaim | None:
+        """Claims what ``decide`` makes of the open claims; it is asked again whenever somebody was quicker.
+
+        None, and nothing is written, when it wants nothing.
+        """
+        while True:
+            numbers = self._numbers()
+            wanted = decide([claim for claim in map(self._read, numbers) if claim is not None])
+            if wanted is None:
+                return None
+            claim = dataclasses.replace(wanted, number=numbers[-1] + 1 if numbers else 1)
+            if files.publish(self._path(claim.number), _dump(claim)):
+                if self._numbers()[-1] == claim.number:
+                    self._clear(numbers)
+                    return claim
+                self._path(claim.number).unlink(missing_ok=True)
+
+    def finish(self, claim: ItemClaim) -> None:
+        """Its items are stored, or nobody computes them any more."""
+        path = self._path(claim.number)
+        if claim.number == max(self._numbers(), default=0):
+            files.write(path, _FINISHED, durable=False)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _clear(self, numbers: tp.Sequence[int]) -> None:
+        for number in numbers:
+            if self._read(number) is None:
+                self._path(number).unlink(missing_ok=True)
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return sorted(number for number in map(paths.item_claim_number, names) if number is not None)
+
+    def _read(self, number: int) -> ItemClaim | None:
+        """None for one that is finished, or gone by now; one that a crash of its machine emptied is nobody's."""
+        try:
+            fields = json.loads(self._path(number).read_bytes())
+            chunks = tuple(map(tuple, fields.pop("chunks")))
+            return ItemClaim(**fields, chunks=chunks, number=number)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / paths.item_claim_name(number)
+
+
+def _dump(claim: ItemClaim) -> bytes:
+    fields = dataclasses.asdict(claim)
+    del fields["number"]
+    return files.dump_json(fields)

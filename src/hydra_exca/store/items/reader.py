@@ -1,0 +1,219 @@
+"""Many values in a few files: each writer has its own, and readers see all.
+
+``<writer>.index`` says where the items are, ``<writer>.<format>`` holds their bytes, one after another. What is not
+in an index does not exist: its line is written when the bytes are safely on disk.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import typing as tp
+import weakref
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.errors import CacheError, CorruptEntryError
+from hydra_exca.store import files
+from hydra_exca.store.formats import builtin, registry
+
+from . import index as item_index
+from .data_files import DataFiles
+from .index import Header, Line, Rank
+from .writer import ItemWriter
+
+__all__ = ["ItemWriter", "Items"]
+
+_GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+class Items:
+    """The items in ``folder``, as they were at the last `refresh`: all that any writer had committed by then.
+
+    Arrays are read-only views of the mapped file. Threads may share one; it may be forked and pickled.
+    """
+
+    def __init__(self, folder: Path, trust_users: tp.Collection[str] = ()) -> None:
+        self.folder = folder
+        self.trust_users = trust_users
+        self._places: dict[str, tuple[Header, Line]] = {}
+        self._indexes: dict[str, _Index] = {}
+        self._trusted: set[str] = set()
+        self._files = DataFiles()
+        self.after_fork()
+        _all.add(self)
+        self.refresh()
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return Items, (self.folder, self.trust_users)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> tp.Iterator[str]:
+        return iter(tuple(self._places))
+
+    def number(self, key: str) -> int:
+        """The number that the name of the item's writer begins with. Raises KeyError."""
+        return self._places[key][0].rank[0]
+
+    def get(self, key: str) -> tp.Any:
+        """The value of an item.
+
+        Raises KeyError if there is none, CorruptEntryError if it is not what was written, CacheError if it cannot be
+        read, may not be trusted, or is not understood by today's code.
+        """
+        header, line = self._places[key]
+        try:
+            return self._load(header, line, fresh=False)
+        except (CorruptEntryError, OSError):
+            pass
+        path = self._path(header.rank[1], header.format)
+        try:
+            return self._load(header, line, fresh=True)
+        except _GONE as error:
+            raise CorruptEntryError(f"item {key!r}: {path} cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise CacheError(f"item {key!r}: {path} cannot be read: {error.strerror}") from error
+
+    def discard(self, key: str) -> None:
+        """Forgets where an item is, in this process; a line that is written later brings it back."""
+        with self._lock:
+            self._places.pop(key, None)
+
+    def refresh(self) -> None:
+        """Reads what was appended to the indexes since the last time."""
+        with self._lock:
+            writers = sorted(self._writers(), key=item_index.line_rank)
+            if not self._indexes.keys() <= set(writers):  # somebody has removed some, or all
+                self._indexes.clear()
+                self._places.clear()
+            for writer in writers:
+                self._update(self._indexes.setdefault(writer, _Index(item_index.line_rank(writer))))
+
+    def after_fork(self) -> None:
+        """Makes it usable in the child of a process, whose threads are not there any more."""
+        self._lock = threading.Lock()
+
+    def _path(self, writer: str, suffix: str) -> str:
+        return os.path.join(self.folder, paths.items_name(writer, suffix))
+
+    def _writers(self) -> list[str]:
+        try:
+            names = os.listdir(self.folder)
+        except _GONE:
+            return []
+        except OSError as error:
+            raise CacheError(f"{self.folder} cannot be read: {error.strerror}") from error
+        return [writer for writer in map(paths.index_writer, names) if writer is not None]
+
+    def _update(self, index: _Index) -> None:
+        data = self._appended(index)
+        lines = data.split(b"\n")[:-1]
+        for text, line in zip(lines, item_index.parse_lines(lines), strict=True):
+            if item_index.is_header(line):
+                index.header = Header(index.rank, text, line)
+            elif index.header is not None and item_index.is_item(line):
+                known = self._places.get(line[0])
+                if known is None or known[0].rank <= index.rank:
+                    self._places[line[0]] = index.header, line
+        index.offset += len(data)
+
+    def _appended(self, index: _Index) -> bytes:
+        """The lines of an index that were not read yet.
+
+        Not one that is written only in part, nor what follows zeros: where pages do not arrive in order, they stand
+        for some that are still to come.
+        """
+        path = os.path.join(self.folder, paths.index_name(index.rank[1]))
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(index.offset)
+                data = file.read().partition(b"\0")[0]
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise CacheError(f"{path} cannot be read: {error.strerror}") from error
+        return data[: data.rfind(b"\n") + 1]
+
+    def _load(self, header: Header, line: Line, fresh: bool) -> tp.Any:
+        key, offset, size, _ = line
+        writer = header.rank[1]
+        known = registry.format_for(header.format, f"item {key!r} in {self.folder}")
+        path = self._path(writer, known.name)
+        if known is registry.ARRAY:
+            return self._array(header, line, path, fresh)
+        file = self._files.open(path, fresh)
+        if known.runs_code:
+            files.check_trusted(tp.cast(tp.BinaryIO, file), Path(path), self.trust_users)
+            self._check_index(writer)
+        data = file.read(offset, size)
+        _check(header, line, path, data)
+        return registry.decode_value(known, data, f"item {key!r} in {path}")
+
+    def _array(self, header: Header, line: Line, path: str, fresh: bool) -> tp.Any:
+        key, offset, size, checksum = line
+        buffer, start = self._files.part(path, offset, size, fresh) if size else (b"", 0)
+        if checksum is not None or len(buffer) < start + size:
+            _check(header, line, path, memoryview(buffer)[start : start + size])
+        if header.layout is None:
+            header.layout = _layout(header, key, path)
+        shape, dtype = header.layout
+        array = sys.modules["numpy"].ndarray(shape, dtype, buffer, start)
+        if array.nbytes != size:
+            raise CorruptEntryError(f"item {key!r} in {path} has {size} bytes, and its shape takes {array.nbytes}")
+        line[3] = None  # compared once, as long as this process lives
+        return array
+
+    def _check_index(self, writer: str) -> None:
+        """What is loaded is up to the index too: some part of a pickle could be another."""
+        if writer not in self._trusted:
+            path = self.folder / paths.index_name(writer)
+            with open(path, "rb") as file:
+                files.check_trusted(file, path, self.trust_users)
+            self._trusted.add(writer)
+
+
+class _Index:
+    """How far one writer's index has been read."""
+
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
+        self.offset = 0
+        self.header: Header | None = None
+
+
+_all: weakref.WeakSet[Items] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for items in _all:
+        items.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check(header: Header, line: Line, path: str, data: bytes | memoryview) -> None:
+    key, _, size, checksum = line
+    if len(data) < size:
+        raise CorruptEntryError(f"item {key!r}: {path} is shorter than what was written to it")
+    if header.checksum(item_index.dump_key(key), data) != checksum:
+        raise CorruptEntryError(f"item {key!r} in {path} is not what was written: its checksum differs")
+
+
+def _layout(header: Header, key: str, path: str) -> tuple[tuple[int, ...], tp.Any]:
+    try:
+        dtype = importlib.import_module("numpy").dtype(header.fields["dtype"])
+    except ImportError as error:
+        raise CacheError(
+            f"item {key!r} in {path} is an array, and this process cannot import numpy: {error}"
+        ) from error
+    if dtype.kind not in builtin.ARRAY_KINDS:
+        raise CorruptEntryError(f"item {key!r} in {path} is said to be an array of {dtype}, which is never written")
+    return tuple(header.fields["shape"]), dtype

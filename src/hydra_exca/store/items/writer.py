@@ -1,0 +1,214 @@
+"""Writing items: bytes first, then the line in the index that makes them exist."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import types
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.errors import CacheError
+from hydra_exca.store import files
+from hydra_exca.store.formats import registry
+from hydra_exca.store.formats.registry import Format
+
+from . import index
+from .data_files import NewFile
+from .index import Header
+
+_INTERVAL_S = 0.25  # what was computed in this time is lost when the process is killed
+_Kind = tuple[Format, tp.Any, tp.Any]  # dtype and shape: None of what is no array
+
+
+class ItemWriter:
+    """Writes items to ``folder`` under a name of its own, which begins with a number: the highest one's items count.
+
+    ``format`` is the name of the only format to use, else a value's type decides. What is added is safe, and seen by
+    others, after a `commit`: those come by themselves when `add` is called ``interval`` seconds after the last one.
+    Before each ``allowed`` is asked; once it says no, nothing is written any more. Threads may share a writer.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        writer: str,
+        *,
+        format: str | None = None,
+        allowed: tp.Callable[[], bool] = lambda: True,
+        interval: float = _INTERVAL_S,
+        clock: tp.Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self.writer = writer
+        self._index_path = os.path.join(folder, paths.index_name(writer))
+        self._format = registry.format_named(format)
+        self._allowed = allowed
+        self._interval = interval
+        self._clock = clock
+        self._committed = clock()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._ended: str | None = None  # why nothing can be added any more
+        self._index: NewFile | None = None
+        self._data: dict[str, NewFile] = {}
+        self._lines: list[bytes] = []  # to be committed
+        self._last: tuple[_Kind, Header] | None = None
+        self._current: Header | None = None  # that of the next line
+        self._is_listed = True  # whether the folder's listing of the files is safely on disk
+        if os.path.exists(self._index_path):
+            raise self._exists()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether items can be added: not after `close`, an error of the disk, or a fork; not if its files are gone."""
+        try:
+            self._check_open()
+            self._check_files()
+        except (CacheError, OSError):
+            return False
+        return True
+
+    def add(self, key: str, value: tp.Any) -> None:
+        """Writes one item; of several with the same key the last counts.
+
+        Raises ConfigError if it cannot be stored as it is, CacheError if it cannot be written.
+        """
+        if not isinstance(key, str):
+            raise TypeError(f"the key of an item is text, not {key!r}")
+        known, data = registry.encode_value(value, f"the result of item {key!r}", self._format, array=_bytes)
+        kind = (known, value.dtype, value.shape) if known is registry.ARRAY else (known, None, None)
+        header, text = self._header(kind), index.dump_key(key)
+        checksum = header.checksum(text, data)
+        alignment = value.dtype.alignment if known is registry.ARRAY else 1
+        with self._lock:
+            self._check_open()
+            try:
+                offset = self._append(known, data, alignment)
+            except OSError as error:
+                raise CacheError(f"the result of item {key!r} cannot be stored: {self._reason(error)}") from error
+            if header is not self._current:
+                self._lines.append(b"%b\n" % header.text)
+                self._current = header
+            self._lines.append(index.dump_item(text, offset, len(data), checksum))
+            if self._clock() - self._committed >= self._interval:
+                self._commit()
+
+    def commit(self) -> None:
+        """Returns when all that was added is safely on disk. Raises CacheError if it cannot be, or may not be."""
+        if self._pid == os.getpid():
+            with self._lock:
+                if self._lines:
+                    self._commit()
+
+    def close(self) -> None:
+        """Commits and closes the files. In a process that was forked off since: only closes them."""
+        if self._pid != os.getpid():
+            self._close_files()
+            return
+        with self._lock:
+            try:
+                if self._lines:
+                    self._commit()
+            finally:
+                self._close_files()
+
+    def __enter__(self) -> tp.Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except CacheError as late:
+            if error is None:
+                raise
+            error.add_note(str(late))
+
+    def _header(self, kind: _Kind) -> Header:
+        """One for all items of a kind that follow one another."""
+        last = self._last
+        if last is not None and last[0] == kind:
+            return last[1]
+        known, dtype, shape = kind
+        fields: dict[str, tp.Any] = {"format": known.name}
+        if known is registry.ARRAY:
+            fields |= {"dtype": dtype.str, "shape": shape}
+        header = Header(index.line_rank(self.writer), index.dump_header(fields), fields)
+        self._last = kind, header
+        return header
+
+    def _append(self, known: Format, data: bytes, alignment: int) -> int:
+        file = self._data.get(known.name) or self._create(known)
+        try:
+            return file.append(data, alignment)
+        except OSError:
+            file.cut()  # for what waits to be committed
+            raise
+
+    def _create(self, known: Format) -> NewFile:
+        """A data file; first of all the index, which says that the writer's name is taken."""
+        self._is_listed = False
+        if self._index is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._index = NewFile(self._index_path, files.OWN_CODE)
+            except FileExistsError:
+                raise self._exists() from None
+        path = os.path.join(self.folder, paths.items_name(self.writer, known.name))
+        file = self._data[known.name] = NewFile(path, files.OWN_CODE if known.runs_code else files.SHARED)
+        return file
+
+    def _commit(self) -> None:
+        try:
+            for file in self._data.values():
+                file.sync()
+            if not self._is_listed:
+                files.sync_folder(self.folder)
+                self._is_listed = True
+            self._check_files()
+            if not self._allowed():
+                raise self._end("another process has taken over")
+            assert self._index is not None
+            self._index.append(b"".join(self._lines))
+            self._index.sync()
+        except OSError as error:  # never tried again: after a failed fsync the next one may succeed for nothing
+            raise self._end(self._reason(error)) from error
+        self._lines.clear()
+        self._committed = self._clock()
+
+    def _close_files(self) -> None:
+        self._ended = self._ended or "it is closed"
+        for file in (*self._data.values(), self._index):
+            if file is not None:
+                file.close()
+
+    def _check_files(self) -> None:
+        for file in (*self._data.values(), self._index):
+            if file is not None:
+                file.check()
+
+    def _check_open(self) -> None:
+        if self._ended is not None or self._pid != os.getpid():
+            raise CacheError(f"nothing can be added to {self._index_path}: {self._ended or 'this process is a fork'}")
+
+    def _end(self, why: str) -> CacheError:
+        self._ended = why
+        self._lines.clear()
+        return CacheError(f"{self._index_path}: {why}. What was committed before is stored, the last results are not")
+
+    def _exists(self) -> CacheError:
+        return CacheError(f"{self._index_path} exists: there was a writer of that name. Each needs a name of its own")
+
+    @staticmethod
+    def _reason(error: OSError) -> str:
+        return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
+
+
+def _bytes(array: tp.Any) -> bytes:
+    """In C order."""
+    data: bytes = array.tobytes()
+    return data

@@ -1,0 +1,223 @@
+"""The parts of Hydra that have no public way, in one place; where Hydra is not as expected, nothing relies on them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import re
+import types
+import typing as tp
+from pathlib import Path
+
+import hydra
+from hydra.core import utils
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_exca.code import Snapshot
+
+_AS_COMPARED = re.compile(r"1\.3\.")
+"""The versions for which tests compare what is composed, and how jobs run, with what Hydra itself does."""
+
+
+def is_known_hydra() -> bool:
+    """Whether it is a version of Hydra whose ways are known in all details."""
+    return _AS_COMPARED.match(hydra.__version__) is not None
+
+
+def are_known(loader: ConfigLoader) -> bool:
+    """Whether it is the loader, of a version of Hydra, whose way of composing is known."""
+    if not is_known_hydra():
+        return False
+    try:
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname  # noqa: F401
+    except ImportError:
+        return False
+    needed = ("_parse_overrides_and_create_caching_repo", "repository")
+    is_whole = all(hasattr(loader, name) for name in needed) and hasattr(Sweeper, "validate_batch_is_legal")
+    return type(loader) is ConfigLoaderImpl and is_whole
+
+
+class ReadOnce:
+    """Composes with Hydra's own loader, which reads each config once for all that is composed here.
+
+    So all jobs of a sweep are of the same files, and half of the time of composing is saved.
+    """
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader: tp.Any = loader
+        self._is_known = are_known(loader)
+        self._read: dict[tp.Any, bytes] = {}
+
+    def compose(self, master: DictConfig, lines: tp.Sequence[str]) -> DictConfig:
+        """A job's config."""
+        if not self._is_known:
+            return tp.cast(DictConfig, self._loader.load_sweep_config(master, list(lines)))
+        before = self._loader.repository
+        self._loader.repository = _Remembering(before, self._read)
+        try:
+            return tp.cast(DictConfig, self._loader.load_sweep_config(master, list(lines)))
+        finally:
+            self._loader.repository = before
+
+
+class _Remembering:
+    """A repository of configs that gives out again what it has read, in copies: composing changes them."""
+
+    def __init__(self, repository: tp.Any, read: dict[tp.Any, bytes]) -> None:
+        self._repository = repository
+        self._read = read
+
+    def load_config(self, config_path: str) -> tp.Any:
+        places = tuple((source.provider, source.scheme(), source.path) for source in self._repository.get_sources())
+        known = self._read.get((config_path, places))
+        if known is not None:
+            return pickle.loads(known)
+        found = self._repository.load_config(config_path=config_path)
+        try:
+            if found is not None:
+                self._read[config_path, places] = pickle.dumps(found)
+        except Exception:  # noqa: BLE001 - what a structured config holds need not pickle
+            pass
+        return found
+
+    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _Remembering:
+        return _Remembering(copy.deepcopy(self._repository, memo), self._read)
+
+    def __getattr__(self, name: str) -> tp.Any:
+        return getattr(self._repository, name)
+
+
+def config_groups(loader: ConfigLoader, master: DictConfig) -> tp.Callable[[str], bool]:
+    """Tells whether a key is a group of configs for the jobs of a sweep, which may have search paths of their own."""
+    overrides: tp.Any = OmegaConf.to_container(master.hydra.overrides.hydra)
+    private: tp.Any = loader
+    _, repository = private._parse_overrides_and_create_caching_repo(master.hydra.job.config_name, overrides)  # noqa: SLF001
+    return functools.cache(lambda key: bool(repository.group_exists(key)))
+
+
+def choose_groups(loader: ConfigLoader, master: DictConfig, lines: tp.Sequence[str]) -> None:
+    """What Hydra does first for a job: it finds out which configs it is made of."""
+    overrides: tp.Any = OmegaConf.to_container(master.hydra.overrides.hydra)
+    loader.compute_defaults_list(
+        config_name=master.hydra.job.config_name, overrides=[*overrides, *lines], run_mode=RunMode.RUN
+    )
+
+
+def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.Any]) -> str:
+    """``hydra.job.override_dirname`` for these overrides, under ``hydra.job.config.override_dirname``."""
+    from hydra._internal.config_loader_impl import get_overrides_dirname
+
+    chosen = {key: settings[key] for key in ("kv_sep", "item_sep", "exclude_keys")}
+    return str(get_overrides_dirname(overrides=list(overrides), **chosen))
+
+
+@functools.lru_cache(maxsize=2**15)
+def parse_overrides(line: str) -> Override:
+    """An override; whoever asks for it again gets the same object, and is not to change it."""
+    match = _NUMBER_OR_WORD.fullmatch(line)
+    if match is None or match["value"].lower() in _NO_WORDS:
+        return _PARSER.parse_overrides([line])[0]
+    value = match["value"] if match["number"] is None else int(match["number"])
+    return Override(OverrideType.CHANGE, match["key"], ValueType.ELEMENT, value, input_line=line)
+
+
+_PARSER = OverridesParser.create()
+# What most sweeps are made of. Hydra's grammar leaves no doubt about these, and takes a tenth of a millisecond.
+_NUMBER_OR_WORD = re.compile(
+    r"(?P<key>[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)=(?P<value>(?P<number>-?(0|[1-9][0-9]*))|[A-Za-z_]\w*)",
+    re.ASCII,
+)
+_NO_WORDS = {"null", "true", "false", "nan", "inf"}
+
+
+def is_check(caller: types.FrameType) -> bool:
+    """Whether a sweeper composes only to see whether that works: what it gets is dropped."""
+    return caller.f_code is Sweeper.validate_batch_is_legal.__code__
+
+
+def flush_loggers() -> None:
+    """Writes out what loggers hold back, as Hydra does after each job."""
+    utils._flush_loggers()  # noqa: SLF001
+
+
+def read_from(loader: ConfigLoader, snapshot: Snapshot) -> None:
+    """Makes Hydra compose of the config files of a copy of the code. What was not copied it reads where it is."""
+    repository = getattr(loader, "repository", None)
+    if hasattr(repository, "sources"):
+        before = repository.repository if isinstance(repository, _Copied) else repository
+        loader.repository = _Copied(before, snapshot)  # type: ignore[attr-defined]
+
+
+class _Copied:
+    """A repository of configs whose files are read from a copy of the code."""
+
+    def __init__(self, repository: tp.Any, snapshot: Snapshot) -> None:
+        self.repository = repository
+        self._snapshot = snapshot
+        self._put_before()
+
+    def initialize_sources(self, config_search_path: tp.Any) -> None:
+        self.repository.initialize_sources(config_search_path)
+        self._put_before()
+
+    def _put_before(self) -> None:
+        self.repository.sources = [_before(source, self._snapshot) for source in self.repository.sources]
+
+    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _Copied:
+        return _Copied(copy.deepcopy(self.repository, memo), self._snapshot)
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return _Copied, (self.repository, self._snapshot)
+
+    def __getattr__(self, name: str) -> tp.Any:
+        return getattr(self.repository, name)
+
+
+def _before(source: ConfigSource, snapshot: Snapshot) -> ConfigSource:
+    if isinstance(source, _CopiedSource):
+        source = source.original
+    if source.scheme() != "file":
+        return source
+    copied = copy.copy(source)
+    copied.path = str(snapshot.copy_of(Path(source.path)))
+    return source if copied.path == source.path else _CopiedSource(source, copied)
+
+
+class _CopiedSource(ConfigSource):
+    """A folder of configs and its copy, which goes before it: files that git ignores are in the folder alone."""
+
+    def __init__(self, original: ConfigSource, copied: ConfigSource) -> None:
+        super().__init__(original.provider, f"{original.scheme()}://{original.path}")
+        self.original = original
+        self._copied = copied
+
+    @staticmethod
+    def scheme() -> str:
+        return "file"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        source = self._copied if self._copied.is_config(config_path) else self.original
+        found = source.load_config(config_path)
+        found.path = f"{self.scheme()}://{self.path}"
+        return found
+
+    def available(self) -> bool:
+        return self._copied.available() or self.original.available()
+
+    def is_group(self, config_path: str) -> bool:
+        return self._copied.is_group(config_path) or self.original.is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        return self._copied.is_config(config_path) or self.original.is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        sources = [source for source in (self._copied, self.original) if source.is_group(config_path)]
+        return sorted({name for source in sources for name in source.list(config_path, results_filter)})

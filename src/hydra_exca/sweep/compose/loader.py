@@ -1,0 +1,104 @@
+"""Composing: each job once, since what the sweeper has composed to check it is launched."""
+
+from __future__ import annotations
+
+import sys
+import typing as tp
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from . import hydra_private
+from .composition import Composition, Template
+from .templates import Templates
+
+
+class SweepLoader:
+    """Hydra's own loader, which composes from templates and remembers what it has composed, until that is taken."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader = loader
+        self._is_known = hydra_private.are_known(loader)
+        self._reader = hydra_private.ReadOnce(loader)
+        self._templates: dict[int, Templates] = {}
+        self._masters: dict[int, DictConfig] = {}  # as long as one is kept, no other has its id
+        self._composed: dict[tuple[int, tuple[str, ...]], Composition] = {}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job's config, the same in all that Hydra's own loader gives; remembered for `take_composition`."""
+        composition = self._compose(master_config, tuple(sweep_overrides))
+        self._masters[id(master_config)] = master_config
+        self._composed[id(master_config), tuple(sweep_overrides)] = composition
+        is_dropped = self._is_known and hydra_private.is_check(sys._getframe(1))  # noqa: SLF001
+        return master_config if is_dropped else composition.config()
+
+    def take(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
+        """What makes a job's config: composed before, or now."""
+        composed = self._composed.pop((id(master_config), tuple(sweep_overrides)), None)
+        return self._compose(master_config, tuple(sweep_overrides)) if composed is None else composed
+
+    def forget(self) -> None:
+        """Whatever was not taken. The templates stay: all jobs of a sweep are of the same configs."""
+        self._composed.clear()
+        for templates in self._templates.values():
+            templates.rest()
+
+    @property
+    def repository(self) -> tp.Any:
+        """Where Hydra's own loader finds configs."""
+        return getattr(self._loader, "repository")  # noqa: B009 - not every loader has one
+
+    @repository.setter
+    def repository(self, repository: tp.Any) -> None:
+        self._loader.repository = repository  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> tp.Any:
+        return getattr(self._loader, name)
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return _itself, (self._loader,)  # in a job nothing is composed
+
+    def _compose(self, master: DictConfig, overrides: tuple[str, ...]) -> Composition:
+        templates = self._templates_of(master)
+        composition = None if templates is None else templates.compose(overrides)
+        if composition is not None:
+            return composition
+        return Composition(Template(self._reader.compose(master, overrides)))
+
+    def _templates_of(self, master: DictConfig) -> Templates | None:
+        if not self._is_known:
+            return None
+        if id(master) not in self._templates:
+            self._masters[id(master)] = master
+            self._templates[id(master)] = Templates(self._loader, self._reader, master)
+        return self._templates[id(master)]
+
+
+def _itself(loader: ConfigLoader) -> ConfigLoader:
+    return loader
+
+
+def remember_configs(context: HydraContext) -> None:
+    """Makes the sweeper of this context leave what it composes to the launcher."""
+    if not isinstance(context.config_loader, SweepLoader):
+        context.config_loader = tp.cast(ConfigLoader, SweepLoader(context.config_loader))
+
+
+def take_composition(context: HydraContext, master: DictConfig, overrides: list[str]) -> Composition:
+    """What makes a job's config."""
+    loader = context.config_loader
+    if isinstance(loader, SweepLoader):
+        return loader.take(master, overrides)
+    return Composition(Template(loader.load_sweep_config(master, overrides)))
+
+
+def compose_all(context: HydraContext, master: DictConfig, overrides: list[str]) -> DictConfig:
+    """A job's config, as Hydra composes it."""
+    return take_composition(context, master, overrides).config()
+
+
+def forget_configs(context: HydraContext) -> None:
+    """What the sweeper has composed and nobody has launched."""
+    if isinstance(context.config_loader, SweepLoader):
+        context.config_loader.forget()

@@ -1,0 +1,184 @@
+"""Composing many jobs from few compositions: one for each choice of groups, the values of other keys put into copies.
+
+What comes out is what Hydra composes for the job, in everything; where that is not certain, Hydra composes it.
+``docs/design/composing.md`` has the rules and their reasons.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import re
+import typing as tp
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import AnyNode, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hydra_exca.sweep.configs.overlay import Slot
+from hydra_exca.sweep.configs.resolvers import OWN, noting_calls
+from hydra_exca.sweep.configs.tree import Path, raw
+
+from . import hydra_private
+from .composition import Composition, Template
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+_REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+
+
+class Templates:
+    """The templates of one sweep: all that is composed under one master config."""
+
+    def __init__(self, loader: ConfigLoader, reader: hydra_private.ReadOnce, master: DictConfig) -> None:
+        self._loader = loader
+        self._reader = reader
+        self._master = master
+        self._is_group = hydra_private.config_groups(loader, master)
+        self._known: dict[tuple[str, ...], _Choice] = {}
+
+    def compose(self, lines: tuple[str, ...]) -> Composition | None:
+        """What makes the config of a job, None where it is not certain to be what Hydra composes."""
+        try:
+            return self._compose(lines)
+        except _REFUSALS:  # Hydra says it in its own words
+            return None
+
+    def rest(self) -> None:
+        """Keeps of the templates only what takes little memory."""
+        for choice in self._known.values():
+            choice.rest()
+
+    def _compose(self, lines: tuple[str, ...]) -> Composition | None:
+        overrides = [hydra_private.parse_overrides(line) for line in lines]
+        chosen: list[Override] = []
+        plain: list[Override] = []
+        for each in overrides:
+            if not _is_of_the_task(each):
+                return None
+            is_choice = self._is_group(each.key_or_group)
+            if isinstance(each.value(), dict) if is_choice else not _is_plain(each):
+                return None
+            (chosen if is_choice else plain).append(each)
+        choice = self._choice(tuple(str(each.input_line) for each in chosen))
+        return choice.with_values(plain, overrides) if choice.is_certain else None
+
+    def _choice(self, lines: tuple[str, ...]) -> _Choice:
+        known = self._known.get(lines)
+        if known is None or not known.is_current():
+            with noting_calls() as called:
+                composed = self._reader.compose(self._master, lines)
+            if called - OWN:  # by merging, which only looks whether it gives a container, or to choose groups
+                with noting_calls() as called:
+                    hydra_private.choose_groups(self._loader, self._master, lines)
+            known = self._known[lines] = _Choice(composed, self._master, is_steady=not called - OWN)
+        return known
+
+
+def _is_of_the_task(override: Override) -> bool:
+    return re.split(r"[./@]", override.key_or_group.lstrip("+~"))[0] != "hydra" and not override.is_sweep_override()
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether it gives an existing key another value."""
+    is_change = override.type is OverrideType.CHANGE and override.package is None
+    return is_change and _PLAIN_KEY.fullmatch(override.key_or_group) is not None
+
+
+class _Choice:
+    """The template for one choice of groups, and what is known of its keys."""
+
+    def __init__(self, config: DictConfig, master: DictConfig, is_steady: bool) -> None:
+        """``is_steady``: the same choice of groups gives the same again, as long as the environment does not change."""
+        self.template = Template(config)
+        self._master = master
+        hydra = config.hydra
+        self._dirname = raw(hydra.job.config.override_dirname)
+        self._folder, self._environ = os.getcwd(), dict(_environ())
+        self._cache = copy.deepcopy(OmegaConf.get_cache(config))
+        deciding = str([self._dirname, raw(hydra.job.env_copy), raw(hydra.job).get("name")])
+        self.is_certain = "${" not in deciding and is_steady
+        self._slots: dict[str, tuple[Path, Slot] | None] = {}
+        self._fitting: set[tuple[str, type]] = set()
+
+    def is_current(self) -> bool:
+        """Whether Hydra would find the same around it now as when this was composed."""
+        return self._environ == _environ() and self._folder == os.getcwd()
+
+    def rest(self) -> None:
+        self.__dict__.pop("_working", None)
+        self._slots.clear()
+
+    def with_values(self, plain: tp.Sequence[Override], overrides: tp.Sequence[Override]) -> Composition:
+        """Raises what OmegaConf does where a value does not fit."""
+        values = tuple((each.key_or_group, each.value()) for each in plain)
+        leaves = self._leaves(values)
+        lines = tuple(str(each.input_line) for each in overrides)
+        dirname = hydra_private.override_dirname(overrides, self._dirname)
+        cache = OmegaConf.get_cache(self._master)
+        changed = None if cache == self._cache else copy.deepcopy(cache)
+        composition = Composition(self.template, values, lines, dirname, leaves, changed)
+        if leaves is None:
+            composition.config()  # for what it raises
+        return composition
+
+    def _leaves(self, values: tp.Iterable[tuple[str, tp.Any]]) -> dict[Path, tp.Any] | None:
+        """The values by path, as they are in a config; None unless they are leaves that take the place of leaves."""
+        found = {}
+        for key, value in values:
+            place = self._place(key)
+            if place is None or not _is_leaf(value):
+                return None
+            found[place[0]] = self._converted(key, place[1], value)
+        return found
+
+    def _converted(self, key: str, slot: Slot, value: tp.Any) -> tp.Any:
+        if (key, type(value)) in self._fitting:
+            return value
+        try:
+            OmegaConf.update(self._working, key, value, merge=True)
+            if slot.kind is AnyNode:  # which takes any value of a type, as it is
+                self._fitting.add((key, type(value)))
+            return slot.value
+        finally:
+            slot.reset()
+
+    def _place(self, key: str) -> tuple[Path, Slot] | None:
+        if key not in self._slots:
+            path = _path(self._working, key)
+            slot = Slot.at(self._working, path)
+            self._slots[key] = None if slot is None else (path, slot)
+        return self._slots[key]
+
+    @functools.cached_property
+    def _working(self) -> DictConfig:
+        return self.template.copy()
+
+
+def _environ() -> tp.Any:
+    """The environment in a form that compares in a microsecond: decoding it would take most of composing a job."""
+    return getattr(os.environ, "_data", os.environ)
+
+
+def _is_leaf(value: tp.Any) -> bool:
+    return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
+
+
+def _path(config: DictConfig, key: str) -> Path:
+    """A dotted key as a path: what is in a list goes by its number."""
+    path: Path = ()
+    node: tp.Any = config
+    for part in key.split("."):
+        in_list = OmegaConf.is_list(node) and part.isdigit()
+        path = (*path, int(part) if in_list else part)
+        node = None if Slot.at(config, path) else _child(node, path[-1])
+    return path
+
+
+def _child(node: tp.Any, key: tp.Any) -> tp.Any:
+    try:
+        return node[key] if OmegaConf.is_config(node) and not OmegaConf.is_interpolation(node, key) else None
+    except OmegaConfBaseException:
+        return None

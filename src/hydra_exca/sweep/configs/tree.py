@@ -1,0 +1,140 @@
+"""Configs in plain containers: walking, changing, and naming what is in them."""
+
+from __future__ import annotations
+
+import fnmatch
+import typing as tp
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hydra_exca import script
+
+MISSING = "???"
+Tree: tp.TypeAlias = dict[tp.Any, tp.Any]
+Path: tp.TypeAlias = tuple[tp.Any, ...]
+"""Where something is in a config: the keys that lead there; those of lists are numbers."""
+
+
+def unresolved(config: tp.Any, *, without: str = "") -> Tree:
+    """Plain containers with interpolations as text. Half of a whole config is its hydra node: better without."""
+
+    def raw(node: tp.Any) -> tp.Any:
+        if OmegaConf.is_config(node):
+            return OmegaConf.to_container(node)
+        return raw(node._value()) if isinstance(node, Node) else node  # noqa: SLF001
+
+    return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
+
+
+def raw(config: tp.Any) -> tp.Any:
+    """What a config holds, in plain containers, interpolations as text."""
+    return OmegaConf.to_container(config, resolve=False)
+
+
+def leaves_of(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]:
+    """What is not a container, by path."""
+    if isinstance(tree, (dict, list)):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves_of(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def with_leaves(tree: tp.Any, changes: tp.Mapping[Path, tp.Any]) -> tp.Any:
+    """The tree with other values at some paths; what does not change is shared."""
+    if not changes:
+        return tree
+    if () in changes:
+        return changes[()]
+    below: dict[tp.Any, dict[Path, tp.Any]] = {}
+    for path, value in changes.items():
+        below.setdefault(path[0], {})[path[1:]] = value
+    changed = tree.copy()
+    for key, deeper in below.items():
+        changed[key] = with_leaves(tree[key], deeper)
+    return changed
+
+
+def map_leaves(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
+    if type(tree) is dict:
+        return {key: map_leaves(value, change) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(map_leaves(value, change) for value in tree)
+    return change(tree)
+
+
+def copy_tree(tree: tp.Any) -> tp.Any:
+    return map_leaves(
+        tree, lambda leaf: OmegaConf.to_container(leaf, resolve=True) if OmegaConf.is_config(leaf) else leaf
+    )
+
+
+def is_interpolation(value: tp.Any) -> bool:
+    return isinstance(value, str) and "${" in value
+
+
+def matches_key(key: str, patterns: tp.Sequence[str]) -> bool:
+    """Whether a pattern names a key or something above it."""
+    return matches_name(key, (*patterns, *(f"{pattern}.*" for pattern in patterns)))
+
+
+def matches_name(name: str, patterns: tp.Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def dotted(path: Path) -> str:
+    return ".".join(str(key.name) if hasattr(key, "name") else str(key) for key in path)
+
+
+def class_of(config: tp.Any) -> str:
+    """The name of the class of a structured config, "" for any other."""
+    kind = OmegaConf.get_type(config)
+    return "" if kind in (None, dict, list) else f"{script.module_name(kind)}:{kind.__qualname__}"
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """A copy as the job is given it."""
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(plain, OmegaConf.is_struct(config))
+    return plain
+
+
+def structured(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
+    """The classes of structured configs, by path: OmegaConf.to_object makes other objects of other classes."""
+    held, before = tp.cast(tp.Any, HydraConfig.instance()), HydraConfig.instance().cfg
+    held.cfg = config
+    try:
+        yield from _structured(config, (), (id(config),))
+    finally:
+        held.cfg = before
+
+
+def _structured(config: tp.Any, path: Path, around: tuple[int, ...]) -> tp.Iterator[tuple[Path, str]]:
+    """``around`` are the containers that this one is in: an interpolation may lead back to one of them."""
+    kind = class_of(config)
+    if kind:
+        yield path, kind
+    keys: tp.Iterable[tp.Any] = range(len(config)) if OmegaConf.is_list(config) else list(config)
+    for key in keys:
+        child = None if not path and key == "hydra" else _container(config, key)
+        if child is not None and id(child) not in around:
+            yield from _structured(child, (*path, key), (*around, id(child)))
+
+
+def _container(config: tp.Any, key: tp.Any) -> tp.Any:
+    """The container at a key, or that an interpolation there leads to without a resolver; None for all else."""
+    if OmegaConf.is_missing(config, key):
+        return None
+    if OmegaConf.is_interpolation(config, key) and ":" in str(_text(config, key)):
+        return None
+    try:
+        child = config[key]
+    except OmegaConfBaseException:  # whoever needs it is told
+        return None
+    return child if OmegaConf.is_config(child) else None
+
+
+def _text(config: tp.Any, key: tp.Any) -> tp.Any:
+    return config._get_node(key)._value()  # noqa: SLF001

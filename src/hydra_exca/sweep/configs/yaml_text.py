@@ -1,0 +1,89 @@
+"""Configurations as texts for people: what OmegaConf and yaml write, by libyaml where that is installed."""
+
+from __future__ import annotations
+
+import enum
+import re
+import typing as tp
+import weakref
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_exca.sweep.compose.composition import Composition, Template
+
+from .tree import with_leaves, without_hydra
+
+_BOOLEANS = ("y", "Y", "n", "N")  # to OmegaConf, and not to yaml
+
+
+_Fast: tp.Any = getattr(yaml, "CDumper", yaml.Dumper)
+_LINE_ENDS = re.compile(r"\\[NLP]")  # rare ones, which yaml written by Python does not bring back
+_TABLES = ("yaml_representers", "yaml_multi_representers", "yaml_implicit_resolvers", "yaml_path_resolvers")
+
+
+class _ConfigDumper(_Fast):  # type: ignore[misc]
+    """Quotes a text that OmegaConf would read back as something else."""
+
+
+_plain: weakref.WeakKeyDictionary[Template, tp.Any] = weakref.WeakKeyDictionary()
+
+
+def composition_yaml(composition: Composition) -> str:
+    """The text of a job's config, without ``hydra``: that of its template is looked at once for all jobs."""
+    if composition.leaves is None:
+        return config_yaml(without_hydra(composition.config()))
+    template = composition.template
+    if template not in _plain:
+        _plain[template] = _contained(without_hydra(template.copy()))
+    leaves = {path: value.name if isinstance(value, enum.Enum) else value for path, value in composition.leaves.items()}
+    quick = _quickly(with_leaves(_plain[template], leaves))
+    return OmegaConf.to_yaml(without_hydra(composition.config())) if quick is None else quick
+
+
+def config_yaml(config: DictConfig) -> str:
+    """What ``OmegaConf.to_yaml`` gives, in a fraction of the time."""
+    quick = _quickly(_contained(config))
+    return OmegaConf.to_yaml(config) if quick is None else quick
+
+
+def _contained(config: DictConfig) -> tp.Any:
+    return OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+
+
+def _quickly(value: tp.Any) -> str | None:
+    """The text by libyaml; None where it would be another: the user has ways of yaml's own, or of rare characters."""
+    if any(getattr(yaml.Dumper, table) != getattr(_Fast, table) for table in _TABLES):
+        return None
+    return _by_libyaml(value, _ConfigDumper, allow_unicode=True)
+
+
+def fields_yaml(fields: tp.Any) -> str:
+    """What ``yaml.safe_dump`` gives, in a fraction of the time."""
+    quick = _by_libyaml(fields, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+    return yaml.safe_dump(fields, sort_keys=False) if quick is None else quick
+
+
+def _by_libyaml(value: tp.Any, dumper: tp.Any, **how: tp.Any) -> str | None:
+    """None for what libyaml cannot write (file names that are no UTF-8), or only as numbers (emoji)."""
+    try:
+        text: str = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, **how)
+    except UnicodeEncodeError:
+        return None
+    return None if how and "\\U" in text and not _LINE_ENDS.search(text) else text
+
+
+def _text(dumper: tp.Any, text: str) -> tp.Any:
+    quotes = "'" if text in _BOOLEANS or _is_number(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quotes)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+        return True
+    except ValueError:
+        return False
+
+
+_ConfigDumper.add_representer(str, _text)

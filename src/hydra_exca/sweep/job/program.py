@@ -1,0 +1,158 @@
+"""The job's side under Hydra: the process becomes what the launch was, and runs the composed config."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import sys
+import typing as tp
+from pathlib import Path
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import env_override, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig, flag_override
+
+from hydra_exca.job.checkpoints import Checkpoint, CheckpointCall, checkpoint_of_object
+from hydra_exca.sweep import model_method, outputs, schema
+from hydra_exca.sweep.compose.composition import Composition, Template
+from hydra_exca.sweep.configs.tree import Path as Place
+
+from . import pins, run_job
+
+if tp.TYPE_CHECKING:
+    from hydra_exca.job.worker import Attempt
+
+log = logging.getLogger("exca.sweep")
+
+
+@dataclasses.dataclass(frozen=True)
+class HydraJob:
+    """What one job needs: what makes its config, the values that were pinned, where its outputs are shown.
+
+    ``environment`` are the pinned values of ``hydra.job.env_set``.
+    """
+
+    composition: Composition
+    number: int
+    pins: dict[Place, tp.Any]
+    sweep_folder: str
+    subfolder: str
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class HydraProgram:
+    """Runs the user's function as Hydra would, in the directory that belongs to the task.
+
+    What Hydra keeps per process (resolvers, ConfigStore, GlobalHydra) travels along once.
+    """
+
+    def __init__(
+        self,
+        context: HydraContext,
+        function: tp.Any,
+        templates: tp.Collection[Template] = (),
+        *,
+        link_outputs: bool = True,
+        after_here: tp.Callable[[], None] = lambda: None,
+    ) -> None:
+        """``templates`` are those that compositions of jobs name: each travels once.
+
+        ``after_here`` is called after each job that ran in the launching process: run_job changes its logging.
+        """
+        self._templates = {each.name: each for each in templates}
+        self._context = context
+        self._function = function
+        self._link_outputs = link_outputs
+        self._after_here = after_here
+
+    def __getstate__(self) -> dict[str, tp.Any]:
+        configs = {name: template.copy() for name, template in self._templates.items()}
+        return {**vars(self), "_after_here": int, "_templates": configs, "singletons": Singleton.get_state()}
+
+    def __setstate__(self, state: dict[str, tp.Any]) -> None:
+        Singleton.set_state(state.pop("singletons"))
+        setup_globals()
+        vars(self).update(state)
+        self._templates = {name: Template(config) for name, config in state["_templates"].items()}
+
+    def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
+        output = self._show_output(job, attempt)
+        config = job.composition.among(self._templates).config(job.number)
+        with flag_override(config, ["readonly", "struct"], [False, False]):
+            config.hydra.job.id = attempt.job_id
+            # resolved once, at launch: the directory does not depend on the job's id or start
+            config.hydra.sweep.dir, config.hydra.sweep.subdir = job.sweep_folder, job.subfolder
+            # never by way of the link in the sweep folder, which another launch may point elsewhere meanwhile
+            config.hydra.runtime.output_dir = str(output)
+        try:
+            returned = run_job.run_job(self._context, self._with_pins(job, attempt), config)
+        finally:
+            self._after_here()
+        return returned.return_value  # raises what the function raised
+
+    def elsewhere(self, job: HydraJob, folder: Path) -> HydraJob:
+        """The same job, with ``folder`` as its sweep folder: nothing outside of it is written or shown."""
+        inside = os.path.normpath(f"/{job.subfolder}").lstrip("/")
+        return dataclasses.replace(job, sweep_folder=str(folder), subfolder=inside or ".")
+
+    def _with_pins(self, job: HydraJob, attempt: Attempt) -> tp.Callable[[DictConfig], tp.Any]:
+        """The user's function, given the values that were hashed; the config that is written keeps the texts."""
+
+        @functools.wraps(self._function)
+        def pinned(config: DictConfig) -> tp.Any:
+            with env_override(job.environment):  # what Hydra has set is what the texts mean here
+                pins.put_pins(config, job.pins)
+                return self._call(config, attempt)
+
+        return pinned
+
+    def _call(self, config: DictConfig, attempt: Attempt) -> tp.Any:
+        """Calls the function, or what an earlier start has left; its own checkpoint is there to be called meanwhile."""
+        function = self._function
+        if attempt.resumed is not None:
+            attempt.checkpoint = attempt.resumed.checkpoint
+            return attempt.resumed()
+        if isinstance(function, model_method.Computation):
+            model = model_method.receive_config(function.method.kind, config)
+            attempt.checkpoint = checkpoint_of_object(model)
+            return function.method.compute(model, function.folder)
+        received: tp.Any = getattr(function, schema.RECEIVES, None)
+        is_plain = received is None or hasattr(function, schema.METHOD)
+        argument = config if is_plain else model_method.receive_config(received, config)
+        attempt.checkpoint = _checkpoint(function, argument)
+        return function(argument)
+
+    def _show_output(self, job: HydraJob, attempt: Attempt) -> Path:
+        """The task's output folder, shown where the sweep wants it."""
+        shown, entry = Path(job.sweep_folder, job.subfolder).absolute(), attempt.entry
+        if not self._link_outputs:
+            if shown.is_symlink():
+                shown.unlink()
+            if outputs.make_way(shown, entry):
+                entry.note_output(shown)
+                return shown
+            log.warning("another task writes to %s; the outputs of this one are in %s", shown, entry.output)
+            entry.note_output(entry.output)
+        entry.output.mkdir(parents=True, exist_ok=True)
+        if self._link_outputs:
+            outputs.View(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
+        return entry.output
+
+
+def _checkpoint(function: tp.Any, argument: tp.Any) -> Checkpoint | None:
+    """The checkpoint of a function, or of what its decorators have made of it: those of the program, say."""
+    outer = sys.modules.get(getattr(function, "__module__", ""))
+    for name in getattr(function, "__qualname__", "").split("."):
+        outer = getattr(outer, name, None)
+    chain = [*_unwrapped(outer), *_unwrapped(function)]
+    known = (CheckpointCall(each, (argument,)).checkpoint for each in chain)
+    return next((each for each in known if each is not None), None)
+
+
+def _unwrapped(function: tp.Any) -> tp.Iterator[tp.Any]:
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)

@@ -1,0 +1,179 @@
+"""What the console says of a batch: the plan, failures as they come, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import textwrap
+import time
+import typing as tp
+from collections import Counter
+from pathlib import Path
+
+from hydra.core.utils import filter_overrides
+
+from hydra_exca.errors import ExcaError, NotRunError
+from hydra_exca.launch import plan
+from hydra_exca.launch.code_changes import CodeChanges
+from hydra_exca.launch.launch import Launch
+from hydra_exca.launch.lookup import LookupResult
+from hydra_exca.launch.results import Result
+from hydra_exca.store import CacheFolder
+from hydra_exca.text import counted, relative
+
+from . import tasks
+from .options import SweepOptions
+from .tasks import SweepTask
+
+log = logging.getLogger("exca.sweep")
+_OTHER_VERSIONS = "results of other versions"  # among what is told once
+
+
+def say_plan(standings: tp.Sequence[LookupResult], cluster: str, folder: CacheFolder, told: set[str]) -> int:
+    """Says what is cached, joined and to be run, unless all is cached; returns how many are to be run.
+
+    Where anything is to be run, says also what other versions hold. ``told`` is what was said that is said once.
+    """
+    distinct = unique_results(standings)
+    to_run, joined = count_missing(distinct), sum(standing.action is plan.Action.JOIN for standing in distinct)
+    if to_run + joined:
+        where = f"{to_run} to run on {cluster}" if to_run else "nothing to run"
+        cached = len(distinct) - to_run - joined
+        log.info("exca: %s: %d cached, %d joined, %s", _tasks(standings, distinct), cached, joined, where)
+    if to_run and _OTHER_VERSIONS not in told:
+        told.add(_OTHER_VERSIONS)
+        for line in _unused_versions(distinct, folder):
+            log.info("exca: %s", line)
+    return to_run
+
+
+def say_failure(result: Result) -> None:
+    """One line for a task that has failed, as soon as it has."""
+    if result.error is not None and not isinstance(result.error, NotRunError):
+        why = getattr(result.error, "state", "") or _kind(result.error)
+        log.error("exca: %s failed: %s%s", task_name(result), why, _log(result.error))
+
+
+def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) -> list[Result]:
+    """What became of the tasks and where it is; returns those that failed, each once."""
+    distinct = list({id(result.standing): result for result in results}.values())
+    failed = [result for result in distinct if result.error is not None and result.how != "not run"]
+    hows = ["submitted" if result.is_open and result.how == "run" else result.how for result in distinct]
+    counts = Counter(hows)
+    shown = ["cached", "joined", "run", *(how for how in ("submitted", "not run") if counts[how])]
+    parts = ", ".join(f"{counts[how]} {how}" for how in shown)
+    log.info("exca: %s: %s, %d failed in %.1f s", _tasks(results, distinct), parts, len(failed), seconds)
+    entries = [result.standing.entry for result in results if result.standing.entry is not None]
+    if entries:
+        results_in = ", ".join(relative(Path(shelf)) for shelf in dict.fromkeys(entry.shelf for entry in entries))
+        log.info("exca: results in %s, outputs in %s", results_in, relative(sweep_folder))
+    for result in failed:
+        log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
+    return failed
+
+
+def say_dry_run(
+    asked: tp.Sequence[SweepTask], standings: tp.Sequence[LookupResult], chosen: SweepOptions, stale: CodeChanges | None
+) -> list[str]:
+    """Lists what would be done; returns it in a few words, one a job. ``stale`` is what comes from other code."""
+    lines, plans = [], []
+    for task, standing in zip(asked, standings, strict=True):
+        overrides = " ".join(filter_overrides(task.overrides))
+        uid = standing.entry.uid if standing.entry else standing.identity.uid()
+        would = f"refused: {standing.problem}" if standing.problem else f"would {standing.action}"
+        lines.append(f"  #{task.number} {overrides} -> {uid}: {standing.status}, {would}")
+        plans.append(f"{uid}: {standing.action}")
+    lines += [f"  {line}" for line in tasks.split_by_excluded(asked, chosen.exclude_from_uid)]
+    lines += [] if stale is None else [f"  {stale}"]
+    distinct = unique_results(standings)
+    unused = _unused_versions(distinct, CacheFolder(chosen.folder)) if count_missing(distinct) else ()
+    lines += [f"  {line}" for line in unused]
+    log.info("exca: dry run, nothing is run:\n%s", "\n".join(lines))
+    return plans
+
+
+def task_name(result: Result) -> str:
+    """How a task was asked for."""
+    return " ".join(result.task.overrides) or result.standing.entry_uid
+
+
+def unique_results(standings: tp.Sequence[LookupResult]) -> list[LookupResult]:
+    """Each task once, however many jobs share it."""
+    return list({id(standing): standing for standing in standings}.values())
+
+
+def count_missing(distinct: tp.Iterable[LookupResult]) -> int:
+    """How many are to be run."""
+    return sum(standing.action in (plan.Action.RUN, plan.Action.CANCEL_AND_RUN) for standing in distinct)
+
+
+def _unused_versions(standings: tp.Sequence[LookupResult], folder: CacheFolder) -> tp.Iterator[str]:
+    """A line for each other version that holds results of what is asked for."""
+    used: dict[str, set[str]] = {}
+    for standing in standings:
+        used.setdefault(standing.identity.factory, set()).add(standing.identity.version)
+    for factory, versions in used.items():
+        whose = f" of {factory}" if len(used) > 1 else ""
+        for version, count in folder.other_versions(factory, *versions).items():
+            yield f"version {version}{whose} has {counted(count, 'result', 'results')} that this launch does not use"
+
+
+def _headline(result: Result, retry: bool = False) -> str:
+    error = result.error
+    assert error is not None
+    told = str(error).replace(getattr(error, "type", "") or "\0", _kind(error))
+    first = textwrap.shorten(told.splitlines()[0], 300)
+    again = "; it was not run again: hydra.launcher.mode=retry runs what failed" if retry else ""
+    return f"{task_name(result)} -> {first}{_log(error)}{again}"
+
+
+def _log(error: ExcaError) -> str:
+    path = getattr(error, "log", None)
+    return f" (log: {relative(Path(path))})" if path else ""
+
+
+def _kind(error: ExcaError) -> str:
+    """The class of what a task raised, without its module."""
+    return str(getattr(error, "type", "") or type(error).__name__).rpartition(".")[2]
+
+
+def _tasks(asked: tp.Sequence[tp.Any], distinct: tp.Sequence[tp.Any]) -> str:
+    """How many tasks, and how many jobs share them.
+
+    >>> _tasks("aab", "ab"), _tasks("a", "a")
+    ('2 tasks (for 3 jobs)', '1 task')
+    """
+    noun = "1 task" if len(distinct) == 1 else f"{len(distinct)} tasks"
+    return noun if len(asked) == len(distinct) else f"{noun} (for {len(asked)} jobs)"
+
+
+_AGAIN_S = 2.0  # how long a second Ctrl-C is waited for
+
+
+@contextlib.contextmanager
+def explain_interrupt(launch: Launch) -> tp.Iterator[None]:
+    """Says what goes on without this process; a second Ctrl-C within two seconds asks whether it is to be cancelled."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        going_on = launch.open_jobs() if launch.is_detached else []
+        if going_on:
+            log.warning(
+                "exca: detached; the jobs go on: %s\n"
+                "exca: the same command comes back to them. Ctrl-C again within %g s to cancel them",
+                "; ".join(going_on),
+                _AGAIN_S,
+            )
+            _ask_whether_to_cancel(launch)
+        raise
+
+
+def _ask_whether_to_cancel(launch: Launch) -> None:
+    try:
+        time.sleep(_AGAIN_S)
+    except KeyboardInterrupt:
+        print("\nCancel the jobs of this launch? [y/N] ", end="", file=sys.stderr, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            if sys.stdin.readline().strip().lower() in ("y", "yes"):
+                log.warning("exca: %s cancelled", counted(launch.cancel_all(), "task is", "tasks are"))

@@ -1,0 +1,252 @@
+"""Worlds, assumed values of all that belongs to a run, and the stage on which resolvers see one or another of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import functools
+import os
+import re
+import typing as tp
+import warnings
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.basecontainer import BaseContainer
+
+from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
+from hydra_exca.sweep.configs.pickled_copy import PickledCopy
+from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, _uncached, parsed_once
+from hydra_exca.sweep.configs.tree import MISSING, copy_tree, map_leaves, matches_name, unresolved
+
+from .world import World
+
+RUN_KEYS = ("runtime.output_dir", "runtime.cwd", "run", "sweep", "job.id")
+RUN_ENV = ("SLURM_*",)
+# A custom resolver may read these from os.environ by itself, also where none of them is set yet.
+SLURM_NAMES = {
+    *("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_PROCID"),
+    *("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NNODES"),
+    *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"),
+    *("SLURM_MEM_PER_NODE", "SLURM_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"),
+    *("SLURM_TMPDIR", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_STEP_ID", "SLURM_CLUSTER_NAME"),
+    *("SLURM_JOB_ACCOUNT", "SLURM_JOB_QOS", "SLURM_JOB_USER", "SLURMD_NODENAME", "SLURM_RESTART_COUNT"),
+    *("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolverCall:
+    """A resolver that was called; ``key`` is the variable of oc.env, the path below hydra, else the arguments."""
+
+    name: str
+    key: str
+
+    def within(self, *keys: str) -> bool:
+        return self.name == "hydra" and any(f"{self.key}.".startswith(f"{key}.") for key in keys)
+
+    @property
+    def run(self) -> bool:
+        return self.name in ("now", RUN_VARIABLE) or self.within(*RUN_KEYS)
+
+    @property
+    def custom(self) -> bool:
+        return self.name not in OWN
+
+    @property
+    def foreign(self) -> bool:
+        return self.custom or self.name == "oc.env"
+
+
+Calls: tp.TypeAlias = frozenset[ResolverCall]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolveFailure:
+    """What stands for a value that did not resolve; ``missing`` is the ``???`` it refers to, if that is why."""
+
+    error: str
+    missing: str = ""
+
+
+class Tracer:
+    """While it is open, resolvers see the world that is played, and each call of one is noted.
+
+    The one place that touches private parts of OmegaConf and Hydra: neither has a public way to list resolvers or to
+    observe their calls, or to put back that there was no HydraConfig. Closing puts everything back.
+    """
+
+    def __init__(
+        self, config: DictConfig, node_env: tp.Sequence[str], environment: tp.Mapping[str, str] | None = None
+    ) -> None:
+        """``environment`` is what the job has beside the variables of this process."""
+        self._frozen = PickledCopy(config)
+        self._run_env = (*RUN_ENV, *node_env)
+        self._environ = {**os.environ, **(environment or {})}
+        self._calls: set[ResolverCall] = set()
+        self._is_played = False
+        self.real = self._world = World(dt.datetime.now())
+        self.own: set[int] = set()
+
+    def __enter__(self) -> Tracer:
+        old = BaseContainer._resolvers  # noqa: SLF001
+        with contextlib.ExitStack() as undo:
+            undo.callback(setattr, BaseContainer, "_resolvers", old)
+            undo.callback(_set_environ, dict(os.environ))
+            instances = Singleton._instances  # noqa: SLF001
+            if HydraConfig not in instances:
+                undo.callback(instances.pop, HydraConfig, None)
+            undo.callback(setattr, HydraConfig.instance(), "cfg", HydraConfig.instance().cfg)
+            undo.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # oc.deprecated warns each time; the job says it once
+            traced = {name: self._traced(name, resolver) for name, resolver in old.items()}
+            BaseContainer._resolvers = traced  # noqa: SLF001
+            undo.enter_context(parsed_once())
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @property
+    def full(self) -> DictConfig:
+        """A copy of the whole config: what ``${hydra:}`` reads."""
+        return self._full.config
+
+    @property
+    def task(self) -> DictConfig:
+        """A copy as the job gets it: without the hydra node."""
+        return self._task.config
+
+    @functools.cached_property
+    def _full(self) -> ConfigOverlay:
+        return ConfigOverlay(self._frozen.copy())
+
+    @functools.cached_property
+    def _task(self) -> ConfigOverlay:
+        task = self._frozen.copy()
+        with read_write(task), open_dict(task):
+            del task["hydra"]
+        return ConfigOverlay(task)
+
+    @functools.cached_property
+    def _places(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
+        """Where the run-dependent values of ``full`` are: config, key, and what stands there."""
+        hydra = self.full.hydra
+        found = [(hydra.runtime, "cwd"), (hydra.job, "id"), (hydra.runtime, "output_dir")]
+        found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
+        return [(holder, key, unresolved(holder)[key]) for holder, key in found]
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """The working directory of the run; to be asked for first in the real world."""
+        cwd = unresolved(self.full.hydra.runtime).get("cwd")
+        return os.getcwd() if cwd in (None, MISSING) else str(cwd)
+
+    def play(self, world: World) -> None:
+        self._world = world
+        names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run, self._environ)}
+        others = {name: value for name, value in self._environ.items() if name not in names}
+        assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
+        _set_environ(others | assumed if world.root else self._environ)
+        tp.cast(tp.Any, HydraConfig.instance()).cfg = self.full
+        for holder, key, text in self._places:
+            _set(holder, key, self._assumed(key) if world.root else text)
+        if not world.root:
+            self._fill_in(self.full.hydra)
+        self._is_played = True
+
+    def show(self, variant: JobVariant) -> None:
+        """The configs as those of one job, until the next is shown or another world is played."""
+        self._task.show(variant, with_hydra=False)
+        if not self._is_played:
+            return
+        self._full.show(variant)
+        if self._world.root:
+            self._full.put(("hydra", "job", "id"), self._world.job_id)
+        else:
+            for holder, key, text in self._places:
+                if text == MISSING and key == "output_dir":
+                    _set(holder, key, text)
+            self._fill_in(self.full.hydra)
+
+    def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
+        """The value at a key (a config, something plain, or a Failure) and the calls it took."""
+        self._calls = set()
+        value: tp.Any
+        try:
+            value = MISSING if OmegaConf.is_missing(holder, key) else holder[key]
+            value = value if OmegaConf.is_config(value) else copy_tree(value)
+        except Exception as error:  # noqa: BLE001 - resolvers are the user's code
+            text = str(error).split("\n    full_key:")[0]
+            hit = re.search(r"Missing mandatory value: (\S+)", text)
+            value = ResolveFailure(text, hit[1] if hit else "")
+        return value, frozenset(self._calls)
+
+    def masked(self, value: tp.Any, variant: JobVariant) -> tp.Any:
+        """A value of a job in the real world without the paths of this run in its strings."""
+        self.play(self.real)
+        self.show(variant)
+        texts = {str(self.read(holder, key)[0]) for holder, key, _ in self._places}
+        paths = sorted((text for text in texts if os.sep in text), key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, paths)) or r"(?!)")
+        return map_leaves(value, lambda leaf: pattern.sub("<run>", leaf) if isinstance(leaf, str) else leaf)
+
+    def _assumed(self, key: tp.Any) -> str:
+        return {"id": self._world.job_id, "cwd": self._world.cwd}.get(key) or f"{self._world.root}/{key}"
+
+    def _fill_in(self, hydra: tp.Any) -> None:
+        """Sets what Hydra itself only sets when the job starts, as far as it can be told now."""
+        missing = [(holder, key) for holder, key, _ in self._places if OmegaConf.is_missing(holder, key)]
+        for holder, key in missing:
+            if key == "output_dir":
+                parts = [self.read(hydra.sweep, part)[0] for part in ("dir", "subdir")]
+                if all(isinstance(part, str) and part != MISSING for part in parts):
+                    _set(holder, key, os.path.abspath(os.path.join(*parts)))
+            elif key in ("id", "cwd"):
+                _set(holder, key, "0" if key == "id" else os.getcwd())
+
+    def _is_run(self, name: str) -> bool:
+        return matches_name(name, self._run_env)
+
+    def _traced(self, name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
+        def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
+            known_as = self._note(name, args)
+            if known_as == RUN_VARIABLE and self._world.variable is not None:
+                return self._world.variable
+            if name == "now" and len(args) == 1:
+                return self._time(root, args, args_str)
+            with _uncached(root, name):
+                return resolver(root, parent, node, args, args_str)
+
+        return call
+
+    def _note(self, name: str, args: tp.Sequence[tp.Any]) -> str:
+        key = str(args[0]) if args else ""
+        if name == "oc.env" and self._is_run(key):
+            name = RUN_VARIABLE
+        elif name == "hydra":
+            key = ".".join(filter(None, re.split(r"[.\[\]]+", key)))
+        elif name not in OWN:
+            key = ", ".join(map(str, args))
+        if name not in TRANSPARENT:
+            self._calls.add(ResolverCall(name, key))
+        return name
+
+    def _time(self, root: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
+        # Hydra hands the times that composing the sweep has used on to its jobs, in the cache of their configs.
+        known = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
+        return known.get(args_str) or self._world.now.strftime(args[0])
+
+
+def _set_environ(wanted: tp.Mapping[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
+
+
+def _set(holder: DictConfig, key: tp.Any, value: tp.Any) -> None:
+    with read_write(holder), open_dict(holder):
+        holder[key] = value

@@ -1,0 +1,98 @@
+"""Worlds: assumed values of all that belongs to a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import os
+import re
+import typing as tp
+from pathlib import Path
+
+from hydra_exca.identity.canonical import encode
+from hydra_exca.identity.scalars import Json
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Assumed values of all that belongs to a run. The real world has no ``root``: there, things are as they are.
+
+    ``variable`` is what oc.env gives of each variable of the run; None where they are not set.
+    """
+
+    now: dt.datetime
+    root: str = ""
+    cwd: str = ""
+    job_id: str = ""
+    variable: str | None = None
+    environ: str = ""
+
+
+# The times share no field of strftime. Below /dev/null no resolver finds or creates anything. The digits are those
+# that index short lists and that scripts have special cases for: oc.env gives these, while a resolver that reads
+# os.environ by itself finds the run's variables unset in one world and set in the other.
+_FIRST, _SECOND = "/dev/null/first", "/dev/null/another/second.world"
+
+
+FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), _FIRST, f"{_FIRST}/cwd", "0", "0")
+
+
+SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), _SECOND, f"{_SECOND}/cwd", "1", "1", "2")
+
+
+def world_of_project(folder: str) -> World:
+    """Constant like `FIRST`, but in the real working directory, whose files a resolver may find.
+
+    The run's variables are not set: what stands in for them shows.
+    """
+    return dataclasses.replace(FIRST, cwd=folder, variable=None)
+
+
+def without_folder(form: Json, folder: str) -> Json:
+    """A canonical form in which the paths below a folder do not say where it is."""
+    return _masked(form, {str(each): "<run>" for each in _spellings(folder)})
+
+
+def says_more(first: Json, here: Json, folder: str) -> bool:
+    """Whether a value in `world_of_project`, whose working directory is ``folder``, is not just what it was in `FIRST`.
+
+    It is that where both are alike made of the names of the working directory and of the folders that it is in.
+    """
+    return encode(_related(first, FIRST.cwd)) != encode(_related(here, folder))
+
+
+def _related(form: Json, folder: str) -> Json:
+    names: dict[str, str] = {}
+    for place in _spellings(folder):
+        names |= {str(each): f"<run{'/..' * level}>" for level, each in enumerate([place, *place.parents][:-1])}
+    return _masked(form, names, {place.name: "<name>" for place in _spellings(folder)})
+
+
+def _spellings(folder: str) -> set[Path]:
+    return {Path(os.path.abspath(folder)), Path(os.path.realpath(folder))} - {Path("/")}
+
+
+def _masked(form: Json, parts: tp.Mapping[str, str], wholes: tp.Mapping[str, str] | None = None) -> Json:
+    """A form in which texts have other ``parts``, and are others where they are ``wholes``; keys, too."""
+    pattern = re.compile("|".join(map(re.escape, sorted(parts, key=len, reverse=True))) or r"(?!)")
+
+    def masked(node: Json) -> Json:
+        if isinstance(node, dict):
+            return {masked(key): masked(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return list(map(masked, node))
+        if not isinstance(node, str):
+            return node
+        return (wholes or {}).get(node) or pattern.sub(lambda hit: parts[hit[0]], node)
+
+    return masked(form)
+
+
+def is_steady(resolver: str, arguments: str) -> bool:
+    """Whether a resolver gives all jobs of a launch the same, in whichever world."""
+    return resolver in ("now", "oc.env") or (resolver == "hydra" and arguments == "runtime.cwd")
+
+
+def is_assumed(resolver: str, arguments: str) -> bool:
+    """Whether it gives them the same where all that belongs to a run is assumed."""
+    return is_steady(resolver, arguments) or (resolver == "hydra" and arguments in ("runtime.output_dir", "job.id"))

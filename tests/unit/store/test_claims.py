@@ -1,0 +1,352 @@
+"""Claims: of any number of processes that want to compute an entry, in any order, one outcome is accepted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import threading
+import typing as tp
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from hydra_exca.identity import uid
+from hydra_exca.job import worker
+from hydra_exca.job.attempt import Guard
+from hydra_exca.status import Status
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome, claims
+
+fork = multiprocessing.get_context("fork")
+IDENTITY = uid.make_identity("train.main", "0", {"x": 1}).to_json()
+
+
+def claim(number: int = 1, token: str = "launch", state: ClaimState = ClaimState.RUNNING) -> Claim:
+    return Claim(number, state, token, "local", "1", 0, {})
+
+
+def outcome(value: tp.Any) -> Outcome:
+    return Outcome(Status.COMPLETED, 0, IDENTITY, value={"format": "json", "inline": value})
+
+
+def value_of(entry: Entry) -> tp.Any:
+    found = entry.outcome()
+    return None if found is None else entry.value(found)
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Entry:
+    return Entry(tmp_path)
+
+
+def at_once(work: tp.Callable[[int], tp.Any], processes: int = 2) -> list[tp.Any]:
+    """What so many processes return that start at the same moment."""
+    barrier, queue = fork.Barrier(processes), fork.SimpleQueue()
+
+    def body(number: int) -> None:
+        barrier.wait(30)
+        queue.put(work(number))
+
+    children = [fork.Process(target=body, args=(number,)) for number in range(processes)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0] * processes
+    return [queue.get() for _ in children]
+
+
+# -- the simple rules
+
+
+def test_the_highest_number_owns(entry: Entry) -> None:
+    for number in (1, 2, 10, 9):
+        assert entry.take(claim(number, f"t{number}"))
+    owner = entry.claim()
+    assert owner is not None and owner.token == "t10"
+
+
+def test_a_number_is_taken_once(entry: Entry) -> None:
+    assert entry.take(claim(1, "a")) and not entry.take(claim(1, "b"))
+
+
+def test_a_claim_reads_as_it_was_written(entry: Entry) -> None:
+    mine = Claim(1, ClaimState.QUEUED, "t", "slurm", "12_3", 4, {"host": "h", "pid": 5, "started": 1.25}, 2.5)
+    entry.take(mine)
+    assert entry.claim() == mine
+
+
+@pytest.mark.parametrize("name", [".claim.7.json.ab.tmp", "claim.x.json", "claim.7.json.bak", "claim.-7.json"])
+def test_what_is_not_a_claims_file_is_no_claim(entry: Entry, name: str) -> None:
+    (entry.path / name).write_text("{}")
+    assert entry.claim() is None
+
+
+def test_an_entry_that_does_not_exist_has_no_claim(tmp_path: Path) -> None:
+    assert claims.highest(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"number":1}'])
+def test_a_claim_that_cannot_be_read_is_nobodys_and_keeps_its_number(entry: Entry, content: bytes) -> None:
+    (entry.path / "claim.1.json").write_bytes(content)
+    owner = entry.claim()
+    assert owner is not None and (owner.number, owner.state) == (1, ClaimState.RELEASED)
+
+
+def test_an_owner_whose_claim_was_taken_over_cannot_commit(entry: Entry) -> None:
+    entry.take(claim(1, "a"))
+    entry.take(claim(2, "b"))
+    assert not entry.commit(claim(1, "a"), outcome("a")) and entry.outcome() is None
+
+
+def test_an_owner_cannot_commit_twice(entry: Entry) -> None:
+    entry.take(claim())
+    assert entry.commit(claim(), outcome("first")) and not entry.commit(claim(), outcome("second"))
+
+
+def test_a_claim_that_was_given_up_cannot_commit(entry: Entry) -> None:
+    entry.take(claim())
+    entry.release(claim())
+    assert not entry.commit(claim(), outcome("late")) and entry.outcome() is None
+
+
+def test_a_claim_that_was_committed_cannot_be_given_up(entry: Entry) -> None:
+    entry.take(claim())
+    entry.commit(claim(), outcome("value"))
+    assert not entry.release(claim())
+
+
+def test_of_two_outcomes_the_accepted_one_stays(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that comes back from the dead, between publishing that it commits and writing the marker."""
+    entry.take(claim(1, "dead"))
+    take = Entry.take
+
+    def then_it_was_away(self: Entry, committing: Claim) -> bool:
+        won = take(self, committing)
+        monkeypatch.setattr(Entry, "take", take)
+        mine = committing.next(ClaimState.RUNNING, token="successor")
+        assert entry.take(mine) and entry.commit(mine, outcome("accepted"))
+        return won
+
+    monkeypatch.setattr(Entry, "take", then_it_was_away)
+    entry.commit(claim(1, "dead"), outcome("late"))
+    assert value_of(entry) == "accepted"
+
+
+def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepted(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a job that Slurm starts again though the first one still runs: it stalls before it writes the marker."""
+    entry.take(claim(1, "launch", ClaimState.QUEUED))
+    accepted: list[tp.Any] = []
+    stalled, go_on = threading.Event(), threading.Event()
+    take = Entry.take
+
+    def stalls(self: Entry, mine: Claim) -> bool:
+        won = take(self, mine)
+        if threading.current_thread() is first and mine.state is ClaimState.COMMITTING:
+            stalled.set()
+            go_on.wait(30)
+        return won
+
+    def second(attempt: worker.Attempt) -> str:
+        go_on.set()
+        first.join(30)
+        accepted.append(value_of(entry))
+        return "second"
+
+    monkeypatch.setattr(Entry, "take", stalls)
+    first = threading.Thread(target=worker.attempt_task, args=(entry, IDENTITY, "launch", lambda attempt: "first"))
+    first.start()
+    assert stalled.wait(30)
+    worker.attempt_task(entry, IDENTITY, "launch", second)
+    go_on.set()
+    first.join(30)
+    assert value_of(entry) == (accepted[0] if accepted else "first")
+
+
+# -- several processes
+
+
+def test_of_two_processes_one_gets_the_claim_in_fifty_rounds(tmp_path: Path) -> None:
+    for number in range(1, 51):
+        won = at_once(lambda me, number=number: Entry(tmp_path).take(claim(number, f"{me}")))  # type: ignore[misc]
+        assert sorted(won) == [False, True]
+
+
+def test_whose_claim_it_is_says_the_file(tmp_path: Path) -> None:
+    results = at_once(lambda me: (me, Entry(tmp_path).take(claim(1, f"{me}"))), processes=8)
+    owner = Entry(tmp_path).claim()
+    assert [f"{me}" for me, won in results if won] == [owner.token if owner else None]
+
+
+def test_of_many_starts_under_one_claim_one_computes(tmp_path: Path) -> None:
+    """Slurm may start a job on another node while the first one still runs."""
+    Entry(tmp_path).take(claim(1, "launch", ClaimState.QUEUED))
+
+    def start(me: int) -> bool:
+        ran: list[int] = []
+        worker.attempt_task(Entry(tmp_path), IDENTITY, "launch", lambda attempt: ran.append(me) or me)
+        return bool(ran) and value_of(Entry(tmp_path)) == me
+
+    assert sum(at_once(start, processes=8)) == 1
+
+
+def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path) -> None:
+    for number in range(20):
+        entry = Entry(tmp_path / f"{number}")
+        entry.create()
+        entry.take(claim(1, "old"))
+
+        def act(me: int, entry: Entry = entry) -> bool:
+            return entry.take(claim(2, "new")) if me else entry.commit(claim(1, "old"), outcome("old"))
+
+        assert sorted(at_once(act)) == [False, True]
+        owner = entry.claim()
+        assert owner is not None and (value_of(entry) == "old") == (owner.token == "old")
+
+
+# -- the worker
+
+
+def test_a_worker_whose_claim_was_taken_over_before_it_starts_computes_nothing(entry: Entry) -> None:
+    entry.take(claim(1, "other"))
+    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
+    assert os.listdir(entry.path) == ["claim.1.json"]
+
+
+def test_a_worker_whose_claim_is_taken_over_while_it_computes_writes_no_outcome(entry: Entry) -> None:
+    entry.take(claim(1, "mine", ClaimState.QUEUED))
+    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: entry.take(claim(3, "other")))
+    assert entry.outcome() is None
+
+
+def test_a_worker_whose_claim_was_given_up_computes_nothing(entry: Entry) -> None:
+    entry.take(claim(1, "mine", ClaimState.RELEASED))
+    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
+    assert entry.outcome() is None
+
+
+def test_a_worker_that_finds_an_outcome_computes_nothing(entry: Entry) -> None:
+    entry.take(claim())
+    entry.commit(claim(), outcome("there"))
+    worker.attempt_task(entry, IDENTITY, "launch", lambda attempt: pytest.fail("it ran"))
+    assert value_of(entry) == "there"
+
+
+def test_a_requeued_worker_computes_under_a_claim_of_its_own(entry: Entry) -> None:
+    entry.take(claim(1, "mine", ClaimState.QUEUED))
+
+    guard = Guard()
+
+    def preempted(attempt: worker.Attempt) -> None:
+        guard.leaving = SystemExit(0)
+        raise guard.leaving
+
+    with pytest.raises(SystemExit):
+        worker.attempt_task(entry, IDENTITY, "mine", preempted, guard=guard)
+    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: attempt.claim.number)
+    assert value_of(entry) == 3
+
+
+def test_an_exit_of_the_task_is_its_error(entry: Entry) -> None:
+    entry.take(claim(1, "mine", ClaimState.QUEUED))
+
+    def leaves(attempt: worker.Attempt) -> None:
+        raise SystemExit("no data")
+
+    worker.attempt_task(entry, IDENTITY, "mine", leaves)
+    found = entry.outcome()
+    assert found is not None and found.error is not None and found.error["type"] == "SystemExit"
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("it has no text")
+
+
+def test_an_error_that_cannot_be_shown_is_an_outcome_too(entry: Entry) -> None:
+    entry.take(claim(1, "mine", ClaimState.QUEUED))
+
+    def fails(attempt: worker.Attempt) -> None:
+        raise MuteError
+
+    worker.attempt_task(entry, IDENTITY, "mine", fails)
+    found = entry.outcome()
+    assert found is not None and found.error is not None and "MuteError" in found.error["type"]
+
+
+# -- any order of events
+
+
+class Claims(RuleBasedStateMachine):
+    """Three owners take, commit and give up in any order; a model of one line says what must be on disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.entry = Entry(Path(self.folder.name))
+        self.held: dict[str, Claim] = {}
+        self.seen: dict[str, Claim | None] = {}
+        self.number = 0
+        self.open: str | None = None  # whose claim it is: the only one that may still commit
+        self.accepted: str | None = None
+
+    owners = st.sampled_from("abc")
+
+    def teardown(self) -> None:
+        self.folder.cleanup()
+
+    @rule(owner=owners)
+    def look(self, owner: str) -> None:
+        self.seen[owner] = self.entry.claim()
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def take_what_was_seen(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(sorted(self.seen)))
+        seen = self.seen[owner]
+        mine = claim((seen.number if seen else 0) + 1, owner)
+        won = self.entry.take(mine)
+        assert won == (mine.number == self.number + 1)
+        if won:
+            self.number, self.open, self.held[owner] = mine.number, owner, mine
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def commit(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(sorted(self.held)))
+        won = self.entry.commit(self.held[owner], outcome(f"{owner}{self.held[owner].number}"))
+        owns = self.open == owner and self.held[owner].number == self.number
+        assert won == (owns and self.accepted is None)
+        if owns:
+            self.number, self.open = self.number + 1, None
+        if won:
+            self.accepted = f"{owner}{self.held[owner].number}"
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(sorted(self.held)))
+        won = self.entry.release(self.held[owner])
+        assert won == (self.open == owner and self.held[owner].number == self.number)
+        if won:
+            self.number, self.open = self.number + 1, None
+
+    @invariant()
+    def the_outcome_is_the_accepted_one(self) -> None:
+        assert value_of(self.entry) == self.accepted
+
+    @invariant()
+    def nothing_temporary_is_left(self) -> None:
+        assert [name for name in os.listdir(self.entry.path) if name.endswith(".tmp")] == []
+
+
+def test_in_any_order_of_events_only_the_owner_changes_the_outcome() -> None:
+    run_state_machine_as_test(
+        Claims,
+        settings=settings(derandomize=True, deadline=None, database=None, max_examples=60, stateful_step_count=25),
+    )

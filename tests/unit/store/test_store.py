@@ -1,0 +1,751 @@
+"""Entries on disk: what is stored comes back exactly, and what cannot be trusted is never taken for a value."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import stat
+import tempfile
+import threading
+import types
+import typing as tp
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alike import ARRAYS, JSON_LEAVES, KEYS, LEAVES, TEXT, UNUSUAL, exactly, nested
+from hypothesis import example, given, settings
+
+from hydra_exca import paths
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
+from hydra_exca.identity import uid
+from hydra_exca.job import payload
+from hydra_exca.status import Status
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, files, values
+
+stable = settings(derandomize=True, deadline=None, database=None, max_examples=150)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+NOBODY = 65534
+fork = multiprocessing.get_context("fork")
+PROJECT = {"remote": "host/project", "path": ""}
+
+
+def identity(value: tp.Any = 1, label: str | None = None) -> uid.Identity:
+    return uid.make_identity("train.main", "0", {"x": value}, label=label)
+
+
+def claim(number: int = 1, token: str = "launch", **owner: tp.Any) -> Claim:
+    return Claim(number, ClaimState.RUNNING, token, "local", "1", 0, owner)
+
+
+def completed(value: tp.Any, of: uid.Identity | None = None) -> Outcome:
+    return Outcome(Status.COMPLETED, 0, (of or identity()).to_json(), value=value)
+
+
+def commit(entry: Entry, value: tp.Any, of: uid.Identity | None = None) -> Outcome:
+    """What a job does: takes the next claim, stores its value, writes the marker."""
+    owner = entry.claim()
+    mine = claim(1 if owner is None else owner.number + 1)
+    assert entry.take(mine) and entry.commit(mine, completed(entry.store_value(mine, value), of))
+    outcome = entry.outcome()
+    assert outcome is not None
+    return outcome
+
+
+def stored_and_loaded(value: tp.Any) -> tp.Any:
+    with tempfile.TemporaryDirectory() as folder:
+        entry = Entry(Path(folder))
+        return entry.value(commit(entry, value))
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Entry:
+    return Entry(tmp_path)
+
+
+@pytest.fixture
+def open_folder() -> tp.Iterator[Path]:
+    """A folder that all users reach, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def as_nobody(function: tp.Callable[[], tp.Any]) -> tp.Any:
+    """What ``function`` returns in a process of another user; its error as text."""
+    here, there = fork.Pipe(False)
+
+    def become() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        try:
+            there.send(function())
+        except Exception as error:  # noqa: BLE001  it is handed on
+            there.send(f"{type(error).__name__}: {error}")
+
+    child = fork.Process(target=become)
+    child.start()
+    assert here.poll(30)
+    answer = here.recv()
+    child.join(30)
+    return answer
+
+
+# -- values come back as they were
+
+
+@stable
+@given(nested(JSON_LEAVES, TEXT))
+@example("\ud83d\ude00")  # two lone surrogates, which JSON takes for one character
+@example({"\ud83d\ude00": 1, "\U0001f600": 2})
+def test_what_json_can_say_comes_back_exactly(value: tp.Any) -> None:
+    assert exactly(value, stored_and_loaded(value))
+
+
+@stable
+@given(nested(LEAVES, KEYS))
+def test_plain_python_comes_back_exactly(value: tp.Any) -> None:
+    assert exactly(value, stored_and_loaded(value))
+
+
+@stable
+@given(nested(JSON_LEAVES, TEXT).map(lambda value: [value, "x" * values.INLINE_BYTES]))
+def test_a_large_value_comes_back_exactly(value: tp.Any) -> None:
+    assert exactly(value, stored_and_loaded(value))
+
+
+@pytest.mark.filterwarnings("ignore:Stored array in format:UserWarning")
+@stable
+@given(ARRAYS)
+def test_an_array_comes_back_exactly(value: np.ndarray) -> None:
+    assert exactly(value, stored_and_loaded(value))
+
+
+@pytest.mark.parametrize("value", UNUSUAL.values(), ids=UNUSUAL.keys())
+def test_an_unusual_value_comes_back_exactly(value: tp.Any) -> None:
+    assert exactly(value, stored_and_loaded(value)) or repr(value) == repr(stored_and_loaded(value))
+
+
+def test_a_list_that_contains_itself_comes_back() -> None:
+    value: list[tp.Any] = []
+    value.append(value)
+    back = stored_and_loaded(value)
+    assert back[0] is back
+
+
+def test_the_records_of_a_record_array_keep_their_attributes() -> None:
+    value = np.array([(1,)], dtype=np.dtype((np.record, [("a", "i4")])))
+    assert stored_and_loaded(value)[0].a == 1
+
+
+def test_a_masked_array_keeps_its_mask() -> None:
+    assert stored_and_loaded(np.ma.masked_equal([1, 2], 2)).mask.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "format_", "where"),
+    [
+        ({"a": [1]}, "json", "inline"),
+        (["x" * 5000], "json", "file"),
+        (np.zeros(3), "npy", "file"),
+        ((1, 2), "pickle", "file"),
+        ({1: 2}, "pickle", "file"),
+    ],
+)
+def test_a_format_is_chosen_by_type_and_named_in_the_marker(
+    entry: Entry, value: tp.Any, format_: str, where: str
+) -> None:
+    record = commit(entry, value).value
+    assert record is not None and record["format"] == format_ and where in record
+
+
+# -- values that cannot be trusted
+
+STORED = {"json": ["x" * 5000], "npy": np.arange(1000), "pickle": (1, 2, "x" * 100)}
+DAMAGE: dict[str, tp.Callable[[Path], tp.Any]] = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path: os.truncate(path, 0),
+    "changed in one byte": lambda path: path.write_bytes(_flip(path.read_bytes())),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+}
+
+
+def _flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("value", STORED.values(), ids=STORED.keys())
+def test_a_damaged_value_is_never_returned(entry: Entry, value: tp.Any, damage: tp.Callable[[Path], tp.Any]) -> None:
+    outcome = commit(entry, value)
+    assert outcome.value is not None
+    damage(entry.path / outcome.value["file"])
+    with pytest.raises(CorruptEntryError, match=outcome.value["file"]):
+        entry.value(outcome)
+
+
+def pickled(entry: Entry) -> tuple[Outcome, Path]:
+    outcome = commit(entry, STORED["pickle"])
+    assert outcome.value is not None
+    return outcome, entry.path / outcome.value["file"]
+
+
+@needs_root
+def test_a_pickle_of_another_user_is_not_loaded_and_the_error_says_how_to(entry: Entry) -> None:
+    outcome, path = pickled(entry)
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(CacheError, match=r"belongs to nobody.*trust_users=\[nobody\]"):
+        entry.value(outcome)
+
+
+@needs_root
+def test_a_pickle_of_a_trusted_user_is_loaded(entry: Entry) -> None:
+    outcome, path = pickled(entry)
+    os.chown(path, NOBODY, NOBODY)
+    assert Entry(entry.path, {"nobody"}).value(outcome) == STORED["pickle"]
+
+
+@needs_root
+def test_a_pickle_of_root_is_loaded_by_others(open_folder: Path) -> None:
+    outcome, _ = pickled(Entry(open_folder))
+    assert as_nobody(lambda: Entry(open_folder).value(outcome)) == STORED["pickle"]
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_pickle_that_others_can_write_is_not_loaded(entry: Entry, mode: int) -> None:
+    outcome, path = pickled(entry)
+    path.chmod(mode)
+    with pytest.raises(CacheError, match="chmod go-w"):
+        entry.value(outcome)
+
+
+@needs_root
+@pytest.mark.parametrize("format_", ["json", "npy"])
+def test_what_runs_no_code_is_loaded_from_anybody(entry: Entry, format_: str) -> None:
+    outcome = commit(entry, STORED[format_])
+    assert outcome.value is not None
+    os.chown(entry.path / outcome.value["file"], NOBODY, NOBODY)
+    assert exactly(entry.value(outcome), STORED[format_])
+
+
+def test_a_pickle_that_is_not_trusted_is_not_even_opened_by_pickle(entry: Entry) -> None:
+    evil = f"cos\nmkdir\n(V{entry.path}/evil\ntR.".encode()
+    outcome, path = pickled(entry)
+    path.write_bytes(evil)
+    path.chmod(0o666)
+    with contextlib.suppress(CacheError):
+        entry.value(outcome)
+    assert not (entry.path / "evil").exists()
+
+
+def test_a_pickle_whose_class_is_gone_says_what_today_lacks(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("gone_tomorrow")
+    exec("class Thing: ...", vars(module))
+    monkeypatch.setitem(__import__("sys").modules, "gone_tomorrow", module)
+    outcome = commit(entry, vars(module)["Thing"]())
+    monkeypatch.undo()
+    with pytest.raises(CacheError, match=r"intact.*gone_tomorrow.*mode=force"):
+        entry.value(outcome)
+
+
+def test_code_is_written_without_write_permission_for_others(entry: Entry) -> None:
+    before = os.umask(0)
+    try:
+        _, path = pickled(entry)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_an_outcome_follows_the_umask(entry: Entry) -> None:
+    before = os.umask(0o002)
+    try:
+        commit(entry, 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((entry.path / paths.OUTCOME).stat().st_mode) == 0o664
+
+
+def test_a_payload_is_only_its_owners_to_read(tmp_path: Path) -> None:
+    header = payload.Payload("local", b"", (), (), "/", None, False)
+    payload.write_payload(tmp_path, header, [payload.Part("e", {}, b"")])
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (paths.PAYLOAD, paths.ARGUMENTS)}
+    assert modes == {0o600}
+
+
+@needs_root
+@pytest.mark.parametrize("name", [paths.PAYLOAD, paths.ARGUMENTS])
+def test_a_payload_of_another_user_is_not_loaded(tmp_path: Path, name: str) -> None:
+    payload.write_payload(
+        tmp_path, payload.Payload("local", b"", (), (), "/", None, False), [payload.Part("e", {}, b"")]
+    )
+    os.chown(tmp_path / name, NOBODY, NOBODY)
+    with pytest.raises(CacheError, match="nobody"):
+        payload.read_part(tmp_path, payload.read_payload(tmp_path), 0)
+
+
+def test_each_job_of_a_payload_reads_its_own(tmp_path: Path) -> None:
+    jobs = [payload.Part(f"entry-{n}", {"n": n}, b"a" * n) for n in range(5)]
+    payload.write_payload(tmp_path, payload.Payload("local", b"p", (), (), "/", None, False), jobs)
+    header = payload.read_payload(tmp_path)
+    assert [payload.read_part(tmp_path, header, position) for position in range(5)] == jobs
+
+
+# -- what cannot be pickled
+
+
+class Holder:
+    def __init__(self, held: tp.Any) -> None:
+        self.held = held
+
+
+lock = threading.Lock()
+
+
+def uses_a_global() -> tp.Any:
+    return lock
+
+
+def _captures() -> tp.Any:
+    captured = threading.Lock()
+    return lambda: captured
+
+
+def _local_copy_of_uses_a_global() -> tp.Any:
+    """A function that travels by value, as one of a notebook."""
+    return types.FunctionType(uses_a_global.__code__, {"lock": lock, "__name__": "__main__"}, "elsewhere")
+
+
+UNPICKLABLE: dict[str, tuple[tp.Any, str]] = {
+    "an attribute": (Holder(lock), "attribute 'held'"),
+    "an attribute of an attribute": (Holder(Holder(lock)), "attribute 'held' -> attribute 'held'"),
+    "a dict": ({"a": 1, "b": [1, lock]}, r"\['b'\] -> \[1\]"),
+    "a captured variable": (_captures(), "captured variable 'captured'"),
+    "a global": (_local_copy_of_uses_a_global(), "global 'lock'"),
+    "a partial": (functools.partial(print, lock), "lock"),
+    "itself": (lock, "it is of type _thread.lock"),
+}
+
+
+@pytest.mark.parametrize(("value", "culprit"), UNPICKLABLE.values(), ids=UNPICKLABLE.keys())
+def test_what_cannot_be_pickled_is_named(value: tp.Any, culprit: str) -> None:
+    with pytest.raises(ConfigError, match=f"the function cannot be pickled.*{culprit}"):
+        payload.pickle_named(value, "the function")
+
+
+def test_of_a_result_that_cannot_be_pickled_nothing_is_stored(entry: Entry) -> None:
+    with pytest.raises(ConfigError, match="the result cannot be pickled"):
+        entry.store_value(claim(), Holder(lock))
+    assert os.listdir(entry.path) == []
+
+
+# -- outcomes that cannot be read
+
+WHOLE = completed({"format": "json", "inline": 1}).to_json()
+UNREADABLE: dict[str, bytes] = {
+    "empty": b"",
+    "truncated": WHOLE[: len(WHOLE) // 2],
+    "garbage": b"\x80\x04garbage",
+    "null": b"null",
+    "a list": b"[]",
+    "without fields": b"{}",
+    "of an unknown status": WHOLE.replace(b"completed", b"perhaps"),
+    "without an identity": json.dumps({**json.loads(WHOLE), "identity": None}).encode(),
+    "completed without a value": completed(None).to_json(),
+    "with an unknown field": WHOLE[:-1] + b',"more":1}',
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_an_outcome_that_cannot_be_read_is_corrupt(entry: Entry, content: bytes) -> None:
+    (entry.path / paths.OUTCOME).write_bytes(content)
+    with pytest.raises(CorruptEntryError, match=paths.OUTCOME):
+        entry.outcome()
+
+
+def test_an_outcome_that_is_a_folder_is_corrupt(entry: Entry) -> None:
+    (entry.path / paths.OUTCOME).mkdir()
+    with pytest.raises(CorruptEntryError, match=paths.OUTCOME):
+        entry.outcome()
+
+
+def test_an_outcome_that_is_set_aside_is_kept(entry: Entry) -> None:
+    (entry.path / paths.OUTCOME).write_bytes(b"garbage")
+    aside = entry.set_outcome_aside()
+    assert aside is not None and aside.read_bytes() == b"garbage" and entry.outcome() is None
+
+
+def test_no_outcome_is_no_error(entry: Entry) -> None:
+    assert entry.outcome() is None and entry.standing().claim is None and entry.set_outcome_aside() is None
+
+
+@pytest.mark.parametrize("file", ["claim", "name", "project"])
+def test_a_file_that_a_crash_of_the_machine_left_empty_does_not_lock_the_entry(tmp_path: Path, file: str) -> None:
+    """They are published without fsync, so after a loss of power they may be there and empty."""
+    shelf = CacheFolder(tmp_path).shelf("train.main", "0")
+    shelf.create(PROJECT)
+    entry = shelf.open(identity())
+    entry.take(claim())
+    names = {"claim": entry.path / "claim.1.json", "project": shelf.path / paths.PROJECT}
+    os.truncate(names.get(file) or next((shelf.path / paths.NAMES).iterdir()), 0)
+    again = CacheFolder(tmp_path).shelf("train.main", "0")
+    again.create(PROJECT)
+    entry = again.open(identity())
+    standing = entry.standing()
+    assert standing.outcome is None and entry.take(claim(2))
+
+
+# -- making room, giving up
+
+
+@pytest.fixture
+def forced(entry: Entry) -> Entry:
+    """An entry with a value and an output folder, of which a forced attempt has set the old aside."""
+    (entry.path / paths.OUTPUT).mkdir()
+    (entry.output / "old").touch()
+    commit(entry, ["old"] * 1000 + ["x" * 5000])
+    owner = entry.claim()
+    assert owner is not None
+    entry.take(owner.next(ClaimState.QUEUED, token="forced"))
+    entry.set_previous_aside(keep_output=False)
+    return entry
+
+
+def owner_of(entry: Entry) -> Claim:
+    owner = entry.claim()
+    assert owner is not None
+    return owner
+
+
+def test_a_forced_attempt_starts_without_outcome_and_output(forced: Entry) -> None:
+    assert forced.outcome() is None and not forced.output.exists()
+
+
+def test_giving_a_forced_attempt_up_brings_the_old_value_back(forced: Entry) -> None:
+    assert forced.release(owner_of(forced))
+    outcome = forced.outcome()
+    assert outcome is not None and forced.value(outcome)[0] == "old"
+
+
+def test_giving_a_forced_attempt_up_brings_the_old_output_back(forced: Entry) -> None:
+    forced.output.mkdir()
+    (forced.output / "new").touch()
+    forced.release(owner_of(forced))
+    assert os.listdir(forced.output) == ["old"]
+
+
+def test_a_forced_attempt_that_completes_drops_the_old_value(forced: Entry) -> None:
+    commit(forced, ["new"] * 3000)
+    names = [name for name in os.listdir(forced.path) if name.startswith(("value", "previous"))]
+    assert names == ["value.4.json"]
+
+
+def test_a_forced_attempt_that_fails_keeps_the_old_value(forced: Entry) -> None:
+    forced.commit(owner_of(forced), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
+    assert forced.value(forced.previous())[0] == "old"
+
+
+def test_a_retry_keeps_the_output_folder(entry: Entry) -> None:
+    entry.output.mkdir()
+    (entry.output / "checkpoint").touch()
+    entry.take(claim())
+    entry.commit(claim(), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
+    entry.set_previous_aside(keep_output=True)
+    assert entry.outcome() is None and os.listdir(entry.output) == ["checkpoint"]
+
+
+def test_a_commit_that_was_killed_before_it_dropped_the_old_can_be_forced_again(
+    forced: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced.output.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Entry, "_drop_previous", lambda self: None)  # it died
+        commit(forced, "new")
+    (forced.output / "new").touch()
+    forced.set_previous_aside(keep_output=False)
+    assert not forced.output.exists()
+
+
+def test_a_launch_that_was_killed_while_making_room_leaves_the_output_with_its_value(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry.output.mkdir()
+    (entry.output / "old").touch()
+    commit(entry, "old")
+    entry.take(owner_of(entry).next(ClaimState.QUEUED, token="forced"))
+    replace = os.replace
+
+    def dies(source: tp.Any, target: tp.Any) -> None:
+        if Path(target).name == paths.PREVIOUS:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            entry.set_previous_aside(keep_output=False)
+    entry.release(owner_of(entry))
+    assert entry.outcome() is not None and entry.output.exists()
+
+
+def test_giving_up_what_another_has_taken_changes_nothing(forced: Entry) -> None:
+    mine = owner_of(forced)
+    forced.take(mine.next(ClaimState.QUEUED, token="other"))
+    assert not forced.release(mine) and forced.has_previous()
+
+
+# -- files
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def full(file: tp.BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        files.write(tmp_path / "file", full)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_publishing_leaves_nothing_but_the_file(tmp_path: Path) -> None:
+    assert files.publish(tmp_path / "file", b"1") and not files.publish(tmp_path / "file", b"2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"1"}
+
+
+def test_a_link_that_nfs_reports_as_failed_though_it_was_made_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def lies(source: tp.Any, target: tp.Any) -> None:
+        link(source, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(os, "link", lies)
+    assert files.publish(tmp_path / "file", b"1")
+
+
+# -- the folder and its shelves
+
+
+def shelf(folder: Path) -> FactoryFolder:
+    found = CacheFolder(folder).shelf("train.main", "0")
+    found.create(PROJECT)
+    return found
+
+
+def test_a_missing_parent_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing does not exist"):
+        CacheFolder(tmp_path / "missing" / "exca").create()
+
+
+def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "exca").touch()
+    with pytest.raises(ConfigError, match="exca is not a folder"):
+        CacheFolder(tmp_path / "exca").create()
+
+
+@needs_root
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_unwritable_folder_is_an_error_that_names_it(open_folder: Path, exists: bool) -> None:
+    if exists:
+        (open_folder / "exca").mkdir()
+    said = as_nobody(lambda: CacheFolder(open_folder / "exca").create())
+    assert said.startswith("ConfigError") and "cannot be written by nobody" in said
+
+
+@needs_root
+def test_a_shelf_of_another_user_that_cannot_be_written_is_an_error_that_says_so(open_folder: Path) -> None:
+    (open_folder / "exca").mkdir()
+    shelf(open_folder / "exca")
+    (open_folder / "exca").chmod(0o777)
+    said = as_nobody(lambda: shelf(open_folder / "exca").open(identity()))
+    assert said.partition(":")[0] in ("CacheError", "ConfigError")
+
+
+def test_checking_a_folder_writes_nothing(tmp_path: Path) -> None:
+    CacheFolder(tmp_path / "exca").check()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_cache_folder_is_marked_as_one(tmp_path: Path) -> None:
+    CacheFolder(tmp_path / "exca").create()
+    assert sorted(os.listdir(tmp_path / "exca")) == [".gitignore", "CACHEDIR.TAG"]
+
+
+def test_a_shelf_of_another_project_is_refused(tmp_path: Path) -> None:
+    shelf(tmp_path)
+    with pytest.raises(CacheError, match=r"another project.*hydra\.launcher\.project"):
+        CacheFolder(tmp_path).shelf("train.main", "0").create({"remote": "host/other", "path": ""})
+
+
+def test_an_entry_is_found_again_after_the_folder_was_moved(tmp_path: Path) -> None:
+    commit(shelf(tmp_path / "a").open(identity()), "value")
+    os.rename(tmp_path / "a", tmp_path / "b")
+    found = CacheFolder(tmp_path / "b").shelf("train.main", "0").find(identity())
+    assert found is not None and found.value(tp.cast(Outcome, found.outcome())) == "value"
+
+
+def test_an_entry_keeps_its_name_under_another_label(tmp_path: Path) -> None:
+    first = shelf(tmp_path).open(identity(1, label="seed=1"))
+    assert shelf(tmp_path).open(identity(1, label="model=big,seed=1")).path == first.path
+
+
+def test_one_identity_under_many_labels_at_one_moment_is_one_entry(tmp_path: Path) -> None:
+    shelf(tmp_path)
+    barrier = fork.Barrier(8)
+
+    def opens(number: int) -> None:
+        mine = CacheFolder(tmp_path).shelf("train.main", "0")
+        for round_ in range(20):
+            barrier.wait(30)
+            mine.refresh()
+            mine.open(identity(round_, label=f"label{number}"))
+
+    children = [fork.Process(target=opens, args=(number,)) for number in range(8)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    entries = [name for name in os.listdir(tmp_path / "train.main,0") if name.startswith("label")]
+    assert [child.exitcode for child in children] == [0] * 8 and len(entries) == 20
+
+
+@functools.cache
+def colliding() -> tuple[uid.Identity, uid.Identity]:
+    """Two identities with one label and the same first eight digits; about 80,000 tries find them."""
+    seen: dict[str, uid.Identity] = {}
+    for number in itertools.count():
+        one = identity(number, label="same")
+        other = seen.setdefault(one.digest[:8], one)
+        if other is not one:
+            return other, one
+    raise AssertionError
+
+
+def test_of_two_identities_with_the_same_eight_digits_the_newcomer_takes_sixteen(tmp_path: Path) -> None:
+    first, second = colliding()
+    names = [shelf(tmp_path).open(one).uid for one in (first, second)]
+    assert names == [first.uid(8), second.uid(16)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_identities_with_the_same_eight_digits_keep_their_values(tmp_path: Path, order: int) -> None:
+    for one in colliding():
+        commit(shelf(tmp_path).open(one), one.fields["x"], one)
+    mine = shelf(tmp_path)
+    found = [mine.open(one) for one in colliding()[::order]]
+    assert [e.value(tp.cast(Outcome, e.outcome())) for e in found] == [one.fields["x"] for one in colliding()[::order]]
+
+
+def test_an_entry_of_another_identity_is_never_opened_though_the_record_of_names_is_lost(tmp_path: Path) -> None:
+    """A copy of the folder may leave hidden folders out."""
+    first, second = colliding()
+    commit(shelf(tmp_path).open(first), "first", first)
+    names = tmp_path / "train.main,0" / paths.NAMES
+    for path in names.iterdir():
+        path.unlink()
+    assert shelf(tmp_path).open(second).outcome() is None
+
+
+def test_a_default_entry_under_other_rules_is_never_opened(tmp_path: Path) -> None:
+    today = uid.make_identity("train.main", "0", {})
+    before = shelf(tmp_path).open(today)
+    stored = {**today.to_json(), "scheme": uid.SCHEME - 1, "digest": "0" * 64}
+    mine = claim()
+    before.take(mine)
+    before.commit(mine, Outcome(Status.COMPLETED, 0, stored, value={"format": "json", "inline": "old"}))
+    assert shelf(tmp_path).open(today).outcome() is None
+
+
+def test_what_others_created_since_is_seen_after_a_refresh(tmp_path: Path) -> None:
+    mine = shelf(tmp_path)
+    assert mine.find(identity()) is None
+    shelf(tmp_path).open(identity())
+    mine.refresh()
+    assert mine.find(identity()) is not None
+
+
+def test_an_entry_with_an_unreadable_outcome_is_still_found(tmp_path: Path) -> None:
+    entry = shelf(tmp_path).open(identity())
+    (entry.path / paths.OUTCOME).write_bytes(b"{")
+    found = shelf(tmp_path).find(identity())
+    assert found is not None and found.path == entry.path
+
+
+# -- killed at any moment
+
+
+def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_path: Path) -> None:
+    """Forty processes are killed at random moments of a loop of forced commits; each value is a whole one."""
+    entry = Entry(tmp_path)
+    commit(entry, ["x" * 5000, 0])
+    moments = random.Random(0)
+
+    def commits(ready: tp.Any) -> None:
+        for number in itertools.count(1):
+            owner = owner_of(entry)
+            mine = owner.next(ClaimState.RUNNING, token=f"{os.getpid()}")
+            entry.take(mine)
+            entry.set_previous_aside(keep_output=False)
+            entry.output.mkdir(exist_ok=True)
+            (entry.output / "file").touch()
+            entry.commit(mine, completed(entry.store_value(mine, ["x" * 5000, f"{os.getpid()}.{number}"])))
+            ready.set()  # from now on: how long one takes depends on the machine
+
+    seen = set()
+    for _ in range(40):
+        ready = fork.Event()
+        child = fork.Process(target=commits, args=(ready,))
+        child.start()
+        assert ready.wait(30)
+        child.join(moments.uniform(0, 0.03))  # not a sleep: the moment of the fault
+        crashed = child.exitcode
+        child.kill()
+        child.join(30)
+        assert crashed is None, "the next attempt failed on what the killed one left"
+        outcome = entry.outcome() or entry.previous()
+        text, number = entry.value(outcome)
+        assert len(text) == 5000
+        seen.add(number)
+    assert len(seen) > 1
+
+
+def test_a_process_killed_while_writing_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    """Whatever the moment, a reader sees one of the two contents."""
+    contents = {b"a" * 100_000, b"b" * 100_000}
+
+    def writes(ready: tp.Any) -> None:
+        ready.set()
+        for data in itertools.cycle(sorted(contents)):
+            files.write(tmp_path / "file", data)
+
+    moments, seen = random.Random(1), set()
+    for _ in range(20):
+        ready = fork.Event()
+        child = fork.Process(target=writes, args=(ready,))
+        child.start()
+        assert ready.wait(30)
+        child.join(moments.uniform(0.001, 0.02))
+        child.kill()
+        child.join(30)
+        if (tmp_path / "file").exists():
+            seen.add((tmp_path / "file").read_bytes())
+    assert seen and seen <= contents
+
+
+def test_an_outcome_says_the_same_after_json() -> None:
+    outcome = Outcome(Status.FAILED, 3, identity().to_json(), error={"kind": "lost"}, started=1.5, host="h", log="l")
+    assert Outcome.from_json(outcome.to_json()) == outcome and json.loads(outcome.to_json())["status"] == "failed"

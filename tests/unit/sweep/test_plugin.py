@@ -1,0 +1,256 @@
+"""What a Hydra app sees of the installed package: config groups, schema, and what its start costs."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, flag_override
+from places import ROOT
+
+OWN_CALLBACK = "{_target_: builtins.dict}"
+FILES = {
+    "config.yaml": "defaults: [_self_, {experiment: null}]\nseed: 1\n",
+    "primary.yaml": "defaults: [_self_, {override hydra/launcher: exca}, {override hydra/launcher/cluster: mine}]",
+    "listed.yaml": f"defaults: [_self_, {{override hydra/callbacks: mine}}]\n"
+    f"hydra: {{callbacks: {{inline: {OWN_CALLBACK}}}}}",
+    "experiment/big.yaml": "# @package _global_\n"
+    "defaults: [{override /hydra/launcher: exca}, {override /hydra/launcher/cluster: mine}]\nseed: 5",
+    "hydra/callbacks/mine.yaml": f"listed: {OWN_CALLBACK}",
+    "hydra/launcher/cluster/mine.yaml": "# @package hydra.launcher\ndefaults: [slurm]\npartition: gpu\ntimeout_min: 77",
+}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Path]:
+    """The config folder of somebody's app."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        yield tmp_path
+    GlobalHydra.instance().clear()
+
+
+def hydra_config(*overrides: str, config: str = "config") -> DictConfig:
+    node: DictConfig = compose(config, list(overrides), return_hydra_config=True).hydra
+    return node
+
+
+@pytest.mark.parametrize(
+    ("preset", "cluster", "timeout_min"),
+    [
+        ("auto", "auto", None),
+        ("slurm", "slurm", 60),
+        ("local", "local", None),
+        ("inline", None, None),
+        ("debug", "debug", None),
+    ],
+)
+def test_a_preset_says_where_jobs_run(app: Path, preset: str, cluster: str | None, timeout_min: int | None) -> None:
+    launcher = hydra_config("hydra/launcher=exca", f"hydra/launcher/cluster={preset}").launcher
+    assert (launcher.cluster, launcher.timeout_min) == (cluster, timeout_min)
+
+
+def test_the_default_preset_is_auto(app: Path) -> None:
+    assert hydra_config("hydra/launcher=exca").launcher.cluster == "auto"
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ("config", ["hydra/launcher=exca", "hydra/launcher/cluster=mine"]),
+        ("primary", []),
+        ("config", ["experiment=big"]),
+    ],
+)
+def test_a_preset_of_the_user_inherits_ours_and_wins(app: Path, config: str, overrides: list[str]) -> None:
+    launcher = hydra_config(*overrides, config=config).launcher
+    assert (launcher.cluster, launcher.partition, launcher.timeout_min) == ("slurm", "gpu", 77)
+
+
+def test_the_command_line_wins_over_the_preset_of_an_experiment(app: Path) -> None:
+    assert hydra_config("experiment=big", "hydra/launcher/cluster=local").launcher.cluster == "local"
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "users"),
+    [
+        ("config", [], set()),
+        ("config", ["hydra/callbacks=mine"], {"listed"}),
+        ("config", ["hydra/callbacks=exca"], set()),
+        ("listed", [], {"listed", "inline"}),
+        ("listed", ["hydra/callbacks=exca"], {"inline"}),
+    ],
+)
+def test_the_launcher_turns_the_callback_on_beside_the_users(
+    app: Path, config: str, overrides: list[str], users: set[str]
+) -> None:
+    callbacks = hydra_config("hydra/launcher=exca", *overrides, config=config).callbacks
+    assert set(callbacks) == {"exca"} | users
+    assert callbacks.exca["_target_"] == "hydra_exca.sweep.callback.ExcaCallback"
+
+
+def test_the_callback_takes_its_options_from_the_launcher(app: Path) -> None:
+    callback = hydra_config(
+        "hydra/launcher=exca", "hydra.launcher.folder=here", "hydra.launcher.workdir.copied=[src]"
+    ).callbacks.exca
+    assert (callback.folder, callback.version, callback.workdir.copied) == ("here", "0", ["src"])
+
+
+@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+def test_the_callback_works_with_another_launcher(app: Path, launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXCA_FOLDER", "there")
+    callback = hydra_config("hydra/callbacks=exca", f"hydra/launcher={launcher}").callbacks.exca
+    assert (callback.folder, callback.version, callback.workdir.copied) == ("there", "0", "auto")
+
+
+def test_the_callback_alone_has_the_defaults_of_the_launcher(app: Path) -> None:
+    alone = hydra_config("hydra/callbacks=exca").callbacks.exca.workdir
+    assert alone == hydra_config("hydra/launcher=exca").launcher.workdir
+
+
+def test_a_mistyped_option_is_refused(app: Path) -> None:
+    with pytest.raises(ConfigCompositionException, match=r"hydra\.launcher\.timeout"):
+        hydra_config("hydra/launcher=exca", "hydra.launcher.timeout=3")
+
+
+def test_an_added_option_is_accepted(app: Path) -> None:
+    assert hydra_config("hydra/launcher=exca", "+hydra.launcher.use_srun=false").launcher.use_srun is False
+
+
+def test_every_option_of_submitit_keeps_its_name_and_default(app: Path) -> None:
+    ours, theirs = hydra_config("hydra/launcher=exca").launcher, hydra_config("hydra/launcher=submitit_slurm").launcher
+    changed = {"_target_", "submitit_folder", "timeout_min"}
+    assert set(theirs) <= set(ours)
+    assert {key: ours[key] for key in theirs if key not in changed} == {
+        key: theirs[key] for key in theirs if key not in changed
+    }
+
+
+def test_the_schema_is_not_offered_as_a_launcher(app: Path) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    assert [name for name in loader.list_groups("hydra/launcher") if "exca" in name] == []
+    assert [name for name in loader.get_group_options("hydra/launcher") if "exca" in name] == ["exca"]
+
+
+def repository() -> Any:
+    return GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
+
+
+def test_to_compose_hydra_copies_its_list_of_sources_and_not_the_config_store(app: Path) -> None:
+    copied = CachingConfigRepository(repository()).delegate
+    assert copied.get_schema_source().store is ConfigStore.instance()  # type: ignore[attr-defined]
+    assert not {id(each) for each in copied.get_sources()} & {id(each) for each in repository().sources}
+
+
+def test_whoever_copies_hydras_state_has_a_config_store_of_its_own(app: Path) -> None:
+    state = copy.deepcopy(Singleton.get_state())
+    copied = state["instances"][GlobalHydra].config_loader().repository
+    assert copied.get_schema_source().store is state["instances"][ConfigStore]
+    assert copied.get_schema_source().store is not ConfigStore.instance()
+    assert copy.deepcopy(repository()).get_schema_source().store is not ConfigStore.instance()
+
+
+def test_what_is_done_to_a_composed_config_is_not_in_the_config_store(app: Path) -> None:
+    config = hydra_config("hydra/launcher=submitit_slurm")
+    with flag_override(config, "readonly", False):
+        config.launcher.timeout_min = 5
+    assert hydra_config("hydra/launcher=submitit_slurm").launcher.timeout_min == 60
+
+
+def imported(script: str, folder: Path) -> set[str]:
+    """The modules that a program has at its end, which prints nothing."""
+    show = "import atexit, sys\natexit.register(lambda: print(*sys.modules))\n"
+    done = subprocess.run([sys.executable, "-c", show + script], capture_output=True, text=True, cwd=folder, check=True)
+    return set(done.stdout.split())
+
+
+def of_ours(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.startswith(("hydra_exca", "hydra_plugins.hydra_exca_launcher"))}
+
+
+def test_a_start_of_any_app_imports_nothing_of_ours_but_the_door(app: Path) -> None:
+    """Hydra imports the plugin at every start of every app, ours or not."""
+    plugin = "hydra_plugins.hydra_exca_launcher"
+    script = f"import hydra\nwith hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
+    modules = imported(f"{script}    hydra.compose('config')", app)
+    assert of_ours(modules) == {"hydra_exca", plugin, f"{plugin}.launcher", f"{plugin}.searchpath"}
+
+
+def test_what_chooses_the_launcher_imports_nothing_heavy(app: Path) -> None:
+    script = (
+        f"import hydra\nwith hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
+        "    hydra.compose('config', ['hydra/launcher=exca'], return_hydra_config=True)"
+    )
+    assert not {"submitit", "pydantic", "numpy", "psutil", "cloudpickle"} & imported(script, app)
+
+
+FOUND = """
+import atexit, sys
+import hydra
+
+atexit.register(lambda: print("MODULES", *sys.modules))
+
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(config):
+    return 1
+
+
+if __name__ == "__main__":
+    main()
+"""
+HEAVY = {"pydantic", "submitit", "psutil", "loky", "tqdm", "click", "importlib.metadata", "multiprocessing", "ctypes"}
+OF_JOBS = {f"hydra_exca.{name}" for name in ("round", "keeper", "worker", "attempt", "pack", "packed", "child")}
+
+
+def modules_of(script: Path, *arguments: str) -> set[str]:
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent, check=True)
+    return set(done.stdout.partition("MODULES ")[2].split())
+
+
+def test_a_sweep_that_finds_everything_imports_nothing_that_only_jobs_and_models_need(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(FOUND)
+    command = ["-m", "+seed=1,2", "hydra/launcher=exca", "hydra/launcher/cluster=local"]
+    modules_of(script, *command)
+    again = modules_of(script, *command)
+    assert "hydra_exca.launch.launch" in again and not (HEAVY | OF_JOBS) & again
+
+
+def test_the_callback_in_a_single_run_imports_neither_models_nor_jobs_nor_the_lists_of_installers(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(FOUND)
+    modules = modules_of(script, "hydra/callbacks=exca")
+    assert (
+        "hydra_exca.provenance.launch_record" in modules
+        and not (HEAVY | OF_JOBS | {"hydra_exca.launch.launch"}) & modules
+    )
+
+
+def test_every_package_and_config_file_of_the_sources_is_installed() -> None:
+    roots = {"src/hydra_exca": "hydra_exca", "conf": "hydra_exca/conf", "hydra_plugins": "hydra_plugins"}
+    sources = {
+        f"{installed}/{path.relative_to(ROOT / root).as_posix()}"
+        for root, installed in roots.items()
+        for path in (ROOT / root).rglob("*")
+        if path.suffix in {".py", ".yaml"} or path.name == "py.typed"
+    }
+    files = {path.as_posix() for path in metadata.files("hydra-exca-launcher") or []}
+    assert sources - files == set()

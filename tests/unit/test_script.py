@@ -1,0 +1,229 @@
+"""The user's script: when a job may load it, what its names are called, and how they travel."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+import typing as tp
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hydra_exca import script
+from hydra_exca.store.formats import pickles
+
+GUARD = '\nif __name__ == "__main__":\n    main()\n'
+ASK = """
+import json, sys
+from hydra_exca import script
+found = script.current()
+print(json.dumps({"path": found and found.path, "module": found and found.module}))
+"""
+
+
+def run(*command: str, cwd: Path) -> tp.Any:
+    """What a process printed last, read as JSON."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=cwd, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+# -- which scripts a job may load
+
+
+def test_a_script_is_known_by_its_path(tmp_path: Path) -> None:
+    path = write(tmp_path, "train.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{GUARD}")
+    assert run("train.py", cwd=tmp_path) == {"path": str(path), "module": None}
+
+
+def test_a_module_that_was_started_with_m_is_known_by_its_name_too(tmp_path: Path) -> None:
+    write(tmp_path, "pkg/__init__.py", "")
+    path = write(tmp_path, "pkg/train.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{GUARD}")
+    assert run("-m", "pkg.train", cwd=tmp_path) == {"path": str(path), "module": "pkg.train"}
+
+
+def test_there_is_no_script_in_a_console(tmp_path: Path) -> None:
+    assert run("-c", ASK, cwd=tmp_path) == {"path": None, "module": None}
+
+
+def test_a_package_that_was_started_with_m_is_no_script(tmp_path: Path) -> None:
+    write(tmp_path, "pkg/__init__.py", "")
+    write(tmp_path, "pkg/__main__.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{GUARD}")
+    assert run("-m", "pkg", cwd=tmp_path) == {"path": None, "module": None}
+
+
+STARTS = {
+    "a call": "main()",
+    "an exit": "sys.exit(main())",
+    "a raised exit": "raise SystemExit(main())",
+    "an assignment": "result = main()",
+    "an if": "if True:\n    main()",
+    "a with": "with open('/dev/null'):\n    main()",
+    "a try": "try:\n    main()\nfinally:\n    pass",
+    "a decorator's call": "wrap()(main)()",
+}
+
+
+@pytest.mark.parametrize("statement", STARTS.values(), ids=STARTS.keys())
+def test_a_script_that_would_start_its_program_again_is_not_loaded(tmp_path: Path, statement: str) -> None:
+    """A job that loaded it would launch the whole sweep once more, and wait for itself."""
+    prefix = f"import sys\ndef wrap():\n    return lambda f: f\ndef main():{ASK.replace(chr(10), chr(10) + '    ')}\n"
+    write(tmp_path, "train.py", f"{prefix}{statement}\n")
+    done = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert json.loads(done.stdout.splitlines()[-1])["path"] is None
+
+
+@pytest.mark.parametrize(("guarded", "loadable"), [(True, True), (False, False)])
+def test_a_script_that_runs_what_it_imports_outside_of_a_guard_is_not_loaded(
+    tmp_path: Path, guarded: bool, loadable: bool
+) -> None:
+    """What it calls there launches; a job that loaded the script would launch it again, and wait for itself."""
+    write(tmp_path, "work.py", f"def ask():{ASK.replace(chr(10), chr(10) + '    ')}\n")
+    guard = 'if __name__ == "__main__":\n    ' if guarded else ""
+    write(tmp_path, "train.py", f"import work\n{guard}work.ask()\n")
+    found = run("train.py", cwd=tmp_path)["path"]
+    assert (found is not None) is loadable
+
+
+HARMLESS = {
+    "a guard": GUARD,
+    "a guard written the other way round": 'if "__main__" == __name__:\n    main()\n',
+    "a guard and more": 'import sys\nif __name__ == "__main__" and len(sys.argv) > 0:\n    main()\n',
+    "calls of modules": f"import logging\nlogging.getLogger('x').setLevel(10)\n{GUARD}",
+}
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS.keys())
+def test_a_guarded_script_can_be_loaded(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, "train.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{text}")
+    assert run("train.py", cwd=tmp_path)["path"] == str(path)
+
+
+def test_loading_gives_the_names_without_starting_the_program(tmp_path: Path) -> None:
+    path = write(tmp_path, "train.py", "class Model: ...\ndef main():\n    raise SystemExit('started')\n" + GUARD)
+    code = (
+        "import json, sys\nfrom hydra_exca import script\n"
+        f"script.load(script.Script({str(path)!r}))\n"
+        "main = sys.modules['__main__']\n"
+        "print(json.dumps([main.Model.__module__, main is sys.modules['__mp_main__'], hasattr(main, 'main')]))"
+    )
+    assert run("-c", code, cwd=tmp_path) == ["__mp_main__", True, True]
+
+
+# -- how things are called
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (["train.py"], "train"),
+        (["pkg/deep/train.py"], "pkg.deep.train"),
+        (["-m", "pkg.deep.train"], "pkg.deep.train"),
+    ],
+)
+def test_a_script_is_called_as_python_m_would(tmp_path: Path, start: list[str], name: str) -> None:
+    text = "import json\nfrom hydra_exca import script\ndef main(): ...\nprint(json.dumps(script.module_name(main)))\n"
+    for file in ("train.py", "pkg/__init__.py", "pkg/deep/__init__.py", "pkg/deep/train.py"):
+        write(tmp_path, file, "" if file.endswith("__init__.py") else text)
+    assert run(*start, cwd=tmp_path) == name
+
+
+def test_a_script_below_a_link_is_called_as_the_file_it_is(tmp_path: Path) -> None:
+    text = "import json\nfrom hydra_exca import script\ndef main(): ...\nprint(json.dumps(script.module_name(main)))\n"
+    write(tmp_path, "real/train.py", text)
+    os.symlink(tmp_path / "real/train.py", tmp_path / "other.py")
+    assert run("other.py", cwd=tmp_path) == "train"
+
+
+def test_what_is_typed_in_a_console_is_interactive(tmp_path: Path) -> None:
+    code = "import json\nfrom hydra_exca import script\ndef f(): ...\nprint(json.dumps(script.module_name(f)))"
+    assert run("-c", code, cwd=tmp_path) == "interactive"
+
+
+# -- how they travel
+
+
+def decorate(function: tp.Any) -> tp.Any:
+    def wrapper() -> None: ...
+
+    wrapper.__wrapped__ = function  # type: ignore[attr-defined]
+    return wrapper
+
+
+@decorate
+def decorated() -> None: ...
+
+
+def plain() -> None: ...
+
+
+class Plain:
+    class Inner: ...
+
+
+@pytest.mark.parametrize("thing", [plain, Plain, Plain.Inner, json.dumps, pickle.Pickler])
+def test_what_pickle_finds_by_itself_needs_no_reference(thing: tp.Any) -> None:
+    assert script.reference(thing) is None
+
+
+def test_a_function_below_its_decorators_is_found_again() -> None:
+    reference = script.reference(decorated.__wrapped__)
+    assert reference is not None and script.attribute(*reference) is decorated.__wrapped__
+
+
+def test_a_local_function_has_no_reference() -> None:
+    def local() -> None: ...
+
+    assert script.reference(local) is None
+
+
+def test_another_function_under_a_known_name_has_no_reference() -> None:
+    def impostor() -> None: ...
+
+    impostor.__qualname__ = "plain"
+    assert script.reference(impostor) is None
+
+
+def test_a_class_of_the_script_is_the_same_one_in_the_next_run(tmp_path: Path) -> None:
+    """Pickled by value it would be another class each time, and no two results would be equal."""
+    text = """
+import json, sys, pickle
+from pathlib import Path
+from hydra_exca.store import values
+class Model:
+    def __eq__(self, other):
+        return type(self) is type(other)
+def main():
+    stored = Path("stored")
+    if not stored.exists():
+        stored.write_bytes(values.dumps(Model(), "it"))
+    print(json.dumps([pickle.loads(stored.read_bytes()) == Model(), len(stored.read_bytes()) < 200]))
+"""
+    write(tmp_path, "train.py", text + GUARD)
+    assert [run("train.py", cwd=tmp_path) for _ in range(2)] == [[True, True]] * 2
+
+
+def test_code_that_is_pickled_by_value_keeps_the_name_of_its_file_and_its_lines() -> None:
+    def outer() -> Callable[[], None]:
+        def inner() -> None:
+            raise ValueError
+
+        return inner
+
+    inner = pickle.loads(pickles.pickle_value(outer, "the function"))()
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - it has no message
+        inner()
+    last = traceback.extract_tb(raised.tb)[-1]
+    assert (last.filename, last.line) == (__file__, "raise ValueError")
