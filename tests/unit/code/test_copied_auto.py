@@ -16,14 +16,14 @@ PACKAGES = ".packages"
 SCRIPT = """\
 import json, sys
 from pathlib import Path
-from hydra_exca import workdir
+from hydra_exca import code
 
-rules = workdir.Rules(("*.py", "*.yaml"), ("__pycache__", ".git"), ignores=True)
+rules = code.Rules(("*.py", "*.yaml"), ("__pycache__", ".git"), ignores=True)
 {imports}
 if __name__ == "__main__":
-    wanted = workdir.find({copied!r}, Path.cwd(), rules, names={names!r})
-    tree = workdir.look(wanted.sources, Path({cache!r}), rules)
-    copy = workdir.snapshot(wanted, Path({cache!r}), rules, known=tree)
+    wanted = code.select_sources({copied!r}, Path.cwd(), rules, names={names!r})
+    tree = code.make_manifest(wanted.sources, Path({cache!r}), rules)
+    copy = code.take_snapshot(wanted, Path({cache!r}), rules, known=tree)
     print(json.dumps(dict(files=list(tree.files), digest=tree.digest, roots=copy.import_roots())))
 """
 FINDER = """

@@ -15,12 +15,12 @@ import pytest
 START = """
 import importlib, json, os, sys
 from pathlib import Path
-from hydra_exca import workdir
+from hydra_exca import code
 
 def copy(*names, **rules):
-    found = workdir.find(names, Path.cwd(), workdir.Rules(**rules))
-    made = workdir.snapshot(found, Path("cache").absolute(), workdir.Rules(**rules))
-    workdir.prefer(made)
+    found = code.select_sources(names, Path.cwd(), code.Rules(**rules))
+    made = code.take_snapshot(found, Path("cache").absolute(), code.Rules(**rules))
+    code.import_from_copy(made)
     return made
 
 def tell(**values):
@@ -158,7 +158,7 @@ def test_the_search_path_leads_to_what_such_a_hook_has_found(folder: Folder) -> 
         made = copy(".")
         import own
         during = list(sys.path)
-        workdir.prefer(None)
+        code.import_from_copy(None)
         tell(added=during[len(before):], copy=made.folder, same=sys.path == before)
     """)
     assert told["added"] == [f"{told['copy']}/lib"] and told["same"]
@@ -171,7 +171,7 @@ def test_afterwards_imports_come_from_where_the_code_is(folder: Folder) -> None:
         before = list(sys.meta_path)
         copy("lib")
         import own
-        workdir.prefer(None)
+        code.import_from_copy(None)
         import later
         tell(later=later.__file__, same=sys.meta_path == before)
     """)
@@ -195,7 +195,7 @@ def test_a_process_that_has_imported_originals_imports_the_copy_when_told_to_for
         sys.path.insert(0, os.path.abspath("lib"))
         import own
         made = copy("lib")
-        workdir.forget_originals(made)
+        code.forget_originals(made)
         import own, json as kept
         tell(file=own.__file__, copy=made.folder, kept=kept is json)
     """)
@@ -272,10 +272,10 @@ def test_a_copy_of_a_copy_takes_what_it_left_out_from_the_first_copy(folder: Fol
     told = folder.run("""
         import dataclasses
         first = copy("own")
-        rules = workdir.Rules(excludes=("big.py",))
-        found = workdir.find(["own"], first.folder, rules)
-        made = workdir.snapshot(found, Path("cache").absolute(), rules)
-        workdir.prefer(dataclasses.replace(made, within=first))
+        rules = code.Rules(excludes=("big.py",))
+        found = code.select_sources(["own"], first.folder, rules)
+        made = code.take_snapshot(found, Path("cache").absolute(), rules)
+        code.import_from_copy(dataclasses.replace(made, within=first))
         import own.big
         tell(big=own.big.__file__, first=first.folder)
     """)
