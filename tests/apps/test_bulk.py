@@ -13,7 +13,8 @@ import pytest
 LAUNCH = """
     import collections, json, os, sys
     from pathlib import Path
-    from hydra_exca import clusters, uid
+    from hydra_exca import clusters
+    from hydra_exca.identity import uid
     from hydra_exca.launch.launch import Launch
     from hydra_exca.launch.settings import Settings, Task
     from hydra_exca.store import CacheFolder
@@ -31,8 +32,8 @@ LAUNCH = """
     def texts():
         return "a", "b"
 
-    tasks = [Task(uid.make("train.main", "0", {"x": x}), x, describe=texts) for x in range(int(sys.argv[2]))]
-    cluster = clusters.get("local", clusters.Options(array_parallelism=1))
+    tasks = [Task(uid.make_identity("train.main", "0", {"x": x}), x, describe=texts) for x in range(int(sys.argv[2]))]
+    cluster = clusters.get_cluster("local", clusters.Options(array_parallelism=1))
     settings = Settings(CacheFolder(Path(sys.argv[1], "exca")), cluster, project={"name": "mine"}, tasks_per_job=1000)
     launch = Launch(tasks, program, settings)
     launch.survey()

@@ -322,13 +322,13 @@ def test_what_was_cut_off_is_no_outcome(cut: int) -> None:
 LOOK = """
     import collections, os, sys
     from pathlib import Path
-    from hydra_exca import uid
+    from hydra_exca.identity import uid
     from hydra_exca.status import Mode
     from hydra_exca.store import CacheFolder
-    from hydra_exca.launch.lookup import Survey
+    from hydra_exca.launch.lookup import Lookup
 
     folder = sys.argv[1]
-    asked = [uid.make("app.f", "1", {"k": k, "lr": 0.5}, {"k": k, "lr": 0.5, "epochs": 3}) for k in range(100)]
+    asked = [uid.make_identity("app.f", "1", {"k": k, "lr": 0.5}, {"k": k, "lr": 0.5, "epochs": 3}) for k in range(100)]
     seen = collections.Counter()
 
     def note(event, args):
@@ -336,7 +336,7 @@ LOOK = """
             seen[event] += 1
 
     sys.addaudithook(note)
-    found = Survey(CacheFolder(Path(folder))).look(asked, lambda standing: Mode.CACHED)
+    found = Lookup(CacheFolder(Path(folder))).look(asked, lambda standing: Mode.CACHED)
     print(sum(each.value == 1 for each in found), seen["os.listdir"] + seen["os.scandir"], seen["open"])
 """
 

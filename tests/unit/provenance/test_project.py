@@ -170,8 +170,8 @@ def test_a_project_is_looked_up_once_in_a_process(tmp_path: Path) -> None:
     git.parent.mkdir()
     git.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexec {shutil.which("git")} "$@"\n')
     git.chmod(0o755)
-    code = "import pathlib\nfrom hydra_exca import project\nfrom train import Train\n"
-    code += 'print([project.project(Train, pathlib.Path("cache")) for _ in range(5)])\n'
+    code = "import pathlib\nfrom hydra_exca.provenance import project\nfrom train import Train\n"
+    code += 'print([project.describe_project(Train, pathlib.Path("cache")) for _ in range(5)])\n'
     done = run(folder, code, tmp_path / "cache", PATH=f"{git.parent}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
