@@ -10,7 +10,7 @@ import psutil
 import pytest
 from apps import App, is_one_message, wait_until
 
-from hydra_exca.clusters import Batch, JobSpec, Options, Report
+from hydra_exca.clusters import Batch, JobReport, JobSpec, Options
 from hydra_exca.clusters.local import LocalCluster
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -77,11 +77,11 @@ def test_a_job_past_its_time_limit_is_ended_and_reported(tmp_path: Path, monkeyp
     (tmp_path / "endless.py").write_text("import threading; threading.Event().wait()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     options = Options(common={"timeout_min": 0.01})
-    submission = LocalCluster(options).submit(Batch(tmp_path, [JobSpec(0, options)], "endless", lambda number: None))
-    reports: dict[int, Report] = {}
-    wait_until(lambda: reports.update(submission.step()) or reports, "the end of the job")
+    submission = LocalCluster(options).prepare(Batch(tmp_path, [JobSpec(0, options)], "endless", lambda number: None))
+    reports: dict[int, JobReport] = {}
+    wait_until(lambda: reports.update(submission.poll()) or reports, "the end of the job")
     assert "TIMEOUT" in reports[0].reason and "timeout_min=0.01" in reports[0].reason
-    assert not psutil.pid_exists(int(submission.jobs[0] or 0))
+    assert not psutil.pid_exists(int(submission.job_ids[0] or 0))
 
 
 def test_debug_stops_in_pdb_where_a_task_fails_and_goes_on(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cluster_jobs import Submit, batches, cluster, ends, let_go, never_ran, runs
 from faults import calls, counted
 
 from hydra_exca import clusters
-from hydra_exca.clusters import Batch, ClusterSubmission, JobSpec, Options, Reference, State, local, process
+from hydra_exca.clusters import Batch, ClusterSubmission, JobReference, JobSpec, JobState, Options, local, process
 from hydra_exca.errors import ConfigError, SubmissionError
 
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
@@ -46,7 +46,7 @@ def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "usable_cores", lambda: 8)
 
 
-def reference(batch: Batch, submission: ClusterSubmission, number: int = 0, **changes: tp.Any) -> Reference:
+def reference(batch: Batch, submission: ClusterSubmission, number: int = 0, **changes: tp.Any) -> JobReference:
     """As the claim of a started job would give it."""
     pid = int((batch.folder / f"{number}.started").read_text().split()[-1])
     owner = (
@@ -54,8 +54,8 @@ def reference(batch: Batch, submission: ClusterSubmission, number: int = 0, **ch
         if psutil.pid_exists(pid)
         else {**process.describe_process(), "pid": pid, "started": 1.0}
     )
-    fields = {"token": batch.token, "number": number, "job": submission.jobs[number], "owner": owner}
-    return Reference(**{**fields, "started": True, "submitted": time.time(), **changes})
+    fields = {"token": batch.token, "number": number, "job": submission.job_ids[number], "owner": owner}
+    return JobReference(**{**fields, "started": True, "submitted": time.time(), **changes})
 
 
 # -- the contract
@@ -83,7 +83,7 @@ def test_a_job_goes_by_its_own_number_wherever_it_stands(
 def test_every_end_is_told_once(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
     submission = submit(name, batch(), poll_s=0)  # each step of Slurm's asks
     assert set(ends(submission, 2)) == {0, 1}
-    assert [submission.step() for _ in range(3)] == [{}, {}, {}]
+    assert [submission.poll() for _ in range(3)] == [{}, {}, {}]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,15 +96,15 @@ def test_one_job_alone_has_the_number_0(submit: Submit, batch: Callable[..., Bat
 def test_every_job_that_ran_has_an_id(submit: Submit, batch: Callable[..., Batch], name: str) -> None:
     submission = submit(name, batch())
     ends(submission, 2)
-    assert all(submission.jobs.values()) and set(submission.jobs) == {0, 1}
+    assert all(submission.job_ids.values()) and set(submission.job_ids) == {0, 1}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_runs_before_a_submission_is_started(batch: Callable[..., Batch], name: str) -> None:
     mine = batch()
-    submission = cluster(name).submit(mine)
-    assert not any(submission.jobs.values()) or name == "inline"  # whose id is this process's
-    assert set(submission.unstarted()) == {0, 1} and never_ran(mine) == [0, 1]
+    submission = cluster(name).prepare(mine)
+    assert not any(submission.job_ids.values()) or name == "inline"  # whose id is this process's
+    assert set(submission.unstarted_jobs()) == {0, 1} and never_ran(mine) == [0, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,9 +112,9 @@ def test_a_submission_can_be_closed_when_all_is_there(submit: Submit, batch: Cal
     submission = submit(name, batch())
     ends(submission, 2)
     for number in (0, 1):
-        submission.settle(number)
+        submission.stop_tracking(number)
     submission.close()
-    assert submission.step() == {}
+    assert submission.poll() == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,18 +123,18 @@ def test_good_options_pass_the_check_and_submit_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     good = cluster(name, timeout_min=5, mem_gb=1, cpus_per_task=1)
-    good.check([good.options, good.options.with_resources({"timeout_min": 7, "slurm_partition": "short"})])
+    good.check_options([good.options, good.options.with_resources({"timeout_min": 7, "slurm_partition": "short"})])
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_asking_about_nothing_is_no_question(name: str) -> None:
-    assert cluster(name).ask([]) == []
+    assert cluster(name).query_jobs([]) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cancelling_nothing_cancels_nothing(name: str) -> None:
-    cluster(name).cancel([])
+    cluster(name).cancel_jobs([])
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
@@ -144,7 +144,7 @@ def test_a_running_job_is_reported_as_running_to_any_launch(
     mine = batch("wait", count=1)
     submission = submit(name, mine)
     started(mine, submission)
-    until(lambda: cluster(name).ask([reference(mine, submission)])[0].state is State.RUNNING)
+    until(lambda: cluster(name).query_jobs([reference(mine, submission)])[0].state is JobState.RUNNING)
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
@@ -154,7 +154,7 @@ def test_a_job_that_ended_is_reported_as_ended_to_any_launch(
     mine = batch(count=1)
     submission = submit(name, mine)
     ends(submission, 1)
-    assert cluster(name).ask([reference(mine, submission)])[0].state is State.ENDED
+    assert cluster(name).query_jobs([reference(mine, submission)])[0].state is JobState.ENDED
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
@@ -164,8 +164,8 @@ def test_jobs_of_any_launch_can_be_cancelled(submit: Submit, batch: Callable[...
     for number in range(3):
         started(mine, submission, number)
     theirs = [reference(mine, submission, number) for number in (0, 2)]
-    cluster(name).cancel(theirs)
-    until(lambda: [report.state for report in cluster(name).ask(theirs)] == [State.ENDED] * 2)
+    cluster(name).cancel_jobs(theirs)
+    until(lambda: [report.state for report in cluster(name).query_jobs(theirs)] == [JobState.ENDED] * 2)
     let_go(mine)
     until((mine.folder / "1.done").exists)
     assert sorted(path.name for path in mine.folder.glob("*.done")) == ["1.done"]
@@ -177,7 +177,7 @@ def test_a_launch_can_cancel_one_of_its_jobs(submit: Submit, batch: Callable[...
     submission = submit(name, mine)
     for number in (0, 1):
         started(mine, submission, number)
-    assert submission.cancel(0)
+    assert submission.cancel_job(0)
     assert set(ends(submission, 1)) == {0}
     let_go(mine)
     ends(submission, 1)
@@ -200,7 +200,7 @@ def test_the_end_of_an_unknown_job_proves_nothing_about_another(
     started(mine, submission)
     live = reference(mine, submission)
     gone = reference(mine, submission, token="20250101-000000-000000000000", owner={**live.owner, "started": 1.0})
-    until(lambda: [r.state for r in cluster(name).ask([gone, live])] == [State.ENDED, State.RUNNING])
+    until(lambda: [r.state for r in cluster(name).query_jobs([gone, live])] == [JobState.ENDED, JobState.RUNNING])
 
 
 # -- giving up
@@ -213,11 +213,11 @@ def test_what_waits_for_this_process_to_start_it_is_told(
     mine = batch("wait", count=3)
     submission = submit(name, mine, **ONE_AT_A_TIME)
     started(mine, submission)
-    assert list(submission.unstarted()) == [1, 2]
+    assert list(submission.unstarted_jobs()) == [1, 2]
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-@pytest.mark.parametrize("verb", ["abandon", "withdraw"])
+@pytest.mark.parametrize("verb", ["stop_submitting", "cancel_pending"])
 def test_a_launch_that_gives_up_starts_nothing_more_and_lets_go_on_what_runs(
     submit: Submit, batch: Callable[..., Batch], name: str, verb: str
 ) -> None:
@@ -225,21 +225,21 @@ def test_a_launch_that_gives_up_starts_nothing_more_and_lets_go_on_what_runs(
     submission = submit(name, mine, **ONE_AT_A_TIME)
     started(mine, submission)
     if name == "slurm":  # which may say a little later that it runs
-        until(lambda: cluster(name).ask([reference(mine, submission)])[0].state is State.RUNNING)
-    assert list(getattr(submission, verb)()) == [1, 2] and list(submission.unstarted()) == []
+        until(lambda: cluster(name).query_jobs([reference(mine, submission)])[0].state is JobState.RUNNING)
+    assert list(getattr(submission, verb)()) == [1, 2] and list(submission.unstarted_jobs()) == []
     let_go(mine)
     assert set(ends(submission, 1)) == {0}
-    assert submission.step() == {} and never_ran(mine) == [1, 2] and (mine.folder / "0.done").exists()
+    assert submission.poll() == {} and never_ran(mine) == [1, 2] and (mine.folder / "0.done").exists()
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
-@pytest.mark.parametrize("verb", ["abandon", "withdraw", "end"])
+@pytest.mark.parametrize("verb", ["stop_submitting", "cancel_pending", "cancel_all"])
 def test_what_was_given_up_is_not_given_up_again(
     submit: Submit, batch: Callable[..., Batch], name: str, verb: str
 ) -> None:
     submission = submit(name, batch("wait", count=2), **ONE_AT_A_TIME)
     getattr(submission, verb)()
-    assert list(submission.abandon()) == []
+    assert list(submission.stop_submitting()) == []
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
@@ -251,15 +251,15 @@ def test_ending_a_launch_ends_every_job_and_waits_for_it(
     for number in (0, 1):
         started(mine, submission, number)
     theirs = [reference(mine, submission, number) for number in (0, 1)]
-    assert sorted(submission.end()) == [0, 1, 2]
-    assert [report.state for report in cluster(name).ask(theirs)] == [State.ENDED] * 2
+    assert sorted(submission.cancel_all()) == [0, 1, 2]
+    assert [report.state for report in cluster(name).query_jobs(theirs)] == [JobState.ENDED] * 2
     assert never_ran(mine) == [2] and not list(mine.folder.glob("*.done"))
 
 
-@pytest.mark.parametrize("verb", ["abandon", "withdraw", "end"])
+@pytest.mark.parametrize("verb", ["stop_submitting", "cancel_pending", "cancel_all"])
 def test_giving_up_inline_gives_up_what_has_not_run(submit: Submit, batch: Callable[..., Batch], verb: str) -> None:
     submission = submit("inline", batch(count=3))
-    submission.step()
+    submission.poll()
     assert list(getattr(submission, verb)()) == [1, 2]
 
 
@@ -267,7 +267,7 @@ def test_giving_up_inline_gives_up_what_has_not_run(submit: Submit, batch: Calla
 def test_abandoning_slurm_leaves_what_it_has_alone(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch(count=3)
     submission = submit("slurm", mine, array_parallelism=1)
-    assert list(submission.abandon()) == []
+    assert list(submission.stop_submitting()) == []
     ends(submission, 3)
     assert never_ran(mine) == []
 
@@ -277,8 +277,8 @@ def test_withdrawing_from_slurm_cancels_what_it_has_not_begun(submit: Submit, ba
     mine = batch("wait", count=3)
     submission = submit("slurm", mine, array_parallelism=1)
     started(mine, submission)
-    until(lambda: cluster("slurm").ask([reference(mine, submission)])[0].state is State.RUNNING)
-    assert list(submission.withdraw()) == []
+    until(lambda: cluster("slurm").query_jobs([reference(mine, submission)])[0].state is JobState.RUNNING)
+    assert list(submission.cancel_pending()) == []
     reports = ends(submission, 2)
     let_go(mine)
     ends(submission, 1)
@@ -371,7 +371,7 @@ def test_a_live_process_is_alive_also_after_the_clock_was_set(alive: dict[str, t
     )
     code = (
         f"import psutil; psutil.PROCFS_PATH = {str(tmp_path)!r}\n"
-        f"from hydra_exca.clusters import process; print(process.alive({alive!r}))"
+        f"from hydra_exca.clusters import process; print(process.is_alive({alive!r}))"
     )
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert asked.stdout.strip() == "True"
@@ -381,27 +381,27 @@ def test_a_live_process_is_alive_also_after_the_clock_was_set(alive: dict[str, t
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
-        ({}, State.RUNNING),
-        ({"started": 1.0}, State.ENDED),
-        ({"boot": "another"}, State.ENDED),
-        ({"host": "another"}, State.UNKNOWN),
-        ({"pid_namespace": "another"}, State.UNKNOWN),
+        ({}, JobState.RUNNING),
+        ({"started": 1.0}, JobState.ENDED),
+        ({"boot": "another"}, JobState.ENDED),
+        ({"host": "another"}, JobState.UNKNOWN),
+        ({"pid_namespace": "another"}, JobState.UNKNOWN),
     ],
 )
 def test_a_claim_of_a_process_is_judged_by_more_than_its_pid(
-    alive: dict[str, tp.Any], name: str, changes: dict[str, tp.Any], state: State
+    alive: dict[str, tp.Any], name: str, changes: dict[str, tp.Any], state: JobState
 ) -> None:
-    asked = Reference("t", 0, str(alive["pid"]), {**alive, **changes}, started=True, submitted=0)
-    assert cluster(name).ask([asked])[0].state is state
+    asked = JobReference("t", 0, str(alive["pid"]), {**alive, **changes}, started=True, submitted=0)
+    assert cluster(name).query_jobs([asked])[0].state is state
 
 
 def test_a_process_that_only_has_the_pid_of_a_job_is_not_cancelled(alive: dict[str, tp.Any]) -> None:
-    cluster("local").cancel([Reference("t", 0, str(alive["pid"]), {**alive, "started": 1.0}, True, 0)])
+    cluster("local").cancel_jobs([JobReference("t", 0, str(alive["pid"]), {**alive, "started": 1.0}, True, 0)])
     assert process.is_alive(alive) is True
 
 
 def test_a_queued_claim_of_a_live_launch_waits(alive: dict[str, tp.Any]) -> None:
-    assert cluster("local").ask([Reference("t", 0, None, alive, False, 0)])[0].state is State.PENDING
+    assert cluster("local").query_jobs([JobReference("t", 0, None, alive, False, 0)])[0].state is JobState.PENDING
 
 
 # -- local
@@ -411,8 +411,8 @@ def test_no_more_processes_run_at_a_time_than_allowed(submit: Submit, batch: Cal
     mine = batch("wait", count=3)
     submission = submit("local", mine, array_parallelism=1)
     started(mine, submission)
-    submission.step()
-    assert [job is not None for job in submission.jobs.values()] == [True, False, False]
+    submission.poll()
+    assert [job is not None for job in submission.job_ids.values()] == [True, False, False]
 
 
 def test_a_process_that_takes_too_long_is_ended_and_said_to_be_late(
@@ -449,7 +449,7 @@ def test_nothing_is_started_in_the_step_that_tells_of_an_end(submit: Submit, bat
     """A failure may end it all."""
     submission = submit("local", batch("killed", count=2), array_parallelism=1)
     ends(submission, 1)
-    assert submission.jobs[1] is None
+    assert submission.job_ids[1] is None
 
 
 def test_a_process_keeps_most_of_its_time_before_it_is_warned() -> None:
@@ -490,9 +490,9 @@ def test_a_job_that_was_cancelled_before_it_started_is_told_as_ended(
     mine = batch("wait", count=2)
     submission = submit("local", mine, array_parallelism=1)
     started(mine, submission)
-    assert submission.cancel(1)
-    assert submission.step()[1].reason == "cancelled before it started"
-    assert list(submission.unstarted()) == [] and never_ran(mine) == [1]
+    assert submission.cancel_job(1)
+    assert submission.poll()[1].reason == "cancelled before it started"
+    assert list(submission.unstarted_jobs()) == [] and never_ran(mine) == [1]
 
 
 def test_the_processes_of_a_job_count_against_the_cores(
@@ -500,8 +500,8 @@ def test_the_processes_of_a_job_count_against_the_cores(
 ) -> None:
     monkeypatch.setattr(local, "usable_cores", lambda: 4)
     submission = submit("local", batch("wait", count=3), workers=2)
-    submission.step()
-    assert [job is not None for job in submission.jobs.values()] == [True, True, False]
+    submission.poll()
+    assert [job is not None for job in submission.job_ids.values()] == [True, True, False]
 
 
 def test_a_job_of_more_processes_than_there_are_cores_runs_alone(
@@ -509,8 +509,8 @@ def test_a_job_of_more_processes_than_there_are_cores_runs_alone(
 ) -> None:
     monkeypatch.setattr(local, "usable_cores", lambda: 2)
     submission = submit("local", batch("wait", count=2), workers=8)
-    submission.step()
-    assert [job is not None for job in submission.jobs.values()] == [True, False]
+    submission.poll()
+    assert [job is not None for job in submission.job_ids.values()] == [True, False]
 
 
 def test_local_jobs_outlive_a_signal_to_the_terminals_group(submit: Submit, batch: Callable[..., Batch]) -> None:
@@ -563,8 +563,8 @@ def test_a_job_that_waits_for_gpus_is_not_overtaken(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     monkeypatch.setattr(local, "usable_cores", lambda: 8)
     submission = submit("local", batch("wait", count=3), per_job=[{"gpus_per_node": number} for number in (1, 4, 1)])
-    submission.step()
-    assert [job is not None for job in submission.jobs.values()] == [True, False, False]
+    submission.poll()
+    assert [job is not None for job in submission.job_ids.values()] == [True, False, False]
 
 
 def test_the_gpus_of_a_job_that_ended_are_the_next_ones(
@@ -579,7 +579,7 @@ def test_the_gpus_of_a_job_that_ended_are_the_next_ones(
 def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(ConfigError, match="2 asked, 1 here"):
-        cluster("local").check([Options(), Options({"gpus_per_node": 2})])
+        cluster("local").check_options([Options(), Options({"gpus_per_node": 2})])
 
 
 # -- slurm
@@ -592,8 +592,8 @@ def test_a_job_of_another_launch_under_the_same_id_is_ignored(submit: Submit, ba
     submission = submit("slurm", mine)
     started(mine, submission)
     theirs = reference(mine, submission, token="20250101-000000-000000000000")
-    report = cluster("slurm").ask([theirs])[0]
-    assert report.state is State.ENDED and "knows nothing" in report.reason
+    report = cluster("slurm").query_jobs([theirs])[0]
+    assert report.state is JobState.ENDED and "knows nothing" in report.reason
 
 
 @pytest.mark.slurm
@@ -603,8 +603,8 @@ def test_a_job_whose_id_is_not_known_is_found_by_its_token(submit: Submit, batch
     submission = submit("slurm", mine)
     started(mine, submission, 1)
     dead = {**process.describe_process(), "boot": "before"}
-    report = cluster("slurm").ask([reference(mine, submission, 1, job=None, started=False, owner=dead)])[0]
-    assert (report.state, report.job) == (State.RUNNING, submission.jobs[1])
+    report = cluster("slurm").query_jobs([reference(mine, submission, 1, job=None, started=False, owner=dead)])[0]
+    assert (report.state, report.job) == (JobState.RUNNING, submission.job_ids[1])
 
 
 @pytest.mark.slurm
@@ -613,7 +613,7 @@ def test_a_job_whose_id_is_not_known_is_cancelled_by_its_token(submit: Submit, b
     submission = submit("slurm", mine)
     started(mine, submission, 1)
     dead = {**process.describe_process(), "boot": "before"}
-    cluster("slurm").cancel([reference(mine, submission, 1, job=None, started=False, owner=dead)])
+    cluster("slurm").cancel_jobs([reference(mine, submission, 1, job=None, started=False, owner=dead)])
     assert set(ends(submission, 1)) == {1}
 
 
@@ -626,7 +626,7 @@ def test_one_poll_is_one_question_to_slurm_for_all_jobs(
     until(lambda: not never_ran(mine))
     monkeypatch.setenv("PATH", counted(tmp_path / "counted")["PATH"])
     for _ in range(4):
-        submission.step()
+        submission.poll()
     assert [call.command for call in calls(tmp_path / "counted")] == ["squeue"] * 4
 
 
@@ -636,9 +636,9 @@ def test_what_is_settled_is_not_asked_for(
 ) -> None:
     submission = submit("slurm", batch(count=2), poll_s=0)
     for number in (0, 1):
-        submission.settle(number)
+        submission.stop_tracking(number)
     monkeypatch.setenv("PATH", counted(tmp_path / "counted")["PATH"])
-    assert (submission.step(), calls(tmp_path / "counted")) == ({}, [])
+    assert (submission.poll(), calls(tmp_path / "counted")) == ({}, [])
 
 
 @pytest.mark.parametrize("said", ["Unable to contact slurm controller (connect failure)", "Socket timed out"])
@@ -648,14 +648,14 @@ def test_nothing_is_concluded_when_slurm_does_not_answer(
     (tmp_path / "squeue").write_text(f"#!/bin/sh\necho 'slurm_load_jobs error: {said}' >&2\nexit 1\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    asked = Reference("t", 0, "1", process.describe_process(), started=True, submitted=time.time())
-    assert cluster("slurm").ask([asked])[0].state is State.UNKNOWN
+    asked = JobReference("t", 0, "1", process.describe_process(), started=True, submitted=time.time())
+    assert cluster("slurm").query_jobs([asked])[0].state is JobState.UNKNOWN
 
 
 @pytest.mark.slurm
 def test_an_unknown_option_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigError, match="nonsense"):
-        cluster("slurm").check([Options(), Options(slurm={"nonsense": 1})])
+        cluster("slurm").check_options([Options(), Options(slurm={"nonsense": 1})])
 
 
 @pytest.mark.slurm
@@ -672,7 +672,7 @@ def test_slurm_that_does_not_answer_is_an_error_before_anything_runs(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ConfigError, match=r"(?s)no controller.*cluster=local"):
-        cluster("slurm").check([])
+        cluster("slurm").check_options([])
 
 
 @pytest.fixture
@@ -697,6 +697,6 @@ def slurm_of_two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_running_job_of_another_user_is_seen_beside_one_whose_id_is_not_known(slurm_of_two_users: None) -> None:
     """Asked for by the users of some jobs, the others' must not look as if they had ended."""
     dead = {**process.describe_process(), "boot": "before"}
-    mine = Reference("mine", 0, None, dead, started=False, submitted=time.time())
-    theirs = Reference("theirs", 0, "77", {**dead, "user": 1000}, started=True, submitted=time.time())
-    assert cluster("slurm").ask([mine, theirs])[1].state is State.RUNNING
+    mine = JobReference("mine", 0, None, dead, started=False, submitted=time.time())
+    theirs = JobReference("theirs", 0, "77", {**dead, "user": 1000}, started=True, submitted=time.time())
+    assert cluster("slurm").query_jobs([mine, theirs])[1].state is JobState.RUNNING

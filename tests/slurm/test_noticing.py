@@ -16,7 +16,7 @@ import pytest
 from apps import App, Started, wait_until
 from faults import OwnSlurm, OwnSlurms, calls, counted, end_time_of
 
-from hydra_exca.clusters import State
+from hydra_exca.clusters import JobState
 from hydra_exca.clusters.slurm import commands
 
 pytestmark = pytest.mark.slurm
@@ -220,7 +220,7 @@ def test_what_a_killed_controller_has_forgotten_is_submitted_again(
 )
 def test_what_the_accounting_says_nobody_cancelled_has_not_failed(told: str, failed: bool) -> None:
     (row,) = commands.read_accounts(f"12|{told}|sbatch x.sh\n")
-    assert row.report().state is State.ENDED and row.report().failed is failed
+    assert row.report().state is JobState.ENDED and row.report().failed is failed
 
 
 def forget_jobs(slurm: OwnSlurm) -> None:

@@ -53,7 +53,7 @@ def script(
     folder: Path, count: int = 1, first: int = 0, most: int = 3, after: str | None = None, **slurm: tp.Any
 ) -> str:
     """The script of an array, with options that only Slurm knows."""
-    return sbatch._text(sbatch.Array(folder, "some.module", first, count, most, Options(slurm=slurm), after))
+    return sbatch._script_text(sbatch.Array(folder, "some.module", first, count, most, Options(slurm=slurm), after))
 
 
 def settings(text: str) -> list[str]:
@@ -116,7 +116,7 @@ def test_the_folder_for_the_first_output_is_known_before_any_id_is(wanted: str |
 
 def test_a_job_that_submits_jobs_does_not_hand_them_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "3", "SBATCH_X": "y", "SLURM_CONF": "c", "MINE": "m"})
-    environment = sbatch.outside_of_any_job()
+    environment = sbatch.environment_outside_job()
     assert environment is not None
     kept = {name: environment.get(name) for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SBATCH_X")}
     assert set(kept.values()) == {None} and (environment["SLURM_CONF"], environment["MINE"]) == ("c", "m")
@@ -151,7 +151,7 @@ def test_what_was_accepted_by_an_sbatch_that_failed_is_found_and_not_submitted_a
     ends(submission, count)
     (id_,) = accepted(tmp_path / "fault")
     names = [id_] if count == 1 else [f"{id_}_{index}" for index in range(count)]
-    assert (list(submission.jobs.values()), runs(mine)) == (names, [1] * count)
+    assert (list(submission.job_ids.values()), runs(mine)) == (names, [1] * count)
 
 
 @pytest.mark.slurm
@@ -212,7 +212,7 @@ def test_what_was_submitted_before_a_refusal_is_known(batch: Callable[..., Batch
     made: list[ClusterSubmission] = []
     with submitting(made) as submit, pytest.raises(SubmissionError):
         submit("slurm", batch(count=2), per_job=[{}, {"slurm_partition": "nowhere"}])
-    assert set(made[0].jobs) == {0}
+    assert set(made[0].job_ids) == {0}
 
 
 # -- a queue with little room ------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def own(own_slurm: OwnSlurms, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 def arrays(submission: ClusterSubmission) -> list[str]:
     """The arrays, or jobs alone, that were submitted, in their order."""
-    return list(dict.fromkeys(str(job).partition("_")[0] for job in submission.jobs.values()))
+    return list(dict.fromkeys(str(job).partition("_")[0] for job in submission.job_ids.values()))
 
 
 def queued(slurm: OwnSlurm) -> int:
@@ -245,7 +245,7 @@ def most_queued(slurm: OwnSlurm, submission: ClusterSubmission, count: int) -> i
     left = set(range(count))
 
     def step() -> bool:
-        left.difference_update(submission.step())
+        left.difference_update(submission.poll())
         seen.append(queued(slurm))
         return not left
 
@@ -262,7 +262,7 @@ def test_arrays_are_cut_where_slurm_takes_no_larger_ones(
     submission = submit("slurm", mine)
     ends(submission, 7)
     first, second, third = arrays(submission)
-    assert list(submission.jobs.values()) == [f"{id_}_{index}" for id_ in (first, second) for index in range(3)] + [
+    assert list(submission.job_ids.values()) == [f"{id_}_{index}" for id_ in (first, second) for index in range(3)] + [
         third
     ]
     assert runs(mine) == [1] * 7
@@ -273,7 +273,7 @@ def test_each_group_of_equal_resources_is_an_array_of_its_own(submit: Submit, ba
     mine = batch(count=4)
     submission = submit("slurm", mine, per_job=[{}, {}, {"timeout_min": 7}, {"timeout_min": 7}])
     ends(submission, 4)
-    assert [str(job).partition("_")[2] for job in submission.jobs.values()] == ["0", "1", "0", "1"]
+    assert [str(job).partition("_")[2] for job in submission.job_ids.values()] == ["0", "1", "0", "1"]
     assert len(arrays(submission)) == 2 and runs(mine) == [1] * 4
 
 
@@ -298,7 +298,7 @@ def test_what_one_array_needs_no_more_another_may_use(
     submission = submit("slurm", mine, array_parallelism=4)
     for number in range(4):
         let_go(mine, number)
-    until(lambda: submission.step() is not None and all(has_started(mine, number) for number in range(4, 8)))
+    until(lambda: submission.poll() is not None and all(has_started(mine, number) for number in range(4, 8)))
     assert most_at_a_time(mine) <= 4
 
 
@@ -319,7 +319,7 @@ def test_a_full_queue_is_waited_for(submit: Submit, batch: Callable[..., Batch],
     submission = submit("slurm", mine, max_queued=2)
     for number in (0, 1):
         started(mine, submission, number)
-    assert list(submission.unstarted()) == [2]
+    assert list(submission.unstarted_jobs()) == [2]
     let_go(mine, 0)
     started(mine, submission, 2)
 
@@ -355,7 +355,7 @@ def test_a_queue_that_is_full_of_other_jobs_is_waited_for(
     others = slurm.run("sbatch", "--parsable", "--hold", "--array=0-1", "--output=/dev/null", "--wrap", "true")
     mine = batch(count=3)
     submission = submit("slurm", mine)
-    assert list(submission.unstarted()) == [0, 1, 2]
+    assert list(submission.unstarted_jobs()) == [0, 1, 2]
     slurm.run("scancel", others)
     ends(submission, 3)
     assert runs(mine) == [1, 1, 1]
@@ -377,7 +377,7 @@ def test_what_is_over_a_limit_while_others_of_the_launch_run_is_submitted_later(
     use(monkeypatch, sbatch_that(tmp_path / "fault", "refuses", first=2))
     mine = batch(count=4)
     submission = submit("slurm", mine, per_job=[{}, {}, {"timeout_min": 7}, {"timeout_min": 7}])
-    assert list(submission.unstarted()) == [2, 3]
+    assert list(submission.unstarted_jobs()) == [2, 3]
     ends(submission, 4)
     assert runs(mine) == [1] * 4
 
@@ -388,7 +388,7 @@ def test_a_job_that_was_not_submitted_yet_is_cancelled_by_never_being_submitted(
 ) -> None:
     mine = batch(count=2)
     submission = submit("slurm", mine, max_queued=1)
-    assert submission.cancel(1)
+    assert submission.cancel_job(1)
     assert ends(submission, 2)[1].reason == "cancelled before it was submitted" and runs(mine) == [1, 0]
 
 
@@ -405,7 +405,7 @@ def test_while_slurm_does_not_answer_nothing_is_concluded_and_it_is_said_once(
     until(lambda: all((mine.folder / f"{number}.done").exists() for number in (0, 1)))
     with monkeypatch.context() as silence:
         use(silence, without(tmp_path / "silent", "squeue", "sacct"))
-        assert [submission.step() for _ in range(3)] == [{}, {}, {}]
+        assert [submission.poll() for _ in range(3)] == [{}, {}, {}]
     ends(submission, 2)
     said = [record.getMessage() for record in caplog.records if "answer" in record.getMessage()]
     assert [message.split(";")[0] for message in said] == ["exca: Slurm does not answer", "exca: Slurm answers again"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hydra_exca import clusters
-from hydra_exca.clusters import Batch, Cluster, ClusterSubmission, JobSpec, Options, Report, State
+from hydra_exca.clusters import Batch, Cluster, ClusterSubmission, JobReport, JobSpec, JobState, Options
 
 MODULE = "exca_test_job"
 JOB = """
@@ -107,7 +107,7 @@ def submitting(into: list[ClusterSubmission] | None = None) -> Iterator[Submit]:
             JobSpec(job.number, where.options.with_resources(own), workers)
             for job, own in zip(batch.jobs, resources, strict=True)
         ]
-        made.append(where.submit(dataclasses.replace(batch, jobs=specs)))
+        made.append(where.prepare(dataclasses.replace(batch, jobs=specs)))
         made[-1].start()
         return made[-1]
 
@@ -115,7 +115,7 @@ def submitting(into: list[ClusterSubmission] | None = None) -> Iterator[Submit]:
         yield make
     finally:
         for submission in made:
-            submission.end()
+            submission.cancel_all()
 
 
 def cluster(name: str, **common: tp.Any) -> Cluster:
@@ -125,12 +125,12 @@ def cluster(name: str, **common: tp.Any) -> Cluster:
     return clusters.get_cluster(name, Options(common, **{"poll_s": 0.2, **given}))
 
 
-def ends(submission: ClusterSubmission, count: int) -> dict[int, Report]:
+def ends(submission: ClusterSubmission, count: int) -> dict[int, JobReport]:
     """The reports of the ends of so many jobs."""
-    found: dict[int, Report] = {}
+    found: dict[int, JobReport] = {}
 
     def step() -> bool:
-        found.update({number: report for number, report in submission.step().items() if report.state is State.ENDED})
+        found.update({number: report for number, report in submission.poll().items() if report.state is JobState.ENDED})
         return len(found) == count
 
     until(step)
@@ -139,7 +139,7 @@ def ends(submission: ClusterSubmission, count: int) -> dict[int, Report]:
 
 def started(batch: Batch, submission: ClusterSubmission, number: int = 0) -> None:
     """Steps until a job runs, and nobody but the launch has stepped."""
-    until(lambda: submission.step() is not None and has_started(batch, number))
+    until(lambda: submission.poll() is not None and has_started(batch, number))
 
 
 def has_started(batch: Batch, number: int) -> bool:

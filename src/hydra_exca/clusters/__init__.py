@@ -1,10 +1,10 @@
 """Where jobs run: in this process, in processes of this machine, or on Slurm. Only here is submitit imported."""
 
-from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobSpec, Options, Reference, Report, State
+from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobReference, JobReport, JobSpec, JobState, Options
 from .inline import InlineCluster
-from .process import describe_process, start_detached
+from .process import describe_process, keep_until_ended
 from .process import is_alive as process_alive
-from .select import CLUSTERS, detect_cluster, get_cluster
+from .select import CLUSTERS, get_cluster, inline_cluster
 
 __all__ = [
     "AGAIN",
@@ -13,14 +13,14 @@ __all__ = [
     "Cluster",
     "ClusterSubmission",
     "InlineCluster",
+    "JobReference",
+    "JobReport",
     "JobSpec",
+    "JobState",
     "Options",
-    "Reference",
-    "Report",
-    "State",
     "describe_process",
-    "detect_cluster",
     "get_cluster",
+    "inline_cluster",
+    "keep_until_ended",
     "process_alive",
-    "start_detached",
 ]

@@ -22,7 +22,7 @@ def job_command(python: str, module: str, folder: Path) -> list[str]:
     return [*deaf, python, "-u", "-P", "-m", module, str(folder)]
 
 
-class State(enum.Enum):
+class JobState(enum.Enum):
     """Where a job stands, as far as its cluster says."""
 
     PENDING = "pending"
@@ -32,11 +32,11 @@ class State(enum.Enum):
 
     @property
     def final(self) -> bool:
-        return self is State.ENDED
+        return self is JobState.ENDED
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class JobReport:
     """What a cluster says of one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
 
     ``failed`` is False where the cluster knows only that the job is no more, not that something went wrong.
@@ -44,7 +44,7 @@ class Report:
     its end. ``timed_out``: its time was up.
     """
 
-    state: State
+    state: JobState
     reason: str = ""
     failed: bool = True
     stuck: bool = False
@@ -54,7 +54,7 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
+class JobReference:
     """What is known of a job, maybe of another launch: enough to ask for it.
 
     ``number`` is its number in the launch ``token``. ``started`` tells whether a job said that it computes, ``owner``
@@ -120,7 +120,7 @@ class Batch:
     folder: Path
     jobs: tp.Sequence[JobSpec]
     module: str
-    here: tp.Callable[[int], None]
+    run_inline: tp.Callable[[int], None]
 
     @property
     def token(self) -> str:
@@ -132,47 +132,50 @@ class ClusterSubmission(abc.ABC):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Submits as much as may be submitted now; `step` does the rest.
+        """Submits as much as may be submitted now; `poll` does the rest.
 
         Raises SubmissionError if that is refused: what was accepted before goes on.
         """
 
     @property
     @abc.abstractmethod
-    def jobs(self) -> dict[int, str | None]:
+    def job_ids(self) -> dict[int, str | None]:
         """The cluster's id of each job, None where it has none (yet)."""
 
     @abc.abstractmethod
-    def step(self) -> dict[int, Report]:
+    def poll(self) -> dict[int, JobReport]:
         """Does what there is to do (start the next process, ask the scheduler when it is time) without waiting.
 
         Returns reports of the jobs that ended since the last call, and of those that wait for a reason worth telling.
         """
 
-    def settle(self, number: int) -> None:  # noqa: B027  most clusters have nothing to do
+    def stop_tracking(self, number: int) -> None:  # noqa: B027  most clusters have nothing to do
         """No more questions about this one: all its outcomes are there."""
 
     def close(self) -> None:  # noqa: B027  most clusters have nothing to do
         """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
 
-    def cancel(self, number: int) -> bool:
+    def cancel_job(self, number: int) -> bool:
         """Ends a job, started or not, if it can; else the cluster's own `cancel` is to be asked."""
         return False
 
-    def unstarted(self) -> tp.Sequence[int]:
-        """The jobs that only `step` of this process will start or submit."""
+    def unstarted_jobs(self) -> tp.Sequence[int]:
+        """The jobs that only `poll` of this process will start or submit."""
         return ()
 
     @abc.abstractmethod
-    def abandon(self) -> tp.Sequence[int]:
+    def stop_submitting(self) -> tp.Sequence[int]:
         """Starts and submits nothing more: returns the jobs that never will be; the others go on."""
 
     @abc.abstractmethod
-    def withdraw(self) -> tp.Sequence[int]:
-        """Asks for the end of all that has not begun to run: returns what `abandon` does; the others end by reports."""
+    def cancel_pending(self) -> tp.Sequence[int]:
+        """Cancels all jobs that have not begun to run.
+
+        Returns what `stop_submitting` does; the end of the others is reported by `poll`.
+        """
 
     @abc.abstractmethod
-    def end(self) -> tp.Sequence[int]:
+    def cancel_all(self) -> tp.Sequence[int]:
         """Ends every job, running or not, and returns them."""
 
 
@@ -191,17 +194,17 @@ class Cluster(abc.ABC):
         return launch
 
     @abc.abstractmethod
-    def check(self, options: tp.Sequence[Options]) -> None:
+    def check_options(self, options: tp.Sequence[Options]) -> None:
         """Raises ConfigError if jobs with any of these options cannot be submitted. Submits nothing."""
 
     @abc.abstractmethod
-    def submit(self, batch: Batch) -> ClusterSubmission:
+    def prepare(self, batch: Batch) -> ClusterSubmission:
         """What is to be submitted; nothing is yet."""
 
     @abc.abstractmethod
-    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+    def query_jobs(self, references: tp.Sequence[JobReference]) -> list[JobReport]:
         """What is known of jobs of any launch, one report for each, in one question to the scheduler."""
 
     @abc.abstractmethod
-    def cancel(self, references: tp.Sequence[Reference]) -> None:
-        """Asks for the end of jobs; `ask` tells when it has come."""
+    def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
+        """Asks for the end of jobs; `query_jobs` tells when it has come."""

@@ -7,7 +7,7 @@ import os
 import typing as tp
 
 from . import process
-from .base import Batch, Cluster, ClusterSubmission, Options, Reference, Report, State
+from .base import Batch, Cluster, ClusterSubmission, JobReference, JobReport, JobState, Options
 
 
 class InlineCluster(Cluster):
@@ -15,16 +15,16 @@ class InlineCluster(Cluster):
 
     name = "inline"
 
-    def check(self, options: tp.Sequence[Options]) -> None:
+    def check_options(self, options: tp.Sequence[Options]) -> None:
         pass
 
-    def submit(self, batch: Batch) -> ClusterSubmission:
+    def prepare(self, batch: Batch) -> ClusterSubmission:
         return _InlineSubmission(batch)
 
-    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+    def query_jobs(self, references: tp.Sequence[JobReference]) -> list[JobReport]:
         return [process_report(reference) for reference in references]
 
-    def cancel(self, references: tp.Sequence[Reference]) -> None:
+    def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
         """A task in another process's own thread cannot be cancelled but by ending that process: left alone."""
 
     def call(self, compute: tp.Callable[[], tp.Any]) -> tp.Any:
@@ -59,36 +59,36 @@ class _InlineSubmission(ClusterSubmission):
         pass
 
     @property
-    def jobs(self) -> dict[int, str | None]:
+    def job_ids(self) -> dict[int, str | None]:
         return {job.number: str(os.getpid()) for job in self._batch.jobs}
 
-    def step(self) -> dict[int, Report]:
+    def poll(self) -> dict[int, JobReport]:
         if not self._waiting:
             return {}
         number = self._waiting[0]
-        self._batch.here(number)
+        self._batch.run_inline(number)
         del self._waiting[0]
-        return {number: Report(State.ENDED, "it ended the task without a value or an error")}
+        return {number: JobReport(JobState.ENDED, "it ended the task without a value or an error")}
 
-    def unstarted(self) -> tp.Sequence[int]:
+    def unstarted_jobs(self) -> tp.Sequence[int]:
         return tuple(self._waiting)
 
-    def abandon(self) -> tp.Sequence[int]:
+    def stop_submitting(self) -> tp.Sequence[int]:
         cancelled, self._waiting = self._waiting, []
         return cancelled
 
-    def withdraw(self) -> tp.Sequence[int]:
-        return self.abandon()
+    def cancel_pending(self) -> tp.Sequence[int]:
+        return self.stop_submitting()
 
-    def end(self) -> tp.Sequence[int]:
-        return self.abandon()
+    def cancel_all(self) -> tp.Sequence[int]:
+        return self.stop_submitting()
 
 
-def process_report(reference: Reference) -> Report:
+def process_report(reference: JobReference) -> JobReport:
     """What the process table says of a job whose owner is a process."""
     running = process.is_alive(reference.owner)
     if running is None:
-        return Report(State.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")
+        return JobReport(JobState.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")
     if running:
-        return Report(State.RUNNING if reference.started else State.PENDING)
-    return Report(State.ENDED, "its process is gone", failed=False)
+        return JobReport(JobState.RUNNING if reference.started else JobState.PENDING)
+    return JobReport(JobState.ENDED, "its process is gone", failed=False)

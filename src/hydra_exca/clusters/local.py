@@ -16,7 +16,18 @@ from hydra_exca.errors import ConfigError, Problem
 
 from . import environment
 from . import process as process_module
-from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobSpec, Options, Reference, Report, State, job_command
+from .base import (
+    AGAIN,
+    Batch,
+    Cluster,
+    ClusterSubmission,
+    JobReference,
+    JobReport,
+    JobSpec,
+    JobState,
+    Options,
+    job_command,
+)
 from .inline import process_report
 
 if tp.TYPE_CHECKING:
@@ -34,7 +45,7 @@ class LocalCluster(Cluster):
 
     name = "local"
 
-    def check(self, options: tp.Sequence[Options]) -> None:
+    def check_options(self, options: tp.Sequence[Options]) -> None:
         environment.check_environment(self.options.environment, "hydra_exca.job.worker")
         most = max(map(_gpus, options), default=0)
         gpus = visible_gpus() if most else None
@@ -44,14 +55,14 @@ class LocalCluster(Cluster):
                 [Problem(f"{most} asked, {len(gpus)} here", "hydra.launcher.gpus_per_node")],
             )
 
-    def submit(self, batch: Batch) -> ClusterSubmission:
+    def prepare(self, batch: Batch) -> ClusterSubmission:
         return _LocalSubmission(batch, self.options)
 
-    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+    def query_jobs(self, references: tp.Sequence[JobReference]) -> list[JobReport]:
         return [process_report(reference) for reference in references]
 
-    def cancel(self, references: tp.Sequence[Reference]) -> None:
-        end_process(*(each.owner["pid"] for each in references if process_report(each).state is State.RUNNING))
+    def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
+        end_process(*(each.owner["pid"] for each in references if process_report(each).state is JobState.RUNNING))
 
 
 def usable_cores() -> int:
@@ -151,22 +162,23 @@ class _LocalSubmission(ClusterSubmission):
         self._jobs: dict[int, str | None] = dict.fromkeys(self._waiting)
 
     def start(self) -> None:
-        pass  # claims are there, so `step` can start what it finds
+        pass  # claims are there, so `poll` can start what it finds
 
     @property
-    def jobs(self) -> dict[int, str | None]:
+    def job_ids(self) -> dict[int, str | None]:
         return dict(self._jobs)
 
-    def cancel(self, number: int) -> bool:
+    def cancel_job(self, number: int) -> bool:
         if number in self._running:
             end_process(self._running[number].process.pid)
         elif self._waiting.pop(number, None):
             self._cancelled.append(number)
         return True
 
-    def step(self) -> dict[int, Report]:
+    def poll(self) -> dict[int, JobReport]:
         reports = {
-            number: Report(State.ENDED, "cancelled before it started", cancelled=True) for number in self._cancelled
+            number: JobReport(JobState.ENDED, "cancelled before it started", cancelled=True)
+            for number in self._cancelled
         }
         self._cancelled.clear()
         now = time.monotonic()
@@ -190,25 +202,25 @@ class _LocalSubmission(ClusterSubmission):
                 log.warning("process %d has stored its result and does not exit", running.process.pid)
         self._running.clear()
 
-    def unstarted(self) -> tp.Sequence[int]:
+    def unstarted_jobs(self) -> tp.Sequence[int]:
         return (*self._waiting, *self._cancelled)
 
-    def abandon(self) -> tp.Sequence[int]:
+    def stop_submitting(self) -> tp.Sequence[int]:
         waiting, self._waiting = tuple(self._waiting), {}
         return waiting
 
-    def withdraw(self) -> tp.Sequence[int]:
-        return self.abandon()
+    def cancel_pending(self) -> tp.Sequence[int]:
+        return self.stop_submitting()
 
-    def end(self) -> tp.Sequence[int]:
-        numbers = [*self.abandon(), *self._running]
+    def cancel_all(self) -> tp.Sequence[int]:
+        numbers = [*self.stop_submitting(), *self._running]
         end_process(*(running.process.pid for running in self._running.values()))
         for running in self._running.values():
             running.process.wait()
         self._running.clear()
         return numbers
 
-    def _ended(self, number: int) -> Report | None:
+    def _ended(self, number: int) -> JobReport | None:
         """Why a process is gone, None for one that is to start again."""
         running = self._running.pop(number)
         self._gpus = [gpu for gpu in self._every_gpu if gpu in (*self._gpus, *running.gpus)]  # neighbours together
@@ -216,11 +228,11 @@ class _LocalSubmission(ClusterSubmission):
             end_process(running.process.pid)
             running.process.wait()
             reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
-            return Report(State.ENDED, reason, timed_out=True)
+            return JobReport(JobState.ENDED, reason, timed_out=True)
         if running.process.returncode == AGAIN and self._timeouts(number) > running.timeouts:
             self._waiting = {number: running.spec, **self._waiting}
             return None
-        return Report(State.ENDED, process_module.exit_reason(running.process.returncode))
+        return JobReport(JobState.ENDED, process_module.exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:
         """In their order: one that has to wait for GPUs is not overtaken."""
@@ -257,7 +269,7 @@ class _LocalSubmission(ClusterSubmission):
                 start_new_session=True,
                 env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
             )
-        process_module.start_detached(process)
+        process_module.keep_until_ended(process)
         self._running[spec.number] = _Running(process, spec, gpus, time.monotonic(), self._timeouts(spec.number))
         self._jobs[spec.number] = str(process.pid)
 

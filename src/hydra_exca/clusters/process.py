@@ -17,7 +17,7 @@ if tp.TYPE_CHECKING:
 def describe_process(pid: int | None = None) -> dict[str, tp.Any]:
     """This process (or ``pid``), so that `is_alive` can tell later, also after a reboot or in another container."""
     pid = os.getpid() if pid is None else pid
-    return {**_machine(), "pid": pid, "started": _started(pid), "user": os.getuid()}
+    return {**_machine(), "pid": pid, "started": _start_time(pid), "user": os.getuid()}
 
 
 def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
@@ -33,14 +33,14 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
         return None
     try:
         process = psutil.Process(owner["pid"])
-        return _started(process.pid) == owner["started"] and process.status() != psutil.STATUS_ZOMBIE
+        return _start_time(process.pid) == owner["started"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return None
 
 
-def _started(pid: int) -> float:
+def _start_time(pid: int) -> float:
     """When a process started: in ticks since boot, which setting the clock does not change, where /proc tells it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -55,9 +55,9 @@ def _started(pid: int) -> float:
 def _machine() -> dict[str, tp.Any]:
     return {
         "host": socket.gethostname(),
-        "machine": _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id"),
-        "boot": _read("/proc/sys/kernel/random/boot_id") or _boot_time(),
-        "pid_namespace": _link("/proc/self/ns/pid"),
+        "machine": _read_text("/etc/machine-id") or _read_text("/var/lib/dbus/machine-id"),
+        "boot": _read_text("/proc/sys/kernel/random/boot_id") or _boot_time(),
+        "pid_namespace": _read_link("/proc/self/ns/pid"),
     }
 
 
@@ -67,14 +67,14 @@ def _boot_time() -> str:
     return str(round(psutil.boot_time()))
 
 
-def _read(path: str) -> str | None:
+def _read_text(path: str) -> str | None:
     try:
         return Path(path).read_text().strip() or None
     except OSError:
         return None
 
 
-def _link(path: str) -> str | None:
+def _read_link(path: str) -> str | None:
     try:
         return os.readlink(path)
     except OSError:
@@ -99,7 +99,7 @@ _processes: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
 
 
-def start_detached(process: subprocess.Popen[bytes]) -> None:
+def keep_until_ended(process: subprocess.Popen[bytes]) -> None:
     """Until it has ended: it may outlive the launch's objects, and a Popen that goes before its process warns."""
     with _lock:
         _processes.difference_update([each for each in _processes if each.poll() is not None])

@@ -12,7 +12,7 @@ from .inline import DebugCluster, InlineCluster
 CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
 
 
-def detect_cluster(debug: bool = False) -> InlineCluster:
+def inline_cluster(debug: bool = False) -> InlineCluster:
     """This process."""
     return (DebugCluster if debug else InlineCluster)(Options())
 
@@ -21,7 +21,7 @@ def get_cluster(name: str | None, options: Options) -> Cluster:
     """The cluster called ``name``. ``auto`` is Slurm where there is ``sbatch``, else this machine.
 
     Whether Slurm answers is not asked here: an ``sbatch`` that is there and silent must become an error of
-    `Cluster.check`, never jobs on a login node.
+    `Cluster.check_options`, never jobs on a login node.
     """
     if name == "auto":
         name = "slurm" if shutil.which("sbatch") else "local"

@@ -246,7 +246,7 @@ class MapInfra(BaseInfra):
         key = (os.getpid(), str(place.entry.path))
         if key not in _noted:
             _noted.add(key)
-            task_record.write_record(place.entry, self._provenance(clusters.detect_cluster()))
+            task_record.write_record(place.entry, self._provenance(clusters.inline_cluster()))
 
     def _filled_ram(
         self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any], computed: set[str]
@@ -289,7 +289,7 @@ class MapInfra(BaseInfra):
         if self.cluster == "threadpool" and len(chunks) > 1:
             pools.run_in_pool("threadpool", self._workers(len(chunks)), compute, chunks, lambda done: None)
         else:
-            here = clusters.detect_cluster(debug=self.cluster == "debug")
+            here = clusters.inline_cluster(debug=self.cluster == "debug")
             for chunk in chunks:
                 here.call(functools.partial(compute, chunk))
 
@@ -341,7 +341,7 @@ class MapInfra(BaseInfra):
 
     def _checked(self, place: MapEntry) -> Settings:
         """How pools and this process go about it."""
-        settings = self._settings(place.jobs, clusters.detect_cluster(), Mode.CACHED)
+        settings = self._settings(place.jobs, clusters.inline_cluster(), Mode.CACHED)
         settings.check()
         return settings
 

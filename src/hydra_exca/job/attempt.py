@@ -57,7 +57,7 @@ Program = tp.Callable[[tp.Any, Attempt], tp.Any]
 Compute = tp.Callable[[Attempt], tp.Any]
 
 
-class Guard:
+class AttemptGuard:
     """Who may end a process from outside while it computes. This one is nobody.
 
     Once ``leaving`` is set the process is on its way out: nothing that the user's code returns or raises then counts.
@@ -80,7 +80,7 @@ def attempt_task(
     code: str | None = None,
     recorder: Recorder | None = None,
     shared: bool = False,
-    guard: Guard | None = None,
+    guard: AttemptGuard | None = None,
 ) -> Status | None:
     """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits value or error.
 
@@ -88,7 +88,7 @@ def attempt_task(
     ``shared`` tells that its job has computed something else before. ``code`` is the digest of the code where it is
     no copy that is imported.
     """
-    claim = _take(entry, token, shared)
+    claim = _take_claim(entry, token, shared)
     if claim is None:
         return None
     shown = entry.path / paths.CODE
@@ -98,7 +98,7 @@ def attempt_task(
         shown.unlink()
     attempt = Attempt(entry, claim, code=code if copy is None else copy.digest)
     redirect(attempt)
-    return _finish(attempt, identity, compute, guard or Guard(), recorder)
+    return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
 
 
 def is_wanted(owner: Claim | None, token: str) -> bool:
@@ -106,7 +106,7 @@ def is_wanted(owner: Claim | None, token: str) -> bool:
     return owner is not None and owner.token == token and owner.state is not ClaimState.RELEASED
 
 
-def _take(entry: Entry, token: str, shared: bool) -> Claim | None:
+def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
     owner = entry.claim()
     if owner is None or not is_wanted(owner, token) or entry.outcome() is not None:
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
@@ -127,12 +127,12 @@ def _runs_elsewhere(owner: Claim, job: str) -> bool:
     if owner.state is ClaimState.QUEUED:
         return False
     if owner.cluster == "slurm":
-        return owner.job is not None and owner.job != job and not own_job.is_over(owner.job)
+        return owner.job is not None and owner.job != job and not own_job.has_ended(owner.job)
     return owner.owner.get("pid") != os.getpid() and process.is_alive(owner.owner) is True
 
 
-def _finish(
-    attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, guard: Guard, recorder: Recorder | None
+def _compute_and_commit(
+    attempt: Attempt, identity: dict[str, tp.Any], compute: Compute, guard: AttemptGuard, recorder: Recorder | None
 ) -> Status | None:
     entry, claim, started = attempt.entry, attempt.claim, time.time()
     value = error = None
@@ -140,7 +140,7 @@ def _finish(
         recorder.begin(entry, claim, started, attempt.code)
     guard.watch(attempt)
     try:
-        value = entry.store_value(claim, _computed(attempt, compute, guard))
+        value = entry.store_value(claim, _compute_value(attempt, compute, guard))
     except KeyboardInterrupt:
         raise
     except BaseException as raised:
@@ -156,14 +156,14 @@ def _finish(
     return outcome.status
 
 
-def _computed(attempt: Attempt, compute: Compute, guard: Guard) -> tp.Any:
+def _compute_value(attempt: Attempt, compute: Compute, guard: AttemptGuard) -> tp.Any:
     """What is computed; on the way out neither a value nor an error of the user's code is one of the task."""
     process = os.getpid()
     try:
         value = compute(attempt)
-        _leave_if_forked(process, None)
+        _exit_if_forked(process, None)
     except BaseException as raised:
-        _leave_if_forked(process, raised)
+        _exit_if_forked(process, raised)
         if guard.leaving is not None:
             raise guard.leaving from None
         raise
@@ -174,7 +174,7 @@ def _computed(attempt: Attempt, compute: Compute, guard: Guard) -> tp.Any:
     return value
 
 
-def _leave_if_forked(process: int, raised: BaseException | None) -> None:
+def _exit_if_forked(process: int, raised: BaseException | None) -> None:
     """Ends a process that the task has forked and that comes out of it as well: the task is not its to end."""
     if os.getpid() == process:
         return
@@ -232,7 +232,7 @@ def redirect_to_log(attempt: Attempt, payload: payloads.Payload, rank: int = 0) 
     if payload.logs is not None:
         place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
         stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"
-        job_logs.put_line(logs, Path(place), stem)
+        job_logs.link_logs(logs, Path(place), stem)
     job_logs.redirect_output(logs, payload.stderr_to_stdout)
 
 
@@ -272,7 +272,7 @@ class LoadedProgram:
         def compute(attempt: Attempt) -> tp.Any:
             program = self._program or self._load()
             try:
-                attempt.resumed = checkpoints.resumed_call(self._launch, position)
+                attempt.resumed = checkpoints.read_resumed_call(self._launch, position)
                 return program(payloads.unpickle(part.argument), attempt)
             except Exception as error:  # whoever reads only the log is told too
                 print(describe_error(error)["traceback"], file=sys.stderr, flush=True)

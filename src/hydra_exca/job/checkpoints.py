@@ -25,7 +25,7 @@ Checkpoint = tp.Callable[[], tp.Any]
 _NAMES = ("__submitit_checkpoint__", "checkpoint")
 
 
-class Answer(enum.Enum):
+class CheckpointAnswer(enum.Enum):
     """What a task says to being ended."""
 
     NOTHING = "nothing"  # it has no checkpoint, or that failed
@@ -73,24 +73,22 @@ def checkpoint_of_object(obj: tp.Any) -> Checkpoint | None:
     return found
 
 
-def ask_for_checkpoint(checkpoint: Checkpoint | None, launch: Path, position: int) -> Answer:
+def call_checkpoint(checkpoint: Checkpoint | None, launch: Path, position: int) -> CheckpointAnswer:
     """Calls a task's checkpoint and keeps what it wants to be called next time."""
     if checkpoint is None:
-        return Answer.NOTHING
+        return CheckpointAnswer.NOTHING
     try:
         again = checkpoint()
         if again is None:
-            return Answer.REFUSED
-        _keep(again, launch, position)
-        return Answer.AGAIN
+            return CheckpointAnswer.REFUSED
+        _store_call(again, launch, position)
+        return CheckpointAnswer.AGAIN
     except Exception:  # noqa: BLE001  the user's code, and whatever it returns
-        describe_answer(
-            f"checkpoint failed, and the task will start again as if it had none:\n{traceback.format_exc()}"
-        )
-        return Answer.NOTHING
+        write_to_log(f"checkpoint failed, and the task will start again as if it had none:\n{traceback.format_exc()}")
+        return CheckpointAnswer.NOTHING
 
 
-def resumed_call(launch: Path, position: int) -> CheckpointCall | None:
+def read_resumed_call(launch: Path, position: int) -> CheckpointCall | None:
     """What an earlier start of the task wants to be called instead of its function, None if there is no such thing."""
     path = paths.resumed_call(launch, position)
     try:
@@ -99,12 +97,12 @@ def resumed_call(launch: Path, position: int) -> CheckpointCall | None:
         return None
 
 
-def describe_answer(message: str) -> None:
+def write_to_log(message: str) -> None:
     """Tells whoever reads the task's log; not through a buffer, which the signal may have interrupted."""
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"exca: {message}\n".encode(errors="replace"))
 
 
-def _keep(again: tp.Any, launch: Path, position: int) -> None:
+def _store_call(again: tp.Any, launch: Path, position: int) -> None:
     path = paths.resumed_call(launch, position)
     if not all(hasattr(again, name) for name in ("function", "args", "kwargs")):
         path.unlink(missing_ok=True)

@@ -22,19 +22,19 @@ def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
         os.close(descriptor)
 
 
-def put_line(logs: Logs, folder: Path, stem: str) -> None:
+def link_logs(logs: Logs, folder: Path, stem: str) -> None:
     """Makes links of the logs, to new files in ``folder``. If there can be none, the logs are files where they are."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for link in logs:
             if not link.is_symlink():  # of a job that starts again
-                file = _new_file(folder, stem, link.suffix)
+                file = _create_file(folder, stem, link.suffix)
                 os.symlink(os.path.relpath(file, link.parent.resolve()), link)
     except OSError as error:
         log.warning("the logs stay in %s: %s cannot be written: %s", logs[0].parent, folder, error.strerror)
 
 
-def _new_file(folder: Path, stem: str, suffix: str) -> Path:
+def _create_file(folder: Path, stem: str, suffix: str) -> Path:
     """An empty file that nobody else writes to: process ids come again."""
     folder = folder.resolve()
     for name in (f"{stem}{suffix}", f"{stem}.{os.urandom(6).hex()}{suffix}"):

@@ -12,16 +12,16 @@ from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome, files
 
 
-def record_loss(
+def record_lost_job(
     entry: Entry,
     claim: Claim,
     identity: dict[str, tp.Any],
-    report: clusters.Report,
+    report: clusters.JobReport,
     cache: Path,
     logs: Path,
     code: str | None = None,
 ) -> bool:
-    """Stores the cluster's reason as `store_loss` does; False if ``claim`` owns the entry no more.
+    """Stores the cluster's reason as `store_lost_outcome` does; False if ``claim`` owns the entry no more.
 
     ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
     the snapshot that it ran from.
@@ -37,13 +37,13 @@ def record_loss(
         cluster=claim.cluster,
         job=job,
         token=claim.token,
-        log=_log(entry, claim, job, cache, logs),
+        log=_find_log(entry, claim, job, cache, logs),
         code=code,
     )
-    return store_loss(entry, claim, outcome)
+    return store_lost_outcome(entry, claim, outcome)
 
 
-def store_loss(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
+def store_lost_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
     """Makes a lost job's end the outcome, or gives back the value that it was to replace.
 
     False if ``claim`` owns the entry no more: nothing was written. The next claim is published first, as in
@@ -61,7 +61,7 @@ def store_loss(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
     return True
 
 
-def recorded_loss(entry: Entry, token: str, since: int) -> Outcome | None:
+def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
     """How the job of a launch was lost after claim ``since``, where an earlier value is stored again; else None."""
     try:
         outcome = Outcome.from_json((entry.path / paths.LOGS / paths.lost_attempt(token)).read_bytes())
@@ -70,7 +70,7 @@ def recorded_loss(entry: Entry, token: str, since: int) -> Outcome | None:
     return outcome if outcome.claim >= since else None
 
 
-def _log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:
+def _find_log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:
     """Where its last words are: in the attempt's own log, or in its job's."""
     job_log = paths.job_log(paths.launch_folder(cache, claim.token), claim.number_of_job)
     candidates = [*reversed(entry.log_paths(claim.number)), job_log]

@@ -82,7 +82,7 @@ class Payload:
         payload = cls(
             cluster=cluster,
             program=program,
-            search_path=tuple(map(_absolute, sys.path)),
+            search_path=tuple(map(_absolute_path, sys.path)),
             argv=tuple(sys.argv),
             working_directory=os.getcwd(),
             script=script.current(),
@@ -111,7 +111,7 @@ class Payload:
 
     def of_another_python(self) -> Payload:
         """The same for jobs that run under another python than this process, which has packages of its own."""
-        return dataclasses.replace(self, environment=tuple(filter(_is_of_this_python, self.search_path)))
+        return dataclasses.replace(self, environment=tuple(filter(_belongs_to_python, self.search_path)))
 
     def enter(self) -> None:
         """Makes this process one that can load the program: search path, working directory, script."""
@@ -145,7 +145,7 @@ def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> N
     slices, chunks, start, alike = [], [], 0, b""
     for part in parts:
         data = pickle.dumps((part.entry, part.identity, part.argument, part.overrides), protocol=5)
-        chunk = _compressed(data, alike)
+        chunk = _compress(data, alike)
         alike = alike or data[-_WINDOW:]
         slices.append((start, len(chunk)))
         chunks.append(chunk)
@@ -163,10 +163,10 @@ def read_payload(launch: Path) -> Payload:
 
 def read_part(launch: Path, payload: Payload, position: int) -> Part:
     """The task at ``position`` of a launch; CacheError if others could have written it."""
-    return Parts(launch, payload).read(position)
+    return PartReader(launch, payload).read(position)
 
 
-class Parts:
+class PartReader:
     """The tasks of a launch, for who reads several: what they are compressed against is read once."""
 
     def __init__(self, launch: Path, payload: Payload) -> None:
@@ -192,7 +192,7 @@ class Parts:
         return file.read(size)
 
 
-def _compressed(data: bytes, alike: bytes) -> bytes:
+def _compress(data: bytes, alike: bytes) -> bytes:
     compressor = zlib.compressobj(_LEVEL, zdict=alike) if alike else zlib.compressobj(_LEVEL)
     return compressor.compress(data) + compressor.flush()
 
@@ -214,29 +214,29 @@ def check_size(program: bytes, argument: bytes, value: tp.Any, what: str, limit_
         return
     parts = {name: len(pickle_named(part, name)) for name, part in getattr(value, "__dict__", {}).items()}
     largest = max(parts, key=lambda name: parts[name], default=None)
-    most = "" if largest is None else f", {_gb(parts[largest])} of it {largest!r}"
+    most = "" if largest is None else f", {_format_gb(parts[largest])} of it {largest!r}"
     raise ConfigError(
         "A job would be sent more than is allowed; nothing was run.",
         [
             Problem(
-                f"{what} is sent {_gb(size)}{most}, and the limit is {limit_gb:g} GB. Give it a path to the data "
-                "instead, or raise the limit",
+                f"{what} is sent {_format_gb(size)}{most}, and the limit is {limit_gb:g} GB. Give it a path to the "
+                "data instead, or raise the limit",
                 "infra.max_pickle_size_gb",
             )
         ],
     )
 
 
-def _gb(size: int) -> str:
+def _format_gb(size: int) -> str:
     return f"{size / _GB:.3g} GB"
 
 
-def _absolute(entry: str) -> str:
+def _absolute_path(entry: str) -> str:
     """An entry of the search path; import hooks of editable installations have some that are no folders."""
     return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
 
 
-def _is_of_this_python(folder: str) -> bool:
+def _belongs_to_python(folder: str) -> bool:
     """Whether a folder of the search path comes with the python that runs here, and with no project."""
     import site
     import sysconfig  # no job asks this

@@ -15,7 +15,7 @@ from pathlib import Path
 from hydra_exca.store import Entry
 
 from . import payload, pool_process
-from .checkpoints import Answer
+from .checkpoints import CheckpointAnswer
 from .signals import RunningJob
 
 if tp.TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PoolChild:
     entry: Entry | None = None
     claim: int | None = None  # the number of the one that it computes under
     is_asked: bool = False  # it has an order, and its answer is awaited
-    answer: Answer | None = None
+    answer: CheckpointAnswer | None = None
     is_unwanted: bool = False
     is_silent: bool = False  # it will say nothing more: it exits, or the task has closed its line
     deadline: float | None = None

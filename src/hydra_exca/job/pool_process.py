@@ -22,7 +22,7 @@ from hydra_exca.store import Entry
 
 from . import payload as payloads
 from .attempt import Attempt, LoadedProgram, attempt_task, redirect_to_log
-from .checkpoints import Answer
+from .checkpoints import CheckpointAnswer
 from .signals import RunningJob, SignalHandlers
 
 GO_ON = b"c"  # the orders that come with SIGUSR2: call the checkpoint, and go on;
@@ -98,7 +98,7 @@ class PoolSignals(SignalHandlers):
         answer = self.ask()
         self._link.say(answer.value)
         self.leave_if_terminated()
-        if order == PREEMPTED or (order == OUT_OF_TIME and answer is not Answer.REFUSED):
+        if order == PREEMPTED or (order == OUT_OF_TIME and answer is not CheckpointAnswer.REFUSED):
             self.leave(AGAIN)
 
 
@@ -147,7 +147,7 @@ class TaskServer:
         self._handlers = PoolSignals(job, link)
         self._handlers.install()
         self._loaded = LoadedProgram(job.launch, job.payload, self._keep)
-        self._parts = payloads.Parts(job.launch, job.payload)
+        self._parts = payloads.PartReader(job.launch, job.payload)
         self._kept: ProcessState | None = None
         self._logs = LogFiles()
 

@@ -82,7 +82,7 @@ _PATIENCE_S = 10.0  # how long the first rank may still take to end when another
 _PAUSE_S = 0.2
 
 
-def _among(ranks: Ranks, compute: Compute) -> Compute:
+def as_first_rank(ranks: Ranks, compute: Compute) -> Compute:
     """What the first rank does: its value counts once it is there; until then what another rank raised does."""
 
     def first(attempt: Attempt) -> tp.Any:
@@ -104,7 +104,7 @@ def _among(ranks: Ranks, compute: Compute) -> Compute:
     return first
 
 
-def _run_beside(ranks: Ranks, job: RunningJob) -> None:
+def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
     """What another rank than the first one does."""
     handlers = SecondaryRankSignals(job)
     handlers.install()

@@ -18,14 +18,14 @@ from hydra_exca.clusters.base import AGAIN
 from hydra_exca.clusters.slurm import own_job
 
 from . import checkpoints
-from .attempt import Attempt, Guard, current_job_id
-from .checkpoints import Answer, describe_answer
+from .attempt import Attempt, AttemptGuard, current_job_id
+from .checkpoints import CheckpointAnswer, write_to_log
 from .payload import Payload
 
 TERMINATED = 128 + signal.SIGTERM
 
 
-class LeaveRequest(SystemExit):
+class ExitRequest(SystemExit):
     """The way out through the user's code, not an error of it."""
 
 
@@ -55,7 +55,7 @@ class RunningJob:
         """
         refused = own_job.requeue(current_job_id("slurm")) if self.on_slurm else ""
         if refused:
-            describe_answer(f"the job cannot be started again, and goes on until its end: {refused}")
+            write_to_log(f"the job cannot be started again, and goes on until its end: {refused}")
         elif out_of_time:
             with open(paths.timeouts(self.launch, self.number), "ab") as file:
                 file.write(b".")
@@ -66,7 +66,7 @@ class RunningJob:
         return path.stat().st_size if path.exists() else 0
 
 
-class SignalHandlers(Guard):
+class SignalHandlers(AttemptGuard):
     """The signals of a process that computes. Processes that the user's code forks from it keep the usual ones."""
 
     def __init__(self, job: RunningJob) -> None:
@@ -95,19 +95,19 @@ class SignalHandlers(Guard):
         self.ask()
         self.leave(TERMINATED)
 
-    def ask(self) -> Answer:
+    def ask(self) -> CheckpointAnswer:
         """What the task's own checkpoint says to it, if there is one."""
         if self.attempt is None:
-            return Answer.NOTHING
+            return CheckpointAnswer.NOTHING
         self._is_asking = True
         try:
-            return checkpoints.ask_for_checkpoint(self.attempt.checkpoint, self.job.launch, self.position)
+            return checkpoints.call_checkpoint(self.attempt.checkpoint, self.job.launch, self.position)
         finally:
             self._is_asking = False
 
     def leave(self, code: int) -> tp.NoReturn:
         """Ends this process through the user's code."""
-        self.leaving = LeaveRequest(code)
+        self.leaving = ExitRequest(code)
         raise self.leaving
 
     def _on_warning(self, number: int, frame: types.FrameType | None) -> None:
@@ -152,13 +152,13 @@ class SingleTaskSignals(SignalHandlers):
         answer = self.ask()
         self.leave_if_terminated()
         if not self.job.may_start_again(out_of_time):
-            describe_answer("the time is nearly up, and it may not start again: it goes on until its end")
-        elif answer is Answer.REFUSED:
-            describe_answer("its checkpoint returned None: it does not start again")
+            write_to_log("the time is nearly up, and it may not start again: it goes on until its end")
+        elif answer is CheckpointAnswer.REFUSED:
+            write_to_log("its checkpoint returned None: it does not start again")
             if not out_of_time:
                 self.leave(TERMINATED)
         elif self.job.start_again(out_of_time):
-            describe_answer(
+            write_to_log(
                 f"{'its time is nearly up' if out_of_time else 'its place is wanted'}: it ends, and starts again"
             )
             self.leave(AGAIN)

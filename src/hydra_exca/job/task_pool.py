@@ -23,7 +23,7 @@ from hydra_exca.store import ClaimState
 
 from . import lost, payload, pool_process
 from .attempt import Attempt, attempt_log_paths, is_wanted, make_outcome
-from .checkpoints import Answer, describe_answer
+from .checkpoints import CheckpointAnswer, write_to_log
 from .pool_child import SIGNALS, PoolChild, fork_child
 from .signals import TERMINATED, RunningJob
 
@@ -43,7 +43,7 @@ def run_task_pool(job: RunningJob, positions: tp.Iterable[int]) -> None:
 
 
 @dataclasses.dataclass
-class LeavePool:
+class PoolShutdown:
     """The job is to end before its tasks have: why, until when answers are waited for, which tasks are left."""
 
     out_of_time: bool
@@ -61,7 +61,7 @@ class TaskPool:
         self._tries = collections.Counter[int]()
         self._children: list[PoolChild] = []
         self._begun = 0
-        self._leave: LeavePool | None = None
+        self._leave: PoolShutdown | None = None
         self._caught: set[int] = set()
         self._look = time.monotonic() + _LOOK_S
         self._selector = selectors.PollSelector()
@@ -111,9 +111,7 @@ class TaskPool:
             except OSError as error:
                 if self._children:  # they do it
                     return
-                describe_answer(
-                    f"no process can be made: {error}. {len(self._waiting)} tasks of this job were not begun"
-                )
+                write_to_log(f"no process can be made: {error}. {len(self._waiting)} tasks of this job were not begun")
                 raise SystemExit(1) from None
             self._selector.register(child.line, selectors.EVENT_READ)
             self._children.append(child)
@@ -175,14 +173,14 @@ class TaskPool:
             child.position, child.is_asked = None, False
             self._begun -= line == pool_process.SKIPPED
             return
-        child.is_asked, child.answer = False, Answer(line)
+        child.is_asked, child.answer = False, CheckpointAnswer(line)
         if self._leave is not None and not self._stays(child):
             child.deadline = time.monotonic() + _LEAVE_S
 
     def _ended(self, child: PoolChild, position: int, code: int) -> None:
         """A process has ended in the middle of a task."""
         if self._leave is not None:
-            refused = not self._leave.out_of_time and child.answer is Answer.REFUSED
+            refused = not self._leave.out_of_time and child.answer is CheckpointAnswer.REFUSED
             (self._leave.refused if refused else self._leave.left).append(position)
         elif code not in (-signal.SIGTERM, TERMINATED) or not self._is_terminated_too():
             self._lose(child, position, code)
@@ -211,7 +209,9 @@ class TaskPool:
         error = {"kind": "lost", "type": "JobLostError", "message": exit_reason(code), "traceback": ""}
         identity = payload.read_part(self._job.launch, self._job.payload, position).identity
         log_path = attempt_log_paths(attempt)[0]
-        lost.store_loss(entry, claim, make_outcome(attempt, identity, claim.time, error=error, log_path=log_path))
+        lost.store_lost_outcome(
+            entry, claim, make_outcome(attempt, identity, claim.time, error=error, log_path=log_path)
+        )
 
     def _end_unwanted(self) -> None:
         """Ends the processes of tasks that another launch has taken, or theirs given up: somebody waits for that."""
@@ -242,10 +242,10 @@ class TaskPool:
         out_of_time = self._job.is_out_of_time()
         goes_on = not self._job.may_start_again(out_of_time)
         if goes_on:
-            describe_answer("the time is nearly up, and the job may not start again: it goes on until its end")
+            write_to_log("the time is nearly up, and the job may not start again: it goes on until its end")
         else:
             patience = max(_LEAVE_S, self._job.payload.signal_delay_s - _STORE_S)
-            self._leave = LeavePool(out_of_time, time.monotonic() + patience)
+            self._leave = PoolShutdown(out_of_time, time.monotonic() + patience)
         for child in self._children:
             if child.position is not None:
                 child.order(
@@ -258,9 +258,9 @@ class TaskPool:
 
     def _stays(self, child: PoolChild) -> bool:
         """Whether a task goes on that was told to end: it is not to be started again, and has a little time."""
-        return self._leave is not None and self._leave.out_of_time and child.answer is Answer.REFUSED
+        return self._leave is not None and self._leave.out_of_time and child.answer is CheckpointAnswer.REFUSED
 
-    def _see_to_leaving(self, leave: LeavePool) -> None:
+    def _see_to_leaving(self, leave: PoolShutdown) -> None:
         """Once all have answered and ended, lets the job start again, if there is something left to do."""
         self._dismiss_and_end(leave)
         busy = self._busy()
@@ -277,7 +277,7 @@ class TaskPool:
         elif leave.refused and not self._children:
             raise SystemExit(TERMINATED)
 
-    def _dismiss_and_end(self, leave: LeavePool) -> None:
+    def _dismiss_and_end(self, leave: PoolShutdown) -> None:
         """Lets go who has nothing to do, and ends who has not answered in time."""
         late = time.monotonic() >= leave.until
         for child in self._children:
@@ -289,7 +289,7 @@ class TaskPool:
         if late:
             leave.until = float("inf")
 
-    def _start_again(self, leave: LeavePool) -> None:
+    def _start_again(self, leave: PoolShutdown) -> None:
         if self._job.start_again(leave.out_of_time):
             raise SystemExit(AGAIN)
         self._waiting.extendleft(reversed(leave.left))

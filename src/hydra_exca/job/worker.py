@@ -17,7 +17,7 @@ from hydra_exca.store import Entry
 from . import payload as payloads
 from .attempt import Attempt, Compute, LoadedProgram, Program, attempt_task, redirect_to_log
 from .error_report import describe_error
-from .ranks import Ranks, _among, _run_beside
+from .ranks import Ranks, as_first_rank, run_secondary_rank
 from .signals import RunningJob, SingleTaskSignals
 
 __all__ = ["AGAIN", "Attempt", "Compute", "Program", "attempt_task", "describe_error", "run"]
@@ -38,7 +38,7 @@ def run(launch: str, number: int) -> None:
         return
     ranks = Ranks.of_this_process(folder, positions[0]) if job.on_slurm else None
     if ranks is not None and ranks.rank > 0:
-        _run_beside(ranks, job)
+        run_secondary_rank(ranks, job)
     else:
         _run_alone(job, positions[0], None if ranks is None or ranks.count == 1 else ranks)
 
@@ -52,7 +52,7 @@ def _run_alone(job: RunningJob, position: int, several: Ranks | None) -> None:
         Entry(Path(part.entry)),
         part.identity,
         job.launch.name,
-        compute if several is None else _among(several, compute),
+        compute if several is None else as_first_rank(several, compute),
         redirect=lambda attempt: redirect_to_log(attempt, job.payload),
         copy=job.payload.copy,
         recorder=Recorder(job.launch, job.payload.provenance, part.overrides),

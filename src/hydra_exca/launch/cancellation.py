@@ -7,7 +7,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters
-from hydra_exca.clusters import State
+from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.polling import Pause
 from hydra_exca.store import Claim, ClaimState, Entry
@@ -18,10 +18,10 @@ from .lookup import Lookup, LookupResult
 _OF_A_PROCESS = ("inline", "debug")  # what computes in another process's own thread is not to be ended
 
 
-def why_not_cancelled(standing: LookupResult, report: clusters.Report) -> ExcaError | None:
+def why_not_cancelled(standing: LookupResult, report: clusters.JobReport) -> ExcaError | None:
     """An error if the running job is another user's, which is never cancelled, or cannot be asked for."""
     assert standing.claim is not None
-    if report.state is State.UNKNOWN:
+    if report.state is JobState.UNKNOWN:
         return CacheError(f"{standing.entry_uid} is being computed {report.reason}: it cannot be cancelled from here")
     user = standing.claim.owner.get("user")
     if user in (None, os.getuid()):
@@ -46,7 +46,7 @@ def wait_for_processes(survey: Lookup, standings: tp.Sequence[LookupResult]) -> 
         for standing, claim in waiting:
             assert standing.entry is not None
             now = standing.entry.claim()
-            gone = survey.ask([standing])[0].state is State.ENDED
+            gone = survey.ask([standing])[0].state is JobState.ENDED
             if now is not None and now.token == claim.token and now.state is ClaimState.RUNNING and not gone:
                 left.append((standing, claim))
             elif now is not None and now.token == claim.token:
@@ -64,13 +64,13 @@ def end_owner(survey: Lookup, taken: tp.Sequence[tuple[Entry, Claim]]) -> None:
     every = {entry.path for entry, _ in taken}
     alone = [claim for _, claim in taken if has_no_other_task(survey, claim, every)]
     shared = [(entry, claim) for entry, claim in taken if claim not in alone]
-    by_cluster: dict[str, list[clusters.Reference]] = {}
+    by_cluster: dict[str, list[clusters.JobReference]] = {}
     for claim in alone:
         by_cluster.setdefault(claim.cluster, []).append(survey.reference(claim))
     left = []
     for name, references in by_cluster.items():
         cluster = clusters.get_cluster(name, clusters.Options())
-        cluster.cancel(references)
+        cluster.cancel_jobs(references)
         left.append((cluster, [reference for reference in references if reference.started]))
     pause = Pause()
     while any(references for _, references in left) or shared:
@@ -79,6 +79,8 @@ def end_owner(survey: Lookup, taken: tp.Sequence[tuple[Entry, Claim]]) -> None:
         pause.sleep()
 
 
-def _still_there(cluster: clusters.Cluster, references: tp.Sequence[clusters.Reference]) -> list[clusters.Reference]:
-    reports = cluster.ask(references) if references else []
-    return [each for each, report in zip(references, reports, strict=True) if report.state is not State.ENDED]
+def _still_there(
+    cluster: clusters.Cluster, references: tp.Sequence[clusters.JobReference]
+) -> list[clusters.JobReference]:
+    reports = cluster.query_jobs(references) if references else []
+    return [each for each, report in zip(references, reports, strict=True) if report.state is not JobState.ENDED]

@@ -46,7 +46,7 @@ def start_detached(folder: Path, options: clusters.Options, jobs: tp.Sequence[cl
         if says.readline().strip() != _READY.encode():
             process.wait()
             raise SubmissionError(f"the process that is to start the jobs has ended; see {paths.keeper_log(folder)}")
-    clusters.start_detached(process)
+    clusters.keep_until_ended(process)
 
 
 def start_jobs(
@@ -58,12 +58,12 @@ def start_jobs(
     ready()
     cluster = clusters.get_cluster("local", options)
     mine = [job for job in jobs if kept[job.number]]
-    submission = cluster.submit(clusters.Batch(folder, mine, "hydra_exca.job.worker", lambda number: None))
+    submission = cluster.prepare(clusters.Batch(folder, mine, "hydra_exca.job.worker", lambda number: None))
     submission.start()
     left = {job.number for job in mine}
     while left:
-        for number, report in submission.step().items():
-            if report.state is clusters.State.ENDED:
+        for number, report in submission.poll().items():
+            if report.state is clusters.JobState.ENDED:
                 left.discard(number)
                 _note(folder, header, kept[number], report)
         time.sleep(_PAUSE_S)
@@ -71,7 +71,7 @@ def start_jobs(
 
 def _own(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
     """The tasks of a job whose claims this process now has."""
-    parts = payload.Parts(folder, header)
+    parts = payload.PartReader(folder, header)
     entries = [(position, Entry(Path(parts.read(position).entry))) for position in header.jobs[number]]
     return [(position, entry) for position, entry in entries if _take(entry, entry.claim(), folder.name)]
 
@@ -82,7 +82,7 @@ def _take(entry: Entry, claim: Claim | None, token: str) -> bool:
     return entry.take(claim.next(ClaimState.QUEUED, owner=clusters.describe_process()))
 
 
-def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.Report) -> None:
+def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.JobReport) -> None:
     for position, entry in tasks:
         claim = entry.claim()
         if claim is None or claim.token != folder.name or entry.outcome() is not None:
@@ -92,7 +92,7 @@ def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]],
         else:
             identity = payload.read_part(folder, header, position).identity
             code = None if header.copy is None else header.copy.digest
-            lost.record_loss(entry, claim, identity, report, folder.parent.parent, folder, code)
+            lost.record_lost_job(entry, claim, identity, report, folder.parent.parent, folder, code)
 
 
 def _ready() -> None:

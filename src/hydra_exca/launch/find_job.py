@@ -42,7 +42,7 @@ def _below(folder: Path, asked: str) -> SlurmJob | None:
         job = _recorded(launch, asked)
         if job is not None:
             return job
-    rows = query.query_names(asked) or [] if launches else []
+    rows = query.query_job(asked) or [] if launches else []
     for launch in launches:
         mine = {row.place[1]: row.job for row in rows if row.place is not None and row.place[0] == launch.name}
         if mine:
@@ -51,7 +51,7 @@ def _below(folder: Path, asked: str) -> SlurmJob | None:
 
 
 def _known_to_slurm(asked: str) -> SlurmJob:
-    rows = query.query_names(asked)
+    rows = query.query_job(asked)
     advice = "give the folder of the results: find_slurm_job(job_id=..., folder=...)"
     if not rows:
         known = "Slurm does not answer here" if rows is None else f"Slurm knows no job {asked} (any more)"

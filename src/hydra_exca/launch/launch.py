@@ -15,7 +15,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters
-from hydra_exca.clusters import State
+from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
@@ -178,10 +178,10 @@ class Launch:
         if any(round_.token == claim.token and round_.cancel(standing) for round_ in self._watch.rounds):
             return
         if cancellation.has_no_other_task(self._survey, claim, {standing.entry.path}):
-            clusters.get_cluster(claim.cluster, clusters.Options()).cancel([self._survey.reference(claim)])
+            clusters.get_cluster(claim.cluster, clusters.Options()).cancel_jobs([self._survey.reference(claim)])
         else:  # its job sees that the claim is gone, and ends the task
             standing.claim = claim
-            self._watch.lose(standing, clusters.Report(State.ENDED, "CANCELLED", cancelled=True))
+            self._watch.lose(standing, clusters.JobReport(JobState.ENDED, "CANCELLED", cancelled=True))
 
     def clear(self) -> None:
         """Forgets the outcomes of the tasks and cancels the jobs that compute them."""

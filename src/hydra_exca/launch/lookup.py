@@ -39,7 +39,7 @@ class LookupResult:
     mode: Mode = Mode.CACHED
     outcome: Outcome | None = None
     claim: Claim | None = None
-    gone: clusters.Report | None = None
+    gone: clusters.JobReport | None = None
     corrupt: CorruptEntryError | None = None
     problem: ExcaError | None = None
     passed_over: int = -1
@@ -97,26 +97,26 @@ class Lookup:
             _settle_plan(standing, mode_of(standing))
         return found
 
-    def ask(self, standings: tp.Sequence[LookupResult]) -> list[clusters.Report]:
+    def ask(self, standings: tp.Sequence[LookupResult]) -> list[clusters.JobReport]:
         """What the clusters say of the owners of running entries; one question each, however many entries."""
-        reports: dict[int, clusters.Report] = {}
+        reports: dict[int, clusters.JobReport] = {}
         by_cluster: dict[str, list[LookupResult]] = {}
         for standing in standings:
             assert standing.claim is not None
             by_cluster.setdefault(standing.claim.cluster, []).append(standing)
         for name, members in by_cluster.items():
-            answers = clusters.get_cluster(name, clusters.Options()).ask(
+            answers = clusters.get_cluster(name, clusters.Options()).query_jobs(
                 [self.reference(member.claim) for member in members]
             )
             reports.update({id(member): answer for member, answer in zip(members, answers, strict=True)})
         return [reports[id(standing)] for standing in standings]
 
-    def reference(self, claim: Claim | None) -> clusters.Reference:
+    def reference(self, claim: Claim | None) -> clusters.JobReference:
         """What a cluster needs to know a claim's job by. The job id of a queued one is in its launch's record."""
         assert claim is not None
         started = claim.state is not ClaimState.QUEUED
         job = claim.job if started or claim.cluster != "slurm" else self._recorded_job(claim)
-        return clusters.Reference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
+        return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
 
     def _find(self, identity: Identity) -> LookupResult:
         entry, outcome = self.shelf(identity).look(identity, of_many=True)
@@ -136,7 +136,7 @@ class Lookup:
 
     def _ask_owners(self, running: tp.Sequence[LookupResult]) -> None:
         for standing, report in zip(running, self.ask(running), strict=True):
-            if report.state is clusters.State.ENDED:
+            if report.state is clusters.JobState.ENDED:
                 standing.gone = report
                 standing.status = _status_of_gone(standing, report)
 
@@ -163,7 +163,7 @@ class Lookup:
         if clusters.process_alive(claim.owner) is False:
             return True
         cluster = clusters.get_cluster(claim.cluster, clusters.Options())
-        return cluster.ask([self.reference(claim)])[0].state is clusters.State.ENDED
+        return cluster.query_jobs([self.reference(claim)])[0].state is clusters.JobState.ENDED
 
     def _recorded_job(self, claim: Claim) -> str | None:
         return tp.cast("str | None", self._record(claim).get("jobs", {}).get(str(claim.number_of_job)))
@@ -192,7 +192,7 @@ def is_given_up(claim: Claim) -> bool:
     return is_own or time.time() - claim.time > _COMMIT_S
 
 
-def is_to_blame(claim: Claim, report: clusters.Report) -> bool:
+def is_to_blame(claim: Claim, report: clusters.JobReport) -> bool:
     """Whether a task has failed with its job, and is not simply to be computed by another one.
 
     Whoever cancels a job means all its tasks. Any other end is the fault of what had the job from its beginning: what
@@ -210,7 +210,7 @@ def _note_owner(standing: LookupResult) -> None:
         standing.status = Status.RUNNING
 
 
-def _status_of_gone(standing: LookupResult, report: clusters.Report) -> Status:
+def _status_of_gone(standing: LookupResult, report: clusters.JobReport) -> Status:
     """An owner that is gone: its cluster says that it failed, or an older value is to come back, or nobody runs it."""
     assert standing.entry is not None
     if standing.entry.has_previous():

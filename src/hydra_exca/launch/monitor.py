@@ -7,7 +7,7 @@ import time
 import typing as tp
 
 from hydra_exca import clusters
-from hydra_exca.clusters import State
+from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.job import lost
 from hydra_exca.polling import Pause
@@ -142,8 +142,8 @@ class Monitor:
         owner = None if stored.claim >= since else entry.claim()
         if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
             return stored if stored.claim > standing.passed_over else None
-        ended = lost.recorded_loss(entry, standing.claim.token if standing.claim else "", since)
-        ended = ended or lost.recorded_loss(entry, owner.token, since)
+        ended = lost.read_lost_outcome(entry, standing.claim.token if standing.claim else "", since)
+        ended = ended or lost.read_lost_outcome(entry, owner.token, since)
         if ended is None and is_own:
             standing.passed_over, standing.mode = stored.claim, Mode.FORCE  # another launch has given it up
         return ended or standing.stored()
@@ -153,13 +153,13 @@ class Monitor:
         standing.problem = problem
         self._over(standing)
 
-    def lose(self, standing: LookupResult, report: clusters.Report) -> None:
+    def lose(self, standing: LookupResult, report: clusters.JobReport) -> None:
         """Writes that a job ended without an outcome, or gives back what it was to replace, if nobody was quicker."""
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
         logs = self._survey.log_folder(claim)
         code = self._survey.code(claim)
-        lost.record_loss(entry, claim, standing.identity.to_json(), report, self._folder.path, logs, code)
+        lost.record_lost_job(entry, claim, standing.identity.to_json(), report, self._folder.path, logs, code)
 
     def _over(self, standing: LookupResult) -> None:
         self._waiting.pop(id(standing), None)
@@ -173,11 +173,11 @@ class Monitor:
         if left:
             self._again(left)
 
-    def _heed(self, standing: LookupResult, report: clusters.Report, round_: Submission) -> list[LookupResult]:
+    def _heed(self, standing: LookupResult, report: clusters.JobReport, round_: Submission) -> list[LookupResult]:
         """What a cluster says of a job of this launch; returns what has to be computed by another one."""
         assert standing.entry is not None
         self._tell(standing, report)
-        if report.state is not State.ENDED or self.collect(standing):
+        if report.state is not JobState.ENDED or self.collect(standing):
             return []
         claim = standing.claim = standing.entry.claim()
         elsewhere = claim is None or claim.token != round_.token or claim.state is ClaimState.RELEASED
@@ -208,18 +208,18 @@ class Monitor:
         for standing, report in zip(owned, self._survey.ask(owned), strict=True):
             assert standing.claim is not None
             self._tell(standing, report)
-            if report.state is State.ENDED and not self.collect(standing):
+            if report.state is JobState.ENDED and not self.collect(standing):
                 if is_to_blame(standing.claim, report):
                     self.lose(standing, report)
                 else:
                     orphans.append(standing)
         return orphans
 
-    def _tell(self, standing: LookupResult, report: clusters.Report) -> None:
+    def _tell(self, standing: LookupResult, report: clusters.JobReport) -> None:
         """Once for each reason: whoever waits for what may never come is told so."""
         entry, claim = standing.entry, standing.claim
         assert entry is not None and claim is not None
-        troubled = report.stuck or report.state is State.UNKNOWN
+        troubled = report.stuck or report.state is JobState.UNKNOWN
         if not troubled or (claim.token, report.reason) in self._told:
             return
         self._told.add((claim.token, report.reason))
@@ -236,6 +236,6 @@ class Monitor:
         )
 
 
-def _is_of_another_job(claim: Claim, report: clusters.Report) -> bool:
+def _is_of_another_job(claim: Claim, report: clusters.JobReport) -> bool:
     """A job that was submitted twice by accident runs once, and not always under the id that the launch was told."""
     return claim.state is ClaimState.RUNNING and report.job is not None and claim.job != report.job

@@ -82,13 +82,13 @@ class SlurmJob:
         """
         report = self._report()
         if report.job is not None:
-            return report.reason.split()[0] if report.state is clusters.State.ENDED else report.state.name
+            return report.reason.split()[0] if report.state is clusters.JobState.ENDED else report.state.name
         outcome = self._outcome()
         return "UNKNOWN" if outcome is None else outcome.status.name
 
     def done(self) -> bool:
         """Whether it has stored a value or an error, or has ended without."""
-        return self._outcome() is not None or self._report().state is clusters.State.ENDED
+        return self._outcome() is not None or self._report().state is clusters.JobState.ENDED
 
     def result(self) -> tp.Any:
         """The value, waited for. Raises TaskFailedError, or JobLostError if the job ended without a word."""
@@ -135,10 +135,10 @@ class SlurmJob:
             log=log_path,
         )
 
-    def _report(self) -> clusters.Report:
+    def _report(self) -> clusters.JobReport:
         now = time.time()
-        reference = clusters.Reference(self.launch.name, self.number, self.job_id, {}, started=True, submitted=now)
-        return clusters.get_cluster("slurm", clusters.Options()).ask([reference])[0]
+        reference = clusters.JobReference(self.launch.name, self.number, self.job_id, {}, started=True, submitted=now)
+        return clusters.get_cluster("slurm", clusters.Options()).query_jobs([reference])[0]
 
     def _attempt(self) -> int | None:
         """The number of the last claim under which this job has computed."""

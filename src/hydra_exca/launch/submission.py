@@ -49,7 +49,7 @@ class Submission:
         self._settings = settings
         self._raw_program = program
         self._wanted = _alike_together(wanted)
-        settings.cluster.check([self._options(group[0][1]) for group in self._wanted])
+        settings.cluster.check_options([self._options(group[0][1]) for group in self._wanted])
         self.token = f"{time.strftime('%Y%m%d-%H%M%S')}-{store_files.unique()}"
         self.folder = paths.launch_folder(settings.folder.path, self.token)
         self.claimed: list[LookupResult] = []
@@ -103,13 +103,13 @@ class Submission:
             store_files.write(self.folder / paths.PATCH, self._launched.patch)
         self._write_record()
         batch = clusters.Batch(self.folder, self._specs(), worker.__name__, self._run_here)
-        self._submission = self._settings.cluster.submit(batch)
+        self._submission = self._settings.cluster.prepare(batch)
         try:
             self._submission.start()
         finally:
             self._note_jobs()
 
-    def step(self) -> list[tuple[LookupResult, clusters.Report]]:
+    def step(self) -> list[tuple[LookupResult, clusters.JobReport]]:
         """Lets the cluster go on; returns what it has to tell: jobs that ended, or that wait for a telling reason.
 
         A report of a job is one of each of its tasks that have no outcome.
@@ -117,7 +117,7 @@ class Submission:
         if self._submission is None:
             return []
         try:
-            reports = self._submission.step()
+            reports = self._submission.poll()
         finally:
             self._note_jobs()
         return [
@@ -131,7 +131,7 @@ class Submission:
         job, position = self._job_of[id(standing)]
         job.left.pop(position, None)
         if not job.left and self._submission is not None:
-            self._submission.settle(job.number)
+            self._submission.stop_tracking(job.number)
 
     def due(self) -> list[LookupResult]:
         """What may have an outcome by now: of each job that is not over, those that it computes next.
@@ -157,7 +157,7 @@ class Submission:
         if self._submission is None or not self.holds(standing):
             return False
         job, _ = self._job_of[id(standing)]
-        return len(job.left) == 1 and self._submission.cancel(job.number)
+        return len(job.left) == 1 and self._submission.cancel_job(job.number)
 
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
@@ -174,23 +174,23 @@ class Submission:
 
     def end(self) -> int:
         """Ends all jobs and gives their tasks up; returns how many there were."""
-        return len(self._release(self._everything() if self._submission is None else self._submission.end()))
+        return len(self._release(self._everything() if self._submission is None else self._submission.cancel_all()))
 
     def detach(self) -> list[LookupResult]:
         """Leaves the jobs to run without this process; returns what cannot be, and is given up."""
         if self._submission is not None and self._settings.cluster.name == "local":
-            numbers = set(self._submission.abandon())
+            numbers = set(self._submission.stop_submitting())
             kept = [spec for spec in self._specs() if spec.number in numbers]
             detached_starter.start_detached(self.folder, self._settings.cluster.options, kept)
         return self.abandon()
 
     def abandon(self) -> list[LookupResult]:
         """Gives up what was not started, which nobody else could take from a live process, and returns it."""
-        return self._release(self._everything() if self._submission is None else self._submission.abandon())
+        return self._release(self._everything() if self._submission is None else self._submission.stop_submitting())
 
     def withdraw(self) -> list[LookupResult]:
         """Has the jobs cancelled that have not begun, gives up what nobody computes yet, and returns it."""
-        given_up = [] if self._submission is None else self._release(self._submission.withdraw())
+        given_up = [] if self._submission is None else self._release(self._submission.cancel_pending())
         queued = [s for job in self._jobs for s in self._left_of(job) if _claim_state(s) is ClaimState.QUEUED]
         return [*given_up, *(standing for standing in queued if self._give_up(standing))]
 
@@ -246,7 +246,7 @@ class Submission:
         return [job.number for job in self._jobs]
 
     def _unstarted(self) -> tp.Sequence[int]:
-        return () if self._submission is None else self._submission.unstarted()
+        return () if self._submission is None else self._submission.unstarted_jobs()
 
     def _left_of(self, job: _SubmittedJob) -> list[LookupResult]:
         return [self.claimed[position] for position in sorted(job.left)]
@@ -343,7 +343,7 @@ class Submission:
 
     def _note_jobs(self) -> None:
         """Writes down which jobs were submitted since: whoever comes back knows them by that."""
-        submitted = {} if self._submission is None else self._submission.jobs
+        submitted = {} if self._submission is None else self._submission.job_ids
         if submitted != self._submitted:
             self._submitted = submitted
             if self._settings.cluster.detaches:

@@ -454,5 +454,5 @@ def test_a_packed_job_of_slurm_that_is_cancelled_asks_each_checkpoint_and_leaves
     with side.submitted() as job:
         until(lambda: sorted(side.notes()) == ["0", "1", "2"], 300)
         subprocess.run(["scancel", job], check=True)
-        until(lambda: own_job.is_over(job))
+        until(lambda: own_job.has_ended(job))
         assert (side.statuses(), side.notes()[3:]) == (["completed", None, None], ["saved", "saved"])

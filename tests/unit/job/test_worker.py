@@ -395,7 +395,7 @@ def test_a_checkpoint_that_takes_arguments_is_not_that_of_an_object() -> None:
     + [(said, None) for said in ("INVALID", "NOT_SET", "", "a:b")],
 )
 def test_the_time_left_is_read_as_squeue_prints_it(printed: str, seconds: float | None) -> None:
-    assert own_job.read_left(printed) == seconds
+    assert own_job.read_time_left(printed) == seconds
 
 
 def test_on_slurm_the_end_comes_after_the_checkpoint_and_leaves_no_outcome(tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ def test_a_job_of_slurm_that_is_cancelled_leaves_no_outcome(tmp_path: Path) -> N
     side = JobSide(tmp_path, waiting(tmp_path, lambda: tools.note("saved")), cluster="slurm")
     with begun(side) as job:
         subprocess.run(["scancel", job], check=True)
-        until(lambda: own_job.is_over(job))
+        until(lambda: own_job.has_ended(job))
         assert (side.statuses(), side.notes()) == ([None], ["start", "saved"])
 
 
@@ -515,7 +515,7 @@ def test_a_job_of_slurm_that_is_cancelled_leaves_no_outcome(tmp_path: Path) -> N
 def test_a_second_submission_leaves_the_task_to_the_first(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm")
     with begun(side), side.submitted() as second:
-        until(lambda: own_job.is_over(second), 300)
+        until(lambda: own_job.has_ended(second), 300)
         side.go()
         assert runs_again(side, "of claim 2") and side.notes() == ["start"]
 
@@ -525,6 +525,6 @@ def test_a_task_of_a_job_that_is_over_is_taken_over(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm")
     with begun(side) as job:
         subprocess.run(["scancel", "--signal=KILL", job], check=True)
-        until(lambda: own_job.is_over(job))
+        until(lambda: own_job.has_ended(job))
     with side.submitted():
         assert runs_again(side)

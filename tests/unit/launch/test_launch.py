@@ -604,7 +604,7 @@ def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_p
     late = launch(tmp_path, [task()], says(tmp_path, "late"))
     late.survey()
     standing = next(iter(late.standings.values()))
-    standing.gone = clusters.Report(clusters.State.ENDED, "OUT_OF_MEMORY")  # as Slurm says it
+    standing.gone = clusters.JobReport(clusters.JobState.ENDED, "OUT_OF_MEMORY")  # as Slurm says it
     standing.status, standing.action = Status.FAILED, Action.RAISE
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs")).value) as other:
         until(lambda: runs(tmp_path))

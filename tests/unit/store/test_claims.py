@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hydra_exca.identity import uid
 from hydra_exca.job import worker
-from hydra_exca.job.attempt import Guard
+from hydra_exca.job.attempt import AttemptGuard
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome, claims
 
@@ -240,7 +240,7 @@ def test_a_worker_that_finds_an_outcome_computes_nothing(entry: Entry) -> None:
 def test_a_requeued_worker_computes_under_a_claim_of_its_own(entry: Entry) -> None:
     entry.take(claim(1, "mine", ClaimState.QUEUED))
 
-    guard = Guard()
+    guard = AttemptGuard()
 
     def preempted(attempt: worker.Attempt) -> None:
         guard.leaving = SystemExit(0)

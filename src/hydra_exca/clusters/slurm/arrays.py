@@ -24,7 +24,7 @@ def cut_arrays(jobs: tp.Sequence[JobSpec], largest: int, room: int | None) -> li
     """The arrays for as many of the jobs as there is room for: equal options together, none over ``largest``.
 
     >>> from .base import Options
-    >>> plan = cut([JobSpec(number, Options()) for number in range(5)], largest=2, room=4)
+    >>> plan = cut_arrays([JobSpec(number, Options()) for number in range(5)], largest=2, room=4)
     >>> [[job.number for job in array] for array in plan]
     [[0, 1], [2, 3]]
     """
@@ -33,14 +33,14 @@ def cut_arrays(jobs: tp.Sequence[JobSpec], largest: int, room: int | None) -> li
     return [group[start : start + largest] for group in alike for start in range(0, len(group), largest)]
 
 
-def share_limit(sizes: tp.Sequence[int], most: int) -> list[Share]:
+def distribute_limit(sizes: tp.Sequence[int], most: int) -> list[Share]:
     """Who may run how many jobs at a time, such that all together never run more than ``most``.
 
     Arrays that are more than that come one after another.
 
-    >>> shares([1001, 1001, 500], most=10)
+    >>> distribute_limit([1001, 1001, 500], most=10)
     [Share(most=4, after=None), Share(most=4, after=None), Share(most=2, after=None)]
-    >>> shares([5, 5, 5], most=2)
+    >>> distribute_limit([5, 5, 5], most=2)
     [Share(most=1, after=None), Share(most=1, after=None), Share(most=1, after=0)]
     """
     if len(sizes) > most:
@@ -54,10 +54,10 @@ def share_limit(sizes: tp.Sequence[int], most: int) -> list[Share]:
     return [Share(each) for each in given]
 
 
-def grow_limits(left: tp.Sequence[int], now: tp.Sequence[int], most: int) -> list[int]:
+def redistribute_limit(left: tp.Sequence[int], now: tp.Sequence[int], most: int) -> list[int]:
     """The shares of arrays that have ``left`` jobs each and may run ``now`` at a time, with what others need no more.
 
-    >>> grown(left=[3, 900], now=[128, 128], most=256)
+    >>> redistribute_limit(left=[3, 900], now=[128, 128], most=256)
     [128, 253]
     """
     spare = max(0, most - sum(min(pair) for pair in zip(left, now, strict=True)))  # those in a row count all

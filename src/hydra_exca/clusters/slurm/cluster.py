@@ -7,7 +7,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca.clusters import environment
-from hydra_exca.clusters.base import Batch, Cluster, ClusterSubmission, Options, Reference, Report
+from hydra_exca.clusters.base import Batch, Cluster, ClusterSubmission, JobReference, JobReport, Options
 from hydra_exca.errors import ConfigError, Problem
 
 from . import commands, query, sbatch
@@ -23,39 +23,39 @@ class SlurmCluster(Cluster):
     def log_folder(self, launch: Path) -> Path:
         return sbatch.log_folder(launch, self.options.submitit_folder)
 
-    def check(self, options: tp.Sequence[Options]) -> None:
+    def check_options(self, options: tp.Sequence[Options]) -> None:
         for command in (["sbatch", "--version"], commands.ping_command()):
-            _check_answer(command)
+            _check_answers(command)
         environment.check_environment(self.options.environment, "hydra_exca.job.worker")
         for each in options:
             sbatch.check_options(each)
 
-    def submit(self, batch: Batch) -> ClusterSubmission:
+    def prepare(self, batch: Batch) -> ClusterSubmission:
         return SlurmSubmission(self.options, batch)
 
-    def ask(self, references: tp.Sequence[Reference]) -> list[Report]:
+    def query_jobs(self, references: tp.Sequence[JobReference]) -> list[JobReport]:
         return query.query_jobs(references)
 
-    def cancel(self, references: tp.Sequence[Reference]) -> None:
+    def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
         unknown = [reference for reference in references if reference.job is None]
         jobs = [reference.job for reference in references if reference.job]
-        jobs += [report.job for report in self.ask(unknown) if report.job] if unknown else []
+        jobs += [report.job for report in self.query_jobs(unknown) if report.job] if unknown else []
         if jobs:
             sbatch.run_command(commands.cancel_command(jobs))
 
 
-def _check_answer(command: list[str]) -> None:
+def _check_answers(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
-        raise _silent(f"there is no {command[0]!r} on this machine")
+        raise _no_answer_error(f"there is no {command[0]!r} on this machine")
     done = sbatch.run_command(command)
     if done is None:
-        raise _silent(f"{' '.join(command)!r} gave no answer in {sbatch.ANSWER_S:g} s")
+        raise _no_answer_error(f"{' '.join(command)!r} gave no answer in {sbatch.ANSWER_S:g} s")
     if done.returncode != 0 or " is DOWN" in done.stdout:
         said = (done.stderr + done.stdout).strip()
-        raise _silent(f"{' '.join(command)!r} ended with status {done.returncode}: {said}")
+        raise _no_answer_error(f"{' '.join(command)!r} ended with status {done.returncode}: {said}")
 
 
-def _silent(what: str) -> ConfigError:
+def _no_answer_error(what: str) -> ConfigError:
     return ConfigError(
         "Slurm does not answer; nothing was run.",
         [Problem(f"{what}. Try again, or run on this machine with hydra/launcher/cluster=local", "cluster")],

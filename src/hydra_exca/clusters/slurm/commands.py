@@ -8,7 +8,7 @@ import re
 import typing as tp
 
 from hydra_exca import paths
-from hydra_exca.clusters.base import Report, State
+from hydra_exca.clusters.base import JobReport, JobState
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _FORGOTTEN = "FORGOTTEN"  # a word of ours
@@ -49,15 +49,15 @@ class Row:
         place = paths.script_place(self.command)
         return None if place is None else (place[0], place[1] + array_index(self.job))
 
-    def report(self) -> Report:
+    def report(self) -> JobReport:
         state = self.state.split()[0].rstrip("+")  # "CANCELLED by 1000"
         if state in _WAITING:
-            return Report(State.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
+            return JobReport(JobState.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
         if state not in ENDED:
-            return Report(State.RUNNING, self.reason, job=self.job)
+            return JobReport(JobState.RUNNING, self.reason, job=self.job)
         reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"
-        return Report(
-            State.ENDED,
+        return JobReport(
+            JobState.ENDED,
             f"{self.state}{reason}",
             failed=state not in _BLAMELESS,
             job=self.job,
@@ -185,7 +185,7 @@ def read_accounts(output: str) -> list[Row]:
 def expand_ids(job: str) -> list[str]:
     """The single jobs that an array's row stands for.
 
-    >>> expand("12_[1-2,7%4]")
+    >>> expand_ids("12_[1-2,7%4]")
     ['12_1', '12_2', '12_7']
     """
     match = re.fullmatch(r"(\d+)_\[([\d,\-]+)(\.\.\.)?(?:%\d+)?\]", job)

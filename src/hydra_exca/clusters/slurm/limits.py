@@ -52,7 +52,7 @@ class Limits:
         answers = [sbatch.run_command(command) for command in commands.limits_commands(_user_name())]
         told = [answer.stdout if answer is not None and answer.returncode == 0 else "" for answer in answers]
         return commands.read_limit(
-            told[0], told[1], self._known.get("ClusterName", ""), sbatch.site_limits(self._options)
+            told[0], told[1], self._known.get("ClusterName", ""), sbatch.accounting_options(self._options)
         )
 
 

@@ -17,12 +17,12 @@ _EARLY_S = 60.0  # Slurm may send its signal so much earlier than it was told (s
 _UNKNOWN = "Invalid job id"
 
 
-def left_command(job: str) -> list[str]:
+def time_left_command(job: str) -> list[str]:
     return ["squeue", "-h", "-j", job, "-o", "%L"]
 
 
-def read_left(printed: str) -> float | None:
-    """The seconds that `left_command` speaks of, None if it does not know.
+def read_time_left(printed: str) -> float | None:
+    """The seconds that `time_left_command` speaks of, None if it does not know.
 
     >>> read_left("1-02:03:04"), read_left("1:30"), read_left("UNLIMITED"), read_left("INVALID")
     (93784.0, 90.0, inf, None)
@@ -48,8 +48,8 @@ def requeue_command(job: str) -> list[str]:
 
 def time_left(job: str) -> float | None:
     """How many seconds a job, this one, may still run; None if nobody says."""
-    answer = _run(left_command(job))
-    left = None if answer is None else read_left(answer.stdout)
+    answer = _run(time_left_command(job))
+    left = None if answer is None else read_time_left(answer.stdout)
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return left if left is not None or not end.isdecimal() else float(end) - time.time()
 
@@ -69,7 +69,7 @@ def requeue(job: str) -> str:
     return "" if answer.returncode == 0 else said or f"scontrol ended with status {answer.returncode}"
 
 
-def is_over(job: str) -> bool:
+def has_ended(job: str) -> bool:
     """Whether a job is known to compute no more."""
     from . import commands  # here and below: a job that is not told to end starts without
 

@@ -7,24 +7,24 @@ import os
 import time
 import typing as tp
 
-from hydra_exca.clusters.base import Reference, Report, State
+from hydra_exca.clusters.base import JobReference, JobReport, JobState
 from hydra_exca.clusters.inline import process_report
 
 from . import commands, sbatch
 
-_GONE = Report(State.ENDED)
+_GONE = JobReport(JobState.ENDED)
 
 
-def query_jobs(references: tp.Sequence[Reference]) -> list[Report]:
+def query_jobs(references: tp.Sequence[JobReference]) -> list[JobReport]:
     """A report for each of these jobs, of whatever launch."""
     # the launching processes first: one that is gone by now submits nothing after the queue was read
     launching = {r: process_report(r) for r in references if not r.started}
-    asked = [r for r in references if r.job or launching.get(r, _GONE).state is not State.PENDING]
-    found = _find(asked) if asked else _Found()
-    return [_conclude(found, reference, launching.get(reference)) for reference in references]
+    asked = [r for r in references if r.job or launching.get(r, _GONE).state is not JobState.PENDING]
+    found = _query_scheduler(asked) if asked else _SchedulerReports()
+    return [_make_report(found, reference, launching.get(reference)) for reference in references]
 
 
-def query_names(job: str) -> list[commands.Row] | None:
+def query_job(job: str) -> list[commands.Row] | None:
     """What Slurm says of anybody's job, by any of its ids: one row, of an array one a task; None if it cannot be asked.
 
     The controller forgets a job some minutes after its end; the accounting, where there is one, does not.
@@ -40,25 +40,25 @@ def query_names(job: str) -> list[commands.Row] | None:
 
 
 @dataclasses.dataclass
-class _Found:
+class _SchedulerReports:
     """Reports by launch and number, and the ids of the arrays of which anything is known."""
 
-    reports: dict[tuple[str, int], Report] = dataclasses.field(default_factory=dict)
+    reports: dict[tuple[str, int], JobReport] = dataclasses.field(default_factory=dict)
     arrays: set[str] = dataclasses.field(default_factory=set)
 
 
-def _find(references: tp.Sequence[Reference]) -> _Found | None:
+def _query_scheduler(references: tp.Sequence[JobReference]) -> _SchedulerReports | None:
     """What the scheduler lists, None when it cannot be asked."""
-    found = _Found()
+    found = _SchedulerReports()
     for known in ([r for r in references if r.job], [r for r in references if not r.job]):
-        rows = _rows(known) if known else []
+        rows = _list_rows(known) if known else []
         if rows is None:
             return None
-        _take(found, rows, known)
+        _add_rows(found, rows, known)
     return found
 
 
-def _rows(references: tp.Sequence[Reference]) -> list[commands.Row] | None:
+def _list_rows(references: tp.Sequence[JobReference]) -> list[commands.Row] | None:
     """What queue and accounting list of jobs whose ids are all known, or all unknown; the queue's word comes last."""
     jobs = {reference.job.partition("_")[0] for reference in references if reference.job}
     users = set() if jobs else {str(reference.owner.get("user", os.getuid())) for reference in references}
@@ -66,8 +66,8 @@ def _rows(references: tp.Sequence[Reference]) -> list[commands.Row] | None:
     if queue is None or (queue.returncode != 0 and "Invalid job id" not in queue.stderr):
         return None
     rows = commands.read_rows(queue.stdout)
-    seen = _Found()
-    _take(seen, rows, references)
+    seen = _SchedulerReports()
+    _add_rows(seen, rows, references)
     if any((reference.token, reference.number) not in seen.reports for reference in references):
         since = min(reference.submitted for reference in references)
         accounting = sbatch.run_command(commands.accounting_command(jobs, users, since))
@@ -76,7 +76,7 @@ def _rows(references: tp.Sequence[Reference]) -> list[commands.Row] | None:
     return rows
 
 
-def _take(found: _Found, rows: tp.Iterable[commands.Row], references: tp.Sequence[Reference]) -> None:
+def _add_rows(found: _SchedulerReports, rows: tp.Iterable[commands.Row], references: tp.Sequence[JobReference]) -> None:
     """Only rows of these launches: their token is in the path of the script. An id alone comes again."""
     tokens = {reference.token for reference in references}
     for row in rows:
@@ -86,9 +86,9 @@ def _take(found: _Found, rows: tp.Iterable[commands.Row], references: tp.Sequenc
             found.arrays.add(row.job.partition("_")[0])
 
 
-def _conclude(found: _Found | None, reference: Reference, launching: Report | None) -> Report:
+def _make_report(found: _SchedulerReports | None, reference: JobReference, launching: JobReport | None) -> JobReport:
     if found is None:
-        return Report(State.UNKNOWN, "Slurm does not answer")
+        return JobReport(JobState.UNKNOWN, "Slurm does not answer")
     report = found.reports.get((reference.token, reference.number))
     if report is not None:
         return report
@@ -97,5 +97,5 @@ def _conclude(found: _Found | None, reference: Reference, launching: Report | No
     if (reference.job or "").partition("_")[
         0
     ] in found.arrays:  # what is cancelled while it is pending in an array leaves no row, ever
-        return Report(State.ENDED, "CANCELLED while it was pending, or forgotten by Slurm", cancelled=True)
-    return Report(State.ENDED, "Slurm knows nothing of it (any more)", failed=False)
+        return JobReport(JobState.ENDED, "CANCELLED while it was pending, or forgotten by Slurm", cancelled=True)
+    return JobReport(JobState.ENDED, "Slurm knows nothing of it (any more)", failed=False)

@@ -64,14 +64,14 @@ def submit_array(array: Array) -> str:
     again. Raises SubmissionError with what sbatch says, TooManyQueuedError where that may change by itself.
     """
     array.script.touch(_PRIVATE)  # `setup` may hold secrets
-    array.script.write_text(_text(array))
+    array.script.write_text(_script_text(array))
     said = ""
     for pause in (*_PAUSES_S, None):
-        done = run_command(["sbatch", "--parsable", str(array.script)], outside_of_any_job())
+        done = run_command(["sbatch", "--parsable", str(array.script)], environment_outside_job())
         if done is not None and done.returncode == 0:
             return done.stdout.strip().splitlines()[-1].partition(";")[0]
         said = "it gave no answer" if done is None else done.stderr.strip()
-        accepted = _accepted(array.script, said)
+        accepted = _find_accepted_job(array.script, said)
         if accepted is not None:
             return accepted
         if pause is None or (done is not None and not _OUT_OF_REACH.search(said)):
@@ -81,7 +81,7 @@ def submit_array(array: Array) -> str:
     raise kind(said)
 
 
-def read_refusal(error: SubmissionError, options: Options, before: str) -> SubmissionError:
+def describe_refusal(error: SubmissionError, options: Options, before: str) -> SubmissionError:
     """The error of a refused array as the user is told it; ``before`` says what was submitted."""
     sent = "\n".join(f"    {key} = {value!r}" for key, value in sorted(sbatch_parameters(options).items()))
     said = textwrap.indent(str(error), "    ")
@@ -91,7 +91,7 @@ def read_refusal(error: SubmissionError, options: Options, before: str) -> Submi
 def check_options(options: Options) -> None:
     """Raises ConfigError for options that submitit does not know."""
     try:
-        _executor(Path(os.devnull), options, 1)
+        _create_executor(Path(os.devnull), options, 1)
     except (ValueError, NameError, TypeError, AssertionError) as error:
         raise ConfigError(
             "submitit refuses the options of the launcher; nothing was run.", [Problem(str(error))]
@@ -131,7 +131,7 @@ def run_command(
         return None
 
 
-def outside_of_any_job() -> dict[str, str] | None:
+def environment_outside_job() -> dict[str, str] | None:
     """The environment for sbatch: a job that submits jobs must not hand them its own SLURM_ variables."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
@@ -140,13 +140,13 @@ def outside_of_any_job() -> dict[str, str] | None:
     return {**kept, **{name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}}
 
 
-def site_limits(options: Options) -> dict[str, tp.Any]:
+def accounting_options(options: Options) -> dict[str, tp.Any]:
     """The account, partition and quality of service that jobs ask for."""
     asked = {**options.slurm, **(options.slurm.get("additional_parameters") or {})}
     return {name: asked.get(name) for name in ("account", "partition", "qos")}
 
 
-def _accepted(script: Path, said: str) -> str | None:
+def _find_accepted_job(script: Path, said: str) -> str | None:
     """The id that a script was submitted under after all; asked again while the scheduler does not answer.
 
     Raises SubmissionError where it never does.
@@ -172,16 +172,16 @@ def log_folder(launch: Path, submitit_folder: str | None) -> Path:
     return Path(*itertools.takewhile(lambda part: "%" not in part, parts), launch.name)
 
 
-def _text(array: Array) -> str:
+def _script_text(array: Array) -> str:
     python = environment.python_of(array.options.environment)
     number = f"$(({array.first} + ${{SLURM_ARRAY_TASK_ID:-0}}))"
     command = f"{shlex.join(job_command(python, array.module, array.folder))} {number}"
     logs = log_folder(array.folder, array.options.submitit_folder)
     logs.mkdir(parents=True, exist_ok=True)
-    return tp.cast(str, _executor(logs, array.options, array.most, array.after).text(command, array.count))
+    return tp.cast(str, _create_executor(logs, array.options, array.most, array.after).text(command, array.count))
 
 
-def _executor(logs: Path, options: Options, most: int, after: str | None = None) -> tp.Any:
+def _create_executor(logs: Path, options: Options, most: int, after: str | None = None) -> tp.Any:
     found = sbatch_parameters(options)
     if after is not None:
         found["slurm_dependency"] = ",".join(filter(None, [found.get("slurm_dependency"), f"afterany:{after}"]))

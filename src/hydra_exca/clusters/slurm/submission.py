@@ -7,7 +7,7 @@ import os
 import time
 import typing as tp
 
-from hydra_exca.clusters.base import Batch, ClusterSubmission, JobSpec, Options, Reference, Report, State
+from hydra_exca.clusters.base import Batch, ClusterSubmission, JobReference, JobReport, JobSpec, JobState, Options
 from hydra_exca.errors import SubmissionError
 
 from . import arrays, commands, query, sbatch
@@ -30,7 +30,7 @@ class SlurmSubmission(ClusterSubmission):
         self._backlog: list[JobSpec] = list(batch.jobs)
         self._arrays: dict[str, int] = {}  # how many jobs of each may run at a time
         self._ids: dict[int, str] = {}
-        self._open: dict[int, Reference] = {}
+        self._open: dict[int, JobReference] = {}
         self._suspects: set[int] = set()
         self._cancelled: list[int] = []
         self._silent = False
@@ -41,15 +41,15 @@ class SlurmSubmission(ClusterSubmission):
         self._submit_more()
 
     @property
-    def jobs(self) -> dict[int, str | None]:
+    def job_ids(self) -> dict[int, str | None]:
         return dict(self._ids)
 
-    def settle(self, number: int) -> None:
+    def stop_tracking(self, number: int) -> None:
         self._open.pop(number, None)
 
-    def step(self) -> dict[int, Report]:
+    def poll(self) -> dict[int, JobReport]:
         cancelled = {
-            number: Report(State.ENDED, "cancelled before it was submitted", cancelled=True)
+            number: JobReport(JobState.ENDED, "cancelled before it was submitted", cancelled=True)
             for number in self._cancelled
         }
         self._cancelled.clear()
@@ -58,20 +58,20 @@ class SlurmSubmission(ClusterSubmission):
         self._submit_more()
         return self._ask()
 
-    def _ask(self) -> dict[int, Report]:
+    def _ask(self) -> dict[int, JobReport]:
         numbers = list(self._open)
         reports = query.query_jobs([self._open[number] for number in numbers]) if numbers else []
-        self._say_whether_it_answers(all(report.state is not State.UNKNOWN for report in reports))
+        self._say_whether_it_answers(all(report.state is not JobState.UNKNOWN for report in reports))
         self._interval = min(self._options.poll_s, 1.5 * self._interval)
         self._next = time.monotonic() + self._interval
         news = {n: report for n, report in zip(numbers, reports, strict=True) if self._is_news(n, report)}
         for number, report in news.items():
-            if report.state is State.ENDED:
-                self.settle(number)
+            if report.state is JobState.ENDED:
+                self.stop_tracking(number)
         self._hand_on()
         return news
 
-    def cancel(self, number: int) -> bool:
+    def cancel_job(self, number: int) -> bool:
         if number in self._ids:
             sbatch.run_command(commands.cancel_command([self._ids[number]]))
         else:
@@ -79,28 +79,28 @@ class SlurmSubmission(ClusterSubmission):
             self._cancelled.append(number)
         return True
 
-    def unstarted(self) -> tp.Sequence[int]:
+    def unstarted_jobs(self) -> tp.Sequence[int]:
         return [*(job.number for job in self._backlog), *self._cancelled]
 
-    def abandon(self) -> tp.Sequence[int]:
+    def stop_submitting(self) -> tp.Sequence[int]:
         numbers, self._backlog = [job.number for job in self._backlog], []
         return numbers
 
-    def withdraw(self) -> tp.Sequence[int]:
+    def cancel_pending(self) -> tp.Sequence[int]:
         if self._open:
             sbatch.run_command(commands.cancel_command(self._active(), pending=True))
-        return self.abandon()
+        return self.stop_submitting()
 
-    def end(self) -> tp.Sequence[int]:
-        numbers = [*self.abandon(), *self._open]
+    def cancel_all(self) -> tp.Sequence[int]:
+        numbers = [*self.stop_submitting(), *self._open]
         if self._open:
             sbatch.run_command(commands.cancel_command(self._active()))
         deadline = time.monotonic() + _END_S
         while self._open and time.monotonic() < deadline:
             asked = list(self._open)
             for number, report in zip(asked, query.query_jobs([self._open[n] for n in asked]), strict=True):
-                if report.state is State.ENDED:
-                    self.settle(number)
+                if report.state is JobState.ENDED:
+                    self.stop_tracking(number)
             time.sleep(_FIRST_POLL_S if self._open else 0.0)
         return numbers
 
@@ -115,17 +115,17 @@ class SlurmSubmission(ClusterSubmission):
         room = self._limits.room(self._in_queue(), len(self._backlog))
         plan = arrays.cut_arrays(self._backlog, self._limits.array_size, room)
         submitted: list[str] = []
-        for jobs, share in zip(plan, arrays.share_limit([len(jobs) for jobs in plan], spare), strict=True):
+        for jobs, share in zip(plan, arrays.distribute_limit([len(jobs) for jobs in plan], spare), strict=True):
             after = None if share.after is None else submitted[share.after]
             try:
                 submitted.append(self._submit(jobs, share.most, after))
             except sbatch.TooManyQueuedError as error:
                 if len(jobs) == 1 and not self._open:
-                    raise sbatch.read_refusal(error, jobs[0].options, self._so_far()) from error
+                    raise sbatch.describe_refusal(error, jobs[0].options, self._so_far()) from error
                 self._limits.learnt = len(self._open) + len(jobs) // 2
                 return None if self._open else self._submit_more()
             except SubmissionError as error:
-                raise sbatch.read_refusal(error, jobs[0].options, self._so_far()) from error
+                raise sbatch.describe_refusal(error, jobs[0].options, self._so_far()) from error
         return None
 
     def _in_queue(self) -> int:
@@ -146,7 +146,7 @@ class SlurmSubmission(ClusterSubmission):
         for index, job in enumerate(jobs):
             name = f"{job_id}_{index}" if len(jobs) > 1 else job_id
             self._ids[job.number] = name
-            self._open[job.number] = Reference(self._batch.token, job.number, name, {}, True, time.time())
+            self._open[job.number] = JobReference(self._batch.token, job.number, name, {}, True, time.time())
         self._backlog = self._backlog[len(jobs) :]
         return job_id
 
@@ -169,7 +169,7 @@ class SlurmSubmission(ClusterSubmission):
             return
         most = self._options.array_parallelism
         now = [self._arrays[array] for array in active]
-        larger = arrays.grow_limits([self._left(array) for array in active], now, most)
+        larger = arrays.redistribute_limit([self._left(array) for array in active], now, most)
         if sum(larger) - sum(now) < max(1, most // _ENOUGH):
             return
         for array, share in zip(active, larger, strict=True):
@@ -184,9 +184,9 @@ class SlurmSubmission(ClusterSubmission):
             log.warning("exca: Slurm does not answer; results are taken as they come, and it is asked again")
         self._silent = not answers
 
-    def _is_news(self, number: int, report: Report) -> bool:
+    def _is_news(self, number: int, report: JobReport) -> bool:
         """An end counts when it is seen twice."""
-        if report.state is not State.ENDED:
+        if report.state is not JobState.ENDED:
             self._suspects.discard(number)
             return report.stuck
         if number not in self._suspects:

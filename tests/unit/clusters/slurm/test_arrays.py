@@ -93,37 +93,39 @@ def most_at_a_time(sizes: list[int], shares: list[arrays.Share], seed: int) -> i
 
 @given(sizes, numbers, st.integers())
 def test_all_arrays_together_never_run_more_than_may(sizes: list[int], most: int, seed: int) -> None:
-    assert most_at_a_time(sizes, arrays.share_limit(sizes, most), seed) <= most
+    assert most_at_a_time(sizes, arrays.distribute_limit(sizes, most), seed) <= most
 
 
 @given(sizes, numbers)
 def test_every_array_has_a_share(sizes: list[int], most: int) -> None:
-    shares = arrays.share_limit(sizes, most)
+    shares = arrays.distribute_limit(sizes, most)
     assert len(shares) == len(sizes) and all(share.most >= 1 for share in shares)
 
 
 @given(sizes, numbers)
 def test_an_array_waits_only_for_an_earlier_one(sizes: list[int], most: int) -> None:
     assert all(
-        share.after < place for place, share in enumerate(arrays.share_limit(sizes, most)) if share.after is not None
+        share.after < place
+        for place, share in enumerate(arrays.distribute_limit(sizes, most))
+        if share.after is not None
     )
 
 
 @given(sizes, numbers)
 def test_no_two_arrays_wait_for_the_same_one(sizes: list[int], most: int) -> None:
-    waited = [share.after for share in arrays.share_limit(sizes, most) if share.after is not None]
+    waited = [share.after for share in arrays.distribute_limit(sizes, most) if share.after is not None]
     assert len(set(waited)) == len(waited)
 
 
 @given(sizes, numbers)
 def test_nothing_waits_where_each_array_may_run_a_job(sizes: list[int], most: int) -> None:
-    waits = any(share.after is not None for share in arrays.share_limit(sizes, most))
+    waits = any(share.after is not None for share in arrays.distribute_limit(sizes, most))
     assert waits == (len(sizes) > most)
 
 
 @given(sizes, numbers)
 def test_as_many_run_at_first_as_may(sizes: list[int], most: int) -> None:
-    first = [share.most for share in arrays.share_limit(sizes, most) if share.after is None]
+    first = [share.most for share in arrays.distribute_limit(sizes, most) if share.after is None]
     assert sum(first) == min(most, sum(sizes))
 
 
@@ -134,13 +136,13 @@ def test_as_many_run_at_first_as_may(sizes: list[int], most: int) -> None:
 def test_what_is_handed_on_never_lets_more_run_than_may(now: tuple[list[int], list[int]], more: int) -> None:
     left, shares = now
     most = taken(left, shares) + more
-    assert taken(left, arrays.grow_limits(left, shares, most)) <= most
+    assert taken(left, arrays.redistribute_limit(left, shares, most)) <= most
 
 
 @given(running(), st.integers(1, 80))
 def test_no_share_becomes_smaller(now: tuple[list[int], list[int]], most: int) -> None:
     left, shares = now
-    grown = arrays.grow_limits(left, shares, most)
+    grown = arrays.redistribute_limit(left, shares, most)
     assert all(after >= before for after, before in zip(grown, shares, strict=True))
 
 
@@ -148,7 +150,7 @@ def test_no_share_becomes_smaller(now: tuple[list[int], list[int]], most: int) -
 def test_nothing_that_somebody_could_use_is_left_over(now: tuple[list[int], list[int]], more: int) -> None:
     left, shares = now
     most = taken(left, shares) + more
-    assert taken(left, arrays.grow_limits(left, shares, most)) == min(most, sum(left))
+    assert taken(left, arrays.redistribute_limit(left, shares, most)) == min(most, sum(left))
 
 
 # -- names

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from hydra_exca.clusters import State
+from hydra_exca.clusters import JobState
 from hydra_exca.clusters.slurm import commands as slurm_commands
 from hydra_exca.clusters.slurm.commands import Row, array_index, expand_ids, read_limit, read_rows
 
@@ -32,27 +32,27 @@ ACCOUNTING = f"""\
 """
 
 
-def reports(output: str) -> dict[str, tuple[State, str]]:
+def reports(output: str) -> dict[str, tuple[JobState, str]]:
     return {row.job: (row.report().state, row.report().reason) for row in read_rows(output)}
 
 
 def test_the_queue_is_read_one_row_a_task() -> None:
     assert reports(QUEUE) == {
-        "116_1": (State.PENDING, "JobArrayTaskLimit"),
-        "116_2": (State.PENDING, "JobArrayTaskLimit"),
-        "116_0": (State.RUNNING, "None"),
-        "112_0": (State.ENDED, "CANCELLED"),
-        "81": (State.ENDED, "COMPLETED"),
-        "77": (State.PENDING, "PartitionTimeLimit"),
-        "78": (State.RUNNING, "None"),
-        "79": (State.ENDED, "OUT_OF_MEMORY (OutOfMemory)"),
-        "80": (State.ENDED, "FAILED (NonZeroExitCode)"),
+        "116_1": (JobState.PENDING, "JobArrayTaskLimit"),
+        "116_2": (JobState.PENDING, "JobArrayTaskLimit"),
+        "116_0": (JobState.RUNNING, "None"),
+        "112_0": (JobState.ENDED, "CANCELLED"),
+        "81": (JobState.ENDED, "COMPLETED"),
+        "77": (JobState.PENDING, "PartitionTimeLimit"),
+        "78": (JobState.RUNNING, "None"),
+        "79": (JobState.ENDED, "OUT_OF_MEMORY (OutOfMemory)"),
+        "80": (JobState.ENDED, "FAILED (NonZeroExitCode)"),
     }
 
 
 def test_the_accounting_is_read_one_row_a_task() -> None:
     found = {job: state for job, (state, _) in reports(ACCOUNTING).items()}
-    assert found == dict.fromkeys(["100_2", "108_0", "109_3", "109_4", "110", "111"], State.ENDED)
+    assert found == dict.fromkeys(["100_2", "108_0", "109_3", "109_4", "110", "111"], JobState.ENDED)
 
 
 def test_who_cancelled_a_job_is_told() -> None:
@@ -72,43 +72,43 @@ def test_what_is_no_row_is_left_out(output: str) -> None:
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 STATES = {
-    "BOOT_FAIL": State.ENDED,
-    "CANCELLED": State.ENDED,
-    "CANCELLED+": State.ENDED,
-    "CANCELLED by 1000": State.ENDED,
-    "COMPLETED": State.ENDED,
-    "COMPLETING": State.RUNNING,
-    "CONFIGURING": State.RUNNING,
-    "DEADLINE": State.ENDED,
-    "FAILED": State.ENDED,
-    "NODE_FAIL": State.ENDED,
-    "OUT_OF_MEMORY": State.ENDED,
-    "PENDING": State.PENDING,
-    "PREEMPTED": State.ENDED,  # one that is to start again is PENDING or REQUEUED
-    "REQUEUED": State.PENDING,
-    "REQUEUE_FED": State.PENDING,
-    "REQUEUE_HOLD": State.PENDING,
-    "RESIZING": State.RUNNING,
-    "RESV_DEL_HOLD": State.PENDING,
-    "REVOKED": State.RUNNING,
-    "RUNNING": State.RUNNING,
-    "SIGNALING": State.RUNNING,
-    "SPECIAL_EXIT": State.PENDING,
-    "STAGE_OUT": State.RUNNING,
-    "STOPPED": State.RUNNING,
-    "SUSPENDED": State.RUNNING,
-    "TIMEOUT": State.ENDED,
-    "A_STATE_OF_THE_FUTURE": State.RUNNING,  # nothing may be concluded from it
+    "BOOT_FAIL": JobState.ENDED,
+    "CANCELLED": JobState.ENDED,
+    "CANCELLED+": JobState.ENDED,
+    "CANCELLED by 1000": JobState.ENDED,
+    "COMPLETED": JobState.ENDED,
+    "COMPLETING": JobState.RUNNING,
+    "CONFIGURING": JobState.RUNNING,
+    "DEADLINE": JobState.ENDED,
+    "FAILED": JobState.ENDED,
+    "NODE_FAIL": JobState.ENDED,
+    "OUT_OF_MEMORY": JobState.ENDED,
+    "PENDING": JobState.PENDING,
+    "PREEMPTED": JobState.ENDED,  # one that is to start again is PENDING or REQUEUED
+    "REQUEUED": JobState.PENDING,
+    "REQUEUE_FED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.PENDING,
+    "RESIZING": JobState.RUNNING,
+    "RESV_DEL_HOLD": JobState.PENDING,
+    "REVOKED": JobState.RUNNING,
+    "RUNNING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "SPECIAL_EXIT": JobState.PENDING,
+    "STAGE_OUT": JobState.RUNNING,
+    "STOPPED": JobState.RUNNING,
+    "SUSPENDED": JobState.RUNNING,
+    "TIMEOUT": JobState.ENDED,
+    "A_STATE_OF_THE_FUTURE": JobState.RUNNING,  # nothing may be concluded from it
 }
 
 
 @pytest.mark.parametrize(("state", "meaning"), STATES.items())
-def test_every_state_of_slurm_has_a_meaning(state: str, meaning: State) -> None:
+def test_every_state_of_slurm_has_a_meaning(state: str, meaning: JobState) -> None:
     assert Row("1", state, "None", SCRIPT).report().state is meaning
 
 
 def test_only_an_end_is_final() -> None:
-    assert [state for state in State if state.final] == [State.ENDED]
+    assert [state for state in JobState if state.final] == [JobState.ENDED]
 
 
 @pytest.mark.parametrize(
