@@ -210,6 +210,17 @@ def test_the_index_names_every_page() -> None:
     assert sorted(set(pages) - set(named)) == []
 
 
+DEVELOPERS = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/design").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", DEVELOPERS, ids=lambda page: page.name)
+def test_the_files_that_developers_are_led_to_exist(page: Path) -> None:
+    named = re.findall(r"`((?:[\w.]+/)*[\w.]+\.(?:py|md)|(?:[\w.]+/)+)`", page.read_text())
+    places = [ROOT, ROOT / "src/hydra_exca"]
+    cache = ("launches/", "items/", "output/")  # folders on disk, which the pages speak of too
+    assert [name for name in named if name not in cache and not any((place / name).exists() for place in places)] == []
+
+
 # -- the tests themselves ---------------------------------------------------------------------------------------------
 
 PAGE = """\
