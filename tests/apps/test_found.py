@@ -61,6 +61,14 @@ def test_allow_missing_holds_for_typed_functions_too(tmp_path: Path) -> None:
     assert app.run("hydra.launcher.allow_missing=[out]").values == [""]
 
 
+@pytest.mark.parametrize("pattern", ["sub", "sub.*", "*.out"])
+def test_a_key_above_what_may_be_missing_is_enough_for_typed_functions_too(tmp_path: Path, pattern: str) -> None:
+    head = "import hydra_exca\nimport pydantic\n\n\nclass Sub(pydantic.BaseModel):\n    out: str = 'own'\n\n\n"
+    head += "class Config(pydantic.BaseModel):\n    seed: int = 1\n    sub: Sub = Sub()\n"
+    app = App(tmp_path, config="seed: 1\nsub:\n  out: ???\n", head=head, body="return cfg.sub.out", **TYPED)
+    assert app.run(f"hydra.launcher.allow_missing=['{pattern}']").values == ["own"]
+
+
 def test_structured_configs_of_different_classes_are_different_tasks(tmp_path: Path) -> None:
     head = """from dataclasses import dataclass
 from hydra.core.config_store import ConfigStore

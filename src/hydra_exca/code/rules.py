@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 import os
 import re
@@ -11,6 +10,7 @@ import typing as tp
 
 from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import compile_globs
 
 AUTO = "auto"
 _TAGS = (paths.CACHEDIR_TAG, "pyvenv.cfg", "conda-meta", paths.CODE_MARK)  # of caches, environments, copies of code
@@ -84,21 +84,16 @@ def _is_of_hydra(path: str) -> bool:
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    names, whole = _compiled(patterns)
-    if names is not None and names.match(path, path.rfind("/") + 1):
-        return True
-    return whole is not None and whole.match(path) is not None
+    of_names, of_paths = _compile_rules(patterns)
+    return (of_names.match(path, path.rfind("/") + 1) or of_paths.match(path)) is not None
 
 
 @functools.lru_cache
-def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+def _compile_rules(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """One for names, and one for paths: those with a slash, but for one at the end."""
     plain = [pattern.rstrip("/") for pattern in patterns]
-    return _any([each for each in plain if "/" not in each]), _any([each for each in plain if "/" in each])
-
-
-def _any(patterns: list[str]) -> re.Pattern[str] | None:
-    return re.compile("|".join(map(fnmatch.translate, patterns))) if patterns else None
+    of_names = tuple(pattern for pattern in plain if "/" not in pattern)
+    return compile_globs(of_names), compile_globs(tuple(pattern for pattern in plain if "/" in pattern))
 
 
 PACKAGES = ".packages"  # in a copy: what is from outside of the script's project, a folder for each name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import collections.abc
-import re
 import typing as tp
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_glob
 
 from . import model_schema
 from .scalars import SCALARS
@@ -33,7 +33,7 @@ def _flat(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.A
 
 
 def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, where: str) -> dict[str, tp.Any]:
-    """A copy of ``fields`` without some dotted names; in a pattern, ``*`` stands for any text, dots too.
+    """A copy of ``fields`` without some dotted names; patterns are as in `globs`, so ``*`` stands for dots too.
 
     ``optim`` takes away the subtree, ``optim.lr`` the leaf. ``where`` says in errors who asked: a pattern that
     matches nothing is a ConfigError.
@@ -41,24 +41,20 @@ def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, wher
     if isinstance(patterns, str):
         raise ConfigError(f"{where} is the string {patterns!r}: write a list, [{patterns!r}]")
     paths = [path for path, _ in _nodes(fields)]
-    unmatched = [pattern for pattern in patterns if not any(map(_regex(pattern).fullmatch, paths))]
+    unmatched = [pattern for pattern in patterns if not any(matches_glob(path, [pattern]) for path in paths)]
     if unmatched:
         problems = [Problem(f"matches nothing{model_schema.suggest(pattern, paths)}", pattern) for pattern in unmatched]
         raise ConfigError(f"{where} names what is not in the configuration", problems)
-    return _without(fields, [_regex(pattern) for pattern in patterns], "")
+    return _without(fields, patterns, "")
 
 
-def _without(node: tp.Mapping[str, tp.Any], patterns: list[re.Pattern[str]], prefix: str) -> dict[str, tp.Any]:
+def _without(node: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], prefix: str) -> dict[str, tp.Any]:
     result = {}
     for key, child in node.items():
         path = prefix + _unescaped(key)
-        if not any(pattern.fullmatch(path) for pattern in patterns):
+        if not matches_glob(path, patterns):
             result[key] = _without(child, patterns, f"{path}.") if _has_names(child) else child
     return result
-
-
-def _regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", ".*"), re.DOTALL)
 
 
 def _nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tuple[str, tp.Any]]:

@@ -11,11 +11,12 @@ import json
 import typing as tp
 
 from hydra_exca.errors import CacheError
+from hydra_exca.globs import matches_key
 
 from . import fast_models, model_schema
 from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode
 from .label import _legal_label, label
-from .names import _is_tagged, _regex, _unescaped, flatten
+from .names import _is_tagged, _unescaped, flatten
 from .scalars import Json, RunDependent, UnusualError, is_same_form
 
 if tp.TYPE_CHECKING:
@@ -194,11 +195,10 @@ def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str
     """
     if is_same_form(stored["full"], today.full):
         return []
-    left_out = [_regex(pattern) for name in today.excluded for pattern in (name, f"{name}.*")]
     return [
         f"{path}: stored {_brief(old)}, {'gone' if new is _GONE else _brief(new)} today"
         for path, old, new in _changed("", stored["full"], stored["fields"], today.full)
-        if not any(pattern.fullmatch(path) for pattern in left_out)
+        if not matches_key(path, today.excluded)
     ]
 
 

@@ -9,13 +9,13 @@ import os
 import sys
 import types
 import typing as tp
-from fnmatch import fnmatch
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.errors import ConfigError, ExcaError, Problem
+from hydra_exca.globs import matches_key
 from hydra_exca.identity import pydantic_types
 
 from . import schema
@@ -100,7 +100,7 @@ def receive_config(kind: type[pydantic.BaseModel], config: DictConfig) -> tp.Any
     """The validated model of a configuration; an error that Hydra shows as one message with all problems."""
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     allowed = schema.allowed_missing()
-    missing = sorted(key for key in OmegaConf.missing_keys(config) if not any(fnmatch(key, each) for each in allowed))
+    missing = sorted(key for key in OmegaConf.missing_keys(config) if not matches_key(key, allowed))
     try:
         if missing:
             problems = [Problem("it is ??? and must be given", key, tuple(overrides)) for key in missing]

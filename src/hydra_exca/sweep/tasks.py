@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fnmatch
 import functools
 import json
 import typing as tp
@@ -17,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_key
 from hydra_exca.identity import names, uid
 from hydra_exca.identity.uid import Identity
 
@@ -238,4 +238,4 @@ def split_by_excluded(asked: tp.Sequence[SweepTask], patterns: tp.Sequence[str])
 
 def _names_left_out(override: str, patterns: tp.Sequence[str]) -> bool:
     key = override.partition("=")[0].lstrip("+~")
-    return any(fnmatch.fnmatch(key, each) or fnmatch.fnmatch(key, f"{each}.*") for each in patterns)
+    return matches_key(key, patterns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import typing as tp
 
 from hydra.core.hydra_config import HydraConfig
@@ -73,15 +72,6 @@ def copy_tree(tree: tp.Any) -> tp.Any:
 
 def is_interpolation(value: tp.Any) -> bool:
     return isinstance(value, str) and "${" in value
-
-
-def matches_key(key: str, patterns: tp.Sequence[str]) -> bool:
-    """Whether a pattern names a key or something above it."""
-    return matches_name(key, (*patterns, *(f"{pattern}.*" for pattern in patterns)))
-
-
-def matches_name(name: str, patterns: tp.Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def dotted(path: Path) -> str:

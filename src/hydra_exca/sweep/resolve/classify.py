@@ -8,10 +8,11 @@ import os
 import typing as tp
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_key
 from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.uid import Pinned, RunDependent, canonical, digest, encode
 from hydra_exca.sweep.configs.overlay import JobVariant
-from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, dotted, leaves_of, map_leaves, matches_key
+from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, dotted, leaves_of, map_leaves
 
 from .observations import Branch, Leaf, calls_of, flatten
 from .tracer import Calls, ResolveFailure, Tracer

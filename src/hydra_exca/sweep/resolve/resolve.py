@@ -14,6 +14,7 @@ import typing as tp
 from omegaconf import DictConfig
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_key
 from hydra_exca.identity.uid import Pinned, RunDependent
 from hydra_exca.sweep.configs.overlay import JobVariant
 from hydra_exca.sweep.configs.tree import (
@@ -23,7 +24,6 @@ from hydra_exca.sweep.configs.tree import (
     dotted,
     is_interpolation,
     leaves_of,
-    matches_key,
     unresolved,
     with_leaves,
 )

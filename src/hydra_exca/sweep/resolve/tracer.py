@@ -16,10 +16,11 @@ from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.basecontainer import BaseContainer
 
+from hydra_exca.globs import matches_glob
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
 from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, _uncached, parsed_once
-from hydra_exca.sweep.configs.tree import MISSING, copy_tree, map_leaves, matches_name, unresolved
+from hydra_exca.sweep.configs.tree import MISSING, copy_tree, map_leaves, unresolved
 
 from .world import World
 
@@ -209,7 +210,7 @@ class Tracer:
                 _set(holder, key, "0" if key == "id" else os.getcwd())
 
     def _is_run(self, name: str) -> bool:
-        return matches_name(name, self._run_env)
+        return matches_glob(name, self._run_env)
 
     def _traced(self, name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
         def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
