@@ -106,7 +106,7 @@ class Ours(Infras):
         from hydra_exca.store import CacheFolder
 
         identity = self._made([0])[0].infra.identity()
-        return CacheFolder(self._folder).shelf(identity.factory, identity.version).entries()
+        return CacheFolder(self._folder).factory_folder(identity.factory, identity.version).entries()
 
 
 class Remembered:

@@ -48,7 +48,7 @@ class JobSide:
         self.cluster = cluster
         cache = CacheFolder(folder / "exca")
         cache.create()
-        shelf = cache.shelf("train.main", "0")
+        shelf = cache.factory_folder("train.main", "0")
         shelf.create(PROJECT)
         self.launch = paths.launch_folder(cache.path, TOKEN)
         self.launch.mkdir(parents=True)
@@ -57,9 +57,9 @@ class JobSide:
         parts = []
         for x in range(sum(map(len, self.jobs))):
             identity = uid.make_identity("train.main", "0", {"x": x})
-            entry = shelf.open(identity)
+            entry = shelf.open_entry(identity)
             entry.create()
-            assert entry.take(self.claim(1, x))
+            assert entry.publish_claim(self.claim(1, x))
             self.entries.append(entry)
             parts.append(payload.Part(str(entry.path), identity.to_json(), payload.pickle_named({"x": x}, "x")))
         header = payload.Payload.of_this_process(cluster, payload.pickle_named(program, "the program"), False)
@@ -132,7 +132,11 @@ class JobSide:
         outcome = self.entries[position].outcome()
         if outcome is None:
             return None
-        return self.entries[position].value(outcome) if outcome.status is Status.COMPLETED else outcome.error["message"]
+        return (
+            self.entries[position].load_value(outcome)
+            if outcome.status is Status.COMPLETED
+            else outcome.error["message"]
+        )
 
     def notes(self, name: str = "notes") -> list[str]:
         """What the tasks have noted, a line each."""

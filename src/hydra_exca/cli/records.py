@@ -44,7 +44,7 @@ class Records:
 
     @functools.cached_property
     def claim(self) -> Claim | None:
-        return self.entry.claim()
+        return self.entry.current_claim()
 
     @functools.cached_property
     def token(self) -> str | None:
@@ -100,7 +100,7 @@ class Records:
     def log(self) -> str | None:
         """Where the log of the last attempt is."""
         if self.outcome is not None:
-            return self.entry.log_of(self.outcome)
+            return self.entry.log_path(self.outcome)
         path = None if self.claim is None else self.entry.log_paths(self.claim.number)[0]
         return str(path) if path is not None and path.exists() else None
 

@@ -206,15 +206,15 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             return cache.path / self.uid()
         identity = self.identity()
         cache.create()
-        shelf = cache.shelf(identity.factory, identity.version)
+        shelf = cache.factory_folder(identity.factory, identity.version)
         shelf.create(self._project(cache))
-        return shelf.open(identity).path
+        return shelf.open_entry(identity).path
 
     def _entry_name(self, identity: Identity) -> str:
         cache = self._cache()
         if cache is None or fast_lookup.stored_value(cache, identity) is not None:
             return identity.uid()
-        entry = cache.shelf(identity.factory, identity.version).find(identity)
+        entry = cache.factory_folder(identity.factory, identity.version).find_entry(identity)
         return identity.uid() if entry is None else entry.uid
 
     def _cache(self) -> CacheFolder | None:
@@ -261,7 +261,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         """
         owner, _ = self._bound()
         cache, identity = self._cache(), self.identity()
-        entries = () if cache is None else cache.shelf(identity.factory, identity.version).entries()
+        entries = () if cache is None else cache.factory_folder(identity.factory, identity.version).entries()
         for entry in entries:
             stored = self._stored_identity(entry)
             if stored is None:

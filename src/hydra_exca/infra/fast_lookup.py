@@ -39,14 +39,14 @@ def find_hit(cache: CacheFolder, identity: Identity, cls: type, mode: Mode) -> H
         return None
     try:
         _check_project(cls, cache, _shelf(str(cache.path), identity.factory, identity.version))
-        return Hit(found[0].value(found[1]))
+        return Hit(found[0].load_value(found[1]))
     except CacheError:
         return None
 
 
 def stored_value(cache: CacheFolder, identity: Identity) -> tuple[Entry, Outcome] | None:
     """The entry with an outcome that has the name which the identity has today."""
-    return _shelf(str(cache.path), identity.factory, identity.version).stored(identity)
+    return _shelf(str(cache.path), identity.factory, identity.version).read_stored(identity)
 
 
 def cache_folder(folder: Path | str) -> CacheFolder:
@@ -63,7 +63,7 @@ def _absolute(folder: str) -> CacheFolder:
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _shelf(folder: str, factory: str, version: str) -> FactoryFolder:
     """Only asked for what it does not remember: its listing would grow old."""
-    return CacheFolder(Path(folder)).shelf(factory, version)
+    return CacheFolder(Path(folder)).factory_folder(factory, version)
 
 
 _checked: dict[tuple[type, str], tuple[int, ...] | None] = {}

@@ -387,14 +387,14 @@ class MapInfra(BaseInfra):
             return self._places[key]
         cache = self._cache()
         assert cache is not None
-        shelf = cache.shelf(identity.factory, identity.version)
-        entry = shelf.find(identity)
+        shelf = cache.factory_folder(identity.factory, identity.version)
+        entry = shelf.find_entry(identity)
         if entry is None and self.mode == "read-only":
             return MapEntry(cache, identity, Entry(shelf.path / identity.uid()))
         if entry is None:
             cache.create()
             shelf.create(self._project(cache))
-            entry = shelf.open(identity)
+            entry = shelf.open_entry(identity)
         self._places[key] = MapEntry(cache, identity, entry)
         return self._places[key]
 

@@ -55,7 +55,7 @@ class MapEntry:
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
         """Makes the folders, and notes what the items are the results of."""
         self.claims.folder.mkdir(parents=True, exist_ok=True)
-        if self.stored_identity(self.entry) is None and files.publish(
+        if self.stored_identity(self.entry) is None and files.publish_file(
             self.folder / paths.IDENTITY, files.dump_json(self.identity.to_json()), durable=True
         ):
             self.entry.write_description(*describe())
@@ -141,7 +141,7 @@ class MapCall:
         self._compute = compute
         self._again = False
         self.done: set[str] = set()
-        self._token = files.unique()
+        self._token = files.random_token()
         self._asked: dict[tuple[str, int], tuple[float, frozenset[str]]] = {}
 
     def run(self) -> None:
@@ -150,7 +150,7 @@ class MapCall:
         _active.add((os.getpid(), self._token))
         try:
             while self._left:
-                claim = self._place.claims.publish(self._wish)
+                claim = self._place.claims.claim_items(self._wish)
                 if claim is not None:
                     self._work(claim)
                     pause = _FIRST_PAUSE_S
@@ -184,7 +184,7 @@ class MapCall:
             keys = self._place.held(claim)
             self._asked[claim.token, claim.number] = now, keys
             if not keys:
-                self._place.claims.finish(claim)
+                self._place.claims.finish_claim(claim)
         return keys
 
     def _work(self, claim: ItemClaim) -> None:
@@ -203,7 +203,7 @@ class MapCall:
         items = self._place.items
         items.refresh()
         least = claim.number if self._redo else 0
-        self.done.update(key for key in claim.keys if key in items and items.number(key) >= least)
+        self.done.update(key for key in claim.keys if key in items and items.writer_number(key) >= least)
 
     def _check_found(self, claim: ItemClaim) -> None:
         """What was stored must be there; over a network it may take a moment. Then once more, in a file of its own."""
@@ -224,7 +224,7 @@ class MapCall:
         _active.discard((os.getpid(), self._token))
         try:
             if not self._place.held(claim):
-                self._place.claims.finish(claim)
+                self._place.claims.finish_claim(claim)
         except OSError as error:  # what this process leaves behind is nobody's; an error under way says more
             log.warning("the claim on items in %s stays behind: %s", self._place.folder, error)
         _active.add((os.getpid(), self._token))

@@ -140,7 +140,7 @@ def writer_of_process(folder: Path, number: int, cache_type: str | None, fresh: 
 def new_writer(
     folder: Path, number: int, cache_type: str | None, allowed: tp.Callable[[], bool] = lambda: True
 ) -> ItemWriter:
-    return ItemWriter(folder, f"{number}-{files.unique()}", format=cache_type, allowed=allowed)
+    return ItemWriter(folder, f"{number}-{files.random_token()}", format=cache_type, allowed=allowed)
 
 
 # in a process of a pool
@@ -225,10 +225,10 @@ class MapProgram:
         items = Items(folder)
         items.refresh()
         least = self.number if self.fresh else 0
-        left = [(key, item) for key, item in pairs if key not in items or items.number(key) < least]
+        left = [(key, item) for key, item in pairs if key not in items or items.writer_number(key) < least]
 
         def still_owner() -> bool:
-            owning = attempt.entry.claim()
+            owning = attempt.entry.current_claim()
             return owning is not None and owning.number == attempt.claim.number
 
         inside.set(frozenset({self.token}))

@@ -134,7 +134,7 @@ class TaskInfra(BaseInfra):
         cache = self._cache()
         if cache is not None:
             identity = self.identity()
-            cache.shelf(identity.factory, identity.version).check_project(self._project(cache))
+            cache.factory_folder(identity.factory, identity.version).check_project(self._project(cache))
             self._launch(Mode.FORCE, program=_unused).clear()
 
     @contextlib.contextmanager

@@ -107,7 +107,7 @@ def is_wanted(owner: Claim | None, token: str) -> bool:
 
 
 def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
-    owner = entry.claim()
+    owner = entry.current_claim()
     if owner is None or not is_wanted(owner, token) or entry.outcome() is not None:
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
         return None
@@ -116,7 +116,7 @@ def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
         log.warning("%s is not computed here: job %s of the same launch computes it", entry.uid, owner.job)
         return None
     claim = owner.next(ClaimState.RUNNING, owner=process.describe_process(), job=job, shared=shared)
-    if not entry.take(claim):
+    if not entry.publish_claim(claim):
         log.warning("%s is not computed here: another job was quicker", entry.uid)
         return None
     return claim

@@ -108,4 +108,4 @@ def _store_call(again: tp.Any, launch: Path, position: int) -> None:
         path.unlink(missing_ok=True)
         return
     call = (again.function, tuple(again.args), dict(again.kwargs))
-    files.write(path, payloads.pickle_named(call, "what checkpoint returned"), mode=files.PRIVATE)
+    files.write_file(path, payloads.pickle_named(call, "what checkpoint returned"), mode=files.PRIVATE)

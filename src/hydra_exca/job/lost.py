@@ -51,13 +51,13 @@ def store_lost_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
     """
     if not entry.has_previous():
         return entry.commit(claim, outcome)
-    owner, committing = entry.claim(), claim.next(ClaimState.COMMITTING)
-    if owner is None or owner.number != claim.number or not entry.take(committing):
+    owner, committing = entry.current_claim(), claim.next(ClaimState.COMMITTING)
+    if owner is None or owner.number != claim.number or not entry.publish_claim(committing):
         return False
     path = entry.path / paths.LOGS / paths.lost_attempt(claim.token)
     path.parent.mkdir(exist_ok=True)
-    files.write(path, dataclasses.replace(outcome, claim=committing.number).to_json())
-    entry.release(committing)
+    files.write_file(path, dataclasses.replace(outcome, claim=committing.number).to_json())
+    entry.release_claim(committing)
     return True
 
 

@@ -150,9 +150,9 @@ def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> N
         slices.append((start, len(chunk)))
         chunks.append(chunk)
         start += len(chunk)
-    files.write(launch / paths.ARGUMENTS, b"".join(chunks), mode=files.PRIVATE)
+    files.write_file(launch / paths.ARGUMENTS, b"".join(chunks), mode=files.PRIVATE)
     whole = dataclasses.replace(payload, slices=tuple(slices))
-    files.write(launch / paths.PAYLOAD, pickle.dumps(whole, protocol=5), mode=files.PRIVATE)
+    files.write_file(launch / paths.PAYLOAD, pickle.dumps(whole, protocol=5), mode=files.PRIVATE)
 
 
 def read_payload(launch: Path) -> Payload:

@@ -180,7 +180,7 @@ class TaskServer:
             guard=self._handlers,
         )
         if status is None and self._handlers.attempt is not None:
-            entry.let_go(self._handlers.attempt.claim)  # whoever has taken it waits for that
+            entry.mark_attempt_ended(self._handlers.attempt.claim)  # whoever has taken it waits for that
 
     def _redirect(self, attempt: Attempt) -> None:
         redirect_to_log(attempt, self._job.payload)

@@ -110,7 +110,7 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
     handlers.install()
     part = payloads.read_part(job.launch, job.payload, ranks.position)
     entry, started = Entry(Path(part.entry)), time.time()
-    owner = entry.claim()
+    owner = entry.current_claim()
     if owner is None or not is_wanted(owner, job.launch.name) or (ranks.requeued and entry.outcome() is not None):
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
         return
@@ -139,7 +139,7 @@ def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
     entry, patience, decided = attempt.entry, time.monotonic() + _PATIENCE_S, False
     while entry.outcome() is None:
         decided = decided or (time.monotonic() > patience and ranks.decide())
-        claim = entry.claim()
+        claim = entry.current_claim()
         if decided and claim is not None and claim.token == attempt.claim.token and entry.commit(claim, outcome):
             return True
         time.sleep(_PAUSE_S)

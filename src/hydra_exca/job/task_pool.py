@@ -161,9 +161,9 @@ class TaskPool:
         """Tells whoever has taken a process's task, and waits for its end, that it has come."""
         entry = child.entry_of(self._job)
         with contextlib.suppress(OSError):  # the entry was removed
-            owner = entry.claim()
+            owner = entry.current_claim()
             if child.claim is not None and owner is not None and not is_wanted(owner, self._job.launch.name):
-                entry.let_go(dataclasses.replace(owner, number=child.claim))
+                entry.mark_attempt_ended(dataclasses.replace(owner, number=child.claim))
 
     def _hear(self, child: PoolChild, line: str) -> None:
         if line.startswith(pool_process.CLAIM):
@@ -195,7 +195,7 @@ class TaskPool:
     def _lose(self, child: PoolChild, position: int, code: int) -> None:
         """Writes how the task ended that a process has died of; one that it had not begun is handed out again."""
         entry = child.entry_of(self._job)
-        claim = entry.claim()
+        claim = entry.current_claim()
         if claim is None or not is_wanted(claim, self._job.launch.name) or entry.outcome() is not None:
             return
         if claim.state is ClaimState.QUEUED or claim.owner.get("pid") != child.pid:
@@ -219,7 +219,7 @@ class TaskPool:
         for child in self._busy():
             with contextlib.suppress(OSError):  # the next look may see more
                 entry = child.entry_of(self._job)
-                claim = entry.claim()
+                claim = entry.current_claim()
                 lost = claim is not None and not is_wanted(claim, self._job.launch.name)
                 if lost or entry.outcome() is not None:  # or somebody has said that it failed: it is cancelled
                     child.is_unwanted = True

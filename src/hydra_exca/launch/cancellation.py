@@ -45,7 +45,7 @@ def wait_for_processes(survey: Lookup, standings: tp.Sequence[LookupResult]) -> 
         left = []
         for standing, claim in waiting:
             assert standing.entry is not None
-            now = standing.entry.claim()
+            now = standing.entry.current_claim()
             gone = survey.ask([standing])[0].state is JobState.ENDED
             if now is not None and now.token == claim.token and now.state is ClaimState.RUNNING and not gone:
                 left.append((standing, claim))

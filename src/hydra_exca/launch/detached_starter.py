@@ -73,22 +73,22 @@ def _own(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, 
     """The tasks of a job whose claims this process now has."""
     parts = payload.PartReader(folder, header)
     entries = [(position, Entry(Path(parts.read(position).entry))) for position in header.jobs[number]]
-    return [(position, entry) for position, entry in entries if _take(entry, entry.claim(), folder.name)]
+    return [(position, entry) for position, entry in entries if _take(entry, entry.current_claim(), folder.name)]
 
 
 def _take(entry: Entry, claim: Claim | None, token: str) -> bool:
     if claim is None or claim.token != token or claim.state is not ClaimState.QUEUED:
         return False
-    return entry.take(claim.next(ClaimState.QUEUED, owner=clusters.describe_process()))
+    return entry.publish_claim(claim.next(ClaimState.QUEUED, owner=clusters.describe_process()))
 
 
 def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.JobReport) -> None:
     for position, entry in tasks:
-        claim = entry.claim()
+        claim = entry.current_claim()
         if claim is None or claim.token != folder.name or entry.outcome() is not None:
             continue
         if claim.state is ClaimState.QUEUED and claim.shared:
-            entry.release(claim)
+            entry.release_claim(claim)
         else:
             identity = payload.read_part(folder, header, position).identity
             code = None if header.copy is None else header.copy.digest

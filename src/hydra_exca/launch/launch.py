@@ -172,7 +172,7 @@ class Launch:
     def cancel(self, task: Task) -> None:
         """Asks for the end of the job that computes the task, in whatever launch."""
         standing = self.standings[_key(task.identity)]
-        claim = None if standing.entry is None else standing.entry.claim()
+        claim = None if standing.entry is None else standing.entry.current_claim()
         if standing.entry is None or claim is None or is_given_up(claim):
             return
         if any(round_.token == claim.token and round_.cancel(standing) for round_ in self._watch.rounds):
@@ -188,22 +188,22 @@ class Launch:
         cancelled: list[tuple[Entry, Claim]] = []
         found = {id(standing): standing for standing in self.look()}
         for standing in found.values():
-            entry, claim = standing.entry, standing.entry.claim() if standing.entry else None
+            entry, claim = standing.entry, standing.entry.current_claim() if standing.entry else None
             if entry is None:
                 continue
             if claim is not None and claim.state is not ClaimState.RELEASED:
-                entry.take(claim.next(ClaimState.RELEASED))
+                entry.publish_claim(claim.next(ClaimState.RELEASED))
                 if not is_given_up(claim) and entry.outcome() is None:
                     cancelled.append((entry, claim))
         cancellation.end_owner(self._survey, cancelled)
         for standing in found.values():
             if standing.entry is not None:
-                standing.entry.forget()
+                standing.entry.remove_outcome()
 
     def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
         """Standard output and error of the task's last attempt, None where it has none yet."""
         entry = self.standings[_key(task.identity)].entry
-        claim = None if entry is None else entry.claim()
+        claim = None if entry is None else entry.current_claim()
         if entry is None or claim is None:
             return None, None
         number = claim.number - 1 if claim.state is ClaimState.COMMITTING else claim.number
@@ -228,7 +228,7 @@ class Launch:
     def _refuse(self) -> None:
         """Raises if any task cannot go on, before anything is written."""
         if self._of(Action.RUN, Action.CANCEL_AND_RUN):
-            self.settings.folder.check()
+            self.settings.folder.check_writable()
         for shelf in {id(s): s for s in map(self._survey.shelf, (t.identity for t in self._first.values()))}.values():
             shelf.check_project(self.settings.project)
         for standing in self._of(Action.REFUSE):
@@ -278,10 +278,10 @@ class Launch:
         assert standing.claim is not None
         comes_back = standing.status is Status.COMPLETED
         if comes_back and not (entry.has_previous() and is_to_blame(standing.claim, standing.gone)):
-            entry.release(standing.claim)
+            entry.release_claim(standing.claim)
         else:
             self._watch.lose(standing, standing.gone)
-        standing.outcome, owner = entry.outcome(), entry.claim()
+        standing.outcome, owner = entry.outcome(), entry.current_claim()
         if standing.outcome is None:  # another launch is at it again
             standing.action = Action.JOIN
         elif owner is not None and owner.token == standing.claim.token:
@@ -403,7 +403,7 @@ def _still_corrupt(entry: Entry) -> bool:
     try:
         outcome = entry.outcome()
         if outcome is not None and outcome.status is Status.COMPLETED:
-            entry.value(outcome)
+            entry.load_value(outcome)
     except CorruptEntryError:
         return True
     return False

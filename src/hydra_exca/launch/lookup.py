@@ -79,7 +79,7 @@ class Lookup:
     def shelf(self, identity: Identity) -> FactoryFolder:
         key = (identity.factory, identity.version)
         if key not in self._shelves:
-            self._shelves[key] = self._folder.shelf(*key)
+            self._shelves[key] = self._folder.factory_folder(*key)
         return self._shelves[key]
 
     def look(self, identities: tp.Sequence[Identity], mode_of: tp.Callable[[LookupResult], Mode]) -> list[LookupResult]:
@@ -119,11 +119,11 @@ class Lookup:
         return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
 
     def _find(self, identity: Identity) -> LookupResult:
-        entry, outcome = self.shelf(identity).look(identity, of_many=True)
+        entry, outcome = self.shelf(identity).lookup(identity, of_many=True)
         standing = LookupResult(identity, entry, outcome=outcome)
         if entry is not None and outcome is None:
             try:
-                known = entry.standing()
+                known = entry.read_state()
             except CorruptEntryError as error:
                 standing.corrupt = error
                 return standing
@@ -158,7 +158,7 @@ class Lookup:
 
     def has_let_go(self, entry: Entry, claim: Claim) -> bool:
         """Whether the process that computed under a claim, which it has lost, is gone."""
-        if claim.state is not ClaimState.RUNNING or entry.has_let_go(claim):
+        if claim.state is not ClaimState.RUNNING or entry.has_attempt_ended(claim):
             return True
         if clusters.process_alive(claim.owner) is False:
             return True
@@ -205,7 +205,7 @@ def _note_owner(standing: LookupResult) -> None:
     """The claim after which the next is taken. Of a settled entry: unless somebody is at it again already."""
     if standing.entry is None or standing.claim is not None:
         return
-    standing.claim = standing.entry.claim()
+    standing.claim = standing.entry.current_claim()
     if standing.claim is not None and standing.claim.state in (ClaimState.QUEUED, ClaimState.RUNNING):
         standing.status = Status.RUNNING
 
@@ -214,7 +214,7 @@ def _status_of_gone(standing: LookupResult, report: clusters.JobReport) -> Statu
     """An owner that is gone: its cluster says that it failed, or an older value is to come back, or nobody runs it."""
     assert standing.entry is not None
     if standing.entry.has_previous():
-        standing.outcome = standing.entry.previous()
+        standing.outcome = standing.entry.previous_outcome()
         return Status.COMPLETED
     if standing.outcome is not None:
         return standing.outcome.status
@@ -248,7 +248,7 @@ def _check_reuse(standing: LookupResult, mode: Mode) -> None:
 def _load(standing: LookupResult, mode: Mode) -> None:
     assert standing.entry is not None and standing.outcome is not None
     try:
-        standing.value = standing.entry.value(standing.outcome)
+        standing.value = standing.entry.load_value(standing.outcome)
     except CorruptEntryError as error:
         standing.corrupt, standing.status = error, Status.NOT_SUBMITTED
         _note_owner(standing)

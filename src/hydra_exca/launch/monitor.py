@@ -123,7 +123,7 @@ class Monitor:
                     return False
                 standing.status = standing.outcome.status
                 if standing.status is Status.COMPLETED:
-                    standing.value = standing.entry.value(standing.outcome)
+                    standing.value = standing.entry.load_value(standing.outcome)
             except CacheError as error:
                 standing.problem = error
             self._over(standing)
@@ -139,7 +139,7 @@ class Monitor:
         is_own = any(round_.holds(standing) for round_ in self.rounds)
         if is_own and standing.mode is Mode.CACHED:
             return stored  # nothing was to be replaced: another thread was quicker
-        owner = None if stored.claim >= since else entry.claim()
+        owner = None if stored.claim >= since else entry.current_claim()
         if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
             return stored if stored.claim > standing.passed_over else None
         ended = lost.read_lost_outcome(entry, standing.claim.token if standing.claim else "", since)
@@ -179,7 +179,7 @@ class Monitor:
         self._tell(standing, report)
         if report.state is not JobState.ENDED or self.collect(standing):
             return []
-        claim = standing.claim = standing.entry.claim()
+        claim = standing.claim = standing.entry.current_claim()
         elsewhere = claim is None or claim.token != round_.token or claim.state is ClaimState.RELEASED
         if claim is None or elsewhere or _is_of_another_job(claim, report):
             self._joined[id(standing)] = standing
@@ -194,7 +194,7 @@ class Monitor:
         joined = [standing for standing in self._joined.values() if not self.collect(standing)]
         for standing in joined:
             assert standing.entry is not None
-            standing.claim = standing.entry.claim()
+            standing.claim = standing.entry.current_claim()
         if any(standing.claim is not None and standing.claim.cluster == "slurm" for standing in joined):
             self._interval = min(self._poll_s, 1.5 * self._interval)
         orphans = self._orphans(joined)

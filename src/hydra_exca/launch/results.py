@@ -42,7 +42,7 @@ def stored_error(standing: LookupResult) -> ExcaError:
     assert entry is not None and outcome is not None and outcome.error is not None
     stored = outcome.error
     job: dict[str, tp.Any] = {"factory": standing.identity.factory, "uid": entry.uid}
-    log_path = entry.log_of(outcome)
+    log_path = entry.log_path(outcome)
     job.update(job_id=outcome.job, log=log_path)
     log_line = f"\n  log: {log_path}" if log_path else ""
     if stored["kind"] == "lost":

@@ -95,7 +95,7 @@ class SlurmJob:
         outcome = self._waited()
         if outcome is None or outcome.status is not Status.COMPLETED:
             raise self._error(outcome)
-        return Entry(self.path).value(outcome)
+        return Entry(self.path).load_value(outcome)
 
     def exception(self) -> ExcaError | None:
         """The error, waited for; None if there is a value."""
@@ -116,14 +116,14 @@ class SlurmJob:
         entry = Entry(self.path)
         outcome = entry.outcome()
         if outcome is None and entry.has_previous():
-            outcome = entry.previous()
+            outcome = entry.previous_outcome()
         return outcome if outcome is not None and outcome.token == self.launch.name else None
 
     def _error(self, outcome: Outcome | None) -> ExcaError:
         if outcome is not None:
             identity = Identity.from_json(outcome.identity)
             return stored_error(LookupResult(identity, Entry(self.path), outcome.status, outcome=outcome))
-        claim = Entry(self.path).claim()
+        claim = Entry(self.path).current_claim()
         later = claim is not None and claim.token != self.launch.name
         hint = "; a later launch has computed the task anew" if later else ""
         state, log_path = self.state(), str(self.paths.stderr)

@@ -50,7 +50,7 @@ class Submission:
         self._raw_program = program
         self._wanted = _alike_together(wanted)
         settings.cluster.check_options([self._options(group[0][1]) for group in self._wanted])
-        self.token = f"{time.strftime('%Y%m%d-%H%M%S')}-{store_files.unique()}"
+        self.token = f"{time.strftime('%Y%m%d-%H%M%S')}-{store_files.random_token()}"
         self.folder = paths.launch_folder(settings.folder.path, self.token)
         self.claimed: list[LookupResult] = []
         self._tasks: list[Task] = []
@@ -100,7 +100,7 @@ class Submission:
             payload.write_payload(self.folder, header, (self._part(*each) for each in self._of_claimed()))
             self._arguments.clear()
         if self._launched.patch is not None:
-            store_files.write(self.folder / paths.PATCH, self._launched.patch)
+            store_files.write_file(self.folder / paths.PATCH, self._launched.patch)
         self._write_record()
         batch = clusters.Batch(self.folder, self._specs(), worker.__name__, self._run_here)
         self._submission = self._settings.cluster.prepare(batch)
@@ -204,12 +204,12 @@ class Submission:
         return self._settings.cluster.options.with_resources(task.resources)
 
     def _take(self, survey: Lookup, standing: LookupResult, task: Task, job: _SubmittedJob) -> bool:
-        entry = standing.entry = survey.shelf(standing.identity).open(standing.identity)
-        last = entry.claim()
+        entry = standing.entry = survey.shelf(standing.identity).open_entry(standing.identity)
+        last = entry.current_claim()
         if _number(last) != _number(standing.claim):
             return False
         claim = self._claim_after(last, job)
-        if not entry.take(claim):
+        if not entry.publish_claim(claim):
             return False
         standing.claim = claim
         return True
@@ -258,7 +258,7 @@ class Submission:
     def _give_up(self, standing: LookupResult) -> bool:
         entry = standing.entry
         assert entry is not None
-        owner = entry.claim()
+        owner = entry.current_claim()
         mine = owner is not None and owner.token == self.token and owner.state is not ClaimState.RELEASED
         if owner is None or not mine:
             return False
@@ -266,7 +266,7 @@ class Submission:
         if outcome is not None and outcome.claim >= owner.number:  # any other is the one that was to be replaced
             return False
         self.settle(standing)
-        return entry.release(owner)
+        return entry.release_claim(owner)
 
     # what the jobs need
 
@@ -361,7 +361,7 @@ class Submission:
             "tasks": [job.positions for job in self._jobs],
             "jobs": {str(number): job for number, job in self._submitted.items()},
         }
-        store_files.write(self.folder / paths.LAUNCH_RECORD, json.dumps(record).encode())
+        store_files.write_file(self.folder / paths.LAUNCH_RECORD, json.dumps(record).encode())
 
 
 def _alike_together(wanted: tp.Sequence[tuple[LookupResult, Task]]) -> list[list[tuple[LookupResult, Task]]]:
@@ -377,7 +377,7 @@ def _has_begun(standing: LookupResult) -> bool:
 
 
 def _claim_state(standing: LookupResult) -> ClaimState | None:
-    claim = None if standing.entry is None else standing.entry.claim()
+    claim = None if standing.entry is None else standing.entry.current_claim()
     return None if claim is None else claim.state
 
 

@@ -50,7 +50,7 @@ class Recorder:
     def _write(self, entry: Entry, claim: Claim, code: str | None, record: dict[str, tp.Any]) -> None:
         record = {**record, "code": code, "launch": claim.token, "attempt": claim.number}
         copy_patch(self.launched, self.launch, entry.path)
-        files.write(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
+        files.write_file(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
 
 
 def write_record(entry: Entry, launched: launch_record.Launched) -> None:
@@ -59,9 +59,9 @@ def write_record(entry: Entry, launched: launch_record.Launched) -> None:
         if launched.patch is None:
             (entry.path / paths.PATCH).unlink(missing_ok=True)
         else:
-            files.write(entry.path / paths.PATCH, launched.patch, durable=False)
+            files.write_file(entry.path / paths.PATCH, launched.patch, durable=False)
         record = launch_record.describe_job(launched.record, started=time.time())
-        files.write(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
+        files.write_file(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def copy_patch(launched: tp.Mapping[str, tp.Any], launch: Path, folder: Path) ->
     if not (launched.get("git") or {}).get("patch"):
         target.unlink(missing_ok=True)
         return
-    source, temporary = launch / paths.PATCH, folder / paths.temporary_name(paths.PATCH, files.unique())
+    source, temporary = launch / paths.PATCH, folder / paths.temporary_name(paths.PATCH, files.random_token())
     try:
         try:
             os.link(source, temporary)

@@ -65,13 +65,13 @@ def _compared_errors(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> 
 
 def _compared_values(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
     try:
-        old = stored.value(then)
+        old = stored.load_value(then)
     except ExcaError as error:
         return False, f"the stored value cannot be read: {error}; now {_told(new, now)}"
     if _form(then) == _form(now):
         return True, f"the same value: {_told(new, now)}"
     try:
-        value = new.value(now)
+        value = new.load_value(now)
         place = difference(old, value)
     except (ExcaError, IncomparableError) as error:
         return False, f"the values cannot be compared: {error}; now {_told(new, now)}"
@@ -119,7 +119,7 @@ def _told(entry: Entry, outcome: Outcome | None) -> str:
     if outcome.error is not None:
         return _failure(outcome.error)
     try:
-        return _short(entry.value(outcome))
+        return _short(entry.load_value(outcome))
     except ExcaError as error:
         return f"a value that cannot be read: {error}"
 

@@ -86,7 +86,7 @@ def rerun_task(entry: Path, cache: Path, into: Path) -> Comparison:
     token = paths.launch_folder(cache, _token(Entry(entry))).name
     scratch.create()
     owner = clusters.describe_process()
-    scratch.take(Claim(1, ClaimState.QUEUED, token, "local", None, 0, owner))
+    scratch.publish_claim(Claim(1, ClaimState.QUEUED, token, "local", None, 0, owner))
     attempt_task(scratch, known.part.identity, token, _computing(known, into), copy=known.payload.copy)
     return compare_outcomes(Entry(entry), scratch)
 
@@ -117,7 +117,7 @@ def _token(entry: Entry) -> str:
         outcome = entry.outcome()
     except CorruptEntryError:
         outcome = None
-    claim = entry.claim()
+    claim = entry.current_claim()
     token = outcome.token if outcome is not None else claim.token if claim is not None else None
     if not token:
         raise CacheError(f"{entry.uid} cannot be run again: it does not say which launch has computed it")

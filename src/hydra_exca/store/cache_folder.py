@@ -27,7 +27,7 @@ class CacheFolder:
         self.path = path
         self.trust_users = frozenset(trust_users)
 
-    def shelf(self, factory: str, version: str) -> FactoryFolder:
+    def factory_folder(self, factory: str, version: str) -> FactoryFolder:
         return FactoryFolder(paths.factory_folder(self.path, factory, version), self.trust_users)
 
     def other_versions(self, factory: str, *used: str, at_most: int = 3) -> dict[str, int]:
@@ -37,7 +37,7 @@ class CacheFolder:
         """
         found: dict[str, int] = {}
         for version in self._versions(factory):
-            count = 0 if version in used else self.shelf(factory, version).count_results()
+            count = 0 if version in used else self.factory_folder(factory, version).count_results()
             if count:
                 found[version] = count
             if len(found) == at_most:
@@ -54,7 +54,7 @@ class CacheFolder:
                     changed[version] = each.stat().st_mtime
         return sorted(changed, key=lambda version: (-changed[version], version))
 
-    def check(self) -> None:
+    def check_writable(self) -> None:
         """Raises ConfigError if results could not be written here. Writes nothing."""
         parent = self.path if self.path.exists() else self.path.parent
         if not parent.is_dir():
@@ -65,12 +65,12 @@ class CacheFolder:
 
     def create(self) -> None:
         """Makes the folder, marked as a cache for backup programs and ignored by git."""
-        self.check()
+        self.check_writable()
         try:
             self.path.mkdir(exist_ok=True)
             if not any(self.path.iterdir()):  # a folder that holds something else is not to be ignored by git
-                files.publish(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
-                files.publish(self.path / paths.GITIGNORE, b"*\n")
+                files.publish_file(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
+                files.publish_file(self.path / paths.GITIGNORE, b"*\n")
         except OSError as error:
             raise _folder_error(f"{self.path} cannot be written: {error.strerror}") from error
 
@@ -84,18 +84,18 @@ class FactoryFolder:
         self._text = str(path)
         self._listing: dict[str, list[str]] | None = None
 
-    def find(self, identity: Identity) -> Entry | None:
+    def find_entry(self, identity: Identity) -> Entry | None:
         """The entry of ``identity``, None if it never had one."""
-        return self.look(identity)[0]
+        return self.lookup(identity)[0]
 
-    def look(self, identity: Identity, of_many: bool = False) -> tuple[Entry | None, Outcome | None]:
+    def lookup(self, identity: Identity, of_many: bool = False) -> tuple[Entry | None, Outcome | None]:
         """The entry of ``identity`` and its outcome, as far as there are such.
 
         Most entries go by the name that their task has today, and are found by it. For the others the folder is listed,
         once for any number of questions; `refresh` lists it again. ``of_many`` says that it was, for this question and
         others beside it: what is not listed is not there.
         """
-        found = self.stored(identity) if self._listing is None or not of_many else None
+        found = self.read_stored(identity) if self._listing is None or not of_many else None
         if found is not None:
             return found
         for name in self._candidates(identity):
@@ -105,11 +105,11 @@ class FactoryFolder:
                 return entry, outcome
         return None, None
 
-    def stored(self, identity: Identity) -> tuple[Entry, Outcome] | None:
+    def read_stored(self, identity: Identity) -> tuple[Entry, Outcome] | None:
         """The entry of ``identity`` with its outcome, if it has one and the name that the task has today: one read."""
         entry = self._entry(identity.uid())
         try:
-            outcome = entry.outcome_of(identity)
+            outcome = entry.outcome_for(identity)
         except (CorruptEntryError, OSError):  # looking through the listing tells more
             return None
         return None if outcome is None else (entry, outcome)
@@ -130,14 +130,14 @@ class FactoryFolder:
         """Forgets the listing: the next question sees what others have created since."""
         self._listing = None
 
-    def open(self, identity: Identity) -> Entry:
+    def open_entry(self, identity: Identity) -> Entry:
         """The entry of ``identity``, created if need be.
 
         Its readable part depends on how the task was asked for, so the name is decided by whoever comes first,
         and once: by the digest's first digits, or by more of them if another identity has the same.
         """
         with _translated(self.path):
-            entry = self.find(identity)
+            entry = self.find_entry(identity)
             if entry is None:
                 return self._create(identity)
             entry.create()
@@ -162,7 +162,7 @@ class FactoryFolder:
         with _translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
             if project and not (self.path / paths.PROJECT).exists():
-                files.publish(self.path / paths.PROJECT, files.dump_json(project), durable=True)
+                files.publish_file(self.path / paths.PROJECT, files.dump_json(project), durable=True)
         self.check_project(project)
 
     def _entry(self, name: str) -> Entry:
@@ -203,7 +203,7 @@ class FactoryFolder:
             path = self._name_path(identity, length)
             name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
             record: tp.Any = {"name": name.lstrip("-"), "digest": identity.digest}
-            if not files.publish(path, files.dump_json(record)):
+            if not files.publish_file(path, files.dump_json(record)):
                 record = _read_json(path)
             if record is not None and record["digest"] == identity.digest:
                 entry = Entry(self.path / str(record["name"]), self.trust_users)
@@ -222,7 +222,7 @@ class FactoryFolder:
 def _readable(entry: Entry, identity: Identity | None = None) -> Outcome | None:
     """The outcome, if it can be read and is that ``identity``'s; if not, whoever asks for the standing is told."""
     try:
-        return entry.outcome() if identity is None else entry.outcome_of(identity)
+        return entry.outcome() if identity is None else entry.outcome_for(identity)
     except CorruptEntryError:
         return None
 

@@ -56,13 +56,13 @@ class Claim:
         return files.dump_json(vars(self))
 
 
-def highest(folder: Path) -> Claim | None:
+def owning_claim(folder: Path) -> Claim | None:
     """The claim that owns the entry, None if there never was one."""
-    number = highest_number(folder)
+    number = owning_number(folder)
     return _read(f"{folder}/{paths.claim_name(number)}", number) if number else None
 
 
-def highest_number(folder: Path) -> int:
+def owning_number(folder: Path) -> int:
     """The number of the claim that owns the entry, 0 if there never was one."""
     try:
         return max((paths.claim_number(name) or 0 for name in os.listdir(folder)), default=0)
@@ -72,13 +72,13 @@ def highest_number(folder: Path) -> int:
 
 def publish(folder: Path, claim: Claim) -> bool:
     """Takes ``claim``; False when somebody has taken that number before."""
-    return files.publish(folder / paths.claim_name(claim.number), claim.to_json())
+    return files.publish_file(folder / paths.claim_name(claim.number), claim.to_json())
 
 
 def _read(path: str, number: int) -> Claim:
     """A claim; one that cannot be read is nobody's: it was published whole, so its machine has crashed since."""
     try:
-        fields = json.loads(files.read(path))
+        fields = json.loads(files.read_file(path))
         return Claim(**{**fields, "state": ClaimState(fields["state"])})
     except (ValueError, TypeError, KeyError):
         return Claim(number, ClaimState.RELEASED, "", "", None, 0, {})

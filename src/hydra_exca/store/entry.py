@@ -58,7 +58,7 @@ class Outcome:
         return cls._checked(json.loads(data.decode()))
 
     @classmethod
-    def of(cls, data: bytes, identity: Identity) -> Outcome | None:
+    def parse_for(cls, data: bytes, identity: Identity) -> Outcome | None:
         """The same as `from_json`, None if it is another identity's.
 
         Nearly always its bytes are those that would be written today: they are neither read nor compared leaf by leaf.
@@ -114,7 +114,7 @@ class Entry:
         return self._text.rpartition("/")[2]
 
     @property
-    def shelf(self) -> str:
+    def factory_folder(self) -> str:
         """The folder that it is in, with others of its factory and version."""
         return self._text.rpartition("/")[0]
 
@@ -123,9 +123,9 @@ class Entry:
         return self.path / paths.OUTPUT
 
     def output_folder(self) -> str:
-        """Where the task's outputs are: here, or in the folder that `note_output` named."""
+        """Where the task's outputs are: here, or in the folder that `record_output_folder` named."""
         try:
-            return files.read(f"{self._text}/{paths.OUTPUT_POINTER}").decode().strip()
+            return files.read_file(f"{self._text}/{paths.OUTPUT_POINTER}").decode().strip()
         except FileNotFoundError:
             return f"{self._text}/{paths.OUTPUT}"
 
@@ -138,7 +138,7 @@ class Entry:
         """How an outcome names a log, so that the cache folder can be moved; None if there is no such file."""
         return os.path.relpath(path, self.path) if path.exists() else None
 
-    def log_of(self, outcome: Outcome) -> str | None:
+    def log_path(self, outcome: Outcome) -> str | None:
         """Where the log that an outcome names is."""
         return None if outcome.log is None else os.path.normpath(self.path / outcome.log)
 
@@ -146,14 +146,14 @@ class Entry:
         """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
         return self._read_outcome(Outcome.from_json)
 
-    def outcome_of(self, identity: Identity) -> Outcome | None:
+    def outcome_for(self, identity: Identity) -> Outcome | None:
         """The outcome, None if there is none or if it is another identity's; raises as `outcome` does."""
-        return self._read_outcome(lambda data: Outcome.of(data, identity))
+        return self._read_outcome(lambda data: Outcome.parse_for(data, identity))
 
     def _read_outcome(self, parse: tp.Callable[[bytes], Outcome | None]) -> Outcome | None:
         path = f"{self._text}/{paths.OUTCOME}"
         try:
-            return parse(files.read(path))
+            return parse(files.read_file(path))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
@@ -167,23 +167,23 @@ class Entry:
         except OSError:
             return False
 
-    def standing(self) -> EntryState:
+    def read_state(self) -> EntryState:
         """Outcome or owner. Whoever commits does so under a claim, so no outcome is missed between the two looks."""
         outcome = self.outcome()
         if outcome is not None:
             return EntryState(outcome=outcome)
-        claim = claims.highest(self.path)
+        claim = claims.owning_claim(self.path)
         return EntryState(outcome=self.outcome() if claim is not None else None, claim=claim)
 
-    def claim(self) -> Claim | None:
+    def current_claim(self) -> Claim | None:
         """The claim that owns this entry."""
-        return claims.highest(self.path)
+        return claims.owning_claim(self.path)
 
     def owns(self, claim: Claim) -> bool:
         """Whether ``claim`` owns this entry."""
-        return claims.highest_number(self.path) == claim.number
+        return claims.owning_number(self.path) == claim.number
 
-    def value(self, outcome: Outcome) -> tp.Any:
+    def load_value(self, outcome: Outcome) -> tp.Any:
         """The value of a completed outcome; see `values.load` for what it raises."""
         assert outcome.value is not None
         return values.load_value(self._text, outcome.value, self.trust_users)
@@ -200,7 +200,7 @@ class Entry:
                 raise
             return False
 
-    def take(self, claim: Claim) -> bool:
+    def publish_claim(self, claim: Claim) -> bool:
         """Publishes ``claim``; False when somebody was quicker."""
         return claims.publish(self.path, claim)
 
@@ -217,10 +217,10 @@ class Entry:
         committing = claim.next(ClaimState.COMMITTING)
         _committing.append(claim.token)
         try:
-            if not self.owns(claim) or not self.take(committing):
+            if not self.owns(claim) or not self.publish_claim(committing):
                 return False
             outcome = dataclasses.replace(outcome, claim=committing.number)
-            if not files.publish(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
+            if not files.publish_file(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
                 return False
         finally:
             _committing.remove(claim.token)
@@ -228,14 +228,14 @@ class Entry:
             self._drop_previous()
         return True
 
-    def release(self, claim: Claim) -> bool:
+    def release_claim(self, claim: Claim) -> bool:
         """Gives ``claim`` up: what was set aside for it comes back, and the entry is nobody's."""
         if not self.owns(claim):
             return False
         self.restore_previous()
-        return self.take(claim.next(ClaimState.RELEASED))
+        return self.publish_claim(claim.next(ClaimState.RELEASED))
 
-    def forget(self) -> None:
+    def remove_outcome(self) -> None:
         """Removes the outcome and its value; the next launch computes anew."""
         for path in (self.path / paths.OUTCOME, self.path / paths.PREVIOUS):
             path.unlink(missing_ok=True)
@@ -245,7 +245,7 @@ class Entry:
     def set_outcome_aside(self) -> Path | None:
         """Moves an outcome that cannot be trusted out of the way; returns where to."""
         try:
-            return files.set_aside(self.path / paths.OUTCOME)
+            return files.move_aside(self.path / paths.OUTCOME)
         except FileNotFoundError:
             return None
 
@@ -274,7 +274,7 @@ class Entry:
         """Whether a value waits to be replaced, or to come back."""
         return (self.path / paths.PREVIOUS).exists()
 
-    def previous(self) -> Outcome:
+    def previous_outcome(self) -> Outcome:
         """The outcome that an attempt was to replace."""
         return Outcome.from_json((self.path / paths.PREVIOUS).read_bytes())
 
@@ -285,34 +285,34 @@ class Entry:
         old_output = self.path / paths.PREVIOUS_OUTPUT
         if old_output.exists():
             if self.output.exists():
-                files.set_aside(self.output)
+                files.move_aside(self.output)
             os.rename(old_output, self.output)
         os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
 
     def write_description(self, uid_yaml: str, config_yaml: str) -> None:
         """The two files for people: what makes the uid, and everything. No result depends on them: not durable."""
-        files.write(self.path / paths.UID_YAML, uid_yaml.encode(), durable=False)
-        files.write(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
+        files.write_file(self.path / paths.UID_YAML, uid_yaml.encode(), durable=False)
+        files.write_file(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
 
-    def let_go(self, claim: Claim) -> None:
+    def mark_attempt_ended(self, claim: Claim) -> None:
         """Says that what computed under a claim, and lost it while its job went on, has ended."""
-        files.write(self._end_of(claim), b"")
+        files.write_file(self._end_of(claim), b"")
 
-    def has_let_go(self, claim: Claim) -> bool:
-        """Whether `let_go` was said."""
+    def has_attempt_ended(self, claim: Claim) -> bool:
+        """Whether `mark_attempt_ended` was called."""
         return self._end_of(claim).exists()
 
     def _end_of(self, claim: Claim) -> Path:
         return self.path / paths.LOGS / paths.attempt_end(claim.number)
 
-    def note_output(self, folder: Path) -> None:
+    def record_output_folder(self, folder: Path) -> None:
         """Says that the outputs are in ``folder``, where links are not wanted or not to be had."""
-        files.write(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
+        files.write_file(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
 
     def _drop_previous(self) -> None:
         if not self.has_previous():
             return
-        old = self.previous()
+        old = self.previous_outcome()
         os.unlink(self.path / paths.PREVIOUS)
         if old.value is not None and "file" in old.value:
             (self.path / old.value["file"]).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ OWN_CODE = 0o644  # what is executed on loading: nobody else may write it
 PRIVATE = 0o600  # what may hold secrets
 
 
-def unique() -> str:
+def random_token() -> str:
     return os.urandom(6).hex()
 
 
@@ -24,7 +24,7 @@ def dump_json(value: tp.Any) -> bytes:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
 
 
-def write(
+def write_file(
     path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], *, mode: int = SHARED, durable: bool = True
 ) -> None:
     """Replaces ``path`` atomically and durably: temporary file beside it, fsync, rename."""
@@ -34,7 +34,7 @@ def write(
         sync_folder(path.parent)
 
 
-def publish(path: Path, data: bytes, *, durable: bool = False) -> bool:
+def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
     """Creates ``path`` whole, unless it exists; says whether this call created it.
 
     link(2) fails when the name is taken, so of any number of callers one wins. It need not be durable where it
@@ -53,7 +53,7 @@ def publish(path: Path, data: bytes, *, durable: bool = False) -> bool:
         os.unlink(temporary)
 
 
-def read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
     """The content of a small file, with half the system calls of ``open``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -62,9 +62,9 @@ def read(path: str) -> bytes:
         os.close(descriptor)
 
 
-def set_aside(path: Path) -> Path:
+def move_aside(path: Path) -> Path:
     """Moves what is at ``path`` out of the way and returns where to; nothing is deleted."""
-    target = path.with_name(paths.aside_name(path.name, unique()))
+    target = path.with_name(paths.aside_name(path.name, random_token()))
     os.rename(path, target)
     return target
 
@@ -116,7 +116,7 @@ def _untrusted(path: Path, stat: os.stat_result, own: bool) -> str:
 
 def _temporary(path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], mode: int, durable: bool) -> str:
     folder, name = os.path.split(path)  # text: a Path takes as long to make as a small file to write
-    temporary = os.path.join(folder, paths.temporary_name(name, unique()))
+    temporary = os.path.join(folder, paths.temporary_name(name, random_token()))
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(descriptor, "wb", buffering=-1 if callable(data) else 0) as file:

@@ -30,7 +30,7 @@ def store_value(folder: Path, number: int, value: tp.Any) -> Record:
         return {"format": registry.JSON.name, "inline": value}
     suffix = _NPY if known is registry.ARRAY else known.name
     name = paths.value_name(number, suffix)
-    files.write(folder / name, data, mode=files.OWN_CODE if known.runs_code else files.SHARED)
+    files.write_file(folder / name, data, mode=files.OWN_CODE if known.runs_code else files.SHARED)
     return {"format": suffix, "file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

@@ -66,7 +66,9 @@ def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) ->
     log.info("exca: %s: %s, %d failed in %.1f s", _tasks(results, distinct), parts, len(failed), seconds)
     entries = [result.standing.entry for result in results if result.standing.entry is not None]
     if entries:
-        results_in = ", ".join(relative(Path(shelf)) for shelf in dict.fromkeys(entry.shelf for entry in entries))
+        results_in = ", ".join(
+            relative(Path(shelf)) for shelf in dict.fromkeys(entry.factory_folder for entry in entries)
+        )
         log.info("exca: results in %s, outputs in %s", results_in, relative(sweep_folder))
     for result in failed:
         log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))

@@ -61,14 +61,14 @@ def send_code(code: LaunchCode | None, launched: launch_record.Launched, cache: 
     folder = CacheFolder(cache)
     folder.create()
     copy = None if code is None else code.snapshot()
-    token = f"{time.strftime('%Y%m%d-%H%M%S')}-{files.unique()}"
+    token = f"{time.strftime('%Y%m%d-%H%M%S')}-{files.random_token()}"
     launch = paths.launch_folder(cache, token)
     launch.mkdir(parents=True)
     if launched.patch is not None:
-        files.write(launch / paths.PATCH, launched.patch)
+        files.write_file(launch / paths.PATCH, launched.patch)
     record = {**launched.record, "started": time.time(), "token": token, "code": None if copy is None else copy.digest}
     record["cluster"] = str(OmegaConf.select(config, "hydra.launcher._target_"))
-    files.write(launch / paths.LAUNCH_RECORD, json.dumps(record).encode())
+    files.write_file(launch / paths.LAUNCH_RECORD, json.dumps(record).encode())
     sent = Sent(launch, {**launched.record, "code": record["code"]}, copy, _environment())
     if copy is not None:
         _prefer(copy, launch, in_process=record["cluster"] == _IN_PROCESS)
@@ -141,11 +141,11 @@ def _write(
 ) -> None:
     overrides = OmegaConf.to_container(config.hydra.overrides.task)
     told = launch_record.describe_job(launched, tp.cast("list[str]", overrides), started, _exit(result))
-    files.write(folder / paths.PROVENANCE, files.dump_json({**told, "code": launched.get("code")}), durable=False)
+    files.write_file(folder / paths.PROVENANCE, files.dump_json({**told, "code": launched.get("code")}), durable=False)
     if isinstance(patch, Path):
         task_record.copy_patch(launched, patch, folder)
     elif patch is not None:
-        files.write(folder / paths.PATCH, patch, durable=False)
+        files.write_file(folder / paths.PATCH, patch, durable=False)
 
 
 def _exit(result: JobReturn) -> str:

@@ -42,7 +42,7 @@ class View:
             folder.unlink()
         if make_way(folder, None):
             folder.mkdir(parents=True, exist_ok=True)
-            files.write(folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+            files.write_file(folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
 
     def _shows_link(self, shown: str, output: str) -> bool:
         """Whether the link is there now; the sweep folder itself, which holds what is no job's, is never one."""
@@ -83,17 +83,17 @@ def make_way(job_folder: Path, entry: Entry | None) -> bool:
     if owner is not None and (entry is None or owner != entry.path):
         if _is_at_work(Entry(owner)):
             return False
-        aside = files.set_aside(job_folder)
+        aside = files.move_aside(job_folder)
         if owner.is_dir():
-            Entry(owner).note_output(aside)
+            Entry(owner).record_output_folder(aside)
     if entry is not None:
         job_folder.mkdir(parents=True, exist_ok=True)
-        files.write(mark, f"{entry.path}\n".encode())
+        files.write_file(mark, f"{entry.path}\n".encode())
     return True
 
 
 def _is_at_work(entry: Entry) -> bool:
-    claim = entry.claim()
+    claim = entry.current_claim()
     return claim is not None and claim.state is ClaimState.RUNNING and entry.outcome() is None
 
 
@@ -101,7 +101,7 @@ def write_index(sweep_folder: Path, rows: tp.Sequence[dict[str, tp.Any]]) -> Non
     """Writes ``sweep.json``: overrides, uid, status and output of every job of the sweep."""
     sweep_folder.mkdir(parents=True, exist_ok=True)
     lines = ",\n ".join(map(json.dumps, rows))
-    files.write(sweep_folder / paths.SWEEP, f"[\n {lines}\n]\n".encode())
+    files.write_file(sweep_folder / paths.SWEEP, f"[\n {lines}\n]\n".encode())
 
 
 def _link(shown: str, target: str) -> bool:
@@ -116,7 +116,7 @@ def _link(shown: str, target: str) -> bool:
     if os.path.islink(shown) and os.readlink(shown) == target:
         return True
     folder = Path(shown)
-    temporary = folder.with_name(paths.temporary_name(folder.name, files.unique()))
+    temporary = folder.with_name(paths.temporary_name(folder.name, files.random_token()))
     try:
         os.symlink(target, temporary)
     except OSError:
@@ -131,4 +131,4 @@ def _clear(folder: Path) -> None:
     try:
         folder.rmdir()
     except OSError:  # not empty, or a file
-        files.set_aside(folder)
+        files.move_aside(folder)

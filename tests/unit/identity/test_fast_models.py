@@ -296,19 +296,19 @@ def outcome(of: uid.Identity, value: tp.Any = 1) -> Outcome:
 )
 def test_an_outcome_is_read_the_same_whether_its_bytes_are_todays(change: tp.Callable[[bytes], bytes]) -> None:
     stored = outcome(identity(1), {"identity": [1, '"identity":']})
-    assert Outcome.of(change(stored.to_json()), identity(1)) == stored
+    assert Outcome.parse_for(change(stored.to_json()), identity(1)) == stored
 
 
 @pytest.mark.parametrize(
     "other", [identity(2), identity(1, more=1), identity(1, lr=1), identity(True)], ids=["k", "more", "int", "bool"]
 )
 def test_the_outcome_of_another_identity_is_nobodys(other: uid.Identity) -> None:
-    assert Outcome.of(outcome(identity(1)).to_json(), other) is None
+    assert Outcome.parse_for(outcome(identity(1)).to_json(), other) is None
 
 
 def test_another_default_is_seen_in_what_was_stored() -> None:
     today = uid.make_identity("app.f", "1", {"k": 1, "lr": 0.5}, {"k": 1, "lr": 0.5, "epochs": 4})
-    found = Outcome.of(outcome(identity(1)).to_json(), today)
+    found = Outcome.parse_for(outcome(identity(1)).to_json(), today)
     assert found is not None
     assert uid.changed_defaults(found.identity, today) == ["epochs: stored 3, 4 today"]
 
@@ -316,7 +316,7 @@ def test_another_default_is_seen_in_what_was_stored() -> None:
 @pytest.mark.parametrize("cut", range(1, 40, 3))
 def test_what_was_cut_off_is_no_outcome(cut: int) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
-        Outcome.of(outcome(identity(1)).to_json()[:-cut], identity(1))
+        Outcome.parse_for(outcome(identity(1)).to_json()[:-cut], identity(1))
 
 
 LOOK = """
@@ -342,10 +342,12 @@ LOOK = """
 
 
 def test_looking_up_many_takes_one_listing_and_one_read_for_each_hit(tmp_path: Path) -> None:
-    shelf = CacheFolder(tmp_path).shelf("app.f", "1")
+    shelf = CacheFolder(tmp_path).factory_folder("app.f", "1")
     shelf.create({})
     for k in range(0, 100, 2):
-        files.write(shelf.open(identity(k)).path / "outcome.json", outcome(identity(k)).to_json(), durable=False)
+        files.write_file(
+            shelf.open_entry(identity(k)).path / "outcome.json", outcome(identity(k)).to_json(), durable=False
+        )
     command = [sys.executable, "-c", textwrap.dedent(LOOK), str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     hits, listings, opened = map(int, said)
@@ -354,9 +356,11 @@ def test_looking_up_many_takes_one_listing_and_one_read_for_each_hit(tmp_path: P
 
 def test_what_was_stored_since_the_last_look_is_found_by_the_next(tmp_path: Path) -> None:
     cache, survey = CacheFolder(tmp_path), Lookup(CacheFolder(tmp_path))
-    shelf = cache.shelf("app.f", "1")
+    shelf = cache.factory_folder("app.f", "1")
     shelf.create({})
     survey.look([identity(1), identity(2)], lambda standing: Mode.CACHED)
-    files.write(shelf.open(identity(2)).path / "outcome.json", outcome(identity(2), 7).to_json(), durable=False)
+    files.write_file(
+        shelf.open_entry(identity(2)).path / "outcome.json", outcome(identity(2), 7).to_json(), durable=False
+    )
     found = survey.look([identity(1), identity(2)], lambda standing: Mode.CACHED)
     assert [each.value for each in found] == [None, 7]

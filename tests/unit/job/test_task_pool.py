@@ -127,7 +127,7 @@ def test_what_a_lost_task_is_told_to_be_is_a_lost_job(tmp_path: Path) -> None:
     side.run()
     outcome = side.entry.outcome()
     assert outcome is not None and outcome.error is not None
-    log = Path(str(side.entry.log_of(outcome))).read_text()
+    log = Path(str(side.entry.log_path(outcome))).read_text()
     assert (outcome.error["kind"], outcome.error["type"], log) == ("lost", "JobLostError", "last words\n")
 
 
@@ -245,7 +245,7 @@ def test_a_task_after_one_that_was_there_already_has_the_time_to_itself(tmp_path
         return attempt.claim.shared
 
     side = JobSide(tmp_path, program, (0, 1))
-    assert side.entry.take(side.claim(2, 0, token="of another launch"))
+    assert side.entry.publish_claim(side.claim(2, 0, token="of another launch"))
     side.run()
     assert side.values() == [None, False]
 
@@ -257,7 +257,7 @@ def test_a_task_that_another_launch_has_taken_is_ended_and_the_others_go_on(tmp_
     side = JobSide(tmp_path, slow_first(tmp_path), THREE)
     with side.started() as job:
         until(lambda: side.notes())
-        assert side.entry.take(side.claim(3, 0, token="of another launch"))
+        assert side.entry.publish_claim(side.claim(3, 0, token="of another launch"))
         assert (job.wait(30), side.values()) == (0, [None, 1, 2])
 
 
@@ -265,10 +265,10 @@ def test_who_has_taken_a_task_learns_of_the_end_of_its_process(tmp_path: Path) -
     side = JobSide(tmp_path, waits_for_ever(tmp_path), (0, 1))
     with side.started():
         until(lambda: side.notes())
-        running = side.entry.claim()
-        assert running is not None and side.entry.take(side.claim(3, 0, token="of another launch"))
+        running = side.entry.current_claim()
+        assert running is not None and side.entry.publish_claim(side.claim(3, 0, token="of another launch"))
         until(lambda: side.notes() == ["0", "1"])
-        assert side.entry.has_let_go(running)
+        assert side.entry.has_attempt_ended(running)
 
 
 def test_who_has_taken_a_task_learns_that_it_was_computed_meanwhile(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_who_has_taken_a_task_learns_that_it_was_computed_meanwhile(tmp_path: Pa
     def program(argument: tp.Any, attempt: Attempt) -> None:
         if argument["x"] == 0:
             other = dataclasses.replace(attempt.claim, number=3, token="of another launch", state=ClaimState.QUEUED)
-            assert attempt.entry.take(other)
+            assert attempt.entry.publish_claim(other)
         else:
             tools.note("next")
             tools.wait_for()
@@ -285,7 +285,7 @@ def test_who_has_taken_a_task_learns_that_it_was_computed_meanwhile(tmp_path: Pa
     side = JobSide(tmp_path, program, (0, 1))
     with side.started():
         until(lambda: side.notes())
-        assert side.entry.has_let_go(side.claim(2, 0))
+        assert side.entry.has_attempt_ended(side.claim(2, 0))
 
 
 def waits_for_ever(folder: Path) -> Program:
@@ -296,7 +296,7 @@ def test_a_task_that_the_launch_gives_up_is_ended(tmp_path: Path) -> None:
     side = JobSide(tmp_path, slow_first(tmp_path), THREE)
     with side.started() as job:
         until(lambda: side.notes())
-        assert side.entry.take(side.claim(3, 0, state=ClaimState.RELEASED))
+        assert side.entry.publish_claim(side.claim(3, 0, state=ClaimState.RELEASED))
         assert (job.wait(30), side.values()) == (0, [None, 1, 2])
 
 
@@ -313,7 +313,7 @@ def test_a_task_that_does_not_end_when_it_is_asked_to_is_killed_with_all_it_star
     side = JobSide(tmp_path, doing(tmp_path, stubborn), (0, 1))
     with side.started() as job:
         sleeper = psutil.Process(int(until(lambda: side.notes("sleeper"))[0]))
-        assert side.entry.take(side.claim(3, 0, token="of another launch"))
+        assert side.entry.publish_claim(side.claim(3, 0, token="of another launch"))
         assert job.wait(30) == 0 and side.values() == [None, 1]
     until(lambda: not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE)
 
@@ -356,7 +356,7 @@ def test_tasks_that_no_process_can_be_made_for_stay_claimed(tmp_path: Path) -> N
         "import os, sys\ndef fork(): raise OSError(11, 'no')\nos.fork = fork\nfrom hydra_exca.job.worker import run\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", f"{script}run({str(side.launch)!r}, 0)"], capture_output=True)
-    states = [claim.state for entry in side.entries if (claim := entry.claim())]
+    states = [claim.state for entry in side.entries if (claim := entry.current_claim())]
     assert (done.returncode, states) == (1, [ClaimState.QUEUED] * 3)
 
 
@@ -369,7 +369,7 @@ def test_a_job_that_is_out_of_time_starts_again_with_what_is_left(tmp_path: Path
         until(lambda: side.notes() == ["0", "1"])
         job.send_signal(signal.SIGUSR2)
         assert job.wait(30) == AGAIN
-    assert (side.statuses(), side.entries[2].claim() and side.entries[2].claim().state) == (
+    assert (side.statuses(), side.entries[2].current_claim() and side.entries[2].current_claim().state) == (
         ["completed", None, None],
         ClaimState.QUEUED,
     )
@@ -441,7 +441,7 @@ def test_a_packed_job_of_slurm_is_requeued_and_computes_what_is_left(tmp_path: P
     with side.submitted("--time=60") as job:
         until(lambda: side.notes() == ["0", "1"], 300)
         subprocess.run(["scancel", "--signal=USR2", job], check=True)
-        until(lambda: (claim := side.entries[1].claim()) and claim.number > 2, 300)
+        until(lambda: (claim := side.entries[1].current_claim()) and claim.number > 2, 300)
         side.go()
         assert until(lambda: side.values() == ["0 of claim 2", "1 of claim 3", "2 of claim 2"])
 

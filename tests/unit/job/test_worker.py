@@ -426,21 +426,23 @@ def test_a_job_that_slurm_will_not_start_again_goes_on(tmp_path: Path) -> None:
 
 def test_only_the_first_rank_acts_on_a_signal(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm", max_num_timeout=1)
-    assert side.entry.take(side.claim(2, 0, state=ClaimState.RUNNING))  # by the first one
+    assert side.entry.publish_claim(side.claim(2, 0, state=ClaimState.RUNNING))  # by the first one
     second = {**SOON, "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
     assert told(side, signal.SIGUSR2, signal.SIGTERM, **second) is None
 
 
 def test_a_task_that_another_job_of_the_launch_computes_is_left_to_it(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm")
-    assert side.entry.take(side.claim(2, 0, state=ClaimState.RUNNING, job="888888"))  # nobody can say how it is
+    assert side.entry.publish_claim(
+        side.claim(2, 0, state=ClaimState.RUNNING, job="888888")
+    )  # nobody can say how it is
     side.run(**NO_SLURM)
     assert side.notes() == []
 
 
 def test_a_local_task_that_another_process_of_the_launch_computes_is_left_to_it(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path))
-    assert side.entry.take(side.claim(2, 0, state=ClaimState.RUNNING, owner=process.describe_process()))
+    assert side.entry.publish_claim(side.claim(2, 0, state=ClaimState.RUNNING, owner=process.describe_process()))
     side.run()
     assert side.notes() == []
 

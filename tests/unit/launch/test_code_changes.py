@@ -75,7 +75,7 @@ class Cache:
         return self.run(value, **how)[0]
 
     def entry(self) -> Entry:
-        found = self.folder.shelf("train.main", "0").find(task().identity)
+        found = self.folder.factory_folder("train.main", "0").find_entry(task().identity)
         assert found is not None
         return found
 
@@ -333,13 +333,13 @@ def test_code_that_is_not_known_is_told_of_once_to_one_object(cache: Cache) -> N
 
 def running(cache: Cache, code: str | None) -> Claim:
     """The claim of another launch that computes the task, from this code."""
-    shelf = cache.folder.shelf("train.main", "0")
+    shelf = cache.folder.factory_folder("train.main", "0")
     cache.folder.create()
     shelf.create({})
-    entry, record = shelf.open(task().identity), paths.launch_folder(cache.folder.path, "theirs")
+    entry, record = shelf.open_entry(task().identity), paths.launch_folder(cache.folder.path, "theirs")
     claim = Claim(1, ClaimState.QUEUED, "theirs", "inline", None, 0, process.describe_process())
     entry.create()
-    assert entry.take(claim)
+    assert entry.publish_claim(claim)
     record.mkdir(parents=True)
     (record / paths.LAUNCH_RECORD).write_text(json.dumps({"code": code}))
     return claim
@@ -428,7 +428,7 @@ def test_while_a_result_is_computed_anew_the_old_one_is_kept(cache: Cache) -> No
     cache.one("old", code="old")
 
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
-        return attempt.entry.value(attempt.entry.previous())
+        return attempt.entry.load_value(attempt.entry.previous_outcome())
 
     assert cache.launch(program, on="rerun").run()[0].value == "old"
 
@@ -458,7 +458,7 @@ def test_a_rerun_that_is_interrupted_brings_the_old_result_back(cache: Cache) ->
 def test_a_rerun_that_fails_keeps_the_old_result_beside_the_error(cache: Cache) -> None:
     cache.one("old", code="old")
     failed = cache.one(ValueError("no luck"), on="rerun")
-    assert "an earlier value is kept" in str(failed.error) and failed.entry.previous().code == "old"
+    assert "an earlier value is kept" in str(failed.error) and failed.entry.previous_outcome().code == "old"
 
 
 def test_a_rerun_that_could_not_be_submitted_holds_nobody_up(cache: Cache) -> None:
@@ -566,7 +566,7 @@ def test_a_loss_from_before_is_not_told_to_who_waits_for_the_next_attempt(cache:
 
 def test_a_job_that_is_about_to_store_its_value_is_not_lost(cache: Cache) -> None:
     claim, _ = replacing(cache)
-    assert cache.entry().take(claim.next(ClaimState.COMMITTING))
+    assert cache.entry().publish_claim(claim.next(ClaimState.COMMITTING))
     assert (note_loss(cache, claim), cache.entry().outcome()) == (False, None)
 
 
@@ -577,7 +577,7 @@ def test_a_value_that_is_given_up_while_its_launch_waits_is_computed_once_more(c
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
         starts.append(attempt.claim.number)
         if len(starts) == 1:
-            attempt.entry.release(attempt.claim)
+            attempt.entry.release_claim(attempt.claim)
         return "new"
 
     assert cache.launch(program, on="rerun").run()[0].value == "new" and len(starts) == 2
@@ -603,10 +603,10 @@ def note_loss(cache: Cache, claim: Claim) -> bool:
 
 def claimed(cache: Cache) -> Claim:
     """The claim of another launch, alive, that is to replace what is stored and has not made room yet."""
-    last = cache.entry().claim()
+    last = cache.entry().current_claim()
     assert last is not None
     claim = last.next(ClaimState.QUEUED, token="theirs", owner=process.describe_process())
-    assert cache.entry().take(claim)
+    assert cache.entry().publish_claim(claim)
     return claim
 
 
@@ -634,7 +634,7 @@ def test_what_another_launch_gave_up_to_replace_is_computed_here(cache: Cache) -
     claim = claimed(cache)
     launch = cache.launch(lambda argument, attempt: "mine", on="rerun")
     launch.submit()
-    cache.entry().release(claim)
+    cache.entry().release_claim(claim)
     assert launch.run()[0].value == "mine"
 
 

@@ -84,9 +84,9 @@ def entry_of(folder: Path, of: Task | None = None) -> Entry:
     """The entry of a task, made if need be, as another launch would make it."""
     cache = CacheFolder(folder / "exca")
     cache.create()
-    shelf = cache.shelf("train.main", "0")
+    shelf = cache.factory_folder("train.main", "0")
     shelf.create(PROJECT)
-    return shelf.open((of or task()).identity)
+    return shelf.open_entry((of or task()).identity)
 
 
 class Elsewhere:
@@ -440,7 +440,7 @@ def test_while_a_forced_attempt_runs_the_old_value_is_kept(tmp_path: Path) -> No
     one(tmp_path, says(tmp_path, "old"))
 
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
-        return attempt.entry.value(attempt.entry.previous())
+        return attempt.entry.load_value(attempt.entry.previous_outcome())
 
     assert one(tmp_path, program, "force").value == "old"
 
@@ -531,7 +531,7 @@ def test_read_only_does_not_wait_for_a_job_that_died(tmp_path: Path) -> None:
         until(lambda: runs(tmp_path))
         with Elsewhere(lambda: type(one(tmp_path, fails, "read-only").error).__name__) as reader:
             entry = entry_of(tmp_path)
-            until(lambda: reader.process.is_alive() and entry.claim())
+            until(lambda: reader.process.is_alive() and entry.current_claim())
             reader._here.poll(0.5)
             owner.process.kill()
             owner.process.join()
@@ -571,7 +571,7 @@ BEFORE: dict[str, tuple[str, tp.Callable[[Path], tp.Any]]] = {
     "a force": ("force", lambda folder: one(folder, lambda argument, attempt: "old")),
     "one that was given up": (
         "cached",
-        lambda folder: entry_of(folder).take(
+        lambda folder: entry_of(folder).publish_claim(
             Claim(1, ClaimState.RELEASED, "t", "inline", None, 0, process.describe_process())
         ),
     ),
@@ -600,7 +600,7 @@ def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_p
     gone = subprocess.Popen(["true"])
     owner = {**process.describe_process(), "pid": gone.pid, "started": 1.0}
     gone.wait()
-    entry.take(Claim(1, ClaimState.RUNNING, "dead", "local", str(gone.pid), 0, owner))
+    entry.publish_claim(Claim(1, ClaimState.RUNNING, "dead", "local", str(gone.pid), 0, owner))
     late = launch(tmp_path, [task()], says(tmp_path, "late"))
     late.survey()
     standing = next(iter(late.standings.values()))
@@ -660,7 +660,7 @@ def test_what_a_worker_of_a_dead_launch_stored_is_kept(tmp_path: Path) -> None:
 
 def test_a_claim_with_the_pid_of_another_process_is_taken_over(tmp_path: Path) -> None:
     owner = {**process.describe_process(), "started": 1.0}
-    entry_of(tmp_path).take(Claim(1, ClaimState.RUNNING, "dead", "local", str(os.getpid()), 0, owner))
+    entry_of(tmp_path).publish_claim(Claim(1, ClaimState.RUNNING, "dead", "local", str(os.getpid()), 0, owner))
     assert elsewhere(lambda: one(tmp_path, says(tmp_path)).value) == "value"
 
 
@@ -668,10 +668,10 @@ def test_a_claim_with_the_pid_of_another_process_is_taken_over(tmp_path: Path) -
 def test_a_claim_of_another_host_is_never_taken_over(tmp_path: Path, mode: str) -> None:
     owner = {**process.describe_process(), "host": "another"}
     entry = entry_of(tmp_path)
-    entry.take(Claim(1, ClaimState.RUNNING, "theirs", "local", "1", 0, owner))
+    entry.publish_claim(Claim(1, ClaimState.RUNNING, "theirs", "local", "1", 0, owner))
     with Elsewhere(lambda: one(tmp_path, says(tmp_path), mode)) as call:
         call._here.poll(3)  # longer than an owner is left unasked
-    claim = entry.claim()
+    claim = entry.current_claim()
     assert claim is not None and claim.token == "theirs" and runs(tmp_path) == []
 
 
@@ -703,7 +703,7 @@ def test_force_computes_also_when_the_cancelled_jobs_own_launch_notes_its_end_fi
     entry = entry_of(tmp_path)
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as job:
         claim = Claim(1, ClaimState.RUNNING, "theirs", "local", str(job.pid), 0, process.describe_process(job.pid))
-        entry.take(claim)
+        entry.publish_claim(claim)
         lost = {"kind": "lost", "type": "JobLostError", "message": "killed by SIGTERM", "traceback": ""}
         end = cancellation.end_owner
 
@@ -721,7 +721,7 @@ def test_the_running_job_of_another_user_is_not_cancelled() -> None:
     with tempfile.TemporaryDirectory() as name, Elsewhere(lambda: threading.Event().wait(60), user=NOBODY) as theirs:
         owner = until(lambda: _described(theirs.pid))
         entry = entry_of(Path(name))
-        entry.take(Claim(1, ClaimState.RUNNING, "theirs", "local", str(theirs.pid), 0, owner))
+        entry.publish_claim(Claim(1, ClaimState.RUNNING, "theirs", "local", str(theirs.pid), 0, owner))
         with pytest.raises(CacheError, match="computed by nobody; their job is not cancelled"):
             one(Path(name), fails, "force")
         assert theirs.process.is_alive()
@@ -742,7 +742,7 @@ def test_an_interrupt_of_a_local_launch_ends_its_workers_and_gives_everything_up
         workers = psutil.Process(call.pid).children()
         os.kill(call.pid, signal.SIGINT)
         assert call.error().startswith("KeyboardInterrupt")
-    states = {entry_of(tmp_path, each).claim().state for each in tasks}  # type: ignore[union-attr]
+    states = {entry_of(tmp_path, each).current_claim().state for each in tasks}  # type: ignore[union-attr]
     assert states == {ClaimState.RELEASED} and not any(worker.is_running() for worker in workers)
 
 
@@ -790,7 +790,7 @@ def test_after_a_stop_of_the_task_the_same_process_can_go_on(tmp_path: Path) -> 
 
 
 def test_after_a_full_disk_the_same_process_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = files.write
+    write = files.write_file
 
     def full(path: Path, data: tp.Any, **more: tp.Any) -> None:
         if path.name == paths.OUTCOME:
@@ -799,7 +799,7 @@ def test_after_a_full_disk_the_same_process_can_go_on(tmp_path: Path, monkeypatc
 
     def both() -> tp.Any:
         with monkeypatch.context() as patch:
-            patch.setattr(files, "write", full)
+            patch.setattr(files, "write_file", full)
             with contextlib.suppress(OSError):
                 one(tmp_path, says(tmp_path))
         return one(tmp_path, says(tmp_path), "retry").value
@@ -914,14 +914,14 @@ def test_what_another_thread_is_about_to_store_is_not_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    publish = files.publish
+    publish = files.publish_file
 
     def look_and_publish(path: Path, *args: tp.Any, **more: tp.Any) -> bool:
         if path.name == "outcome.json":  # the claim says committing, and there is no outcome yet
             seen.extend(str(each.action) for each in launch(tmp_path, [task()], says(tmp_path)).look())
         return publish(path, *args, **more)
 
-    monkeypatch.setattr(files, "publish", look_and_publish)
+    monkeypatch.setattr(files, "publish_file", look_and_publish)
     assert one(tmp_path, says(tmp_path)).value == "value"
     assert seen == ["join"]
 

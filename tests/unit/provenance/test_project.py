@@ -335,18 +335,18 @@ FOLDER, REMOTE = {"folder": "../a"}, {"folder": "../b", "remote": "host/code", "
     ],
 )
 def test_a_shelf_knows_its_project(tmp_path: Path, known: dict[str, str], project: dict[str, str], same: bool) -> None:
-    CacheFolder(tmp_path).shelf("train.main", "0").create(known)
-    shelf = CacheFolder(tmp_path).shelf("train.main", "0")
+    CacheFolder(tmp_path).factory_folder("train.main", "0").create(known)
+    shelf = CacheFolder(tmp_path).factory_folder("train.main", "0")
     if same:
         shelf.create(project)
-        shelf.open(make_identity("train.main", "0", {"seed": 1}))
+        shelf.open_entry(make_identity("train.main", "0", {"seed": 1}))
     else:
         with pytest.raises(CacheError, match="another project"):
             shelf.create(project)
 
 
 def test_who_is_not_known_records_nothing(tmp_path: Path) -> None:
-    shelf = CacheFolder(tmp_path).shelf("train.main", "0")
+    shelf = CacheFolder(tmp_path).factory_folder("train.main", "0")
     shelf.create({})
     shelf.create(FOLDER)
     assert json.loads((shelf.path / "project.json").read_text()) == FOLDER

@@ -557,7 +557,7 @@ def test_a_record_says_of_which_attempt_it_is(tmp_path: Path) -> None:
 
 def test_an_attempt_that_has_lost_its_entry_leaves_the_record_of_the_new_owner(tmp_path: Path) -> None:
     def program(argument: tp.Any, attempt: tp.Any) -> None:
-        assert attempt.entry.take(dataclasses.replace(attempt.claim, number=9, token="other"))
+        assert attempt.entry.publish_claim(dataclasses.replace(attempt.claim, number=9, token="other"))
         (attempt.entry.path / ENTRY).write_text('"of the new owner"')
 
     side = JobSide(tmp_path, program, provenance=KNOWN)

@@ -34,7 +34,7 @@ def outcome(value: tp.Any) -> Outcome:
 
 def value_of(entry: Entry) -> tp.Any:
     found = entry.outcome()
-    return None if found is None else entry.value(found)
+    return None if found is None else entry.load_value(found)
 
 
 @pytest.fixture
@@ -64,74 +64,74 @@ def at_once(work: tp.Callable[[int], tp.Any], processes: int = 2) -> list[tp.Any
 
 def test_the_highest_number_owns(entry: Entry) -> None:
     for number in (1, 2, 10, 9):
-        assert entry.take(claim(number, f"t{number}"))
-    owner = entry.claim()
+        assert entry.publish_claim(claim(number, f"t{number}"))
+    owner = entry.current_claim()
     assert owner is not None and owner.token == "t10"
 
 
 def test_a_number_is_taken_once(entry: Entry) -> None:
-    assert entry.take(claim(1, "a")) and not entry.take(claim(1, "b"))
+    assert entry.publish_claim(claim(1, "a")) and not entry.publish_claim(claim(1, "b"))
 
 
 def test_a_claim_reads_as_it_was_written(entry: Entry) -> None:
     mine = Claim(1, ClaimState.QUEUED, "t", "slurm", "12_3", 4, {"host": "h", "pid": 5, "started": 1.25}, 2.5)
-    entry.take(mine)
-    assert entry.claim() == mine
+    entry.publish_claim(mine)
+    assert entry.current_claim() == mine
 
 
 @pytest.mark.parametrize("name", [".claim.7.json.ab.tmp", "claim.x.json", "claim.7.json.bak", "claim.-7.json"])
 def test_what_is_not_a_claims_file_is_no_claim(entry: Entry, name: str) -> None:
     (entry.path / name).write_text("{}")
-    assert entry.claim() is None
+    assert entry.current_claim() is None
 
 
 def test_an_entry_that_does_not_exist_has_no_claim(tmp_path: Path) -> None:
-    assert claims.highest(tmp_path / "missing") is None
+    assert claims.owning_claim(tmp_path / "missing") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"number":1}'])
 def test_a_claim_that_cannot_be_read_is_nobodys_and_keeps_its_number(entry: Entry, content: bytes) -> None:
     (entry.path / "claim.1.json").write_bytes(content)
-    owner = entry.claim()
+    owner = entry.current_claim()
     assert owner is not None and (owner.number, owner.state) == (1, ClaimState.RELEASED)
 
 
 def test_an_owner_whose_claim_was_taken_over_cannot_commit(entry: Entry) -> None:
-    entry.take(claim(1, "a"))
-    entry.take(claim(2, "b"))
+    entry.publish_claim(claim(1, "a"))
+    entry.publish_claim(claim(2, "b"))
     assert not entry.commit(claim(1, "a"), outcome("a")) and entry.outcome() is None
 
 
 def test_an_owner_cannot_commit_twice(entry: Entry) -> None:
-    entry.take(claim())
+    entry.publish_claim(claim())
     assert entry.commit(claim(), outcome("first")) and not entry.commit(claim(), outcome("second"))
 
 
 def test_a_claim_that_was_given_up_cannot_commit(entry: Entry) -> None:
-    entry.take(claim())
-    entry.release(claim())
+    entry.publish_claim(claim())
+    entry.release_claim(claim())
     assert not entry.commit(claim(), outcome("late")) and entry.outcome() is None
 
 
 def test_a_claim_that_was_committed_cannot_be_given_up(entry: Entry) -> None:
-    entry.take(claim())
+    entry.publish_claim(claim())
     entry.commit(claim(), outcome("value"))
-    assert not entry.release(claim())
+    assert not entry.release_claim(claim())
 
 
 def test_of_two_outcomes_the_accepted_one_stays(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that comes back from the dead, between publishing that it commits and writing the marker."""
-    entry.take(claim(1, "dead"))
-    take = Entry.take
+    entry.publish_claim(claim(1, "dead"))
+    take = Entry.publish_claim
 
     def then_it_was_away(self: Entry, committing: Claim) -> bool:
         won = take(self, committing)
-        monkeypatch.setattr(Entry, "take", take)
+        monkeypatch.setattr(Entry, "publish_claim", take)
         mine = committing.next(ClaimState.RUNNING, token="successor")
-        assert entry.take(mine) and entry.commit(mine, outcome("accepted"))
+        assert entry.publish_claim(mine) and entry.commit(mine, outcome("accepted"))
         return won
 
-    monkeypatch.setattr(Entry, "take", then_it_was_away)
+    monkeypatch.setattr(Entry, "publish_claim", then_it_was_away)
     entry.commit(claim(1, "dead"), outcome("late"))
     assert value_of(entry) == "accepted"
 
@@ -140,10 +140,10 @@ def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepte
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a job that Slurm starts again though the first one still runs: it stalls before it writes the marker."""
-    entry.take(claim(1, "launch", ClaimState.QUEUED))
+    entry.publish_claim(claim(1, "launch", ClaimState.QUEUED))
     accepted: list[tp.Any] = []
     stalled, go_on = threading.Event(), threading.Event()
-    take = Entry.take
+    take = Entry.publish_claim
 
     def stalls(self: Entry, mine: Claim) -> bool:
         won = take(self, mine)
@@ -158,7 +158,7 @@ def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepte
         accepted.append(value_of(entry))
         return "second"
 
-    monkeypatch.setattr(Entry, "take", stalls)
+    monkeypatch.setattr(Entry, "publish_claim", stalls)
     first = threading.Thread(target=worker.attempt_task, args=(entry, IDENTITY, "launch", lambda attempt: "first"))
     first.start()
     assert stalled.wait(30)
@@ -173,19 +173,19 @@ def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepte
 
 def test_of_two_processes_one_gets_the_claim_in_fifty_rounds(tmp_path: Path) -> None:
     for number in range(1, 51):
-        won = at_once(lambda me, number=number: Entry(tmp_path).take(claim(number, f"{me}")))  # type: ignore[misc]
+        won = at_once(lambda me, number=number: Entry(tmp_path).publish_claim(claim(number, f"{me}")))  # type: ignore[misc]
         assert sorted(won) == [False, True]
 
 
 def test_whose_claim_it_is_says_the_file(tmp_path: Path) -> None:
-    results = at_once(lambda me: (me, Entry(tmp_path).take(claim(1, f"{me}"))), processes=8)
-    owner = Entry(tmp_path).claim()
+    results = at_once(lambda me: (me, Entry(tmp_path).publish_claim(claim(1, f"{me}"))), processes=8)
+    owner = Entry(tmp_path).current_claim()
     assert [f"{me}" for me, won in results if won] == [owner.token if owner else None]
 
 
 def test_of_many_starts_under_one_claim_one_computes(tmp_path: Path) -> None:
     """Slurm may start a job on another node while the first one still runs."""
-    Entry(tmp_path).take(claim(1, "launch", ClaimState.QUEUED))
+    Entry(tmp_path).publish_claim(claim(1, "launch", ClaimState.QUEUED))
 
     def start(me: int) -> bool:
         ran: list[int] = []
@@ -199,13 +199,13 @@ def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path)
     for number in range(20):
         entry = Entry(tmp_path / f"{number}")
         entry.create()
-        entry.take(claim(1, "old"))
+        entry.publish_claim(claim(1, "old"))
 
         def act(me: int, entry: Entry = entry) -> bool:
-            return entry.take(claim(2, "new")) if me else entry.commit(claim(1, "old"), outcome("old"))
+            return entry.publish_claim(claim(2, "new")) if me else entry.commit(claim(1, "old"), outcome("old"))
 
         assert sorted(at_once(act)) == [False, True]
-        owner = entry.claim()
+        owner = entry.current_claim()
         assert owner is not None and (value_of(entry) == "old") == (owner.token == "old")
 
 
@@ -213,32 +213,32 @@ def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path)
 
 
 def test_a_worker_whose_claim_was_taken_over_before_it_starts_computes_nothing(entry: Entry) -> None:
-    entry.take(claim(1, "other"))
+    entry.publish_claim(claim(1, "other"))
     worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
     assert os.listdir(entry.path) == ["claim.1.json"]
 
 
 def test_a_worker_whose_claim_is_taken_over_while_it_computes_writes_no_outcome(entry: Entry) -> None:
-    entry.take(claim(1, "mine", ClaimState.QUEUED))
-    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: entry.take(claim(3, "other")))
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: entry.publish_claim(claim(3, "other")))
     assert entry.outcome() is None
 
 
 def test_a_worker_whose_claim_was_given_up_computes_nothing(entry: Entry) -> None:
-    entry.take(claim(1, "mine", ClaimState.RELEASED))
+    entry.publish_claim(claim(1, "mine", ClaimState.RELEASED))
     worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
     assert entry.outcome() is None
 
 
 def test_a_worker_that_finds_an_outcome_computes_nothing(entry: Entry) -> None:
-    entry.take(claim())
+    entry.publish_claim(claim())
     entry.commit(claim(), outcome("there"))
     worker.attempt_task(entry, IDENTITY, "launch", lambda attempt: pytest.fail("it ran"))
     assert value_of(entry) == "there"
 
 
 def test_a_requeued_worker_computes_under_a_claim_of_its_own(entry: Entry) -> None:
-    entry.take(claim(1, "mine", ClaimState.QUEUED))
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
 
     guard = AttemptGuard()
 
@@ -253,7 +253,7 @@ def test_a_requeued_worker_computes_under_a_claim_of_its_own(entry: Entry) -> No
 
 
 def test_an_exit_of_the_task_is_its_error(entry: Entry) -> None:
-    entry.take(claim(1, "mine", ClaimState.QUEUED))
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
 
     def leaves(attempt: worker.Attempt) -> None:
         raise SystemExit("no data")
@@ -269,7 +269,7 @@ class MuteError(Exception):
 
 
 def test_an_error_that_cannot_be_shown_is_an_outcome_too(entry: Entry) -> None:
-    entry.take(claim(1, "mine", ClaimState.QUEUED))
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
 
     def fails(attempt: worker.Attempt) -> None:
         raise MuteError
@@ -302,7 +302,7 @@ class Claims(RuleBasedStateMachine):
 
     @rule(owner=owners)
     def look(self, owner: str) -> None:
-        self.seen[owner] = self.entry.claim()
+        self.seen[owner] = self.entry.current_claim()
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -310,7 +310,7 @@ class Claims(RuleBasedStateMachine):
         owner = data.draw(st.sampled_from(sorted(self.seen)))
         seen = self.seen[owner]
         mine = claim((seen.number if seen else 0) + 1, owner)
-        won = self.entry.take(mine)
+        won = self.entry.publish_claim(mine)
         assert won == (mine.number == self.number + 1)
         if won:
             self.number, self.open, self.held[owner] = mine.number, owner, mine
@@ -331,7 +331,7 @@ class Claims(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(sorted(self.held)))
-        won = self.entry.release(self.held[owner])
+        won = self.entry.release_claim(self.held[owner])
         assert won == (self.open == owner and self.held[owner].number == self.number)
         if won:
             self.number, self.open = self.number + 1, None

@@ -49,9 +49,9 @@ def completed(value: tp.Any, of: uid.Identity | None = None) -> Outcome:
 
 def commit(entry: Entry, value: tp.Any, of: uid.Identity | None = None) -> Outcome:
     """What a job does: takes the next claim, stores its value, writes the marker."""
-    owner = entry.claim()
+    owner = entry.current_claim()
     mine = claim(1 if owner is None else owner.number + 1)
-    assert entry.take(mine) and entry.commit(mine, completed(entry.store_value(mine, value), of))
+    assert entry.publish_claim(mine) and entry.commit(mine, completed(entry.store_value(mine, value), of))
     outcome = entry.outcome()
     assert outcome is not None
     return outcome
@@ -60,7 +60,7 @@ def commit(entry: Entry, value: tp.Any, of: uid.Identity | None = None) -> Outco
 def stored_and_loaded(value: tp.Any) -> tp.Any:
     with tempfile.TemporaryDirectory() as folder:
         entry = Entry(Path(folder))
-        return entry.value(commit(entry, value))
+        return entry.load_value(commit(entry, value))
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_damaged_value_is_never_returned(entry: Entry, value: tp.Any, damage: 
     assert outcome.value is not None
     damage(entry.path / outcome.value["file"])
     with pytest.raises(CorruptEntryError, match=outcome.value["file"]):
-        entry.value(outcome)
+        entry.load_value(outcome)
 
 
 def pickled(entry: Entry) -> tuple[Outcome, Path]:
@@ -205,20 +205,20 @@ def test_a_pickle_of_another_user_is_not_loaded_and_the_error_says_how_to(entry:
     outcome, path = pickled(entry)
     os.chown(path, NOBODY, NOBODY)
     with pytest.raises(CacheError, match=r"belongs to nobody.*trust_users=\[nobody\]"):
-        entry.value(outcome)
+        entry.load_value(outcome)
 
 
 @needs_root
 def test_a_pickle_of_a_trusted_user_is_loaded(entry: Entry) -> None:
     outcome, path = pickled(entry)
     os.chown(path, NOBODY, NOBODY)
-    assert Entry(entry.path, {"nobody"}).value(outcome) == STORED["pickle"]
+    assert Entry(entry.path, {"nobody"}).load_value(outcome) == STORED["pickle"]
 
 
 @needs_root
 def test_a_pickle_of_root_is_loaded_by_others(open_folder: Path) -> None:
     outcome, _ = pickled(Entry(open_folder))
-    assert as_nobody(lambda: Entry(open_folder).value(outcome)) == STORED["pickle"]
+    assert as_nobody(lambda: Entry(open_folder).load_value(outcome)) == STORED["pickle"]
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646])
@@ -226,7 +226,7 @@ def test_a_pickle_that_others_can_write_is_not_loaded(entry: Entry, mode: int) -
     outcome, path = pickled(entry)
     path.chmod(mode)
     with pytest.raises(CacheError, match="chmod go-w"):
-        entry.value(outcome)
+        entry.load_value(outcome)
 
 
 @needs_root
@@ -235,7 +235,7 @@ def test_what_runs_no_code_is_loaded_from_anybody(entry: Entry, format_: str) ->
     outcome = commit(entry, STORED[format_])
     assert outcome.value is not None
     os.chown(entry.path / outcome.value["file"], NOBODY, NOBODY)
-    assert exactly(entry.value(outcome), STORED[format_])
+    assert exactly(entry.load_value(outcome), STORED[format_])
 
 
 def test_a_pickle_that_is_not_trusted_is_not_even_opened_by_pickle(entry: Entry) -> None:
@@ -244,7 +244,7 @@ def test_a_pickle_that_is_not_trusted_is_not_even_opened_by_pickle(entry: Entry)
     path.write_bytes(evil)
     path.chmod(0o666)
     with contextlib.suppress(CacheError):
-        entry.value(outcome)
+        entry.load_value(outcome)
     assert not (entry.path / "evil").exists()
 
 
@@ -255,7 +255,7 @@ def test_a_pickle_whose_class_is_gone_says_what_today_lacks(entry: Entry, monkey
     outcome = commit(entry, vars(module)["Thing"]())
     monkeypatch.undo()
     with pytest.raises(CacheError, match=r"intact.*gone_tomorrow.*mode=force"):
-        entry.value(outcome)
+        entry.load_value(outcome)
 
 
 def test_code_is_written_without_write_permission_for_others(entry: Entry) -> None:
@@ -386,23 +386,23 @@ def test_an_outcome_that_is_set_aside_is_kept(entry: Entry) -> None:
 
 
 def test_no_outcome_is_no_error(entry: Entry) -> None:
-    assert entry.outcome() is None and entry.standing().claim is None and entry.set_outcome_aside() is None
+    assert entry.outcome() is None and entry.read_state().claim is None and entry.set_outcome_aside() is None
 
 
 @pytest.mark.parametrize("file", ["claim", "name", "project"])
 def test_a_file_that_a_crash_of_the_machine_left_empty_does_not_lock_the_entry(tmp_path: Path, file: str) -> None:
     """They are published without fsync, so after a loss of power they may be there and empty."""
-    shelf = CacheFolder(tmp_path).shelf("train.main", "0")
+    shelf = CacheFolder(tmp_path).factory_folder("train.main", "0")
     shelf.create(PROJECT)
-    entry = shelf.open(identity())
-    entry.take(claim())
+    entry = shelf.open_entry(identity())
+    entry.publish_claim(claim())
     names = {"claim": entry.path / "claim.1.json", "project": shelf.path / paths.PROJECT}
     os.truncate(names.get(file) or next((shelf.path / paths.NAMES).iterdir()), 0)
-    again = CacheFolder(tmp_path).shelf("train.main", "0")
+    again = CacheFolder(tmp_path).factory_folder("train.main", "0")
     again.create(PROJECT)
-    entry = again.open(identity())
-    standing = entry.standing()
-    assert standing.outcome is None and entry.take(claim(2))
+    entry = again.open_entry(identity())
+    standing = entry.read_state()
+    assert standing.outcome is None and entry.publish_claim(claim(2))
 
 
 # -- making room, giving up
@@ -414,15 +414,15 @@ def forced(entry: Entry) -> Entry:
     (entry.path / paths.OUTPUT).mkdir()
     (entry.output / "old").touch()
     commit(entry, ["old"] * 1000 + ["x" * 5000])
-    owner = entry.claim()
+    owner = entry.current_claim()
     assert owner is not None
-    entry.take(owner.next(ClaimState.QUEUED, token="forced"))
+    entry.publish_claim(owner.next(ClaimState.QUEUED, token="forced"))
     entry.set_previous_aside(keep_output=False)
     return entry
 
 
 def owner_of(entry: Entry) -> Claim:
-    owner = entry.claim()
+    owner = entry.current_claim()
     assert owner is not None
     return owner
 
@@ -432,15 +432,15 @@ def test_a_forced_attempt_starts_without_outcome_and_output(forced: Entry) -> No
 
 
 def test_giving_a_forced_attempt_up_brings_the_old_value_back(forced: Entry) -> None:
-    assert forced.release(owner_of(forced))
+    assert forced.release_claim(owner_of(forced))
     outcome = forced.outcome()
-    assert outcome is not None and forced.value(outcome)[0] == "old"
+    assert outcome is not None and forced.load_value(outcome)[0] == "old"
 
 
 def test_giving_a_forced_attempt_up_brings_the_old_output_back(forced: Entry) -> None:
     forced.output.mkdir()
     (forced.output / "new").touch()
-    forced.release(owner_of(forced))
+    forced.release_claim(owner_of(forced))
     assert os.listdir(forced.output) == ["old"]
 
 
@@ -452,13 +452,13 @@ def test_a_forced_attempt_that_completes_drops_the_old_value(forced: Entry) -> N
 
 def test_a_forced_attempt_that_fails_keeps_the_old_value(forced: Entry) -> None:
     forced.commit(owner_of(forced), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
-    assert forced.value(forced.previous())[0] == "old"
+    assert forced.load_value(forced.previous_outcome())[0] == "old"
 
 
 def test_a_retry_keeps_the_output_folder(entry: Entry) -> None:
     entry.output.mkdir()
     (entry.output / "checkpoint").touch()
-    entry.take(claim())
+    entry.publish_claim(claim())
     entry.commit(claim(), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
     entry.set_previous_aside(keep_output=True)
     assert entry.outcome() is None and os.listdir(entry.output) == ["checkpoint"]
@@ -482,7 +482,7 @@ def test_a_launch_that_was_killed_while_making_room_leaves_the_output_with_its_v
     entry.output.mkdir()
     (entry.output / "old").touch()
     commit(entry, "old")
-    entry.take(owner_of(entry).next(ClaimState.QUEUED, token="forced"))
+    entry.publish_claim(owner_of(entry).next(ClaimState.QUEUED, token="forced"))
     replace = os.replace
 
     def dies(source: tp.Any, target: tp.Any) -> None:
@@ -494,14 +494,14 @@ def test_a_launch_that_was_killed_while_making_room_leaves_the_output_with_its_v
         patch.setattr(os, "replace", dies)
         with pytest.raises(KeyboardInterrupt):
             entry.set_previous_aside(keep_output=False)
-    entry.release(owner_of(entry))
+    entry.release_claim(owner_of(entry))
     assert entry.outcome() is not None and entry.output.exists()
 
 
 def test_giving_up_what_another_has_taken_changes_nothing(forced: Entry) -> None:
     mine = owner_of(forced)
-    forced.take(mine.next(ClaimState.QUEUED, token="other"))
-    assert not forced.release(mine) and forced.has_previous()
+    forced.publish_claim(mine.next(ClaimState.QUEUED, token="other"))
+    assert not forced.release_claim(mine) and forced.has_previous()
 
 
 # -- files
@@ -515,12 +515,12 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        files.write(tmp_path / "file", full)
+        files.write_file(tmp_path / "file", full)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
 
 
 def test_publishing_leaves_nothing_but_the_file(tmp_path: Path) -> None:
-    assert files.publish(tmp_path / "file", b"1") and not files.publish(tmp_path / "file", b"2")
+    assert files.publish_file(tmp_path / "file", b"1") and not files.publish_file(tmp_path / "file", b"2")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"1"}
 
 
@@ -534,14 +534,14 @@ def test_a_link_that_nfs_reports_as_failed_though_it_was_made_counts(
         raise FileExistsError(17, "File exists")
 
     monkeypatch.setattr(os, "link", lies)
-    assert files.publish(tmp_path / "file", b"1")
+    assert files.publish_file(tmp_path / "file", b"1")
 
 
 # -- the folder and its shelves
 
 
 def shelf(folder: Path) -> FactoryFolder:
-    found = CacheFolder(folder).shelf("train.main", "0")
+    found = CacheFolder(folder).factory_folder("train.main", "0")
     found.create(PROJECT)
     return found
 
@@ -571,12 +571,12 @@ def test_a_shelf_of_another_user_that_cannot_be_written_is_an_error_that_says_so
     (open_folder / "exca").mkdir()
     shelf(open_folder / "exca")
     (open_folder / "exca").chmod(0o777)
-    said = as_nobody(lambda: shelf(open_folder / "exca").open(identity()))
+    said = as_nobody(lambda: shelf(open_folder / "exca").open_entry(identity()))
     assert said.partition(":")[0] in ("CacheError", "ConfigError")
 
 
 def test_checking_a_folder_writes_nothing(tmp_path: Path) -> None:
-    CacheFolder(tmp_path / "exca").check()
+    CacheFolder(tmp_path / "exca").check_writable()
     assert os.listdir(tmp_path) == []
 
 
@@ -588,19 +588,19 @@ def test_a_cache_folder_is_marked_as_one(tmp_path: Path) -> None:
 def test_a_shelf_of_another_project_is_refused(tmp_path: Path) -> None:
     shelf(tmp_path)
     with pytest.raises(CacheError, match=r"another project.*hydra\.launcher\.project"):
-        CacheFolder(tmp_path).shelf("train.main", "0").create({"remote": "host/other", "path": ""})
+        CacheFolder(tmp_path).factory_folder("train.main", "0").create({"remote": "host/other", "path": ""})
 
 
 def test_an_entry_is_found_again_after_the_folder_was_moved(tmp_path: Path) -> None:
-    commit(shelf(tmp_path / "a").open(identity()), "value")
+    commit(shelf(tmp_path / "a").open_entry(identity()), "value")
     os.rename(tmp_path / "a", tmp_path / "b")
-    found = CacheFolder(tmp_path / "b").shelf("train.main", "0").find(identity())
-    assert found is not None and found.value(tp.cast(Outcome, found.outcome())) == "value"
+    found = CacheFolder(tmp_path / "b").factory_folder("train.main", "0").find_entry(identity())
+    assert found is not None and found.load_value(tp.cast(Outcome, found.outcome())) == "value"
 
 
 def test_an_entry_keeps_its_name_under_another_label(tmp_path: Path) -> None:
-    first = shelf(tmp_path).open(identity(1, label="seed=1"))
-    assert shelf(tmp_path).open(identity(1, label="model=big,seed=1")).path == first.path
+    first = shelf(tmp_path).open_entry(identity(1, label="seed=1"))
+    assert shelf(tmp_path).open_entry(identity(1, label="model=big,seed=1")).path == first.path
 
 
 def test_one_identity_under_many_labels_at_one_moment_is_one_entry(tmp_path: Path) -> None:
@@ -608,11 +608,11 @@ def test_one_identity_under_many_labels_at_one_moment_is_one_entry(tmp_path: Pat
     barrier = fork.Barrier(8)
 
     def opens(number: int) -> None:
-        mine = CacheFolder(tmp_path).shelf("train.main", "0")
+        mine = CacheFolder(tmp_path).factory_folder("train.main", "0")
         for round_ in range(20):
             barrier.wait(30)
             mine.refresh()
-            mine.open(identity(round_, label=f"label{number}"))
+            mine.open_entry(identity(round_, label=f"label{number}"))
 
     children = [fork.Process(target=opens, args=(number,)) for number in range(8)]
     for child in children:
@@ -637,51 +637,53 @@ def colliding() -> tuple[uid.Identity, uid.Identity]:
 
 def test_of_two_identities_with_the_same_eight_digits_the_newcomer_takes_sixteen(tmp_path: Path) -> None:
     first, second = colliding()
-    names = [shelf(tmp_path).open(one).uid for one in (first, second)]
+    names = [shelf(tmp_path).open_entry(one).uid for one in (first, second)]
     assert names == [first.uid(8), second.uid(16)]
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_two_identities_with_the_same_eight_digits_keep_their_values(tmp_path: Path, order: int) -> None:
     for one in colliding():
-        commit(shelf(tmp_path).open(one), one.fields["x"], one)
+        commit(shelf(tmp_path).open_entry(one), one.fields["x"], one)
     mine = shelf(tmp_path)
-    found = [mine.open(one) for one in colliding()[::order]]
-    assert [e.value(tp.cast(Outcome, e.outcome())) for e in found] == [one.fields["x"] for one in colliding()[::order]]
+    found = [mine.open_entry(one) for one in colliding()[::order]]
+    assert [e.load_value(tp.cast(Outcome, e.outcome())) for e in found] == [
+        one.fields["x"] for one in colliding()[::order]
+    ]
 
 
 def test_an_entry_of_another_identity_is_never_opened_though_the_record_of_names_is_lost(tmp_path: Path) -> None:
     """A copy of the folder may leave hidden folders out."""
     first, second = colliding()
-    commit(shelf(tmp_path).open(first), "first", first)
+    commit(shelf(tmp_path).open_entry(first), "first", first)
     names = tmp_path / "train.main,0" / paths.NAMES
     for path in names.iterdir():
         path.unlink()
-    assert shelf(tmp_path).open(second).outcome() is None
+    assert shelf(tmp_path).open_entry(second).outcome() is None
 
 
 def test_a_default_entry_under_other_rules_is_never_opened(tmp_path: Path) -> None:
     today = uid.make_identity("train.main", "0", {})
-    before = shelf(tmp_path).open(today)
+    before = shelf(tmp_path).open_entry(today)
     stored = {**today.to_json(), "scheme": uid.SCHEME - 1, "digest": "0" * 64}
     mine = claim()
-    before.take(mine)
+    before.publish_claim(mine)
     before.commit(mine, Outcome(Status.COMPLETED, 0, stored, value={"format": "json", "inline": "old"}))
-    assert shelf(tmp_path).open(today).outcome() is None
+    assert shelf(tmp_path).open_entry(today).outcome() is None
 
 
 def test_what_others_created_since_is_seen_after_a_refresh(tmp_path: Path) -> None:
     mine = shelf(tmp_path)
-    assert mine.find(identity()) is None
-    shelf(tmp_path).open(identity())
+    assert mine.find_entry(identity()) is None
+    shelf(tmp_path).open_entry(identity())
     mine.refresh()
-    assert mine.find(identity()) is not None
+    assert mine.find_entry(identity()) is not None
 
 
 def test_an_entry_with_an_unreadable_outcome_is_still_found(tmp_path: Path) -> None:
-    entry = shelf(tmp_path).open(identity())
+    entry = shelf(tmp_path).open_entry(identity())
     (entry.path / paths.OUTCOME).write_bytes(b"{")
-    found = shelf(tmp_path).find(identity())
+    found = shelf(tmp_path).find_entry(identity())
     assert found is not None and found.path == entry.path
 
 
@@ -698,7 +700,7 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
         for number in itertools.count(1):
             owner = owner_of(entry)
             mine = owner.next(ClaimState.RUNNING, token=f"{os.getpid()}")
-            entry.take(mine)
+            entry.publish_claim(mine)
             entry.set_previous_aside(keep_output=False)
             entry.output.mkdir(exist_ok=True)
             (entry.output / "file").touch()
@@ -716,8 +718,8 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
         child.kill()
         child.join(30)
         assert crashed is None, "the next attempt failed on what the killed one left"
-        outcome = entry.outcome() or entry.previous()
-        text, number = entry.value(outcome)
+        outcome = entry.outcome() or entry.previous_outcome()
+        text, number = entry.load_value(outcome)
         assert len(text) == 5000
         seen.add(number)
     assert len(seen) > 1
@@ -730,7 +732,7 @@ def test_a_process_killed_while_writing_leaves_no_half_of_a_file(tmp_path: Path)
     def writes(ready: tp.Any) -> None:
         ready.set()
         for data in itertools.cycle(sorted(contents)):
-            files.write(tmp_path / "file", data)
+            files.write_file(tmp_path / "file", data)
 
     moments, seen = random.Random(1), set()
     for _ in range(20):

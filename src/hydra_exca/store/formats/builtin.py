@@ -87,7 +87,7 @@ def is_tensor(value: tp.Any) -> bool:
         type(value) is getattr(torch, "Tensor", None)
         and value.layout is torch.strided
         and value.device.type != "meta"
-        and not (value.is_quantized or value.is_nested or value.has_names() or vars(value))
+        and not (value.is_quantized or value.is_nested or any(getattr(value, "names", ())) or vars(value))
         and _is_restored(value.dtype)
     )
 

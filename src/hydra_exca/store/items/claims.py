@@ -44,11 +44,11 @@ class ItemClaims:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self) -> list[ItemClaim]:
+    def list_unfinished(self) -> list[ItemClaim]:
         """The claims that are not finished, by number; whether their owners live is another question."""
         return [claim for claim in map(self._read, self._numbers()) if claim is not None]
 
-    def publish(self, decide: tp.Callable[[list[ItemClaim]], ItemClaim | None]) -> ItemClaim | None:
+    def claim_items(self, decide: tp.Callable[[list[ItemClaim]], ItemClaim | None]) -> ItemClaim | None:
         """Claims what ``decide`` makes of the open claims; it is asked again whenever somebody was quicker.
 
         None, and nothing is written, when it wants nothing.
@@ -59,17 +59,17 @@ class ItemClaims:
             if wanted is None:
                 return None
             claim = dataclasses.replace(wanted, number=numbers[-1] + 1 if numbers else 1)
-            if files.publish(self._path(claim.number), _dump(claim)):
+            if files.publish_file(self._path(claim.number), _dump(claim)):
                 if self._numbers()[-1] == claim.number:
                     self._clear(numbers)
                     return claim
                 self._path(claim.number).unlink(missing_ok=True)
 
-    def finish(self, claim: ItemClaim) -> None:
+    def finish_claim(self, claim: ItemClaim) -> None:
         """Its items are stored, or nobody computes them any more."""
         path = self._path(claim.number)
         if claim.number == max(self._numbers(), default=0):
-            files.write(path, _FINISHED, durable=False)
+            files.write_file(path, _FINISHED, durable=False)
         else:
             path.unlink(missing_ok=True)
 

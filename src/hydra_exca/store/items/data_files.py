@@ -55,7 +55,7 @@ class NewFile:
         if not os.path.samestat(os.stat(self._path), os.fstat(self._fileno())):
             raise FileNotFoundError(errno.ENOENT, "it was replaced", self._path)
 
-    def cut(self) -> None:
+    def truncate_unwritten(self) -> None:
         """Gives back the room that half written data takes."""
         os.ftruncate(self._fileno(), self._written)
 
@@ -134,7 +134,7 @@ class DataFiles:
     def __init__(self) -> None:
         self._mapped: dict[str, mmap.mmap] = {}
 
-    def open(self, path: str, fresh: bool) -> DataFile:
+    def open_file(self, path: str, fresh: bool) -> DataFile:
         file = None if fresh else _open.get(path)
         if file is None:
             file = _open[path] = DataFile(path)
@@ -142,11 +142,11 @@ class DataFiles:
                 _open.pop(next(iter(tuple(_open))), None)  # closed when nobody reads from it any more
         return file
 
-    def part(self, path: str, offset: int, size: int, fresh: bool) -> tuple[tp.Any, int]:
+    def read_buffer(self, path: str, offset: int, size: int, fresh: bool) -> tuple[tp.Any, int]:
         """A buffer, and where in it the bytes begin that are at ``offset`` of the file; it may end too early."""
         mapped = None if fresh else self._mapped.get(path)
         if mapped is None or len(mapped) < offset + size:
-            file = self.open(path, fresh=True)
+            file = self.open_file(path, fresh=True)
             mapped = file.map() if file.size() >= offset + size else None
             if mapped is None:
                 return file.read(offset, size), 0

@@ -58,7 +58,7 @@ class Items:
     def __iter__(self) -> tp.Iterator[str]:
         return iter(tuple(self._places))
 
-    def number(self, key: str) -> int:
+    def writer_number(self, key: str) -> int:
         """The number that the name of the item's writer begins with. Raises KeyError."""
         return self._places[key][0].rank[0]
 
@@ -148,7 +148,7 @@ class Items:
         path = self._path(writer, known.name)
         if known is registry.ARRAY:
             return self._array(header, line, path, fresh)
-        file = self._files.open(path, fresh)
+        file = self._files.open_file(path, fresh)
         if known.runs_code:
             files.check_trusted(tp.cast(tp.BinaryIO, file), Path(path), self.trust_users)
             self._check_index(writer)
@@ -158,7 +158,7 @@ class Items:
 
     def _array(self, header: Header, line: Line, path: str, fresh: bool) -> tp.Any:
         key, offset, size, checksum = line
-        buffer, start = self._files.part(path, offset, size, fresh) if size else (b"", 0)
+        buffer, start = self._files.read_buffer(path, offset, size, fresh) if size else (b"", 0)
         if checksum is not None or len(buffer) < start + size:
             _check(header, line, path, memoryview(buffer)[start : start + size])
         if header.layout is None:

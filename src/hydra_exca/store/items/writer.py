@@ -146,7 +146,7 @@ class ItemWriter:
         try:
             return file.append(data, alignment)
         except OSError:
-            file.cut()  # for what waits to be committed
+            file.truncate_unwritten()  # for what waits to be committed
             raise
 
     def _create(self, known: Format) -> NewFile:

@@ -132,10 +132,10 @@ class HydraProgram:
             if shown.is_symlink():
                 shown.unlink()
             if outputs.make_way(shown, entry):
-                entry.note_output(shown)
+                entry.record_output_folder(shown)
                 return shown
             log.warning("another task writes to %s; the outputs of this one are in %s", shown, entry.output)
-            entry.note_output(entry.output)
+            entry.record_output_folder(entry.output)
         entry.output.mkdir(parents=True, exist_ok=True)
         if self._link_outputs:
             outputs.View(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))

@@ -24,7 +24,7 @@ def claimed(claims: ItemClaims, token: str, *keys: str) -> ItemClaim:
         free = [key for key in keys if key not in taken]
         return wish(token, *free) if free else None
 
-    got = claims.publish(decide)
+    got = claims.claim_items(decide)
     return got or wish(token)
 
 
@@ -34,18 +34,18 @@ def names(folder: Path) -> list[str]:
 
 def test_a_claim_is_read_back_as_it_was_published(tmp_path: Path) -> None:
     claims = ItemClaims(tmp_path)
-    claim = claims.publish(lambda known: ItemClaim("t", {"host": "h"}, (("a", "b"), ("c",)), "local"))
-    assert claim is not None and claims.open() == [claim]
+    claim = claims.claim_items(lambda known: ItemClaim("t", {"host": "h"}, (("a", "b"), ("c",)), "local"))
+    assert claim is not None and claims.list_unfinished() == [claim]
     assert claim.keys == {"a", "b", "c"}
 
 
 def test_what_wants_nothing_writes_nothing(tmp_path: Path) -> None:
-    assert ItemClaims(tmp_path).publish(lambda known: None) is None
+    assert ItemClaims(tmp_path).claim_items(lambda known: None) is None
     assert names(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there_has_no_claims(tmp_path: Path) -> None:
-    assert ItemClaims(tmp_path / "none").open() == []
+    assert ItemClaims(tmp_path / "none").list_unfinished() == []
 
 
 def test_what_another_has_claimed_is_seen(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_what_was_claimed_meanwhile_is_seen(tmp_path: Path) -> None:
             claimed(claims, "quicker", "a")
         return wish("slow", "b")
 
-    claim = claims.publish(decide)
+    claim = claims.claim_items(decide)
     assert seen == [[], ["quicker"]]
     assert claim is not None and claim.number == 2
 
@@ -72,10 +72,10 @@ def test_what_was_claimed_meanwhile_is_seen(tmp_path: Path) -> None:
 def test_a_finished_claim_is_no_more_open(tmp_path: Path) -> None:
     claims = ItemClaims(tmp_path)
     first, second = claimed(claims, "one", "a"), claimed(claims, "two", "b")
-    claims.finish(first)
-    assert [claim.token for claim in claims.open()] == ["two"]
-    claims.finish(second)
-    assert claims.open() == []
+    claims.finish_claim(first)
+    assert [claim.token for claim in claims.list_unfinished()] == ["two"]
+    claims.finish_claim(second)
+    assert claims.list_unfinished() == []
 
 
 @pytest.mark.parametrize("twice", [1, 2])
@@ -85,13 +85,13 @@ def test_numbers_never_come_again(tmp_path: Path, twice: int) -> None:
         claim = claimed(claims, "t", "a")
         assert claim.number == number
         for _ in range(twice):
-            claims.finish(claim)
+            claims.finish_claim(claim)
 
 
 def test_finished_claims_leave_one_file(tmp_path: Path) -> None:
     claims = ItemClaims(tmp_path)
     for _ in range(20):
-        claims.finish(claimed(claims, "t", "a"))
+        claims.finish_claim(claimed(claims, "t", "a"))
     assert names(tmp_path) == ["20.json"]
 
 
@@ -102,12 +102,12 @@ def test_a_number_that_was_there_before_is_withdrawn(tmp_path: Path) -> None:
     def stalls(known: list[ItemClaim]) -> ItemClaim:
         slow.append([claim.token for claim in known])
         if len(slow) == 1:
-            claims.finish(claimed(claims, "quick", "a"))  # takes number 1, which the next one removes
+            claims.finish_claim(claimed(claims, "quick", "a"))  # takes number 1, which the next one removes
             claimed(claims, "owner", "b")
             assert names(tmp_path) == ["2.json"]
         return wish("stalled", "b")
 
-    claim = claims.publish(stalls)
+    claim = claims.claim_items(stalls)
     assert slow == [[], ["owner"]]
     assert claim is not None and claim.number == 3
     assert names(tmp_path) == ["2.json", "3.json"]
@@ -116,7 +116,7 @@ def test_a_number_that_was_there_before_is_withdrawn(tmp_path: Path) -> None:
 def test_a_claim_that_a_crash_emptied_is_nobodys(tmp_path: Path) -> None:
     claims = ItemClaims(tmp_path)
     (tmp_path / paths.item_claim_name(7)).touch()
-    assert claims.open() == []
+    assert claims.list_unfinished() == []
     assert claimed(claims, "t", "a").number == 8
 
 

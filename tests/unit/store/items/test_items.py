@@ -366,7 +366,7 @@ def test_the_writer_with_the_highest_number_counts_whoever_is_seen_first(tmp_pat
             for writer in order:
                 writer.add(key, writer.writer)
                 items.refresh()
-            assert items.get(key) == Items(tmp_path).get(key) == "10-a" and items.number(key) == 10
+            assert items.get(key) == Items(tmp_path).get(key) == "10-a" and items.writer_number(key) == 10
 
 
 def test_of_writers_with_one_number_the_last_by_name_counts(tmp_path: Path) -> None:
