@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import sys
 import time
 import traceback
 import typing as tp
@@ -99,7 +98,7 @@ class ExcaCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with status 1 where failures were held back until the sweep's last batch."""
         global _launching
-        if f"{__package__}.elsewhere" in sys.modules:  # else nothing was ever sent
+        if self._sent is not None:
             from . import other_launchers
 
             other_launchers.come_back()
