@@ -1,16 +1,11 @@
 """Makes the config groups of the package and their schema visible to every app."""
 
-import copy
 import functools
 import importlib.util
 import os
 import pickle
-import sys
-from types import FrameType
-from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -35,17 +30,6 @@ class ExcaConfigs(ConfigSource):
     each time that Hydra composes; by ``pkg://``, each look for a file would be one through importlib. Nobody chooses
     the schema, so it is in no list.
     """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ExcaConfigs":
-        """Makes the sources that Hydra copies for one composition share the ConfigStore, as all new ones do.
-
-        It copies its list of sources, so as to change that, each time that it composes or lists a group: 77 times for
-        ``--help``. A copy of the ConfigStore, which nobody needs then, is nine tenths of what that takes. Whoever else
-        copies (``Singleton.get_state`` does) gets one.
-        """
-        if _starts_copying(sys._getframe(1)) == "CachingConfigRepository.__init__":  # noqa: SLF001
-            memo.setdefault(id(ConfigStore.instance()), ConfigStore.instance())
-        return copy.copy(self)
 
     @staticmethod
     def scheme() -> str:
@@ -83,13 +67,6 @@ class ExcaConfigs(ConfigSource):
 
     def _place(self, config_path: str) -> str:
         return os.path.join(_folder(self.path), config_path)
-
-
-def _starts_copying(frame: FrameType | None) -> str:
-    """What has called ``copy.deepcopy``, seen from inside of it."""
-    while frame is not None and (frame.f_globals.get("__name__") == "copy" or frame.f_code.co_name == "__deepcopy__"):
-        frame = frame.f_back
-    return "" if frame is None else frame.f_code.co_qualname
 
 
 # Hydra composes three times to launch a sweep: a pickle is loaded in a twentieth of the time that each takes to make

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
@@ -148,12 +147,6 @@ def test_the_schema_is_not_offered_as_a_launcher(app: Path) -> None:
 
 def repository() -> Any:
     return GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
-
-
-def test_to_compose_hydra_copies_its_list_of_sources_and_not_the_config_store(app: Path) -> None:
-    copied = CachingConfigRepository(repository()).delegate
-    assert copied.get_schema_source().store is ConfigStore.instance()  # type: ignore[attr-defined]
-    assert not {id(each) for each in copied.get_sources()} & {id(each) for each in repository().sources}
 
 
 def test_whoever_copies_hydras_state_has_a_config_store_of_its_own(app: Path) -> None:

@@ -11,8 +11,8 @@ import typing as tp
 from pathlib import Path
 
 import hydra
-from hydra.core import utils
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
@@ -89,6 +89,8 @@ class _Remembering:
         return found
 
     def __deepcopy__(self, memo: dict[int, tp.Any]) -> _Remembering:
+        """Shares the ConfigStore: Hydra copies its sources for each composition, and that store is most of them."""
+        memo.setdefault(id(ConfigStore.instance()), ConfigStore.instance())
         return _Remembering(copy.deepcopy(self._repository, memo), self._read)
 
     def __getattr__(self, name: str) -> tp.Any:
@@ -141,11 +143,6 @@ _NO_WORDS = {"null", "true", "false", "nan", "inf"}
 def is_check(caller: types.FrameType) -> bool:
     """Whether a sweeper composes only to see whether that works: what it gets is dropped."""
     return caller.f_code is Sweeper.validate_batch_is_legal.__code__
-
-
-def flush_loggers() -> None:
-    """Writes out what loggers hold back, as Hydra does after each job."""
-    utils._flush_loggers()  # noqa: SLF001
 
 
 def read_from(loader: ConfigLoader, snapshot: Snapshot) -> None:

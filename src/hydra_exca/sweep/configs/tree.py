@@ -86,7 +86,9 @@ def class_of(config: tp.Any) -> str:
 
 def without_hydra(config: DictConfig) -> DictConfig:
     """A copy as the job is given it."""
-    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(
+        config, [tp.cast(str, key) for key in config if key != "hydra"]
+    )  # numbers are keys, too
     OmegaConf.set_struct(plain, OmegaConf.is_struct(config))
     return plain
 

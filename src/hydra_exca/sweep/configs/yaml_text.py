@@ -8,7 +8,7 @@ import typing as tp
 import weakref
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from hydra_exca.sweep.compose.composition import Composition, Template
 
@@ -32,23 +32,14 @@ _plain: weakref.WeakKeyDictionary[Template, tp.Any] = weakref.WeakKeyDictionary(
 def composition_yaml(composition: Composition) -> str:
     """The text of a job's config, without ``hydra``: that of its template is looked at once for all jobs."""
     if composition.leaves is None:
-        return config_yaml(without_hydra(composition.config()))
+        return OmegaConf.to_yaml(without_hydra(composition.config()))
     template = composition.template
     if template not in _plain:
-        _plain[template] = _contained(without_hydra(template.copy()))
+        config = without_hydra(template.copy())
+        _plain[template] = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
     leaves = {path: value.name if isinstance(value, enum.Enum) else value for path, value in composition.leaves.items()}
     quick = _quickly(with_leaves(_plain[template], leaves))
     return OmegaConf.to_yaml(without_hydra(composition.config())) if quick is None else quick
-
-
-def config_yaml(config: DictConfig) -> str:
-    """What ``OmegaConf.to_yaml`` gives, in a fraction of the time."""
-    quick = _quickly(_contained(config))
-    return OmegaConf.to_yaml(config) if quick is None else quick
-
-
-def _contained(config: DictConfig) -> tp.Any:
-    return OmegaConf.to_container(config, resolve=False, enum_to_str=True)
 
 
 def _quickly(value: tp.Any) -> str | None:

@@ -11,7 +11,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import env_override, setup_globals
+from hydra.core.utils import env_override, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
@@ -20,7 +20,7 @@ from hydra_exca.sweep import model_method, outputs, schema
 from hydra_exca.sweep.compose.composition import Composition, Template
 from hydra_exca.sweep.configs.tree import Path as Place
 
-from . import pins, run_job
+from . import pins
 
 if tp.TYPE_CHECKING:
     from hydra_exca.job.worker import Attempt
@@ -88,7 +88,13 @@ class HydraProgram:
             # never by way of the link in the sweep folder, which another launch may point elsewhere meanwhile
             config.hydra.runtime.output_dir = str(output)
         try:
-            returned = run_job.run_job(self._context, self._with_pins(job, attempt), config)
+            returned = run_job(
+                hydra_context=self._context,
+                task_function=self._with_pins(job, attempt),
+                config=config,
+                job_dir_key="hydra.runtime.output_dir",
+                job_subdir_key=None,
+            )
         finally:
             self._after_here()
         return returned.return_value  # raises what the function raised

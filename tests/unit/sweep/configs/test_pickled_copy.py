@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 
 import pytest
@@ -49,12 +48,6 @@ def test_a_config_keeps_its_flags_and_types() -> None:
     config = OmegaConf.structured({"a": 1, "b": "${a}"}, flags={"struct": True})
     copied = PickledCopy(config).copy()
     assert (copied == config, OmegaConf.is_struct(copied), copied.b) == (True, True, 1)
-
-
-def test_the_objects_in_a_config_are_shared_if_that_is_asked_for_as_omegaconf_does() -> None:
-    config = OmegaConf.create({"a": [Named()]}, flags={"allow_objects": True})
-    assert PickledCopy(config, shared=True).copy().a[0] is copy.deepcopy(config).a[0] is config.a[0]
-    assert PickledCopy(config).copy().a[0] is not config.a[0]
 
 
 class Unwilling:
