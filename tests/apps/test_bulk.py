@@ -36,7 +36,7 @@ LAUNCH = """
     cluster = clusters.get_cluster("local", clusters.Options(array_parallelism=1))
     settings = Settings(CacheFolder(Path(sys.argv[1], "exca")), cluster, project={"name": "mine"}, tasks_per_job=1000)
     launch = Launch(tasks, program, settings)
-    launch.survey()
+    launch.plan_tasks()
     sys.addaudithook(note)
     launch.submit()
     print(json.dumps(dict(made)))

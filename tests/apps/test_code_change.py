@@ -12,8 +12,8 @@ from apps import PACKED, App, Result, is_one_message, wait_until
 CLUSTERS = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
 BODY = 'note("start", cfg.seed)\nreturn model.VALUE\n'
 KILLED = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
-OTHER_CODE = "other code than the present"
-DIFFERS = "come from other code than the present (model.py differs)"
+OTHER_CODE = "computed with different code"
+DIFFERS = "were computed with different code (changed: model.py)"
 
 
 class Edited(App):
@@ -100,7 +100,7 @@ def test_error_runs_nothing_and_is_one_message(app: Edited) -> None:
     app.run("seed=1")
     app.edit()
     refused = app.sweep("hydra.launcher.on_code_change=error")
-    assert is_one_message(refused) and "1 stored result comes from" in refused.stderr and app.notes == ["start 1"]
+    assert is_one_message(refused) and "1 stored result was computed" in refused.stderr and app.notes == ["start 1"]
 
 
 def test_error_names_the_task_by_its_overrides(app: Edited) -> None:
@@ -118,7 +118,7 @@ def test_ignore_says_nothing(app: Edited) -> None:
 def test_each_batch_of_a_sweep_is_told_of_its_own_results(app: Edited) -> None:
     app.sweep()
     app.edit()
-    assert app.sweep("hydra.sweeper.max_batch_size=1").text.count("1 stored result comes from other code") == 2
+    assert app.sweep("hydra.sweeper.max_batch_size=1").text.count(f"1 stored result was {OTHER_CODE}") == 2
 
 
 def test_error_refuses_to_join_a_task_that_runs_from_other_code(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_error_refuses_to_join_a_task_that_runs_from_other_code(tmp_path: Path) 
         refused = app.run("seed=1", "hydra.launcher.on_code_change=error", cluster="local")
         app.write("go", "")
         started.result()
-    assert is_one_message(refused) and "1 running task comes from other code" in refused.stderr
+    assert is_one_message(refused) and "1 running task is being computed with different code" in refused.stderr
 
 
 def test_a_stored_failure_of_other_code_is_told_of(tmp_path: Path) -> None:

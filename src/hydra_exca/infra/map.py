@@ -333,7 +333,7 @@ class MapInfra(BaseInfra):
         def finished(result: Result) -> None:
             bar.update(sizes[result.task.identity.digest])
 
-        launch.finished = finished
+        launch.on_result = finished
         errors = [result.error for result in launch.run() if result.error is not None]
         if errors:
             log.error("%s: %d of %d jobs failed", self.uid(), len(errors), len(chunks))

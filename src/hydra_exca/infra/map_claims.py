@@ -36,7 +36,7 @@ class JobsFolder(CacheFolder):
         super().__init__(cache.path, cache.trust_users)
         self._jobs = path
 
-    def shelf(self, factory: str, version: str) -> FactoryFolder:
+    def factory_folder(self, factory: str, version: str) -> FactoryFolder:
         return FactoryFolder(self._jobs, self.trust_users)
 
 
@@ -81,11 +81,11 @@ class MapEntry:
         if claim.cluster is None:
             return claim.keys if launcher else frozenset()
         identities = [self.job_identity(claim, index) for index in range(len(claim.chunks))]
-        standings = Lookup(self.jobs).look(identities, lambda _: Mode.READ_ONLY)
+        results = Lookup(self.jobs).look_up(identities, lambda _: Mode.READ_ONLY)
         return frozenset(
             key
-            for chunk, standing in zip(claim.chunks, standings, strict=True)
-            if standing.status is Status.RUNNING or (launcher and _is_untouched(standing))
+            for chunk, result in zip(claim.chunks, results, strict=True)
+            if result.status is Status.RUNNING or (launcher and _is_untouched(result))
             for key in chunk
         )
 
@@ -108,9 +108,9 @@ class MapEntry:
             )
 
 
-def _is_untouched(standing: LookupResult) -> bool:
+def _is_untouched(result: LookupResult) -> bool:
     """Whether the launch that wants this job has not come to it yet."""
-    return standing.outcome is None and standing.claim is None and standing.corrupt is None
+    return result.outcome is None and result.claim is None and result.corrupt is None
 
 
 class MapCall:

@@ -117,7 +117,7 @@ class TaskInfra(BaseInfra):
         identity = self.identity()
         if fast_lookup.find_hit(cache, identity, type(self._bound()[0]), Mode.CACHED) is not None:
             return "completed"
-        status: tp.Any = Lookup(cache).look([identity], lambda standing: Mode.CACHED)[0].status.value
+        status: tp.Any = Lookup(cache).look_up([identity], lambda result: Mode.CACHED)[0].status.value
         return tp.cast('tp.Literal["not submitted", "running", "completed", "failed"]', status)
 
     def job(self) -> TaskJob:

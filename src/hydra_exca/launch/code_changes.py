@@ -1,4 +1,4 @@
-"""What other code than the present has computed, or computes just now: which tasks, and what is said of them."""
+"""Stored results and running tasks whose code differs from the current code, and what is said of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .settings import Settings
 _SHOWN_FILES = 5
 _SHOWN_TASKS = 20
 _CHOICES = (
-    "hydra.launcher.on_code_change=rerun computes them anew, another hydra.launcher.version keeps both, "
-    "hydra.launcher.on_code_change=ignore says nothing"
+    "hydra.launcher.on_code_change=rerun recomputes them, another hydra.launcher.version keeps both, "
+    "hydra.launcher.on_code_change=ignore silences this warning"
 )
 _RUNNING_CHOICES = (
-    "hydra.launcher.mode=force ends what runs and computes it with the present code, another hydra.launcher.version "
-    "keeps both, hydra.launcher.on_code_change=ignore says nothing"
+    "hydra.launcher.mode=force cancels what runs and computes it with the current code, another "
+    "hydra.launcher.version keeps both, hydra.launcher.on_code_change=ignore silences this warning"
 )
 _KINDS = (
     ("stored result", "stored results"),
@@ -33,53 +33,56 @@ _KINDS = (
 )
 _RESULT, _FAILURE, _RUNNING = range(3)
 
-
-Changes = tp.Callable[[str], list[str] | None]
+ChangedFiles = tp.Callable[[str], list[str] | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class CodeCase:
-    """One task of other code, as the launch found it: its standing goes on to what becomes of it."""
+    """One task that was computed, or is being computed, with different code; ``code`` is the digest of that."""
 
-    standing: LookupResult
+    result: LookupResult
     code: str
     kind: int
 
 
 @dataclasses.dataclass(frozen=True)
 class CodeChanges:
-    """What of other code a launch would use, or computes anew for that reason; as text, all there is to say of it."""
+    """The tasks with different code that a launch would use, or recomputes for that reason.
+
+    As text, it is the message about them.
+    """
 
     cases: tuple[CodeCase, ...]
     settings: Settings
-    changes: Changes
+    changed_files: ChangedFiles
     is_rerun: bool
 
     def __str__(self) -> str:
         if self.is_rerun:
-            return f"{self._found()}; {self._rerun()}"
+            return f"{self._headline()}; {self._what_is_rerun()}"
+        joined = "; running tasks are joined" if self._running else ""
         refused = "; on_code_change=error refuses that" if self.is_refused else ""
-        joined = f"; what runs is waited for{', too' if self._stored else ''}" if self._running else ""
-        return f"{self._found()}{refused or joined}. {self._choices()}"
+        return f"{self._headline()}{refused or joined}. {self._choices()}"
 
     @property
     def is_refused(self) -> bool:
-        """Whether the launch is not to use it."""
+        """Whether the launch must not use it."""
         return self.settings.on_code_change is OnCodeChange.ERROR
 
-    def but(self, is_told: tp.Callable[[LookupResult], bool]) -> CodeChanges | None:
-        """What was not told before; None if that is nothing."""
-        left = tuple(case for case in self.cases if not is_told(case.standing))
-        return dataclasses.replace(self, cases=left, is_rerun=self.is_rerun and _has_stored(left)) if left else None
+    def without(self, is_known: tp.Callable[[LookupResult], bool]) -> CodeChanges | None:
+        """The cases that are not known yet; None if there are none."""
+        left = tuple(case for case in self.cases if not is_known(case.result))
+        has_stored = any(case.kind != _RUNNING for case in left)
+        return dataclasses.replace(self, cases=left, is_rerun=self.is_rerun and has_stored) if left else None
 
     def error(self, name_of: tp.Callable[[LookupResult], str], nothing: str = "Nothing") -> CacheError:
         """The refusal, with the tasks by name. ``nothing`` says what was not run."""
-        standings = [case.standing for case in self.cases]
-        shown = [f"  {name_of(standing)}: {standing.entry_uid}" for standing in standings[:_SHOWN_TASKS]]
-        more = len(standings) - len(shown)
+        results = [case.result for case in self.cases]
+        shown = [f"  {name_of(result)}: {result.uid}" for result in results[:_SHOWN_TASKS]]
+        more = len(results) - len(shown)
         if more:
             shown.append(f"  and {more} more")
-        head = f"{nothing} was run, as on_code_change=error: {self._found()}"
+        head = f"{nothing} was run, because of on_code_change=error: {self._headline()}"
         return CacheError("\n".join([head, *shown, self._choices()]))
 
     @property
@@ -90,22 +93,24 @@ class CodeChanges:
     def _stored(self) -> int:
         return len(self.cases) - self._running
 
-    def _found(self) -> str:
-        """How many there are, and where the code differs."""
-        told = [counted(count, *names) for kind, names in enumerate(_KINDS) if (count := self._count(kind))]
-        verb = "comes" if len(self.cases) == 1 else "come"
-        codes = dict.fromkeys(case.code for case in self.cases)
-        several = f"{len(codes)} other states of the code" if len(codes) > 1 else "other code"
-        differing = _differing(map(self.changes, codes))
-        return f"{_listed(told)} {verb} from {several} than the present ({differing})"
-
-    def _count(self, kind: int) -> int:
-        return sum(case.kind == kind for case in self.cases)
-
-    def _rerun(self) -> str:
+    def _headline(self) -> str:
+        """How many tasks there are of each kind, and which files differ."""
+        counts = [sum(case.kind == kind for case in self.cases) for kind in range(len(_KINDS))]
+        kinds = [counted(count, *_KINDS[kind]) for kind, count in enumerate(counts) if count]
+        is_one = len(self.cases) == 1
         if self._running:
-            return "what is stored is computed anew, what runs is waited for"
-        return f"{'it is' if len(self.cases) == 1 else 'they are'} computed anew"
+            verb = "were or are being" if self._stored else "is being" if is_one else "are being"
+        else:
+            verb = "was" if is_one else "were"
+        codes = dict.fromkeys(case.code for case in self.cases)
+        states = f"{len(codes)} states of it; " if len(codes) > 1 else ""
+        files = _changed(map(self.changed_files, codes))
+        return f"{_listed(kinds)} {verb} computed with different code ({states}{files})"
+
+    def _what_is_rerun(self) -> str:
+        if self._running:
+            return "what is stored is recomputed, what runs is joined"
+        return f"{'it is' if len(self.cases) == 1 else 'they are'} recomputed"
 
     def _choices(self) -> str:
         where = "In another mode than read-only " if self.settings.mode is Mode.READ_ONLY else ""
@@ -113,90 +118,84 @@ class CodeChanges:
 
 
 class CodeCheck:
-    """The present code, and how that of other digests differs from it; each is looked up once, when that is needed.
+    """The current code, and how that of other digests differs from it; each is compared once, when that is needed.
 
-    ``running`` gives the digest of the code that the job of a claim runs from.
+    ``running_code`` gives the digest of the code that the job of a claim runs from.
     """
 
-    def __init__(self, settings: Settings, running: tp.Callable[[Claim], str | None] = lambda claim: None) -> None:
+    def __init__(self, settings: Settings, running_code: tp.Callable[[Claim], str | None] = lambda claim: None) -> None:
         self._settings = settings
-        self._running = running
-        self._changes: Changes = functools.cache(settings.code_changes)
+        self._running_code = running_code
+        self._changed_files: ChangedFiles = functools.cache(settings.code_changes)
 
-    def mode(self, standing: LookupResult) -> Mode:
-        """The mode for a task: that of the launch, unless what is stored is to be computed anew."""
+    def choose_mode(self, result: LookupResult) -> Mode:
+        """The mode for a task: that of the launch, unless what is stored is to be recomputed."""
         mode, on_change = self._settings.mode, self._settings.on_code_change
-        code = None if standing.outcome is None else standing.outcome.code
+        code = None if result.outcome is None else result.outcome.code
         if on_change is not OnCodeChange.RERUN or not self._has_changed(code):
             return mode
-        return plan.mode_for_other_code(standing.status, mode, on_change)
+        return plan.mode_for_other_code(result.status, mode, on_change)
 
-    def stale(self, standings: tp.Iterable[LookupResult]) -> CodeChanges | None:
-        """What comes from other code of all that was looked up; None if nothing does, or is to be said of it."""
+    def find_changes(self, results: tp.Iterable[LookupResult]) -> CodeChanges | None:
+        """The tasks with different code; None if there are none, or if nothing is to be said of them."""
         if self._settings.on_code_change is OnCodeChange.IGNORE:
             return None
-        cases = tuple(case for standing in standings if (case := self._case(standing)) is not None)
-        is_rerun = any(case.standing.action is Action.RUN for case in cases)
-        return CodeChanges(cases, self._settings, self._changes, is_rerun) if cases else None
+        cases = tuple(case for result in results if (case := self._case(result)) is not None)
+        is_rerun = any(case.result.action is Action.RUN for case in cases)
+        return CodeChanges(cases, self._settings, self._changed_files, is_rerun) if cases else None
 
-    def unknown(self, standings: tp.Iterable[LookupResult]) -> list[LookupResult]:
-        """Those that are used as they are though one has chosen about other code, which cannot be told of them."""
+    def find_unknown(self, results: tp.Iterable[LookupResult]) -> list[LookupResult]:
+        """The results that are used though it is not known which code computed them, where that was asked for."""
         if self._settings.on_code_change not in (OnCodeChange.ERROR, OnCodeChange.RERUN):
             return []
-        used = [standing for standing in standings if standing.outcome and _is_used(standing)]
-        return [each for each in used if None in (self._settings.code, each.outcome.code if each.outcome else None)]
+        is_unknown = self._settings.code is None
+        return [r for r in results if r.outcome and _is_used(r) and (is_unknown or r.outcome.code is None)]
 
-    def why_unknown(self, count: int) -> str:
-        """What to say of those."""
+    def explain_unknown(self, count: int) -> str:
+        """The warning about those."""
         results = counted(count, "stored result", "stored results")
-        of_it, used = ("it", "it is used as it is") if count == 1 else ("them", "they are used as they are")
-        chosen = f"on_code_change={self._settings.on_code_change}"
+        it_is = "it is" if count == 1 else "they are"
         if self._settings.code is None:
-            why = f"whether other code has computed {of_it}, as no copy of the present code is made"
+            why = "cannot be checked, as no copy of the current code is made"
         else:
-            why = f"which code has computed {of_it}"
-        return f"{chosen}, but of {results} it cannot be told {why}: {used}"
+            why = f"{'does' if count == 1 else 'do'} not say which code computed {'it' if count == 1 else 'them'}"
+        return f"on_code_change={self._settings.on_code_change}: {results} {why}; {it_is} used nevertheless"
 
-    def _case(self, standing: LookupResult) -> CodeCase | None:
-        """What a task is, if other code has computed it, or does so just now."""
+    def _case(self, result: LookupResult) -> CodeCase | None:
+        """The case that a task is, if different code has computed it or does so just now."""
         code, kind = None, _RUNNING
-        if standing.action is Action.JOIN:
-            code = None if standing.claim is None else self._running(standing.claim)
-        elif standing.outcome is not None and _is_concerned(standing, self._settings.mode):
-            code, kind = standing.outcome.code, _FAILURE if standing.status is Status.FAILED else _RESULT
-        return CodeCase(standing, code, kind) if code is not None and self._has_changed(code) else None
+        if result.action is Action.JOIN:
+            code = None if result.claim is None else self._running_code(result.claim)
+        elif result.outcome is not None and _is_concerned(result, self._settings.mode):
+            code, kind = result.outcome.code, _FAILURE if result.status is Status.FAILED else _RESULT
+        return CodeCase(result, code, kind) if code is not None and self._has_changed(code) else None
 
     def _has_changed(self, code: str | None) -> bool:
-        """Whether it is other code: another digest may be that of the same files."""
-        present = self._settings.code
-        return None not in (code, present) and code != present and self._changes(str(code)) != []
+        """Whether it is different code: another digest may be that of the same files."""
+        current = self._settings.code
+        return None not in (code, current) and code != current and self._changed_files(str(code)) != []
 
 
-def _has_stored(cases: tp.Iterable[CodeCase]) -> bool:
-    return any(case.kind != _RUNNING for case in cases)
+def _is_used(result: LookupResult) -> bool:
+    return result.action in (Action.REUSE, Action.RAISE)
 
 
-def _is_used(standing: LookupResult) -> bool:
-    return standing.action in (Action.REUSE, Action.RAISE)
+def _is_concerned(result: LookupResult, mode: Mode) -> bool:
+    """Whether a stored outcome is used, or is recomputed for its code alone, in a launch whose mode is not force."""
+    return _is_used(result) or (result.action is Action.RUN and result.mode is Mode.FORCE is not mode)
 
 
-def _is_concerned(standing: LookupResult, mode: Mode) -> bool:
-    """Whether what is stored is used, or is not since it is to be computed anew, which the launch's mode is not for."""
-    return _is_used(standing) or (standing.action is Action.RUN and standing.mode is Mode.FORCE is not mode)
+def _changed(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:
+    """The changed files of several states of the code together.
 
-
-def _differing(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:
-    """Which files differ, of all the codes together.
-
-    >>> _differing([["a.py"], ["b.py"]]), _differing([["a.py"], None]), _differing([None])
-    ('a.py and b.py differ', 'a.py differs, and maybe others', 'in which files is not known')
+    >>> _changed([["a.py"], ["b.py"]]), _changed([["a.py"], None]), _changed([None])
+    ('changed: a.py and b.py', 'changed: a.py, and perhaps others', 'the changed files are not known')
     """
-    known = list(changes)
-    names = sorted({name for change in known for name in change or ()})
+    by_code = list(changes)
+    names = sorted({name for files in by_code for name in files or ()})
     if not names:
-        return "in which files is not known"
-    more = "" if all(known) else ", and maybe others"
-    return f"{_listed(names)} {'differs' if len(names) == 1 else 'differ'}{more}"
+        return "the changed files are not known"
+    return f"changed: {_listed(names)}{'' if all(by_code) else ', and perhaps others'}"
 
 
 def _listed(names: tp.Sequence[str]) -> str:

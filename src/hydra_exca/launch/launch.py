@@ -1,7 +1,7 @@
 """The launch: looks up what is there, decides, claims, submits, and collects.
 
 launch = Launch(tasks, program, settings)
-launch.survey()     # what would happen; writes nothing
+launch.plan_tasks()     # what would happen; writes nothing
 results = launch.run()
 """
 
@@ -17,14 +17,14 @@ from pathlib import Path
 from hydra_exca import clusters
 from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
-from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
 from hydra_exca.store import Claim, ClaimState, Entry
 from hydra_exca.text import counted
 
 from . import cancellation
 from .code_changes import CodeChanges, CodeCheck
-from .lookup import Lookup, LookupResult, is_given_up, is_to_blame
+from .launched_task import LaunchedTask
+from .lookup import Lookup, LookupResult, has_failed_with_job, is_given_up
 from .monitor import Monitor
 from .plan import Action
 from .results import Result, stored_error
@@ -36,15 +36,16 @@ if tp.TYPE_CHECKING:
     from .submission import Submission
 
 log = logging.getLogger("exca.launch")
+_SHOWN_TASKS = 5
 
 
 class Launch:
     """One call that asks for many tasks.
 
-    ``computed`` holds what earlier launches of the same object have computed: modes ``force`` and ``retry``
-    apply once, so for these it is ``cached``. The launch adds its own. ``told`` is what launches of the same object
-    have said that is said once. ``finished`` is called with the result of each task that is waited for, as it comes.
-    ``stale`` is what of other code the last look has found, None if nothing.
+    ``computed`` has the keys of what earlier launches of the same object have computed: modes ``force`` and ``retry``
+    apply once, so for these it is ``cached``. The launch adds its own. ``said`` are the messages that are given once
+    and that launches of the same object have given. ``on_result`` is called with the result of each task that is
+    waited for, as it comes. ``code_changes`` is what the last lookup found of different code, None if nothing.
     """
 
     def __init__(
@@ -53,62 +54,63 @@ class Launch:
         program: Program,
         settings: Settings,
         computed: set[str] | None = None,
-        told: set[str] | None = None,
+        said: set[str] | None = None,
     ) -> None:
         self.tasks = tasks
         self.program = program
         self.settings = settings
         self.computed = set() if computed is None else computed
-        self.stale: CodeChanges | None = None
-        self._told = set() if told is None else told
-        self._survey = Lookup(settings.folder)
-        self._code = CodeCheck(settings, self._survey.code)
-        self._first: dict[str, Task] = {}
-        for task in tasks:
-            self._first.setdefault(_key(task.identity), task)
-        self.standings: dict[str, LookupResult] = {}
-        poll_s = settings.cluster.options.poll_s
-        self._watch = Monitor(settings.folder, self._survey, self._run_again, self._arrived, poll_s)
-        self._how: dict[str, str] = {}
-        self._failed: Result | None = None
+        self.code_changes: CodeChanges | None = None
         self.is_detached = False
-        self.finished: tp.Callable[[Result], None] = lambda result: None
+        self.on_result: tp.Callable[[Result], None] = lambda result: None
+        self._said = set() if said is None else said
+        self._lookup = Lookup(settings.folder)
+        self._code_check = CodeCheck(settings, self._lookup.code_digest)
+        self._distinct: dict[str, Task] = {}
+        for task in tasks:
+            self._distinct.setdefault(task.identity.key, task)
+        self._launched: dict[str, LaunchedTask] = {}
+        poll_s = settings.cluster.options.poll_s
+        self._monitor = Monitor(settings.folder, self._lookup, self._run_again, self._handle_end, poll_s)
+        self._failed: LaunchedTask | None = None
 
-    def survey(self) -> list[LookupResult]:
-        """Where each task stands and what would be done: one item a task, the same object for the same identity.
+    def plan_tasks(self) -> list[LookupResult]:
+        """What was found for each task and what would be done: the same object for tasks of the same identity.
 
         Raises an error that lists every task whose stored outcome cannot be used. Writes nothing.
         """
-        self.standings = self._look()
-        self._refuse()
-        self._tell_of_other_code()
-        return [self.standings[_key(task.identity)] for task in self.tasks]
+        results = self._look_up()
+        self._check(results)
+        self._warn_of_code_changes(results.values())
+        self._launched = {key: LaunchedTask(self._distinct[key], result) for key, result in results.items()}
+        return [results[task.identity.key] for task in self.tasks]
 
-    def look(self) -> list[LookupResult]:
-        """Where each task stands, whatever may be wrong with it. Writes nothing."""
-        found = self._look()
-        return [found[_key(task.identity)] for task in self.tasks]
+    def look_up(self) -> list[LookupResult]:
+        """The same, whatever may be wrong. Writes nothing."""
+        results = self._look_up()
+        return [results[task.identity.key] for task in self.tasks]
 
     def run(self) -> list[Result]:
         """Submits what is missing, waits for all, and returns one result a task, in order."""
         self.submit()
         with self._giving_up_on_errors():
-            self._watch.wait()
-        for round_ in self._watch.rounds:
-            round_.close()
+            self._monitor.wait()
+        for submission in self._monitor.submissions:
+            submission.close()
         return [self.result(task) for task in self.tasks]
 
     def submit(self) -> None:
         """Submits what is missing and does not wait for it."""
-        if not self.standings:
-            self.survey()
-        for standing in self.standings.values():
-            log.debug("exca: %s is %s: %s", standing.entry_uid, standing.status, standing.action)
-            self._settle_past(standing)
+        if not self._launched:
+            self.plan_tasks()
+        for launched in self._launched.values():
+            log.debug("exca: %s is %s: %s", launched.uid, launched.status, launched.action)
+            self._record_found(launched)
         with self._giving_up_on_errors():
-            missing = self._of(Action.RUN, Action.CANCEL_AND_RUN)
-            self._watch.expect([], self._of(Action.JOIN))
-            self._heed_stored_failures()
+            missing = self.missing()
+            self._monitor.watch([], self._with_action(Action.JOIN))
+            for launched in self._with_action(Action.RAISE):
+                self._failed = self._failed or launched
             if missing and not self._stops():
                 self._start(missing)
             else:
@@ -116,19 +118,59 @@ class Launch:
 
     def poll(self) -> int:
         """Looks once at what is waited for; returns how much is left."""
-        return self._watch.poll()
+        return self._monitor.poll()
+
+    def missing(self) -> list[LaunchedTask]:
+        """The tasks that are to run."""
+        return self._with_action(Action.RUN, Action.CANCEL_AND_RUN)
+
+    def is_open(self, task: Task) -> bool:
+        """Whether the task is still waited for."""
+        return self._monitor.is_watched(self._launched[task.identity.key])
+
+    def has_unstarted(self) -> bool:
+        """Whether jobs wait for this process to start them."""
+        return any(submission.has_unstarted() for submission in self._monitor.submissions)
+
+    def open_submissions(self) -> list[str]:
+        """What this launch has submitted and still waits for, in words."""
+        return [str(submission) for submission in self._monitor.submissions if submission.is_open()]
+
+    def result(self, task: Task) -> Result:
+        """What became of a task so far: of one that is still open, neither a value nor an error."""
+        launched = self._launched[task.identity.key]
+        outcome, how = launched.outcome, launched.how
+        tokens = {submission.token for submission in self._monitor.submissions}
+        if how == "run" and outcome is not None and outcome.token not in tokens:
+            how = "joined"  # another launch has taken it over
+        error = launched.problem
+        if error is None and outcome is not None and launched.status is not Status.COMPLETED:
+            error = stored_error(launched.entry, outcome, task.identity.factory)
+        entry = launched.entry if launched.has_entry else None
+        return Result(task, how, launched.status, launched.uid, entry, outcome, launched.value, error)
+
+    def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
+        """Standard output and error of the task's last attempt, None where it has none yet."""
+        launched = self._launched[task.identity.key]
+        claim = launched.entry.current_claim() if launched.has_entry else None
+        if claim is None:
+            return None, None
+        number = claim.number - 1 if claim.state is ClaimState.COMMITTING else claim.number
+        return launched.entry.log_paths(number)
+
+    # ending it early
 
     @contextlib.contextmanager
     def _giving_up_on_errors(self) -> tp.Iterator[None]:
-        """Claims of a process that lives on are nobody else's to take: what was not started is given up."""
+        """Gives up what was not started: nobody else may take the claims of a process that lives on."""
         try:
             yield
         except KeyboardInterrupt:
             self._interrupt()
             raise
         except BaseException:
-            for round_ in self._watch.rounds:
-                round_.abandon()
+            for submission in self._monitor.submissions:
+                submission.give_up_unstarted()
             raise
 
     def _interrupt(self) -> None:
@@ -137,205 +179,200 @@ class Launch:
         if self.settings.on_interrupt is not None:
             detaches = self.settings.on_interrupt is OnInterrupt.DETACH
         if not detaches:
-            with _undisturbed():
+            with _without_interrupts():
                 log.warning("exca: %s cancelled", counted(self.cancel_all(), "task is", "tasks are"))
             return
         self.is_detached = True
-        is_given_up = self.detach()
-        if is_given_up:
-            log.warning("exca: %s not started, and given up", counted(is_given_up, "task was", "tasks were"))
-
-    def is_open(self, task: Task) -> bool:
-        """Whether the task is still waited for."""
-        return self._watch.is_open(self.standings[_key(task.identity)])
-
-    def has_unstarted(self) -> bool:
-        """Whether jobs wait for this process to start them."""
-        return any(round_.has_unstarted() for round_ in self._watch.rounds)
-
-    def open_jobs(self) -> list[str]:
-        """What this launch has submitted and still waits for, in words."""
-        return [str(round_) for round_ in self._watch.rounds if round_.is_open()]
+        not_started = self.detach()
+        if not_started:
+            log.warning("exca: %s not started, and given up", counted(not_started, "task was", "tasks were"))
 
     def detach(self) -> int:
         """Leaves the jobs to their cluster; returns how many tasks have none yet, and are given up."""
-        left = [standing for round_ in self._watch.rounds for standing in round_.detach()]
-        for standing in left:
-            why = f"{standing.entry_uid} was not submitted: the queue had no room for it"
-            self._leave_one(standing, NotRunError(why, factory=standing.identity.factory, uid=standing.entry_uid))
+        left = [launched for submission in self._monitor.submissions for launched in submission.detach()]
+        for launched in left:
+            self._leave_task(launched, "was not submitted: the queue had no room for it")
         return len(left)
 
     def cancel_all(self) -> int:
-        """Ends every job of this launch, gives their tasks up, and returns how many there were."""
-        return sum(round_.end() for round_ in self._watch.rounds)
+        """Cancels every job of this launch, gives their tasks up, and returns how many there were."""
+        return sum(submission.cancel_all() for submission in self._monitor.submissions)
 
     def cancel(self, task: Task) -> None:
-        """Asks for the end of the job that computes the task, in whatever launch."""
-        standing = self.standings[_key(task.identity)]
-        claim = None if standing.entry is None else standing.entry.current_claim()
-        if standing.entry is None or claim is None or is_given_up(claim):
+        """Cancels the job that computes the task, in whatever launch."""
+        launched = self._launched[task.identity.key]
+        claim = launched.entry.current_claim() if launched.has_entry else None
+        if claim is None or is_given_up(claim):
             return
-        if any(round_.token == claim.token and round_.cancel(standing) for round_ in self._watch.rounds):
+        submissions = self._monitor.submissions
+        if any(submission.token == claim.token and submission.cancel_task(launched) for submission in submissions):
             return
-        if cancellation.has_no_other_task(self._survey, claim, {standing.entry.path}):
-            clusters.get_cluster(claim.cluster, clusters.Options()).cancel_jobs([self._survey.reference(claim)])
+        if cancellation.has_no_other_task(self._lookup, claim, {launched.entry.path}):
+            clusters.get_cluster(claim.cluster, clusters.Options()).cancel_jobs([self._lookup.job_reference(claim)])
         else:  # its job sees that the claim is gone, and ends the task
-            standing.claim = claim
-            self._watch.lose(standing, clusters.JobReport(JobState.ENDED, "CANCELLED", cancelled=True))
+            cancelled = clusters.JobReport(JobState.ENDED, "CANCELLED", cancelled=True)
+            self._monitor.record_lost_job(launched, claim, cancelled)
 
     def clear(self) -> None:
-        """Forgets the outcomes of the tasks and cancels the jobs that compute them."""
+        """Removes the outcomes of the tasks and cancels the jobs that compute them."""
         cancelled: list[tuple[Entry, Claim]] = []
-        found = {id(standing): standing for standing in self.look()}
-        for standing in found.values():
-            entry, claim = standing.entry, standing.entry.current_claim() if standing.entry else None
-            if entry is None:
-                continue
+        entries = [result.entry for result in self._look_up().values() if result.entry is not None]
+        for entry in entries:
+            claim = entry.current_claim()
             if claim is not None and claim.state is not ClaimState.RELEASED:
                 entry.publish_claim(claim.next(ClaimState.RELEASED))
                 if not is_given_up(claim) and entry.outcome() is None:
                     cancelled.append((entry, claim))
-        cancellation.end_owner(self._survey, cancelled)
-        for standing in found.values():
-            if standing.entry is not None:
-                standing.entry.remove_outcome()
+        cancellation.cancel_jobs(self._lookup, cancelled)
+        for entry in entries:
+            entry.remove_outcome()
 
-    def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
-        """Standard output and error of the task's last attempt, None where it has none yet."""
-        entry = self.standings[_key(task.identity)].entry
-        claim = None if entry is None else entry.current_claim()
-        if entry is None or claim is None:
-            return None, None
-        number = claim.number - 1 if claim.state is ClaimState.COMMITTING else claim.number
-        return entry.log_paths(number)
+    # planning
 
-    # looking
+    def _look_up(self) -> dict[str, LookupResult]:
+        identities = [task.identity for task in self._distinct.values()]
+        results = self._lookup.look_up(identities, self._choose_mode)
+        self.code_changes = self._code_check.find_changes(results)
+        return {result.identity.key: result for result in results}
 
-    def _look(self) -> dict[str, LookupResult]:
-        identities = [task.identity for task in self._first.values()]
-        found = self._survey.look(identities, self._mode)
-        self.stale = self._code.stale(found)
-        return {_key(standing.identity): standing for standing in found}
-
-    def _mode(self, standing: LookupResult) -> Mode:
-        if _key(standing.identity) not in self.computed:
-            return self._code.mode(standing)
+    def _choose_mode(self, result: LookupResult) -> Mode:
+        if result.identity.key not in self.computed:
+            return self._code_check.choose_mode(result)
         return Mode.CACHED if self.settings.mode in (Mode.FORCE, Mode.RETRY) else self.settings.mode
 
-    def _of(self, *actions: Action) -> list[LookupResult]:
-        return [standing for standing in self.standings.values() if standing.action in actions]
+    def _with_action(self, *actions: Action) -> list[LaunchedTask]:
+        return [launched for launched in self._launched.values() if launched.action in actions]
 
-    def _refuse(self) -> None:
+    def _check(self, results: tp.Mapping[str, LookupResult]) -> None:
         """Raises if any task cannot go on, before anything is written."""
-        if self._of(Action.RUN, Action.CANCEL_AND_RUN):
+        actions = {result.action for result in results.values()}
+        if actions & {Action.RUN, Action.CANCEL_AND_RUN}:
             self.settings.folder.check_writable()
-        for shelf in {id(s): s for s in map(self._survey.shelf, (t.identity for t in self._first.values()))}.values():
-            shelf.check_project(self.settings.project)
-        for standing in self._of(Action.REFUSE):
-            standing.problem = standing.problem or CacheError(f"{standing.identity.uid()} is {standing.status}")
-        cancelled = self._of(Action.CANCEL_AND_RUN)
-        for standing, report in zip(cancelled, self._survey.ask(cancelled), strict=True):
-            standing.problem = cancellation.why_not_cancelled(standing, report)
-        bad = [standing for standing in self.standings.values() if standing.problem is not None]
-        if bad:
-            raise self._refusal(bad)
-        if self.stale is not None and self.stale.is_refused:
+        for folder in {self._lookup.factory_folder(task.identity): None for task in self._distinct.values()}:
+            folder.check_project(self.settings.project)
+        problems = self._find_problems(results)
+        if problems:
+            raise self._refusal(problems)
+        if self.code_changes is not None and self.code_changes.is_refused:
             nothing = "Nothing of this batch" if self.computed else "Nothing"  # earlier ones may have run
-            raise self.stale.error(lambda standing: " ".join(self._first[_key(standing.identity)].overrides), nothing)
+            raise self.code_changes.error(lambda result: self._overrides(result.identity.key), nothing)
 
-    def _tell_of_other_code(self) -> None:
-        """Says what comes from other code, and of what that cannot be told; once of each task."""
-        stale = None if self.stale is None else self.stale.but(lambda standing: _code_key(standing) in self._told)
-        if stale is not None:
-            self._told.update(_code_key(case.standing) for case in stale.cases)
-            log.log(logging.INFO if stale.is_rerun else logging.WARNING, "exca: %s", stale)
-        unknown = [s for s in self._code.unknown(self.standings.values()) if _code_key(s) not in self._told]
-        if unknown:
-            self._told.update(map(_code_key, unknown))
-            log.warning("exca: %s", self._code.why_unknown(len(unknown)))
+    def _find_problems(self, results: tp.Mapping[str, LookupResult]) -> dict[str, ExcaError]:
+        """Why tasks cannot go on, by key."""
+        problems = {}
+        cancelled = {
+            key: result.claim
+            for key, result in results.items()
+            if result.action is Action.CANCEL_AND_RUN and result.claim is not None
+        }
+        reports = dict(zip(cancelled, self._lookup.ask_clusters(list(cancelled.values())), strict=True))
+        for key, result in results.items():
+            problem = result.problem
+            if result.action is Action.REFUSE:
+                problem = problem or CacheError(f"{result.identity.uid()} is {result.status}")
+            elif key in reports:
+                problem = cancellation.why_not_cancelled(result.uid, cancelled[key], reports[key])
+            if problem is not None:
+                problems[key] = problem
+        return problems
 
-    def _refusal(self, bad: tp.Sequence[LookupResult]) -> ExcaError:
-        first = bad[0].problem
-        lines = [f"  {' '.join(self._first[_key(s.identity)].overrides)}: {s.problem}" for s in bad]
-        kind = type(first) if isinstance(first, CacheError) and len({type(s.problem) for s in bad}) == 1 else CacheError
+    def _refusal(self, problems: tp.Mapping[str, ExcaError]) -> ExcaError:
+        kinds = {type(problem) for problem in problems.values()}
+        kind = kinds.pop() if len(kinds) == 1 else CacheError
         head = "Nothing was run."
         if self.settings.mode is Mode.READ_ONLY:
             head = "Nothing was run: mode=read-only, and not all tasks have a value."
-        return kind("\n".join([head, *lines]))
+        lines = [f"  {self._overrides(key)}: {problem}" for key, problem in problems.items()]
+        return (kind if issubclass(kind, CacheError) else CacheError)("\n".join([head, *lines]))
 
-    # acting
+    def _overrides(self, key: str) -> str:
+        return " ".join(self._distinct[key].overrides)
 
-    def _settle_past(self, standing: LookupResult) -> None:
-        """Writes down what the survey found: a lost job becomes a failed outcome, what is corrupt is set aside."""
-        entry = standing.entry
+    def _warn_of_code_changes(self, results: tp.Iterable[LookupResult]) -> None:
+        """Says which results are of different code, and of which that is not known; once for each task."""
+        changes = None if self.code_changes is None else self.code_changes.without(lambda r: _code_key(r) in self._said)
+        if changes is not None:
+            self._said.update(_code_key(case.result) for case in changes.cases)
+            log.log(logging.INFO if changes.is_rerun else logging.WARNING, "exca: %s", changes)
+        unknown = [r for r in self._code_check.find_unknown(results) if _code_key(r) not in self._said]
+        if unknown:
+            self._said.update(map(_code_key, unknown))
+            log.warning("exca: %s", self._code_check.explain_unknown(len(unknown)))
+
+    # running
+
+    def _record_found(self, launched: LaunchedTask) -> None:
+        """Writes down what the lookup found: a lost job becomes a failed outcome, a corrupt outcome is set aside."""
+        found = launched.lookup
+        entry, claim = found.entry, found.claim
         if entry is None:
             return
-        if standing.corrupt is not None and _still_corrupt(entry):
+        if found.corrupt is not None and _is_still_corrupt(entry):
             aside = entry.set_outcome_aside()
-            log.warning("%s; it is set aside as %s and computed again", standing.corrupt, aside)
-        if standing.gone is None or not standing.status.final:
+            log.warning("%s; it is set aside as %s and computed again", found.corrupt, aside)
+        if found.ended is None or claim is None or not found.status.final:
             return
-        assert standing.claim is not None
-        comes_back = standing.status is Status.COMPLETED
-        if comes_back and not (entry.has_previous() and is_to_blame(standing.claim, standing.gone)):
-            entry.release_claim(standing.claim)
+        comes_back = found.status is Status.COMPLETED
+        if comes_back and not (entry.has_previous() and has_failed_with_job(claim, found.ended)):
+            entry.release_claim(claim)
         else:
-            self._watch.lose(standing, standing.gone)
-        standing.outcome, owner = entry.outcome(), entry.current_claim()
-        if standing.outcome is None:  # another launch is at it again
-            standing.action = Action.JOIN
-        elif owner is not None and owner.token == standing.claim.token:
-            standing.claim = owner
+            self._monitor.record_lost_job(launched, claim, found.ended)
+        outcome, owner = entry.outcome(), entry.current_claim()
+        if outcome is None:
+            launched.join()
+            return
+        launched.use_stored(outcome)
+        if owner is not None and owner.token == claim.token:
+            launched.claim = owner
 
-    def _start(self, missing: tp.Sequence[LookupResult]) -> None:
+    def _start(self, missing: tp.Sequence[LaunchedTask]) -> None:
         """Claims and submits; what somebody else has claimed meanwhile is joined."""
         from .submission import Submission  # with all that jobs need: a launch that finds everything starts without it
 
-        round_ = Submission(self.settings, self.program, [(s, self._first[_key(s.identity)]) for s in missing])
+        submission = Submission(self.settings, self.program, missing)
         self.settings.folder.create()
-        old = [standing for standing in missing if standing.action is Action.CANCEL_AND_RUN]
-        cancellation.wait_for_processes(self._survey, old)
-        claims = {id(standing): standing.claim for standing in old}
+        to_cancel = [launched for launched in missing if launched.action is Action.CANCEL_AND_RUN]
+        cancellation.wait_for_processes(self._lookup, to_cancel)
+        claims = {launched: launched.claim for launched in to_cancel}
         try:
-            round_.claim(self._survey)
-            taken = [(s.entry, claims[id(s)]) for s in old if round_.holds(s)]
-            cancellation.end_owner(self._survey, [(entry, claim) for entry, claim in taken if entry and claim])
-            self._take_note(missing, round_)
-            if round_.claimed:
-                round_.submit()
-                log.info("exca: %s", round_)
+            submission.claim_entries(self._lookup)
+            superseded = [(launched.entry, claims[launched]) for launched in to_cancel if submission.holds(launched)]
+            cancellation.cancel_jobs(self._lookup, [(entry, claim) for entry, claim in superseded if claim])
+            self._watch_claimed(missing, submission)
+            if submission.claimed:
+                submission.submit()
+                log.info("exca: %s", submission)
         except BaseException:
-            round_.abandon()
+            submission.give_up_unstarted()
             raise
         finally:
-            self._watch.rounds.append(round_)
+            self._monitor.submissions.append(submission)
 
-    def _take_note(self, missing: tp.Sequence[LookupResult], round_: Submission) -> None:
-        """What was claimed is waited for as this launch's own, the rest as what another one computes."""
-        joined = [standing for standing in missing if not round_.holds(standing)]
-        for standing in missing:
-            standing.pass_over()
-            if round_.holds(standing):  # and has made room
-                standing.passed_over = -1
-            standing.action = Action.RUN if round_.holds(standing) else Action.JOIN
-            self._how[_key(standing.identity)] = "run" if round_.holds(standing) else "joined"
-        self.computed.update(_key(standing.identity) for standing in round_.claimed)
-        self._watch.expect(round_.claimed, joined)
+    def _watch_claimed(self, missing: tp.Sequence[LaunchedTask], submission: Submission) -> None:
+        """Waits for what was claimed as this launch's own, and for the rest as what another one computes."""
+        for launched in missing:
+            is_own = submission.holds(launched)
+            launched.action, launched.how = (Action.RUN, "run") if is_own else (Action.JOIN, "joined")
+            if is_own:  # and room is made for its outcome
+                launched.superseded = -1
+        self.computed.update(launched.key for launched in submission.claimed)
+        self._monitor.watch(submission.claimed, [task for task in missing if not submission.holds(task)])
 
-    def _run_again(self, orphans: list[LookupResult]) -> None:
+    def _run_again(self, orphans: list[LaunchedTask]) -> None:
         """What lost its job through no fault of its own, or its launch."""
         if self.settings.mode is Mode.READ_ONLY:
-            for standing in orphans:
-                problem = CacheError(f"{standing.entry_uid} was given up; mode=read-only runs nothing")
-                self._watch.fail(standing, problem)
+            for launched in orphans:
+                problem = CacheError(f"{launched.uid} was given up; mode=read-only runs nothing")
+                self._monitor.fail_task(launched, problem)
         elif self._stops():
             self._leave(orphans)
         else:
-            lost = counted(len(orphans), "task has", "tasks have")
-            log.info("exca: %s lost the job before its turn, or the launch, and will run again", lost)
-            for standing in orphans:
-                if not standing.is_passed_over():  # room was made once: what a further attempt finds is its own
-                    standing.mode = Mode.CACHED
+            names = ", ".join(launched.name for launched in orphans[:_SHOWN_TASKS])
+            more = f" and {len(orphans) - _SHOWN_TASKS} more" if len(orphans) > _SHOWN_TASKS else ""
+            log.info("exca: %s%s: the job or its launch ended before the task ran; submitted again", names, more)
+            for launched in orphans:
+                if not launched.has_superseded_outcome():  # room was made once: a further attempt finds its own
+                    launched.mode = Mode.CACHED
             self._start(orphans)
 
     # failures
@@ -343,50 +380,32 @@ class Launch:
     def _stops(self) -> bool:
         return self._failed is not None and self.settings.on_failure is not OnFailure.CONTINUE
 
-    def _heed_stored_failures(self) -> None:
-        for standing in self._of(Action.RAISE):
-            self._failed = self._failed or self.result(self._first[_key(standing.identity)])
-
-    def _arrived(self, standing: LookupResult) -> None:
-        result = self.result(self._first[_key(standing.identity)])
-        self.finished(result)
+    def _handle_end(self, launched: LaunchedTask) -> None:
+        result = self.result(launched.task)
+        self.on_result(result)
         if result.error is None or isinstance(result.error, NotRunError) or self._failed is not None:
             return
-        self._failed = result
+        self._failed = launched
         if self.settings.on_failure is not OnFailure.CONTINUE:
-            withdraw = self.settings.on_failure is OnFailure.CANCEL
-            for round_ in self._watch.rounds:
-                self._leave(round_.withdraw() if withdraw else round_.abandon())
+            cancels = self.settings.on_failure is OnFailure.CANCEL
+            for submission in self._monitor.submissions:
+                self._leave(submission.cancel_unstarted() if cancels else submission.give_up_unstarted())
 
-    def _leave(self, standings: tp.Sequence[LookupResult]) -> None:
-        """Tasks that are not to run since another one has failed."""
-        for standing in standings:
+    def _leave(self, tasks: tp.Sequence[LaunchedTask]) -> None:
+        """Ends tasks that are not to run since another one has failed."""
+        for launched in tasks:
             assert self._failed is not None
-            name = " ".join(self._failed.task.overrides) or self._failed.standing.entry_uid
-            why = f"{standing.entry_uid} was not run: {name} failed, and on_failure={self.settings.on_failure}"
-            self._leave_one(standing, NotRunError(why, factory=standing.identity.factory, uid=standing.entry_uid))
+            why = f"{self._failed.name} failed, and on_failure={self.settings.on_failure}"
+            self._leave_task(launched, f"was not run: {why}")
 
-    def _leave_one(self, standing: LookupResult, error: NotRunError) -> None:
-        standing.status, standing.action = Status.NOT_SUBMITTED, Action.RUN
-        self._how[_key(standing.identity)] = "not run"
-        self._watch.fail(standing, error)
-
-    # results
-
-    def result(self, task: Task) -> Result:
-        """What became of a task so far: of one that is still open, neither a value nor an error."""
-        standing = self.standings[_key(task.identity)]
-        how = "joined" if standing.action is Action.JOIN else self._how.get(_key(task.identity), "cached")
-        tokens = {round_.token for round_ in self._watch.rounds}
-        if how == "run" and standing.outcome is not None and standing.outcome.token not in tokens:
-            how = "joined"  # another launch has taken it over
-        is_open = standing.outcome is None and standing.problem is None
-        error = None if is_open or standing.status is Status.COMPLETED else stored_error(standing)
-        return Result(task, standing, how, standing.value, standing.problem or error)
+    def _leave_task(self, launched: LaunchedTask, why: str) -> None:
+        launched.status, launched.how = Status.NOT_SUBMITTED, "not run"
+        problem = NotRunError(f"{launched.uid} {why}", factory=launched.task.identity.factory, uid=launched.uid)
+        self._monitor.fail_task(launched, problem)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> tp.Iterator[None]:
+def _without_interrupts() -> tp.Iterator[None]:
     """Holds further interrupts off: what is half cancelled would be left as failed."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -398,8 +417,8 @@ def _undisturbed() -> tp.Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _still_corrupt(entry: Entry) -> bool:
-    """Whether nobody has mended it since it was looked at."""
+def _is_still_corrupt(entry: Entry) -> bool:
+    """Whether nobody has mended it since the lookup."""
     try:
         outcome = entry.outcome()
         if outcome is not None and outcome.status is Status.COMPLETED:
@@ -409,10 +428,6 @@ def _still_corrupt(entry: Entry) -> bool:
     return False
 
 
-def _code_key(standing: LookupResult) -> str:
-    """That a task was told to be of other code, among what is told once."""
-    return f"other code: {_key(standing.identity)}"
-
-
-def _key(identity: Identity) -> str:
-    return identity.key
+def _code_key(result: LookupResult) -> str:
+    """The key of the message that a task's result is of different code."""
+    return f"other code: {result.identity.key}"

@@ -1,13 +1,13 @@
-"""Where the tasks of a launch stand: the question before every launch, which changes nothing on disk."""
+"""What is stored or running for the tasks of a launch. A lookup changes nothing on disk."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import gc
-import json
 import time
 import typing as tp
+from dataclasses import replace
 from pathlib import Path
 
 from hydra_exca import clusters, paths
@@ -15,7 +15,7 @@ from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedErro
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, is_committing
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, is_committing, launches
 
 from . import plan
 from .plan import Action
@@ -23,13 +23,14 @@ from .plan import Action
 _COMMIT_S = 60.0
 
 
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class LookupResult:
-    """One distinct identity of a launch: where it stands and what is done about it.
+    """What a lookup found for one identity, and what a launch is to do about it.
 
-    ``mode`` is the one that this task is treated by. ``gone`` is what its cluster says of a job that is no more but
-    left no outcome. ``corrupt`` tells why what is stored cannot be used and is computed again. ``passed_over`` is the
-    claim of a stored outcome that does not count, since a launch is about to replace it.
+    ``entry`` is None if nothing was ever stored or claimed for the identity, ``claim`` is the one after which the next
+    is taken. ``mode`` is the mode that applies to this task. ``ended`` is the report on the job of a running entry
+    that has ended and left no outcome. ``corrupt`` says why the stored outcome cannot be used; the task is then
+    computed again. ``problem`` is why the launch has to refuse the task. ``value`` is loaded if it is to be reused.
     """
 
     identity: Identity
@@ -39,149 +40,127 @@ class LookupResult:
     mode: Mode = Mode.CACHED
     outcome: Outcome | None = None
     claim: Claim | None = None
-    gone: clusters.JobReport | None = None
+    ended: clusters.JobReport | None = None
     corrupt: CorruptEntryError | None = None
     problem: ExcaError | None = None
-    passed_over: int = -1
     value: tp.Any = None
 
     @property
-    def entry_uid(self) -> str:
+    def uid(self) -> str:
+        """The name of the entry, or the one that it would have."""
         return self.identity.uid() if self.entry is None else self.entry.uid
-
-    def pass_over(self) -> None:
-        """What is stored does not count: only what is stored after it does."""
-        if self.outcome is not None:
-            self.passed_over = max(self.passed_over, self.outcome.claim)
-        self.outcome = None
-
-    def stored(self) -> Outcome | None:
-        """The outcome that is there now, if it counts."""
-        assert self.entry is not None
-        outcome = self.entry.outcome()
-        return None if outcome is None or outcome.claim <= self.passed_over else outcome
-
-    def is_passed_over(self) -> bool:
-        """Whether what does not count is what is there, or there again: whoever was to replace it has not."""
-        assert self.entry is not None
-        outcome = None if self.passed_over < 0 else self.entry.outcome()
-        return outcome is not None and outcome.claim <= self.passed_over
 
 
 class Lookup:
-    """Looks identities up in a cache folder, in bulk: one listing a shelf, one question a cluster."""
+    """Looks identities up in a cache folder, in bulk: one listing for each factory, one question to each cluster."""
 
     def __init__(self, folder: CacheFolder) -> None:
         self._folder = folder
-        self._shelves: dict[tuple[str, str], FactoryFolder] = {}
+        self._factory_folders: dict[tuple[str, str], FactoryFolder] = {}
         self._records: dict[str, tuple[int, dict[str, tp.Any]]] = {}
 
-    def shelf(self, identity: Identity) -> FactoryFolder:
+    def factory_folder(self, identity: Identity) -> FactoryFolder:
+        """The folder with all entries of the identity's factory and version."""
         key = (identity.factory, identity.version)
-        if key not in self._shelves:
-            self._shelves[key] = self._folder.factory_folder(*key)
-        return self._shelves[key]
+        if key not in self._factory_folders:
+            self._factory_folders[key] = self._folder.factory_folder(*key)
+        return self._factory_folders[key]
 
-    def look(self, identities: tp.Sequence[Identity], mode_of: tp.Callable[[LookupResult], Mode]) -> list[LookupResult]:
-        """Where each identity stands, what its mode makes of it, and the value where one is reused."""
-        for shelf in self._shelves.values():
-            shelf.refresh()
-        with _without_collecting():  # here alone: it takes moments, and runs no code of the user
-            found = [self._find(identity) for identity in identities]
-        for standing in found:
-            standing.mode = mode_of(standing)
-            if plan.decide(standing.status, standing.mode) is Action.RUN:
-                _note_owner(standing)
-        self._ask_owners([standing for standing in found if standing.status is Status.RUNNING])
-        for standing in found:
-            _settle_plan(standing, mode_of(standing))
-        return found
+    def look_up(
+        self, identities: tp.Sequence[Identity], choose_mode: tp.Callable[[LookupResult], Mode]
+    ) -> list[LookupResult]:
+        """The result for each identity, in order, with the value where one is reused.
 
-    def ask(self, standings: tp.Sequence[LookupResult]) -> list[clusters.JobReport]:
-        """What the clusters say of the owners of running entries; one question each, however many entries."""
+        ``choose_mode`` is called with what is on disk, and again once the clusters have said which jobs have ended.
+        """
+        for folder in self._factory_folders.values():
+            folder.refresh()
+        with _without_garbage_collection():  # here alone: it takes moments, and runs no code of the user
+            results = [self._read_entry(identity) for identity in identities]
+        for index, result in enumerate(results):
+            mode = choose_mode(result)
+            if plan.decide(result.status, mode) is Action.RUN:
+                results[index] = _with_owner(replace(result, mode=mode))
+        running = {i: r.claim for i, r in enumerate(results) if r.status is Status.RUNNING and r.claim is not None}
+        for index, report in zip(running, self.ask_clusters(list(running.values())), strict=True):
+            if report.state is clusters.JobState.ENDED:
+                results[index] = _with_ended_job(results[index], report)
+        return [_decide(result, choose_mode(result)) for result in results]
+
+    def ask_clusters(self, claims: tp.Sequence[Claim]) -> list[clusters.JobReport]:
+        """The state of the jobs of running claims; one question to each cluster, however many claims."""
         reports: dict[int, clusters.JobReport] = {}
-        by_cluster: dict[str, list[LookupResult]] = {}
-        for standing in standings:
-            assert standing.claim is not None
-            by_cluster.setdefault(standing.claim.cluster, []).append(standing)
+        by_cluster: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_cluster.setdefault(claim.cluster, []).append(claim)
         for name, members in by_cluster.items():
-            answers = clusters.get_cluster(name, clusters.Options()).query_jobs(
-                [self.reference(member.claim) for member in members]
-            )
-            reports.update({id(member): answer for member, answer in zip(members, answers, strict=True)})
-        return [reports[id(standing)] for standing in standings]
+            references = [self.job_reference(claim) for claim in members]
+            answers = clusters.get_cluster(name, clusters.Options()).query_jobs(references)
+            reports.update({id(claim): answer for claim, answer in zip(members, answers, strict=True)})
+        return [reports[id(claim)] for claim in claims]
 
-    def reference(self, claim: Claim | None) -> clusters.JobReference:
-        """What a cluster needs to know a claim's job by. The job id of a queued one is in its launch's record."""
-        assert claim is not None
+    def job_reference(self, claim: Claim) -> clusters.JobReference:
+        """How a cluster identifies a claim's job. The job id of a queued one is in its launch's record."""
         started = claim.state is not ClaimState.QUEUED
         job = claim.job if started or claim.cluster != "slurm" else self._recorded_job(claim)
         return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
 
-    def _find(self, identity: Identity) -> LookupResult:
-        entry, outcome = self.shelf(identity).lookup(identity, of_many=True)
-        standing = LookupResult(identity, entry, outcome=outcome)
-        if entry is not None and outcome is None:
-            try:
-                known = entry.read_state()
-            except CorruptEntryError as error:
-                standing.corrupt = error
-                return standing
-            standing.outcome, standing.claim = known.outcome, known.claim
-        if standing.outcome is not None:
-            standing.status = standing.outcome.status
-        elif standing.claim is not None and not is_given_up(standing.claim):
-            standing.status = Status.RUNNING
-        return standing
-
-    def _ask_owners(self, running: tp.Sequence[LookupResult]) -> None:
-        for standing, report in zip(running, self.ask(running), strict=True):
-            if report.state is clusters.JobState.ENDED:
-                standing.gone = report
-                standing.status = _status_of_gone(standing, report)
-
-    def code(self, claim: Claim) -> str | None:
-        """The digest of the code that the job of a claim runs from, if it runs from a snapshot."""
-        return tp.cast("str | None", self._record(claim).get("code"))
+    def code_digest(self, claim: Claim) -> str | None:
+        """The digest of the snapshot that the job of a claim runs from, if it runs from one."""
+        return tp.cast("str | None", self._read_record(claim).get("code"))
 
     def log_folder(self, claim: Claim) -> Path:
-        """Where the job of a claim prints to before its task has a log of its own."""
-        told = self._record(claim).get("logs")
-        return Path(told) if told else paths.launch_folder(self._folder.path, claim.token)
+        """The folder that the job of a claim prints to before its task has a log of its own."""
+        recorded = self._read_record(claim).get("logs")
+        return Path(recorded) if recorded else paths.launch_folder(self._folder.path, claim.token)
 
-    def beside(self, claim: Claim) -> list[Entry]:
-        """The entries of the other tasks of the job of a claim."""
-        record = self._record(claim)
+    def entries_of_job(self, claim: Claim) -> list[Entry]:
+        """The entries of all tasks in the job of a claim."""
+        record = self._read_record(claim)
         jobs, entries = record.get("tasks", []), record.get("entries", [])
         positions = jobs[claim.number_of_job] if claim.number_of_job < len(jobs) else []
         return [Entry(self._folder.path / entries[position]) for position in positions if position < len(entries)]
 
-    def has_let_go(self, entry: Entry, claim: Claim) -> bool:
+    def has_ended(self, entry: Entry, claim: Claim) -> bool:
         """Whether the process that computed under a claim, which it has lost, is gone."""
         if claim.state is not ClaimState.RUNNING or entry.has_attempt_ended(claim):
             return True
         if clusters.process_alive(claim.owner) is False:
             return True
-        cluster = clusters.get_cluster(claim.cluster, clusters.Options())
-        return cluster.query_jobs([self.reference(claim)])[0].state is clusters.JobState.ENDED
+        return self.ask_clusters([claim])[0].state is clusters.JobState.ENDED
+
+    def _read_entry(self, identity: Identity) -> LookupResult:
+        entry, outcome = self.factory_folder(identity).lookup(identity, of_many=True)
+        claim = None
+        if entry is not None and outcome is None:
+            try:
+                state = entry.read_state()
+            except CorruptEntryError as error:
+                return LookupResult(identity, entry, corrupt=error)
+            outcome, claim = state.outcome, state.claim
+        if outcome is not None:
+            status = outcome.status
+        else:
+            status = Status.NOT_SUBMITTED if claim is None or is_given_up(claim) else Status.RUNNING
+        return LookupResult(identity, entry, status, outcome=outcome, claim=claim)
 
     def _recorded_job(self, claim: Claim) -> str | None:
-        return tp.cast("str | None", self._record(claim).get("jobs", {}).get(str(claim.number_of_job)))
+        return tp.cast("str | None", self._read_record(claim).get("jobs", {}).get(str(claim.number_of_job)))
 
-    def _record(self, claim: Claim) -> dict[str, tp.Any]:
-        """What the launch of a claim has written down about itself; of one that has just begun, nothing."""
-        path = paths.launch_folder(self._folder.path, claim.token) / paths.LAUNCH_RECORD
+    def _read_record(self, claim: Claim) -> dict[str, tp.Any]:
+        """The record of the launch of a claim, read again when it has changed; empty if it has just begun."""
+        launch = paths.launch_folder(self._folder.path, claim.token)
         try:
-            changed = path.stat().st_mtime_ns
-            if self._records.get(claim.token, (0, {}))[0] != changed:
-                self._records[claim.token] = (changed, json.loads(path.read_bytes()))
-            return self._records[claim.token][1]
-        except (OSError, ValueError):
+            changed = (launch / paths.LAUNCH_RECORD).stat().st_mtime_ns
+        except OSError:
             return {}
+        if self._records.get(claim.token, (0, {}))[0] != changed:
+            self._records[claim.token] = (changed, launches.read_record(launch))
+        return self._records[claim.token][1]
 
 
 def is_given_up(claim: Claim) -> bool:
-    """Whether a claim without an outcome is nobody's any more.
+    """Whether nobody computes under a claim, or will store an outcome under it.
 
     Committing takes moments; an owner that is long past it has lost its outcome to somebody who removed it, and so has
     this process where none of its threads is at it. Should it be alive after all, of two outcomes the first one stays.
@@ -192,8 +171,8 @@ def is_given_up(claim: Claim) -> bool:
     return is_own or time.time() - claim.time > _COMMIT_S
 
 
-def is_to_blame(claim: Claim, report: clusters.JobReport) -> bool:
-    """Whether a task has failed with its job, and is not simply to be computed by another one.
+def has_failed_with_job(claim: Claim, report: clusters.JobReport) -> bool:
+    """Whether the end of its job counts as the failure of a task; otherwise the task is computed by another job.
 
     Whoever cancels a job means all its tasks. Any other end is the fault of what had the job from its beginning: what
     came later may have had too little time, or not have been reached.
@@ -201,74 +180,63 @@ def is_to_blame(claim: Claim, report: clusters.JobReport) -> bool:
     return report.failed and (report.cancelled or not claim.shared)
 
 
-def _note_owner(standing: LookupResult) -> None:
-    """The claim after which the next is taken. Of a settled entry: unless somebody is at it again already."""
-    if standing.entry is None or standing.claim is not None:
-        return
-    standing.claim = standing.entry.current_claim()
-    if standing.claim is not None and standing.claim.state in (ClaimState.QUEUED, ClaimState.RUNNING):
-        standing.status = Status.RUNNING
+def _with_owner(result: LookupResult) -> LookupResult:
+    """The result with the claim after which the next is taken; running if somebody computes the task again already."""
+    if result.entry is None or result.claim is not None:
+        return result
+    claim = result.entry.current_claim()
+    is_running = claim is not None and claim.state in (ClaimState.QUEUED, ClaimState.RUNNING)
+    return replace(result, claim=claim, status=Status.RUNNING if is_running else result.status)
 
 
-def _status_of_gone(standing: LookupResult, report: clusters.JobReport) -> Status:
-    """An owner that is gone: its cluster says that it failed, or an older value is to come back, or nobody runs it."""
-    assert standing.entry is not None
-    if standing.entry.has_previous():
-        standing.outcome = standing.entry.previous_outcome()
-        return Status.COMPLETED
-    if standing.outcome is not None:
-        return standing.outcome.status
-    assert standing.claim is not None
-    return Status.FAILED if is_to_blame(standing.claim, report) else Status.NOT_SUBMITTED
+def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupResult:
+    """The result once the job has ended: an older value comes back, or the task has failed, or nobody runs it."""
+    outcome, status = result.outcome, Status.NOT_SUBMITTED
+    if result.entry is not None and result.entry.has_previous():
+        outcome, status = result.entry.previous_outcome(), Status.COMPLETED
+    elif outcome is not None:
+        status = outcome.status
+    elif result.claim is not None and has_failed_with_job(result.claim, report):
+        status = Status.FAILED
+    return replace(result, ended=report, status=status, outcome=outcome)
 
 
-def _settle_plan(standing: LookupResult, mode: Mode) -> None:
-    """What is done about it. Who joins a launch that replaces what is stored keeps the mode that wanted it replaced."""
-    standing.action = plan.decide(standing.status, mode)
-    if standing.action is Action.JOIN and standing.outcome is not None:
-        standing.pass_over()
-        return
-    standing.mode = mode
-    _check_reuse(standing, mode)
-
-
-def _check_reuse(standing: LookupResult, mode: Mode) -> None:
-    """Before a stored outcome is used: is it what the code of today means, and can it be read?"""
-    if standing.corrupt is not None and mode is Mode.READ_ONLY:
-        standing.problem = standing.corrupt
-    if standing.action not in (Action.REUSE, Action.RAISE) or standing.outcome is None:
-        return
-    changed = uid.changed_defaults(standing.outcome.identity, standing.identity)
+def _decide(result: LookupResult, mode: Mode) -> LookupResult:
+    """The result with what to do about it, and the value if that is to be reused."""
+    action, outcome = plan.decide(result.status, mode), result.outcome
+    if action is Action.JOIN and outcome is not None:  # who joins a launch that replaces what is stored wants it, too
+        return replace(result, action=action)
+    result = replace(result, action=action, mode=mode, problem=result.corrupt if mode is Mode.READ_ONLY else None)
+    if action not in (Action.REUSE, Action.RAISE) or outcome is None:
+        return result
+    changed = uid.changed_defaults(outcome.identity, result.identity)
     if changed:
-        standing.problem = _defaults_changed(standing, changed)
-    elif standing.action is Action.REUSE:
-        _load(standing, mode)
+        return replace(result, problem=_defaults_changed(result.uid, changed))
+    return _load_value(result) if action is Action.REUSE else result
 
 
-def _load(standing: LookupResult, mode: Mode) -> None:
-    assert standing.entry is not None and standing.outcome is not None
+def _load_value(result: LookupResult) -> LookupResult:
+    assert result.entry is not None and result.outcome is not None
     try:
-        standing.value = standing.entry.load_value(standing.outcome)
+        return replace(result, value=result.entry.load_value(result.outcome))
     except CorruptEntryError as error:
-        standing.corrupt, standing.status = error, Status.NOT_SUBMITTED
-        _note_owner(standing)
-        standing.action = plan.decide(standing.status, mode)
-        standing.problem = error if mode is Mode.READ_ONLY else None
+        result = _with_owner(replace(result, corrupt=error, status=Status.NOT_SUBMITTED))
+        problem = error if result.mode is Mode.READ_ONLY else None
+        return replace(result, action=plan.decide(result.status, result.mode), problem=problem)
     except CacheError as error:
-        standing.problem = error
+        return replace(result, problem=error)
 
 
-def _defaults_changed(standing: LookupResult, changed: tp.Sequence[str]) -> DefaultsChangedError:
-    assert standing.entry is not None
+def _defaults_changed(name: str, changed: tp.Sequence[str]) -> DefaultsChangedError:
     return DefaultsChangedError(
-        f"{standing.entry.uid} was computed under other defaults: {'; '.join(changed)}. What is stored would "
-        "silently mean something else: bump the version, or put the defaults back"
+        f"{name} was computed under other defaults: {'; '.join(changed)}. What is stored would silently mean "
+        "something else: bump the version, or put the defaults back"
     )
 
 
 @contextlib.contextmanager
-def _without_collecting() -> tp.Iterator[None]:
-    """Here Python does not look for garbage in cycles: in thousands of records that all stay it would look often."""
+def _without_garbage_collection() -> tp.Iterator[None]:
+    """Turns the collector off: among thousands of records that all stay, it would run often and find nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What a launch waits for: outcomes as they come, jobs that end without one, and the owners of joined tasks."""
+"""Waiting for the tasks of a launch: outcomes as they come, jobs that end without one, the owners of joined tasks."""
 
 from __future__ import annotations
 
@@ -11,231 +11,220 @@ from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.job import lost
 from hydra_exca.polling import Pause
-from hydra_exca.status import Mode, Status
+from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Outcome
 
-from .lookup import Lookup, LookupResult, is_given_up, is_to_blame
+from .launched_task import LaunchedTask
+from .lookup import Lookup, has_failed_with_job, is_given_up
 
 if tp.TYPE_CHECKING:
     from .submission import Submission
 
 log = logging.getLogger("exca.launch")
-_PAUSE_PER_LOOK = 4.0  # of the time that looking takes, which is long on a network file system
-_PAUSE_PER_LOOK_AT_ALL = 20.0
-_TELL_S = 60.0  # how often a launch that waits says how far it is
+_PAUSE_PER_READ = 4.0  # of the time that reading outcomes takes, which is long on a network file system
+_PAUSE_PER_FULL_READ = 20.0
+_PROGRESS_S = 60.0  # how often a launch that waits says how far it is
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at first, where that costs a scheduler
 
 
 class Monitor:
-    """Follows the standings that a launch waits for, to their outcomes.
+    """Follows the tasks that a launch waits for, to their ends.
 
-    ``again`` is called with those that nobody computes any more and that have not failed, ``arrived`` with each that
-    has come to its end. Slurm is asked for the jobs of other launches every ``poll_s`` seconds at the least.
+    ``run_again`` is called with those that nobody computes any more and that have not failed, ``on_end`` with each
+    that has ended. Slurm is asked for the jobs of other launches every ``poll_s`` seconds at the least.
     """
 
     def __init__(
         self,
         folder: CacheFolder,
-        survey: Lookup,
-        again: tp.Callable[[list[LookupResult]], None],
-        arrived: tp.Callable[[LookupResult], None],
+        lookup: Lookup,
+        run_again: tp.Callable[[list[LaunchedTask]], None],
+        on_end: tp.Callable[[LaunchedTask], None],
         poll_s: float,
     ) -> None:
         self._folder = folder
-        self._survey = survey
-        self._again = again
-        self._arrived = arrived
-        self.rounds: list[Submission] = []
-        self._waiting: dict[int, LookupResult] = {}
-        self._joined: dict[int, LookupResult] = {}
-        self._since: dict[int, int] = {}  # the claim at which waiting began
-        self._told: set[tuple[str, str]] = set()
+        self._lookup = lookup
+        self._run_again = run_again
+        self._on_end = on_end
+        self.submissions: list[Submission] = []
+        self._waiting: dict[LaunchedTask, None] = {}
+        self._joined: dict[LaunchedTask, None] = {}
+        self._first_claim: dict[LaunchedTask, int] = {}  # the number of the claim at which waiting began
+        self._said: set[tuple[str, str]] = set()
         self._total = 0
         self._poll_s = poll_s
         self._interval = min(_ASK_OWNERS_S, poll_s)
-        self._look_s = self._look_at_all = 0.0
-        self._asked = self._said = time.monotonic()
+        self._read_s = self._next_full_read = 0.0
+        self._owners_asked = self._progress_said = time.monotonic()
 
-    def expect(self, own: tp.Sequence[LookupResult], joined: tp.Sequence[LookupResult]) -> None:
-        """What is waited for from now on; what was joined is another launch's, or to be found out about."""
+    def watch(self, own: tp.Sequence[LaunchedTask], joined: tp.Sequence[LaunchedTask]) -> None:
+        """Waits for these tasks from now on; joined ones are computed by another launch, or that is to be checked."""
         before = len(self._waiting)
-        self._waiting.update((id(standing), standing) for standing in (*own, *joined))
+        for task in (*own, *joined):
+            self._waiting[task] = None
+            self._first_claim[task] = _number(task.claim)
         self._total += len(self._waiting) - before
-        self._since.update((id(each), each.claim.number if each.claim else 0) for each in (*own, *joined))
-        for standing in own:
-            self._joined.pop(id(standing), None)
-        self._joined.update((id(standing), standing) for standing in joined)
+        for task in own:
+            self._joined.pop(task, None)
+        self._joined.update(dict.fromkeys(joined))
         self._interval = min(_ASK_OWNERS_S, self._poll_s)
 
-    def is_open(self, standing: LookupResult) -> bool:
+    def is_watched(self, task: LaunchedTask) -> bool:
         """Whether it is still waited for."""
-        return id(standing) in self._waiting
-
-    def poll(self, is_all: bool = True) -> int:
-        """Looks once, at what the clusters say and then for outcomes; returns how many are left.
-
-        ``is_all`` False is for who looks again and again: each time where one is to come next, now and then at all.
-        """
-        again: list[LookupResult] = []
-        for round_ in self.rounds:
-            for standing, report in round_.step():
-                again += self._heed(standing, report, round_)
-        self._run_again(again)
-        if time.monotonic() - self._asked > self._interval:
-            self._watch_joined()
-            self._asked = time.monotonic()
-        self._look(is_all or time.monotonic() >= self._look_at_all)
-        if time.monotonic() - self._said > _TELL_S:
-            log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
-            self._said = time.monotonic()
-        return len(self._waiting)
-
-    def _look(self, is_all: bool) -> None:
-        """Takes the outcomes that are there."""
-        began = time.monotonic()
-        due = self._waiting.values() if is_all else (standing for round_ in self.rounds for standing in round_.due())
-        for standing in list(due):
-            if self.collect(standing):
-                self._waiting.pop(id(standing), None)
-        self._look_s = time.monotonic() - began
-        if is_all:
-            self._look_at_all = time.monotonic() + _PAUSE_PER_LOOK_AT_ALL * self._look_s
+        return task in self._waiting
 
     def wait(self) -> None:
-        """Returns when everything has come to its end."""
+        """Returns when all tasks have ended."""
         pause = Pause()
         left = len(self._waiting)
         while left:
-            now = self.poll(is_all=False)
+            now = self.poll(is_full=False)
             if now < left:
                 pause = Pause()
             elif now:
-                pause.sleep(_PAUSE_PER_LOOK * self._look_s)
+                pause.sleep(_PAUSE_PER_READ * self._read_s)
             left = now
 
-    def collect(self, standing: LookupResult) -> bool:
-        """Takes the outcome and its value, if it is there."""
-        assert standing.entry is not None
-        if standing.outcome is None and standing.problem is None:
+    def poll(self, is_full: bool = True) -> int:
+        """Asks the clusters once and then reads outcomes; returns how many tasks are left.
+
+        With ``is_full`` False, for a caller that polls in a loop, most polls read only the outcomes that are due next.
+        """
+        lost_tasks: list[LaunchedTask] = []
+        for submission in self.submissions:
+            lost_tasks += [t for t, report in submission.poll() if self._handle_report(t, report, submission)]
+        self._run_uncollected(lost_tasks)
+        if time.monotonic() - self._owners_asked > self._interval:
+            self._check_joined()
+            self._owners_asked = time.monotonic()
+        self._collect_outcomes(is_full or time.monotonic() >= self._next_full_read)
+        if time.monotonic() - self._progress_said > _PROGRESS_S:
+            log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
+            self._progress_said = time.monotonic()
+        return len(self._waiting)
+
+    def collect_outcome(self, task: LaunchedTask) -> bool:
+        """Takes the outcome of a task and its value, if it is there; whether the task has ended."""
+        if task.is_open:
             try:
-                standing.outcome = self._ending(standing)
-                if standing.outcome is None:
+                outcome = self._awaited_outcome(task)
+                if outcome is None:
                     return False
-                standing.status = standing.outcome.status
-                if standing.status is Status.COMPLETED:
-                    standing.value = standing.entry.load_value(standing.outcome)
+                task.set_outcome(outcome)
             except CacheError as error:
-                standing.problem = error
-            self._over(standing)
+                task.problem = error
+            self._end(task)
         return True
 
-    def _ending(self, standing: LookupResult) -> Outcome | None:
-        """The outcome that is waited for, or how the job was lost that was to replace what is there; None so far."""
-        entry, since = standing.entry, self._since.get(id(standing), 0)
-        assert entry is not None
+    def fail_task(self, task: LaunchedTask, problem: ExcaError) -> None:
+        """Ends a task that will have no outcome."""
+        task.problem = problem
+        self._end(task)
+
+    def record_lost_job(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> None:
+        """Stores that a job ended without an outcome, or brings back what it was to replace, if nobody was quicker."""
+        logs, code = self._lookup.log_folder(claim), self._lookup.code_digest(claim)
+        lost.record_lost_job(task.entry, claim, task.task.identity.to_json(), report, self._folder.path, logs, code)
+
+    def _collect_outcomes(self, is_full: bool) -> None:
+        began = time.monotonic()
+        due = self._waiting if is_full else (task for submission in self.submissions for task in submission.due())
+        for task in list(due):
+            if self.collect_outcome(task):
+                self._waiting.pop(task, None)
+        self._read_s = time.monotonic() - began
+        if is_full:
+            self._next_full_read = time.monotonic() + _PAUSE_PER_FULL_READ * self._read_s
+
+    def _awaited_outcome(self, task: LaunchedTask) -> Outcome | None:
+        """The outcome that is waited for, or the loss of the job that was to replace what is there; None so far."""
+        entry, first_claim = task.entry, self._first_claim.get(task, 0)
         stored = entry.outcome()
         if stored is None:
             return None
-        is_own = any(round_.holds(standing) for round_ in self.rounds)
-        if is_own and standing.mode is Mode.CACHED:
+        is_own = any(submission.holds(task) for submission in self.submissions)
+        if is_own and task.mode is Mode.CACHED:
             return stored  # nothing was to be replaced: another thread was quicker
-        owner = None if stored.claim >= since else entry.current_claim()
-        if owner is None or owner.number < since:  # all was removed meanwhile, and computed anew
-            return stored if stored.claim > standing.passed_over else None
-        ended = lost.read_lost_outcome(entry, standing.claim.token if standing.claim else "", since)
-        ended = ended or lost.read_lost_outcome(entry, owner.token, since)
-        if ended is None and is_own:
-            standing.passed_over, standing.mode = stored.claim, Mode.FORCE  # another launch has given it up
-        return ended or standing.stored()
+        owner = None if stored.claim >= first_claim else entry.current_claim()
+        if owner is None or owner.number < first_claim:  # all was removed meanwhile, and computed again
+            return stored if stored.claim > task.superseded else None
+        loss = lost.read_lost_outcome(entry, task.claim.token if task.claim else "", first_claim)
+        loss = loss or lost.read_lost_outcome(entry, owner.token, first_claim)
+        if loss is None and is_own:
+            task.superseded, task.mode = stored.claim, Mode.FORCE  # another launch has given it up
+        return loss or task.stored_outcome()
 
-    def fail(self, standing: LookupResult, problem: ExcaError) -> None:
-        """One that will have no outcome."""
-        standing.problem = problem
-        self._over(standing)
+    def _end(self, task: LaunchedTask) -> None:
+        self._waiting.pop(task, None)
+        for submission in self.submissions:
+            if submission.holds(task):
+                submission.mark_ended(task)
+        self._on_end(task)
 
-    def lose(self, standing: LookupResult, report: clusters.JobReport) -> None:
-        """Writes that a job ended without an outcome, or gives back what it was to replace, if nobody was quicker."""
-        entry, claim = standing.entry, standing.claim
-        assert entry is not None and claim is not None
-        logs = self._survey.log_folder(claim)
-        code = self._survey.code(claim)
-        lost.record_lost_job(entry, claim, standing.identity.to_json(), report, self._folder.path, logs, code)
-
-    def _over(self, standing: LookupResult) -> None:
-        self._waiting.pop(id(standing), None)
-        for round_ in self.rounds:
-            if round_.holds(standing):
-                round_.settle(standing)
-        self._arrived(standing)
-
-    def _run_again(self, standings: tp.Sequence[LookupResult]) -> None:
-        left = [standing for standing in standings if not self.collect(standing)]
+    def _run_uncollected(self, tasks: tp.Sequence[LaunchedTask]) -> None:
+        left = [task for task in tasks if not self.collect_outcome(task)]
         if left:
-            self._again(left)
+            self._run_again(left)
 
-    def _heed(self, standing: LookupResult, report: clusters.JobReport, round_: Submission) -> list[LookupResult]:
-        """What a cluster says of a job of this launch; returns what has to be computed by another one."""
-        assert standing.entry is not None
-        self._tell(standing, report)
-        if report.state is not JobState.ENDED or self.collect(standing):
-            return []
-        claim = standing.claim = standing.entry.current_claim()
-        elsewhere = claim is None or claim.token != round_.token or claim.state is ClaimState.RELEASED
-        if claim is None or elsewhere or _is_of_another_job(claim, report):
-            self._joined[id(standing)] = standing
-        elif is_to_blame(claim, report) or (report.failed and not round_.has_begun(standing)):
-            self.lose(standing, report)
+    def _handle_report(self, task: LaunchedTask, report: clusters.JobReport, submission: Submission) -> bool:
+        """Acts on what a cluster says of a job of this launch; True if the task has to be computed by another job."""
+        if task.claim is not None:
+            self._warn_if_stuck(task, task.claim, report)
+        if report.state is not JobState.ENDED or self.collect_outcome(task):
+            return False
+        claim = task.claim = task.entry.current_claim()
+        is_lost = claim is None or claim.token != submission.token or claim.state is ClaimState.RELEASED
+        if claim is None or is_lost or _is_of_another_job(claim, report):
+            self._joined[task] = None
+        elif has_failed_with_job(claim, report) or (report.failed and not submission.has_begun(task)):
+            self.record_lost_job(task, claim, report)
         else:
-            return [standing]
-        return []
+            return True
+        return False
 
-    def _watch_joined(self) -> None:
-        """Whether whoever computes what this launch waits for is still there; if not, it is settled or run again."""
-        joined = [standing for standing in self._joined.values() if not self.collect(standing)]
-        for standing in joined:
-            assert standing.entry is not None
-            standing.claim = standing.entry.current_claim()
-        if any(standing.claim is not None and standing.claim.cluster == "slurm" for standing in joined):
+    def _check_joined(self) -> None:
+        """Asks whether the owners of joined tasks are still there; without one a task has failed, or is run again."""
+        joined = [task for task in self._joined if not self.collect_outcome(task)]
+        for task in joined:
+            task.claim = task.entry.current_claim()
+        if any(task.claim is not None and task.claim.cluster == "slurm" for task in joined):
             self._interval = min(self._poll_s, 1.5 * self._interval)
-        orphans = self._orphans(joined)
-        self._joined = {id(standing): standing for standing in joined if standing not in orphans}
-        self._run_again(orphans)
+        orphans = self._find_orphans(joined)
+        self._joined = dict.fromkeys(task for task in joined if task not in orphans)
+        self._run_uncollected(orphans)
 
-    def _orphans(self, joined: tp.Sequence[LookupResult]) -> list[LookupResult]:
-        """What nobody computes any more; a job that its cluster says has failed is noted as failed instead."""
-        owned = [s for s in joined if s.claim is not None and not is_given_up(s.claim)]
-        orphans = [standing for standing in joined if standing not in owned]
-        for standing, report in zip(owned, self._survey.ask(owned), strict=True):
-            assert standing.claim is not None
-            self._tell(standing, report)
-            if report.state is JobState.ENDED and not self.collect(standing):
-                if is_to_blame(standing.claim, report):
-                    self.lose(standing, report)
+    def _find_orphans(self, joined: tp.Sequence[LaunchedTask]) -> list[LaunchedTask]:
+        """The tasks that nobody computes any more; a job that has failed is recorded as the task's failure instead."""
+        owned = {task: task.claim for task in joined if task.claim is not None and not is_given_up(task.claim)}
+        orphans = [task for task in joined if task not in owned]
+        reports = self._lookup.ask_clusters(list(owned.values()))
+        for (task, claim), report in zip(owned.items(), reports, strict=True):
+            self._warn_if_stuck(task, claim, report)
+            if report.state is JobState.ENDED and not self.collect_outcome(task):
+                if has_failed_with_job(claim, report):
+                    self.record_lost_job(task, claim, report)
                 else:
-                    orphans.append(standing)
+                    orphans.append(task)
         return orphans
 
-    def _tell(self, standing: LookupResult, report: clusters.JobReport) -> None:
-        """Once for each reason: whoever waits for what may never come is told so."""
-        entry, claim = standing.entry, standing.claim
-        assert entry is not None and claim is not None
-        troubled = report.stuck or report.state is JobState.UNKNOWN
-        if not troubled or (claim.token, report.reason) in self._told:
+    def _warn_if_stuck(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> None:
+        """Warns of a job that may never start, or whose state nobody knows; once for each reason."""
+        is_troubled = report.stuck or report.state is JobState.UNKNOWN
+        if not is_troubled or (claim.token, report.reason) in self._said:
             return
-        self._told.add((claim.token, report.reason))
+        self._said.add((claim.token, report.reason))
         if report.stuck:
-            log.warning("exca: %s waits and may never start: %s (job %s)", entry.uid, report.reason, report.job)
+            log.warning("exca: %s waits and may never start: %s (job %s)", task.uid, report.reason, report.job)
             return
         who = f"a launch on {claim.owner.get('host')} computes it ({claim.cluster})"
-        log.warning(
-            "exca: waiting for %s: %s, %s. If you know that it is gone, remove %s",
-            entry.uid,
-            who,
-            report.reason,
-            entry.path,
-        )
+        remedy = f"If you know that it is gone, remove {task.entry.path}"
+        log.warning("exca: waiting for %s: %s, %s. %s", task.uid, who, report.reason, remedy)
 
 
 def _is_of_another_job(claim: Claim, report: clusters.JobReport) -> bool:
-    """A job that was submitted twice by accident runs once, and not always under the id that the launch was told."""
+    """Whether a job that was submitted twice by accident runs under another id than the one the launch was given."""
     return claim.state is ClaimState.RUNNING and report.job is not None and claim.job != report.job
+
+
+def _number(claim: Claim | None) -> int:
+    return 0 if claim is None else claim.number

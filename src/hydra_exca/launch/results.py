@@ -1,4 +1,4 @@
-"""What a launch returns for each task, and how the error of one without a value is told."""
+"""The result of each task of a launch, and the error of one without a value."""
 
 from __future__ import annotations
 
@@ -7,43 +7,46 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca.errors import ExcaError, JobLostError, TaskFailedError
-from hydra_exca.store import Entry
+from hydra_exca.status import Status
+from hydra_exca.store import Entry, Outcome
 
-from .lookup import LookupResult
 from .settings import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one task: a value or an error, and whether it was cached, joined or run."""
+    """What became of one task: a value or an error, and whether it was cached, joined, run or not run.
+
+    ``entry_or_none`` is None if nothing was ever stored or claimed for it; ``uid`` is then the name it would have.
+    """
 
     task: Task
-    standing: LookupResult
     how: str
+    status: Status
+    uid: str
+    entry_or_none: Entry | None = None
+    outcome: Outcome | None = None
     value: tp.Any = None
     error: ExcaError | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether it is still to come."""
-        return self.standing.outcome is None and self.standing.problem is None
+        return self.outcome is None and self.error is None
 
     @property
     def entry(self) -> Entry:
-        assert self.standing.entry is not None
-        return self.standing.entry
+        """Its entry, which a task that was cached, joined or run always has."""
+        assert self.entry_or_none is not None, "nothing was stored or claimed"
+        return self.entry_or_none
 
 
-def stored_error(standing: LookupResult) -> ExcaError:
-    """The error of a task without a value: what it raised, or how its job was lost."""
-    if standing.problem is not None:
-        return standing.problem
-    entry, outcome = standing.entry, standing.outcome
-    assert entry is not None and outcome is not None and outcome.error is not None
+def stored_error(entry: Entry, outcome: Outcome, factory: str) -> ExcaError:
+    """The error that an outcome without a value stands for: what the task raised, or how its job was lost."""
     stored = outcome.error
-    job: dict[str, tp.Any] = {"factory": standing.identity.factory, "uid": entry.uid}
+    assert stored is not None
     log_path = entry.log_path(outcome)
-    job.update(job_id=outcome.job, log=log_path)
+    job: dict[str, tp.Any] = {"factory": factory, "uid": entry.uid, "job_id": outcome.job, "log": log_path}
     log_line = f"\n  log: {log_path}" if log_path else ""
     if stored["kind"] == "lost":
         tail = _tail(log_path)

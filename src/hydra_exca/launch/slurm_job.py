@@ -16,7 +16,6 @@ from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Status
 from hydra_exca.store import ClaimState, Entry, Outcome
 
-from .lookup import LookupResult
 from .results import stored_error
 
 _LAG_S = 2.0  # on a network file system a file may take longer to be seen than the state of its job
@@ -121,8 +120,7 @@ class SlurmJob:
 
     def _error(self, outcome: Outcome | None) -> ExcaError:
         if outcome is not None:
-            identity = Identity.from_json(outcome.identity)
-            return stored_error(LookupResult(identity, Entry(self.path), outcome.status, outcome=outcome))
+            return stored_error(Entry(self.path), outcome, Identity.from_json(outcome.identity).factory)
         claim = Entry(self.path).current_claim()
         later = claim is not None and claim.token != self.launch.name
         hint = "; a later launch has computed the task anew" if later else ""

@@ -101,10 +101,10 @@ class _Batch:
             self._state.setdefault("told", set()),
         )
         if self._options.dry_run:
-            plans = messages.say_dry_run(asked, launch.look(), self._options, launch.stale)
+            plans = messages.say_dry_run(asked, launch.look_up(), self._options, launch.code_changes)
             return [job_returns.planned_returns(task, plan) for task, plan in zip(asked, plans, strict=True)]
-        self._say_plan(launch.survey())
-        launch.finished = messages.say_failure
+        self._say_plan(launch.plan_tasks())
+        launch.on_result = messages.say_failure
         return self._finish(asked, self._results(launch))
 
     def _results(self, launch: launch_module.Launch) -> list[Result]:
@@ -122,7 +122,7 @@ class _Batch:
         """Tasks in this process import from the copy, too, what is not imported yet."""
         code, settings = callback.sweep_code(), launch.settings
         in_process = isinstance(settings.cluster, clusters.InlineCluster)
-        nothing = active.current() is not None or not messages.count_missing(launch.standings.values())
+        nothing = active.current() is not None or not launch.missing()
         if code is None or not in_process or nothing:
             yield
             return
@@ -226,9 +226,9 @@ class _Batch:
             "inline" if self._options.cluster is None else self._options.cluster, self._options.jobs
         )
 
-    def _say_plan(self, standings: tp.Sequence[LookupResult]) -> None:
+    def _say_plan(self, lookups: tp.Sequence[LookupResult]) -> None:
         name = self._cluster().name
-        messages.say_plan(standings, name, CacheFolder(self._options.folder), self._state["told"])
+        messages.say_plan(lookups, name, CacheFolder(self._options.folder), self._state["told"])
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
         places = self._show_outputs(asked, results)
@@ -252,7 +252,7 @@ class _Batch:
 
     def _show_output(self, task: SweepTask, result: Result) -> str | None:
         """Where the outputs are, which the sweep folder shows now."""
-        if result.standing.entry is None:
+        if result.entry_or_none is None:
             return None
         output = result.entry.output_folder()
         if self._options.link_outputs or not result.is_open:
@@ -273,8 +273,8 @@ class _Batch:
                 {
                     "number": task.number,
                     "overrides": list(filter_overrides(task.overrides)),
-                    "uid": result.standing.entry_uid,
-                    "status": str(result.standing.status),
+                    "uid": result.uid,
+                    "status": str(result.status),
                     "how": result.how,
                     "folder": task.subfolder,
                     "output": output,

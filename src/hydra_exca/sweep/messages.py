@@ -27,22 +27,22 @@ from .options import SweepOptions
 from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
-_OTHER_VERSIONS = "results of other versions"  # among what is told once
+_OTHER_VERSIONS = "results of other versions"  # the key of a message that is given once
 
 
-def say_plan(standings: tp.Sequence[LookupResult], cluster: str, folder: CacheFolder, told: set[str]) -> int:
+def say_plan(lookups: tp.Sequence[LookupResult], cluster: str, folder: CacheFolder, said: set[str]) -> int:
     """Says what is cached, joined and to be run, unless all is cached; returns how many are to be run.
 
-    Where anything is to be run, says also what other versions hold. ``told`` is what was said that is said once.
+    Where anything is to be run, says also what other versions hold. ``said`` has the messages that are given once.
     """
-    distinct = unique_results(standings)
-    to_run, joined = count_missing(distinct), sum(standing.action is plan.Action.JOIN for standing in distinct)
+    distinct = _distinct(lookups)
+    to_run, joined = _count_missing(distinct), sum(found.action is plan.Action.JOIN for found in distinct)
     if to_run + joined:
         where = f"{to_run} to run on {cluster}" if to_run else "nothing to run"
         cached = len(distinct) - to_run - joined
-        log.info("exca: %s: %d cached, %d joined, %s", _tasks(standings, distinct), cached, joined, where)
-    if to_run and _OTHER_VERSIONS not in told:
-        told.add(_OTHER_VERSIONS)
+        log.info("exca: %s: %d cached, %d joined, %s", _tasks(lookups, distinct), cached, joined, where)
+    if to_run and _OTHER_VERSIONS not in said:
+        said.add(_OTHER_VERSIONS)
         for line in _unused_versions(distinct, folder):
             log.info("exca: %s", line)
     return to_run
@@ -57,14 +57,14 @@ def say_failure(result: Result) -> None:
 
 def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) -> list[Result]:
     """What became of the tasks and where it is; returns those that failed, each once."""
-    distinct = list({id(result.standing): result for result in results}.values())
+    distinct = list({result.task.identity.key: result for result in results}.values())
     failed = [result for result in distinct if result.error is not None and result.how != "not run"]
     hows = ["submitted" if result.is_open and result.how == "run" else result.how for result in distinct]
     counts = Counter(hows)
     shown = ["cached", "joined", "run", *(how for how in ("submitted", "not run") if counts[how])]
     parts = ", ".join(f"{counts[how]} {how}" for how in shown)
     log.info("exca: %s: %s, %d failed in %.1f s", _tasks(results, distinct), parts, len(failed), seconds)
-    entries = [result.standing.entry for result in results if result.standing.entry is not None]
+    entries = [result.entry for result in results if result.entry_or_none is not None]
     if entries:
         results_in = ", ".join(
             relative(Path(shelf)) for shelf in dict.fromkeys(entry.factory_folder for entry in entries)
@@ -76,20 +76,22 @@ def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) ->
 
 
 def say_dry_run(
-    asked: tp.Sequence[SweepTask], standings: tp.Sequence[LookupResult], chosen: SweepOptions, stale: CodeChanges | None
+    asked: tp.Sequence[SweepTask],
+    lookups: tp.Sequence[LookupResult],
+    chosen: SweepOptions,
+    code_changes: CodeChanges | None,
 ) -> list[str]:
-    """Lists what would be done; returns it in a few words, one a job. ``stale`` is what comes from other code."""
+    """Lists what would be done; returns it in a few words, one text for each job."""
     lines, plans = [], []
-    for task, standing in zip(asked, standings, strict=True):
+    for task, found in zip(asked, lookups, strict=True):
         overrides = " ".join(filter_overrides(task.overrides))
-        uid = standing.entry.uid if standing.entry else standing.identity.uid()
-        would = f"refused: {standing.problem}" if standing.problem else f"would {standing.action}"
-        lines.append(f"  #{task.number} {overrides} -> {uid}: {standing.status}, {would}")
-        plans.append(f"{uid}: {standing.action}")
+        would = f"refused: {found.problem}" if found.problem else f"would {found.action}"
+        lines.append(f"  #{task.number} {overrides} -> {found.uid}: {found.status}, {would}")
+        plans.append(f"{found.uid}: {found.action}")
     lines += [f"  {line}" for line in tasks.split_by_excluded(asked, chosen.exclude_from_uid)]
-    lines += [] if stale is None else [f"  {stale}"]
-    distinct = unique_results(standings)
-    unused = _unused_versions(distinct, CacheFolder(chosen.folder)) if count_missing(distinct) else ()
+    lines += [] if code_changes is None else [f"  {code_changes}"]
+    distinct = _distinct(lookups)
+    unused = _unused_versions(distinct, CacheFolder(chosen.folder)) if _count_missing(distinct) else ()
     lines += [f"  {line}" for line in unused]
     log.info("exca: dry run, nothing is run:\n%s", "\n".join(lines))
     return plans
@@ -97,24 +99,24 @@ def say_dry_run(
 
 def task_name(result: Result) -> str:
     """How a task was asked for."""
-    return " ".join(result.task.overrides) or result.standing.entry_uid
+    return " ".join(result.task.overrides) or result.uid
 
 
-def unique_results(standings: tp.Sequence[LookupResult]) -> list[LookupResult]:
+def _distinct(lookups: tp.Sequence[LookupResult]) -> list[LookupResult]:
     """Each task once, however many jobs share it."""
-    return list({id(standing): standing for standing in standings}.values())
+    return list({id(found): found for found in lookups}.values())
 
 
-def count_missing(distinct: tp.Iterable[LookupResult]) -> int:
+def _count_missing(distinct: tp.Iterable[LookupResult]) -> int:
     """How many are to be run."""
-    return sum(standing.action in (plan.Action.RUN, plan.Action.CANCEL_AND_RUN) for standing in distinct)
+    return sum(found.action in (plan.Action.RUN, plan.Action.CANCEL_AND_RUN) for found in distinct)
 
 
-def _unused_versions(standings: tp.Sequence[LookupResult], folder: CacheFolder) -> tp.Iterator[str]:
+def _unused_versions(lookups: tp.Sequence[LookupResult], folder: CacheFolder) -> tp.Iterator[str]:
     """A line for each other version that holds results of what is asked for."""
     used: dict[str, set[str]] = {}
-    for standing in standings:
-        used.setdefault(standing.identity.factory, set()).add(standing.identity.version)
+    for found in lookups:
+        used.setdefault(found.identity.factory, set()).add(found.identity.version)
     for factory, versions in used.items():
         whose = f" of {factory}" if len(used) > 1 else ""
         for version, count in folder.other_versions(factory, *versions).items():
@@ -159,7 +161,7 @@ def explain_interrupt(launch: Launch) -> tp.Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        going_on = launch.open_jobs() if launch.is_detached else []
+        going_on = launch.open_submissions() if launch.is_detached else []
         if going_on:
             log.warning(
                 "exca: detached; the jobs go on: %s\n"

@@ -148,9 +148,9 @@ def _of_result(task: SweepTask, task_name: str, result: Result, hold: bool) -> J
     if result.is_open:
         state = "running" if result.how == "joined" else "submitted"
         return planned_returns(task, f"{state}: {result.entry.uid}")
-    outcome = result.standing.outcome
+    outcome = result.outcome
     job_id = outcome.job if outcome is not None and outcome.job else str(task.number)
-    failed = result.standing.status is not Status.COMPLETED or result.error is not None
+    failed = result.status is not Status.COMPLETED or result.error is not None
     status = JobStatus.FAILED if failed else JobStatus.COMPLETED
     value = raise_compact(result.error) if result.error is not None else result.value
     return TaskReturn.of(task, task_name, job_id, status, value, hold and failed)

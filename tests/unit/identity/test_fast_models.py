@@ -336,7 +336,7 @@ LOOK = """
             seen[event] += 1
 
     sys.addaudithook(note)
-    found = Lookup(CacheFolder(Path(folder))).look(asked, lambda standing: Mode.CACHED)
+    found = Lookup(CacheFolder(Path(folder))).look_up(asked, lambda result: Mode.CACHED)
     print(sum(each.value == 1 for each in found), seen["os.listdir"] + seen["os.scandir"], seen["open"])
 """
 
@@ -355,12 +355,12 @@ def test_looking_up_many_takes_one_listing_and_one_read_for_each_hit(tmp_path: P
 
 
 def test_what_was_stored_since_the_last_look_is_found_by_the_next(tmp_path: Path) -> None:
-    cache, survey = CacheFolder(tmp_path), Lookup(CacheFolder(tmp_path))
+    cache, lookup = CacheFolder(tmp_path), Lookup(CacheFolder(tmp_path))
     shelf = cache.factory_folder("app.f", "1")
     shelf.create({})
-    survey.look([identity(1), identity(2)], lambda standing: Mode.CACHED)
+    lookup.look_up([identity(1), identity(2)], lambda result: Mode.CACHED)
     files.write_file(
         shelf.open_entry(identity(2)).path / "outcome.json", outcome(identity(2), 7).to_json(), durable=False
     )
-    found = survey.look([identity(1), identity(2)], lambda standing: Mode.CACHED)
+    found = lookup.look_up([identity(1), identity(2)], lambda result: Mode.CACHED)
     assert [each.value for each in found] == [None, 7]

@@ -191,38 +191,38 @@ def test_the_warning_says_how_many_and_which_files_and_what_can_be_chosen(cache:
     cache.run(1, task(1), task(2), code="old")
     cache.run(2, task(1), task(2), task(3))
     assert cache.warned == [
-        "exca: 2 stored results come from other code than the present (model.py differs). "
-        "hydra.launcher.on_code_change=rerun computes them anew, another hydra.launcher.version keeps both, "
-        "hydra.launcher.on_code_change=ignore says nothing"
+        "exca: 2 stored results were computed with different code (changed: model.py). "
+        "hydra.launcher.on_code_change=rerun recomputes them, another hydra.launcher.version keeps both, "
+        "hydra.launcher.on_code_change=ignore silences this warning"
     ]
 
 
 def test_a_result_that_two_jobs_share_counts_once(cache: Cache) -> None:
     cache.one(1, code="old")
     cache.run(2, task(), task())
-    assert "1 stored result comes from" in cache.warned[0]
+    assert "1 stored result was computed with" in cache.warned[0]
 
 
 def test_failures_are_told_apart_from_results(cache: Cache) -> None:
     cache.run(1, task(1), task(2), code="old")
     cache.run(ValueError("no luck"), task(3), code="old")
     cache.run(2, task(1), task(2), task(3))
-    assert "2 stored results and 1 stored failure come from" in cache.warned[0]
+    assert "2 stored results and 1 stored failure were computed with different code" in cache.warned[0]
 
 
 def test_the_files_of_several_codes_are_told_together(cache: Cache) -> None:
     cache.run(1, task(1), code="old")
     cache.run(1, task(2), code="older")
     cache.run(2, task(1), task(2), changes={"old": ["b.py"], "older": ["a.py", "b.py"]})
-    assert "from 2 other states of the code than the present (a.py and b.py differ)" in cache.warned[0]
+    assert "with different code (2 states of it; changed: a.py and b.py)" in cache.warned[0]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"old": ["b", "a"]}, "(a and b differ)"),
-        ({"old": list("hgfedcba")}, "(a, b, c, d, e and 3 more differ)"),
-        ({"old": None}, "(in which files is not known)"),
+        ({"old": ["b", "a"]}, "(changed: a and b)"),
+        ({"old": list("hgfedcba")}, "(changed: a, b, c, d, e and 3 more)"),
+        ({"old": None}, "(the changed files are not known)"),
     ],
 )
 def test_only_a_few_of_the_files_are_named(cache: Cache, changes: Changes, words: str) -> None:
@@ -235,7 +235,7 @@ def test_files_that_are_not_known_of_one_of_several_codes_are_told_of(cache: Cac
     cache.run(1, task(1), code="old")
     cache.run(1, task(2), code="lost")
     cache.run(2, task(1), task(2))
-    assert "(model.py differs, and maybe others)" in cache.warned[0]
+    assert "changed: model.py, and perhaps others)" in cache.warned[0]
 
 
 def test_how_the_code_differs_is_not_looked_up_for_nothing(cache: Cache) -> None:
@@ -252,7 +252,7 @@ def test_how_the_code_differs_is_not_looked_up_for_nothing(cache: Cache) -> None
 
 def test_error_runs_nothing_and_lists_tasks_and_files(cache: Cache) -> None:
     cache.run(1, task(1), code="old")
-    with pytest.raises(CacheError, match=r"Nothing was run.*model\.py differs[\s\S]*x=1: x=1-[\s\S]*keeps both"):
+    with pytest.raises(CacheError, match=r"Nothing was run.*changed: model\.py[\s\S]*x=1: x=1-[\s\S]*keeps both"):
         cache.run(2, task(1), task(2), on="error")
     assert cache.ran == [1]
 
@@ -290,8 +290,8 @@ def test_error_is_none_where_all_is_of_the_present_code(cache: Cache) -> None:
 def test_a_look_does_not_raise_what_error_would(cache: Cache) -> None:
     cache.one(1, code="old")
     launch = cache.launch(lambda argument, attempt: 2, on="error")
-    launch.look()
-    assert "refuses" in str(launch.stale)
+    launch.look_up()
+    assert "refuses" in str(launch.code_changes)
 
 
 # -- code that is not known
@@ -306,8 +306,8 @@ def test_that_it_cannot_be_told_which_code_computed_a_result_is_said_where_one_h
     assert (values, cache.warned) == (
         ["old", "old"],
         [
-            f"exca: on_code_change={on}, but of 2 stored results it cannot be told which code has computed them: "
-            "they are used as they are"
+            f"exca: on_code_change={on}: 2 stored results do not say which code computed them; "
+            "they are used nevertheless"
         ],
     )
 
@@ -317,7 +317,7 @@ def test_that_results_cannot_be_told_from_the_present_code_is_said_where_that_is
     cache: Cache, on: str
 ) -> None:
     cache.one("old", code="old")
-    assert cache.one("new", code=None, on=on).value == "old" and "as no copy of the present code" in cache.warned[0]
+    assert cache.one("new", code=None, on=on).value == "old" and "as no copy of the current code" in cache.warned[0]
 
 
 def test_code_that_is_not_known_is_told_of_once_to_one_object(cache: Cache) -> None:
@@ -352,26 +352,31 @@ def test_a_task_that_other_code_computes_just_now_is_waited_for_and_told_of(cach
     launch.submit()
     commit(cache, claim, "theirs")
     assert launch.run()[0].value == "theirs"
-    assert "1 running task comes from other code than the present (model.py differs); what runs is" in cache.warned[0]
+    assert (
+        "1 running task is being computed with different code (changed: model.py); running tasks are joined"
+        in cache.warned[0]
+    )
 
 
 def test_a_running_task_is_told_of_beside_stored_results(cache: Cache) -> None:
     cache.run(1, task(2), task(3), code="old")
     running(cache, "old")
-    cache.launch(lambda argument, attempt: 2, task(1), task(2), task(3)).survey()
-    assert "2 stored results and 1 running task come from other code" in cache.warned[0]
+    cache.launch(lambda argument, attempt: 2, task(1), task(2), task(3)).plan_tasks()
+    assert "2 stored results and 1 running task were or are being computed with" in cache.warned[0]
 
 
 def test_rerun_says_which_are_computed_anew_and_which_are_waited_for(cache: Cache) -> None:
     cache.run(1, task(2), code="old")
     running(cache, "old")
-    cache.launch(lambda argument, attempt: 2, task(1), task(2), on="rerun").survey()
-    assert "; what is stored is computed anew, what runs is waited for" in cache.said[0]
+    cache.launch(lambda argument, attempt: 2, task(1), task(2), on="rerun").plan_tasks()
+    assert "; what is stored is recomputed, what runs is joined" in cache.said[0]
 
 
 def test_error_refuses_a_task_that_other_code_computes_just_now(cache: Cache) -> None:
     running(cache, "old")
-    with pytest.raises(CacheError, match=r"Nothing was run.*1 running task comes from other code[\s\S]*x=1: x=1-"):
+    with pytest.raises(
+        CacheError, match=r"Nothing was run.*1 running task is being computed with different code[\s\S]*x=1: x=1-"
+    ):
         cache.run(2, task(1), task(2), on="error")
     assert cache.ran == []
 
@@ -379,7 +384,7 @@ def test_error_refuses_a_task_that_other_code_computes_just_now(cache: Cache) ->
 @pytest.mark.parametrize("code", [None, "new"])
 def test_a_running_task_of_the_same_or_of_unknown_code_is_not_told_of(cache: Cache, code: str | None) -> None:
     running(cache, code)
-    cache.launch(lambda argument, attempt: 2, on="error").survey()
+    cache.launch(lambda argument, attempt: 2, on="error").plan_tasks()
     assert cache.said == []
 
 
@@ -397,8 +402,7 @@ def test_rerun_says_what_it_does(cache: Cache) -> None:
     cache.one("old", code="old")
     cache.one("new", on="rerun")
     assert (
-        cache.said
-        == ["exca: 1 stored result comes from other code than the present (model.py differs); it is computed anew"]
+        cache.said == ["exca: 1 stored result was computed with different code (changed: model.py); it is recomputed"]
         and not cache.warned
     )
 
@@ -509,7 +513,7 @@ def test_read_only_wins_over_rerun_and_warns(cache: Cache) -> None:
 def test_a_survey_that_finds_other_code_writes_nothing(cache: Cache) -> None:
     cache.one(1, code="old")
     before = cache.tree()
-    cache.launch(lambda argument, attempt: 2, on="rerun").survey()
+    cache.launch(lambda argument, attempt: 2, on="rerun").plan_tasks()
     assert cache.tree() == before
 
 
@@ -641,7 +645,7 @@ def test_what_another_launch_gave_up_to_replace_is_computed_here(cache: Cache) -
 def test_a_replacement_that_another_launch_has_begun_since_the_survey_is_waited_for(cache: Cache) -> None:
     cache.one("old", code="old")
     launch = cache.launch(lambda argument, attempt: pytest.fail("it ran"), on="rerun")
-    launch.survey()
+    launch.plan_tasks()
     claim = claimed(cache)
     launch.submit()
     left = launch.poll()
@@ -652,7 +656,7 @@ def test_a_replacement_that_another_launch_has_begun_since_the_survey_is_waited_
 def test_a_replacement_that_came_since_the_survey_is_used(cache: Cache) -> None:
     cache.one("old", code="old")
     launch = cache.launch(lambda argument, attempt: pytest.fail("it ran"), on="rerun")
-    launch.survey()
+    launch.plan_tasks()
     commit(cache, claimed(cache), "theirs")
     assert launch.run()[0].value == "theirs"
 

@@ -37,6 +37,7 @@ from hydra_exca.identity import uid
 from hydra_exca.job.worker import Attempt
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.launch import Launch, Result
+from hydra_exca.launch.launched_task import LaunchedTask
 from hydra_exca.launch.plan import Action
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
@@ -326,8 +327,8 @@ def test_what_is_damaged_is_set_aside_and_reported(tmp_path: Path, caplog: pytes
 def test_what_another_launch_has_mended_meanwhile_is_not_set_aside(tmp_path: Path) -> None:
     value_file(one(tmp_path, says(tmp_path, BIG)).entry).write_bytes(b"damaged")
     first, second = (launch(tmp_path, [task()], says(tmp_path, BIG)) for _ in range(2))
-    first.survey()
-    second.survey()
+    first.plan_tasks()
+    second.plan_tasks()
     first.run()
     assert second.run()[0].value == BIG and len(runs(tmp_path)) == 2
 
@@ -543,7 +544,7 @@ def test_a_survey_writes_nothing(tmp_path: Path) -> None:
     run(tmp_path, [task(2)], says(tmp_path))
     before = tree(tmp_path)
     for mode in ("cached", "retry", "force"):
-        launch(tmp_path, [task(), task(2), task(3)], says(tmp_path), mode).survey()
+        launch(tmp_path, [task(), task(2), task(3)], says(tmp_path), mode).plan_tasks()
     assert tree(tmp_path) == before
 
 
@@ -585,7 +586,7 @@ def test_what_another_launch_has_started_since_the_survey_is_not_taken_from_it(
     """It has a live claim by then: whoever comes later joins."""
     before(tmp_path)
     late = launch(tmp_path, [task()], says(tmp_path, "late"), mode)
-    late.survey()
+    late.plan_tasks()
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs"), mode).value) as other:
         until(lambda: runs(tmp_path))
         with Elsewhere(lambda: late.run()[0].value) as mine:
@@ -602,10 +603,11 @@ def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_p
     gone.wait()
     entry.publish_claim(Claim(1, ClaimState.RUNNING, "dead", "local", str(gone.pid), 0, owner))
     late = launch(tmp_path, [task()], says(tmp_path, "late"))
-    late.survey()
-    standing = next(iter(late.standings.values()))
-    standing.gone = clusters.JobReport(clusters.JobState.ENDED, "OUT_OF_MEMORY")  # as Slurm says it
-    standing.status, standing.action = Status.FAILED, Action.RAISE
+    late.plan_tasks()
+    launched = next(iter(late._launched.values()))
+    ended = clusters.JobReport(clusters.JobState.ENDED, "OUT_OF_MEMORY")  # as Slurm says it
+    lookup = dataclasses.replace(launched.lookup, ended=ended, status=Status.FAILED, action=Action.RAISE)
+    late._launched[launched.key] = LaunchedTask(launched.task, lookup)
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs")).value) as other:
         until(lambda: runs(tmp_path))
         with Elsewhere(lambda: late.run()[0].value) as mine:
@@ -705,13 +707,13 @@ def test_force_computes_also_when_the_cancelled_jobs_own_launch_notes_its_end_fi
         claim = Claim(1, ClaimState.RUNNING, "theirs", "local", str(job.pid), 0, process.describe_process(job.pid))
         entry.publish_claim(claim)
         lost = {"kind": "lost", "type": "JobLostError", "message": "killed by SIGTERM", "traceback": ""}
-        end = cancellation.end_owner
+        end = cancellation.cancel_jobs
 
-        def and_its_launch_notices(survey: tp.Any, running: tp.Any) -> None:
-            end(survey, running)
+        def and_its_launch_notices(lookup: tp.Any, running: tp.Any) -> None:
+            end(lookup, running)
             entry.commit(claim, Outcome(Status.FAILED, 0, task().identity.to_json(), error=lost))
 
-        monkeypatch.setattr(cancellation, "end_owner", and_its_launch_notices)
+        monkeypatch.setattr(cancellation, "cancel_jobs", and_its_launch_notices)
         forced = one(tmp_path, says(tmp_path, "forced"), "force")
     assert (forced.value, forced.error) == ("forced", None)
 
@@ -769,7 +771,7 @@ def test_after_an_error_of_the_launch_itself_the_same_process_can_go_on(
             raise error
 
         first = launch(tmp_path, tasks, says(tmp_path), cluster=cluster, parallel=1)
-        first.finished = breaks
+        first.on_result = breaks
         with contextlib.suppress(type(error)):
             first.run()
         return [r.value for r in run(tmp_path, tasks, says(tmp_path), cluster=cluster)]
@@ -918,7 +920,7 @@ def test_what_another_thread_is_about_to_store_is_not_taken_over(
 
     def look_and_publish(path: Path, *args: tp.Any, **more: tp.Any) -> bool:
         if path.name == "outcome.json":  # the claim says committing, and there is no outcome yet
-            seen.extend(str(each.action) for each in launch(tmp_path, [task()], says(tmp_path)).look())
+            seen.extend(str(each.action) for each in launch(tmp_path, [task()], says(tmp_path)).look_up())
         return publish(path, *args, **more)
 
     monkeypatch.setattr(files, "publish_file", look_and_publish)

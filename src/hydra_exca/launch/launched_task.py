@@ -1,0 +1,94 @@
+"""One distinct task of a launch, from the lookup to its end."""
+
+from __future__ import annotations
+
+from hydra_exca.errors import ExcaError
+from hydra_exca.status import Status
+from hydra_exca.store import Entry, Outcome
+
+from .lookup import LookupResult
+from .plan import Action
+from .settings import Task
+
+
+class LaunchedTask:
+    """What a launch has done about one task: what it has claimed or joined, and how the task has ended.
+
+    What the lookup found stays as it was, in ``lookup``; everything else follows the launch. ``how`` is the word for
+    people: cached, joined, run or not run. ``claim`` is the last one seen. Outcomes that were stored up to claim
+    ``superseded`` do not count: this launch, or the one that is joined, replaces them.
+    """
+
+    def __init__(self, task: Task, lookup: LookupResult) -> None:
+        self.task = task
+        self.lookup = lookup
+        self.action = lookup.action
+        self.mode = lookup.mode
+        self.status = lookup.status
+        self.claim = lookup.claim
+        self.value = lookup.value
+        self.problem: ExcaError | None = None
+        self.how = "joined" if lookup.action is Action.JOIN else "cached"
+        self.outcome: Outcome | None = None
+        self.superseded = -1
+        self._entry = lookup.entry
+        if lookup.outcome is not None:
+            self.use_stored(lookup.outcome)
+
+    @property
+    def has_entry(self) -> bool:
+        """Whether anything was ever stored or claimed for it."""
+        return self._entry is not None
+
+    @property
+    def entry(self) -> Entry:
+        """Its entry, which is there as soon as it is claimed, joined or reused."""
+        assert self._entry is not None, "nothing was stored or claimed yet"
+        return self._entry
+
+    @property
+    def uid(self) -> str:
+        return self.lookup.uid if self._entry is None else self._entry.uid
+
+    @property
+    def key(self) -> str:
+        return self.task.identity.key
+
+    @property
+    def name(self) -> str:
+        """How it was asked for, for messages."""
+        return " ".join(self.task.overrides) or self.uid
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither an outcome nor a problem yet."""
+        return self.outcome is None and self.problem is None
+
+    def stored_outcome(self) -> Outcome | None:
+        """The outcome that is stored now, if it counts."""
+        outcome = self.entry.outcome()
+        return None if outcome is None or outcome.claim <= self.superseded else outcome
+
+    def has_superseded_outcome(self) -> bool:
+        """Whether an outcome that does not count is there, or there again: whoever was to replace it has not."""
+        return self.superseded >= 0 and self.entry.outcome() is not None and self.stored_outcome() is None
+
+    def use_stored(self, outcome: Outcome) -> None:
+        """Takes a stored outcome as the task's own where that is reused; otherwise it is superseded."""
+        if self.action in (Action.REUSE, Action.RAISE):
+            self.outcome = outcome
+        else:
+            self.superseded = max(self.superseded, outcome.claim)
+
+    def join(self) -> None:
+        """Waits for another launch, which has begun to compute it since the lookup."""
+        self.action, self.how, self.outcome, self.superseded = Action.JOIN, "joined", None, -1
+
+    def set_entry(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def set_outcome(self, outcome: Outcome) -> None:
+        """Takes an outcome for its end, and loads the value; raises CacheError if that cannot be read."""
+        self.outcome, self.status = outcome, outcome.status
+        if outcome.status is Status.COMPLETED:
+            self.value = self.entry.load_value(outcome)

@@ -1,0 +1,28 @@
+"""The folder of one launch: its token, and the record of what it submitted."""
+
+from __future__ import annotations
+
+import json
+import time
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+
+from . import files
+
+TOKEN_PATTERN = r"\d{8}-\d{6}-[0-9a-f]{12}"
+
+
+def new_token() -> str:
+    """A token for a new launch, unique across hosts; tokens sort by the second in which they were made."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{files.random_token()}"
+
+
+def read_record(launch: Path) -> dict[str, tp.Any]:
+    """The record of the launch in this folder; empty if it is not written yet, gone or damaged."""
+    try:
+        record = json.loads((launch / paths.LAUNCH_RECORD).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
