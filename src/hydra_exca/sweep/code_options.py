@@ -15,6 +15,8 @@ from hydra_exca.code import AUTO, Rules, git
 from hydra_exca.code.launch_code import CodeOptions
 from hydra_exca.errors import ConfigError, Problem
 
+from .configs.omegaconf_private import node_at
+
 KEY = "hydra.launcher.workdir"
 _MULTIRUN = "multirun.yaml"
 
@@ -105,7 +107,7 @@ def target_names(config: DictConfig) -> set[str]:
     found: set[str] = set()
     for key in config:
         if key != "hydra":
-            node = OmegaConf.to_container(OmegaConf.create({"": config._get_node(key)}), resolve=False)  # noqa: SLF001
+            node = OmegaConf.to_container(OmegaConf.create({"": node_at(config, key)}), resolve=False)
             found.update(_targets(node))
     return found
 

@@ -7,8 +7,6 @@ import functools
 import os
 import typing as tp
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, flag_override
 
@@ -16,6 +14,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.launch.results import Result
 from hydra_exca.status import Status
 
+from .configs.hydra_config import exchanged_hydra_config
 from .configs.tree import without_hydra
 from .hydra_errors import raise_compact
 from .tasks import SweepTask
@@ -158,13 +157,9 @@ def _of_result(task: SweepTask, task_name: str, result: Result, hold: bool) -> J
 
 def _hydra_config(config: DictConfig) -> DictConfig:
     """As run_job leaves it in a JobReturn: the hydra node alone, interpolating into the whole."""
-    singleton: tp.Any = Singleton.instance(HydraConfig)
-    before = singleton.cfg
-    try:
+    with exchanged_hydra_config() as singleton:
         singleton.set_config(config)
         return tp.cast(DictConfig, singleton.cfg)
-    finally:
-        singleton.cfg = before
 
 
 def _changes_directory(config: DictConfig) -> bool:

@@ -19,7 +19,7 @@ from omegaconf import AnyNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca.sweep.configs.overlay import Slot
-from hydra_exca.sweep.configs.resolvers import OWN, noting_calls
+from hydra_exca.sweep.configs.resolvers import OWN, recorded_calls
 from hydra_exca.sweep.configs.tree import Path, raw
 
 from . import hydra_private
@@ -68,10 +68,10 @@ class Templates:
     def _choice(self, lines: tuple[str, ...]) -> _Choice:
         known = self._known.get(lines)
         if known is None or not known.is_current():
-            with noting_calls() as called:
+            with recorded_calls() as called:
                 composed = self._reader.compose(self._master, lines)
             if called - OWN:  # by merging, which only looks whether it gives a container, or to choose groups
-                with noting_calls() as called:
+                with recorded_calls() as called:
                     hydra_private.choose_groups(self._loader, self._master, lines)
             known = self._known[lines] = _Choice(composed, self._master, is_steady=not called - OWN)
         return known

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import typing as tp
 
-from omegaconf import DictConfig, ListConfig, ValueNode, open_dict, read_write
+from omegaconf import DictConfig, ValueNode, open_dict, read_write
 
+from .omegaconf_private import child_nodes, set_value, unresolved_value
 from .tree import Path
 
 
@@ -31,7 +32,7 @@ class Slot:
 
     def __init__(self, content: tp.Any, key: tp.Any, node: ValueNode) -> None:
         self._content, self._key, self._node = content, key, node
-        self._value = node._value()  # noqa: SLF001
+        self._value = unresolved_value(node)
 
     @classmethod
     def at(cls, config: DictConfig, path: Path) -> Slot | None:
@@ -39,7 +40,7 @@ class Slot:
         node: tp.Any = config
         content: tp.Any = None
         for key in path:
-            content = _content(node)
+            content = child_nodes(node)
             node = None if content is None else _item(content, key)
             if node is None:
                 return None
@@ -52,22 +53,16 @@ class Slot:
     @property
     def value(self) -> tp.Any:
         """What stands there now: of an interpolation its text."""
-        return self._content[self._key]._value()  # noqa: SLF001
+        return unresolved_value(self._content[self._key])
 
     def set(self, value: tp.Any) -> None:
         """Puts a value there that is known to fit."""
-        self._node.__dict__["_val"] = value
+        set_value(self._node, value)
 
     def reset(self) -> None:
         """Puts back what was there at first, whatever has been put there."""
         self._content[self._key] = self._node
-        self._node.__dict__["_val"] = self._value
-
-
-def _content(node: tp.Any) -> tp.Any:
-    """The nodes in a container, None where they are not its own: of an interpolation, of ``???`` or None."""
-    content = node.__dict__["_content"] if isinstance(node, (DictConfig, ListConfig)) else None
-    return content if isinstance(content, (dict, list)) else None
+        set_value(self._node, self._value)
 
 
 def _item(content: dict[tp.Any, tp.Any] | list[tp.Any], key: tp.Any) -> tp.Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typing as tp
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import script
+
+from .hydra_config import exchanged_hydra_config
+from .omegaconf_private import node_at, unresolved_value
 
 MISSING = "???"
 Tree: tp.TypeAlias = dict[tp.Any, tp.Any]
@@ -22,7 +24,7 @@ def unresolved(config: tp.Any, *, without: str = "") -> Tree:
     def raw(node: tp.Any) -> tp.Any:
         if OmegaConf.is_config(node):
             return OmegaConf.to_container(node)
-        return raw(node._value()) if isinstance(node, Node) else node  # noqa: SLF001
+        return raw(unresolved_value(node)) if isinstance(node, Node) else node
 
     return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
 
@@ -95,12 +97,8 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 def structured(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
     """The classes of structured configs, by path: OmegaConf.to_object makes other objects of other classes."""
-    held, before = tp.cast(tp.Any, HydraConfig.instance()), HydraConfig.instance().cfg
-    held.cfg = config
-    try:
+    with exchanged_hydra_config(config):
         yield from _structured(config, (), (id(config),))
-    finally:
-        held.cfg = before
 
 
 def _structured(config: tp.Any, path: Path, around: tuple[int, ...]) -> tp.Iterator[tuple[Path, str]]:
@@ -119,14 +117,10 @@ def _container(config: tp.Any, key: tp.Any) -> tp.Any:
     """The container at a key, or that an interpolation there leads to without a resolver; None for all else."""
     if OmegaConf.is_missing(config, key):
         return None
-    if OmegaConf.is_interpolation(config, key) and ":" in str(_text(config, key)):
+    if OmegaConf.is_interpolation(config, key) and ":" in str(unresolved_value(node_at(config, key))):
         return None
     try:
         child = config[key]
     except OmegaConfBaseException:  # whoever needs it is told
         return None
     return child if OmegaConf.is_config(child) else None
-
-
-def _text(config: tp.Any, key: tp.Any) -> tp.Any:
-    return config._get_node(key)._value()  # noqa: SLF001

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import typing as tp
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca.errors import Problem
+from hydra_exca.sweep.configs.hydra_config import exchanged_hydra_config
+from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, separate_resolver_cache
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
-from hydra_exca.sweep.configs.resolvers import parsed_once
 from hydra_exca.sweep.configs.tree import Path, leaves_of, raw, structured, unresolved, without_hydra
 
 from . import resolve
@@ -58,8 +58,7 @@ class SharedFacts:
 
     def folders(self, variants: tp.Sequence[JobVariant]) -> list[tuple[str, str] | Problem]:
         """``hydra.sweep.dir`` and ``subdir`` of each, resolved as run_job would, or why they are not."""
-        singleton: tp.Any = HydraConfig.instance()
-        config, before = self._variants.config, singleton.cfg
+        config = self._variants.config
         known = OmegaConf.get_cache(config).get("now", {})
         leaves = dict(leaves_of(raw(config)))
         dependence = Dependence(
@@ -67,12 +66,8 @@ class SharedFacts:
         )
         changed = {*_OF_THE_JOB, *(path for variant in variants for path in variant.leaves)}
         ask = [_Asked(config, path, leaves.get(path), dependence.is_apart(path, changed)) for path in _FOLDERS]
-        try:
-            singleton.cfg = config  # what set_config would make a copy of
-            with parsed_once():
-                return [self._folders(variant, ask) for variant in variants]
-        finally:
-            singleton.cfg = before
+        with exchanged_hydra_config(config), cached_parsing():
+            return [self._folders(variant, ask) for variant in variants]
 
     def _folders(self, variant: JobVariant, ask: list[_Asked]) -> tuple[str, str] | Problem:
         config = self._variants.config
@@ -80,14 +75,11 @@ class SharedFacts:
         if None not in found:
             return tp.cast("tuple[str, str]", tuple(found))
         self._variants.show(variant)
-        before = OmegaConf.get_cache(config)
-        OmegaConf.set_cache(config, before)  # what resolvers give one job is not for the next
-        try:
-            return ask[0].value(), ask[1].value()
-        except OmegaConfBaseException as error:
-            return Problem(f"does not resolve: {str(error).splitlines()[0]}", "hydra.sweep")
-        finally:
-            config._metadata.resolver_cache = before  # noqa: SLF001
+        with separate_resolver_cache(config):  # what resolvers give one job is not for the next
+            try:
+                return ask[0].value(), ask[1].value()
+            except OmegaConfBaseException as error:
+                return Problem(f"does not resolve: {str(error).splitlines()[0]}", "hydra.sweep")
 
     def _env_set_of(self, variant: JobVariant) -> dict[str, tp.Any]:
         if any(isinstance(value, str) and "${" in value for value in self._env_set.values()):

@@ -11,15 +11,14 @@ import re
 import typing as tp
 import warnings
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.singleton import Singleton
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.basecontainer import BaseContainer
 
 from hydra_exca.globs import matches_glob
+from hydra_exca.sweep.configs.hydra_config import exchanged_hydra_config
+from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, replaced_resolvers
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
-from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, _uncached, parsed_once
+from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, without_cache
 from hydra_exca.sweep.configs.tree import MISSING, copy_tree, map_leaves, unresolved
 
 from .world import World
@@ -73,10 +72,9 @@ class ResolveFailure:
 
 
 class Tracer:
-    """While it is open, resolvers see the world that is played, and each call of one is noted.
+    """While it is open, resolvers see the world that was set, and each call of one is recorded.
 
-    The one place that touches private parts of OmegaConf and Hydra: neither has a public way to list resolvers or to
-    observe their calls, or to put back that there was no HydraConfig. Closing puts everything back.
+    Closing puts everything back; resolvers that were registered meanwhile stay.
     """
 
     def __init__(
@@ -92,19 +90,13 @@ class Tracer:
         self.own: set[int] = set()
 
     def __enter__(self) -> Tracer:
-        old = BaseContainer._resolvers  # noqa: SLF001
         with contextlib.ExitStack() as undo:
-            undo.callback(setattr, BaseContainer, "_resolvers", old)
             undo.callback(_set_environ, dict(os.environ))
-            instances = Singleton._instances  # noqa: SLF001
-            if HydraConfig not in instances:
-                undo.callback(instances.pop, HydraConfig, None)
-            undo.callback(setattr, HydraConfig.instance(), "cfg", HydraConfig.instance().cfg)
+            self._hydra_config = undo.enter_context(exchanged_hydra_config())
             undo.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # oc.deprecated warns each time; the job says it once
-            traced = {name: self._traced(name, resolver) for name, resolver in old.items()}
-            BaseContainer._resolvers = traced  # noqa: SLF001
-            undo.enter_context(parsed_once())
+            undo.enter_context(replaced_resolvers(self._traced))
+            undo.enter_context(cached_parsing())
             self._undo = undo.pop_all()
         return self
 
@@ -152,7 +144,7 @@ class Tracer:
         others = {name: value for name, value in self._environ.items() if name not in names}
         assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
         _set_environ(others | assumed if world.root else self._environ)
-        tp.cast(tp.Any, HydraConfig.instance()).cfg = self.full
+        self._hydra_config.cfg = self.full
         for holder, key, text in self._places:
             _set(holder, key, self._assumed(key) if world.root else text)
         if not world.root:
@@ -219,7 +211,7 @@ class Tracer:
                 return self._world.variable
             if name == "now" and len(args) == 1:
                 return self._time(root, args, args_str)
-            with _uncached(root, name):
+            with without_cache(root, name):
                 return resolver(root, parent, node, args, args_str)
 
         return call

@@ -738,6 +738,16 @@ def test_nothing_is_left_behind(forms: tp.Any, with_hydra_config: bool) -> None:
     assert _state(config) == before
 
 
+def test_a_resolver_that_is_registered_meanwhile_stays() -> None:
+    def register() -> int:
+        OmegaConf.register_new_resolver("registered_late", lambda: 5, replace=True)
+        return 1
+
+    OmegaConf.register_new_resolver("registers", register)
+    resolve.resolve(composed({"x": "${registers:}"}))
+    assert OmegaConf.has_resolver("registered_late")
+
+
 def test_a_config_without_interpolations_plays_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "Tracer", None)
     result = resolve.resolve(composed({"a": {"b": [1, "x", None]}, "c": "???"}), allow_missing=["c"])

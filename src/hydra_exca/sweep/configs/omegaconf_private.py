@@ -1,0 +1,77 @@
+"""The parts of OmegaConf that have no public way, in one place, each behind a function that says what it is for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import typing as tp
+
+import omegaconf.base
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf, ValueNode
+from omegaconf.basecontainer import BaseContainer
+
+Resolvers: tp.TypeAlias = dict[str, tp.Callable[..., tp.Any]]
+
+
+def resolvers() -> Resolvers:
+    """All registered resolvers, as OmegaConf calls them: with root, parent, node, arguments and the arguments' text."""
+    return BaseContainer._resolvers  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def replaced_resolvers(wrap: tp.Callable[[str, tp.Callable[..., tp.Any]], tp.Any]) -> tp.Iterator[None]:
+    """Meanwhile each resolver is what ``wrap`` makes of its name and itself. What is registered meanwhile stays."""
+    before = BaseContainer._resolvers  # noqa: SLF001
+    wrapped = {name: wrap(name, resolver) for name, resolver in before.items()}
+    meanwhile = BaseContainer._resolvers = dict(wrapped)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        before.update({name: resolver for name, resolver in meanwhile.items() if wrapped.get(name) is not resolver})
+        BaseContainer._resolvers = before  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def cached_parsing() -> tp.Iterator[None]:
+    """Meanwhile OmegaConf parses each text once. A parse tree is only read, and parsing takes most of resolving."""
+    parse = getattr(omegaconf.base, "parse", None)
+    if parse is None:
+        yield
+        return
+    setattr(omegaconf.base, "parse", functools.lru_cache(maxsize=4096)(parse))  # noqa: B010 - it is not exported
+    try:
+        yield
+    finally:
+        setattr(omegaconf.base, "parse", parse)  # noqa: B010
+
+
+def node_at(config: DictConfig | ListConfig, key: tp.Any) -> tp.Any:
+    """The node at a key, an interpolation as it stands there."""
+    return config._get_node(key)  # noqa: SLF001
+
+
+def unresolved_value(node: Node) -> tp.Any:
+    """The value of a node: the text of an interpolation, ``???`` of a missing one."""
+    return node._value()  # noqa: SLF001
+
+
+def set_value(node: ValueNode, value: tp.Any) -> None:
+    """Puts a value into a leaf that is known to fit: nothing is checked or converted."""
+    node.__dict__["_val"] = value
+
+
+def child_nodes(node: tp.Any) -> dict[tp.Any, tp.Any] | list[tp.Any] | None:
+    """The nodes in a container; None for a leaf, and where they are not its own: an interpolation, ``???`` or None."""
+    content = node.__dict__["_content"] if isinstance(node, (DictConfig, ListConfig)) else None
+    return content if isinstance(content, (dict, list)) else None
+
+
+@contextlib.contextmanager
+def separate_resolver_cache(config: DictConfig) -> tp.Iterator[None]:
+    """Meanwhile a config has a copy of its resolver cache: what resolvers give now is not kept."""
+    before = OmegaConf.get_cache(config)
+    OmegaConf.set_cache(config, before)
+    try:
+        yield
+    finally:
+        config._metadata.resolver_cache = before  # noqa: SLF001  set_cache would make another copy
