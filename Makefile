@@ -1,4 +1,5 @@
 # make demo   the digits sweep, twice: the second run shows everything cached
+# make check  lint, types, and the tests that start no program and no Slurm: while you work
 # make test   lint, types, and all tests against the installed package, with a real Slurm where it can be
 # make coverage   all tests once more, and which branches they take
 # make lint   lint and types only
@@ -9,12 +10,16 @@ SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pypro
 # on this machine: the Slurm of the tests may be installed and stopped, and a silent sbatch is an error
 DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca hydra/launcher/cluster=local
 
-.PHONY: demo test coverage lint bench clean
+.PHONY: demo check test coverage lint bench clean
 
 demo: .venv/demo
 	cd examples/digits && $(DEMO)
 	@echo; echo "The same again:"; echo
 	cd examples/digits && $(DEMO)
+
+# Two at once: these tests compute. A tenth of the inputs that hypothesis tries in `make test`.
+check: lint
+	$(BIN)/pytest -q -n 2 -m "not app and not slurm" --hypothesis-profile=check
 
 # What the tests need of Slurm they start and stop themselves; what they skip, they say. Many only wait: hence four at once.
 test: lint
@@ -54,4 +59,4 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info src/*.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import NoReturn
 
 import code_trees
+import hypothesis_profiles  # noqa: F401 - it registers them
 import pytest
 from faults import OwnSlurm, OwnSlurms, stop_orphans
 from repositories import git
 
-SLURM = Path(__file__).parent / "slurm"
+TESTS = Path(__file__).parent
+SLURM = TESTS / "slurm"
 SLURM_CONF = "/etc/exca-slurm/slurm.conf"
 SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
 
+
+# they compare the examples of a clone of Hydra's repository, which no package has
+collect_ignore = [] if os.environ.get("HYDRA_REPOSITORY") else ["property/test_hydra_examples.py"]
+MARKS_OF_FOLDERS = {"apps": "app", "contract": "app", "slurm": "slurm", "property": "property"}
 
 _RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
 
@@ -30,6 +36,23 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
         config.pluginmanager.import_plugin("hydra.extra.pytest_plugin")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKS_OF_FOLDERS:
+            item.add_marker(MARKS_OF_FOLDERS[folder])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[pytest.TestReport]:
+    report: pytest.TestReport = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and with CI=true nothing may be: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(autouse=True)

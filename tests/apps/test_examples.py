@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
-
-EXAMPLES = ROOT / "examples"
+from repositories import copy_of_project
 
 
 def sweep(folder: Path, *overrides: str) -> str:
@@ -26,7 +23,7 @@ def sweep(folder: Path, *overrides: str) -> str:
 @pytest.fixture(params=["digits", "typed"])
 def example(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("EXCA_FOLDER", raising=False)
-    return Path(shutil.copytree(EXAMPLES / request.param, tmp_path / request.param))
+    return copy_of_project(tmp_path / request.param, f"examples/{request.param}")
 
 
 def test_an_example_returns_its_accuracy_keeps_its_picture_and_runs_once(example: Path) -> None:

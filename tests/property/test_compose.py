@@ -13,8 +13,9 @@ import yaml
 from composing import Job, Sweep, check, leaves, write
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import HealthCheck, assume, event, given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -138,11 +139,9 @@ def _store(kind: str | None) -> None:
     ConfigStore.instance().store(name="schema", node=node)
 
 
-@settings(
-    max_examples=int(EXAMPLES or "10"),
+@examples(
+    int(EXAMPLES or "10"),
     derandomize=EXAMPLES is None,
-    database=None,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
 @given(app=apps(), data=st.data())

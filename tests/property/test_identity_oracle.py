@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 from oracle_models import OURS, REQUIRED, Adam, Field, More, Oracle, Shape, Step, Values, answer, asking_exca
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=120)
+stable = examples(120)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ POLL = "hydra.launcher.poll_s=2"
 HOLD = "+hydra.launcher.additional_parameters={hold: true}"
 FIRST_WAITS = """
 note("start", cfg.seed)
-print("at work on", cfg.seed)
+print("at work on", cfg.seed, file=sys.stderr)  # where the warning of a time limit is written, too
 if cfg.seed == 1:
     wait_for("go", 300)
     {then}

@@ -20,6 +20,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -97,6 +98,19 @@ def check(sweep: Sweep, *jobs: Sequence[str]) -> None:
 
 
 Door = Callable[[Job], Composed]
+
+
+def at_most(jobs: list[Job], count: int) -> list[Job]:
+    """Of all parts of a list, at most so many."""
+    return jobs[:: max(1, -(-len(jobs) // count))]
+
+
+def check_app(conf: Path | str | None, name: str | None, count: int, base: str | None = "1.1") -> None:
+    try:
+        sweep = Sweep(conf, name=name, base=base)
+    except (HydraException, ValueError):
+        return  # some are there to be wrong
+    check(sweep, *at_most(sweep.jobs(), count))
 
 
 def _orders(sweep: Sweep, count: int) -> Iterator[tuple[str, list[tuple[int, Door]]]]:

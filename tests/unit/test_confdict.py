@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
-import doctest
 import io
 import pathlib
 import pickle
@@ -14,16 +13,16 @@ import typing as tp
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 
-from hydra_exca import confdict
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError
 from hydra_exca.identity import names as names_module
 from hydra_exca.identity import uid
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=300)
+stable = examples(300)
 
 
 # -- dotted names
@@ -517,7 +516,3 @@ def test_any_sequence_does_what_a_simple_model_does(steps: list[tuple[str, str, 
         assert config == model
         assert config.flat() == leaf_names(model)
     assert ConfDict.from_yaml(config.to_yaml()) == pickle.loads(pickle.dumps(config)) == config.copy() == model
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(confdict).failed == 0

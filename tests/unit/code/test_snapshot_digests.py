@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from code_trees import content, digest, make, snapshot
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 
 from hydra_exca import code
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+stable = examples(60)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 
 from hydra_exca import TaskInfra
 from hydra_exca.errors import ConfigError
@@ -28,7 +29,7 @@ from hydra_exca.launch.lookup import Lookup
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Outcome, files
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=300)
+stable = examples(300)
 
 
 class Color(enum.Enum):

@@ -22,8 +22,9 @@ import zoneinfo
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
 
@@ -31,7 +32,7 @@ from hydra_exca.errors import CacheError, ConfigError
 from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+stable = examples(200)
 
 
 class Color(enum.Enum):

@@ -10,9 +10,9 @@ import typing as tp
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis_profiles import examples
 
 from hydra_exca.identity import uid
 from hydra_exca.job import worker
@@ -348,5 +348,5 @@ class Claims(RuleBasedStateMachine):
 def test_in_any_order_of_events_only_the_owner_changes_the_outcome() -> None:
     run_state_machine_as_test(
         Claims,
-        settings=settings(derandomize=True, deadline=None, database=None, max_examples=60, stateful_step_count=25),
+        settings=examples(60, stateful_step_count=25),
     )

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from alike import UNUSUAL, exactly
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import pandas as hpd
+from hypothesis_profiles import examples
 from places import ROOT
 
 import hydra_exca
@@ -29,7 +30,7 @@ from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.store import Items, ItemWriter, values
 from hydra_exca.store.formats import pickles, registry
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=100)
+stable = examples(100)
 DOC = ROOT / "docs" / "formats.md"
 
 

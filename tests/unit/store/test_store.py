@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from alike import ARRAYS, JSON_LEAVES, KEYS, LEAVES, TEXT, UNUSUAL, exactly, nested
-from hypothesis import example, given, settings
+from hypothesis import example, given
+from hypothesis_profiles import examples
 
 from hydra_exca import paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
@@ -28,7 +29,7 @@ from hydra_exca.job import payload
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, files, values
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=150)
+stable = examples(150)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 NOBODY = 65534
 fork = multiprocessing.get_context("fork")

@@ -6,7 +6,6 @@ import copy
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, flag_override
-from places import ROOT
 
 OWN_CALLBACK = "{_target_: builtins.dict}"
 FILES = {
@@ -235,15 +233,3 @@ def test_the_callback_in_a_single_run_imports_neither_models_nor_jobs_nor_the_li
         "hydra_exca.provenance.launch_record" in modules
         and not (HEAVY | OF_JOBS | {"hydra_exca.launch.launch"}) & modules
     )
-
-
-def test_every_package_and_config_file_of_the_sources_is_installed() -> None:
-    roots = {"src/hydra_exca": "hydra_exca", "conf": "hydra_exca/conf", "hydra_plugins": "hydra_plugins"}
-    sources = {
-        f"{installed}/{path.relative_to(ROOT / root).as_posix()}"
-        for root, installed in roots.items()
-        for path in (ROOT / root).rglob("*")
-        if path.suffix in {".py", ".yaml"} or path.name == "py.typed"
-    }
-    files = {path.as_posix() for path in metadata.files("hydra-exca-launcher") or []}
-    assert sources - files == set()

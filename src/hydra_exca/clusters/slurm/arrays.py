@@ -23,7 +23,7 @@ class Share:
 def cut_arrays(jobs: tp.Sequence[JobSpec], largest: int, room: int | None) -> list[list[JobSpec]]:
     """The arrays for as many of the jobs as there is room for: equal options together, none over ``largest``.
 
-    >>> from .base import Options
+    >>> from hydra_exca.clusters.base import Options
     >>> plan = cut_arrays([JobSpec(number, Options()) for number in range(5)], largest=2, room=4)
     >>> [[job.number for job in array] for array in plan]
     [[0, 1], [2, 3]]

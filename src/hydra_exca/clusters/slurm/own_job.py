@@ -24,7 +24,7 @@ def time_left_command(job: str) -> list[str]:
 def read_time_left(printed: str) -> float | None:
     """The seconds that `time_left_command` speaks of, None if it does not know.
 
-    >>> read_left("1-02:03:04"), read_left("1:30"), read_left("UNLIMITED"), read_left("INVALID")
+    >>> read_time_left("1-02:03:04"), read_time_left("1:30"), read_time_left("UNLIMITED"), read_time_left("INVALID")
     (93784.0, 90.0, inf, None)
     """
     text = printed.strip()

@@ -26,15 +26,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from alike import ARRAYS, KEYS, LEAVES, TEXT, exactly, nested
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis_profiles import examples
 
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.store import Items, ItemWriter
 from hydra_exca.store.formats import registry
 from hydra_exca.store.items import data_files
 
-stable = settings(derandomize=True, deadline=None, database=None, max_examples=150)
+stable = examples(150)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 NOBODY = 65534
 fork = multiprocessing.get_context("fork")
