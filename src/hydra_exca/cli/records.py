@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.rerun import rerun
-from hydra_exca.store import Claim, Entry, Outcome
+from hydra_exca.store import Claim, Entry, Outcome, launches
 
 from .find import FoundEntry
 
@@ -56,12 +56,12 @@ class Records:
     @functools.cached_property
     def launch(self) -> Json:
         """The record of that launch."""
-        return {} if self.token is None else _json(self._launch_folder(self.token) / paths.LAUNCH_RECORD)
+        return {} if self.token is None else launches.read_record(self._launch_folder(self.token))
 
     @functools.cached_property
     def job(self) -> Json:
         """What its job has recorded; nothing where that is of another attempt than the outcome."""
-        record = _json(self.found.path / paths.PROVENANCE)
+        record = _read_json(self.found.path / paths.PROVENANCE)
         return record if record.get("launch") in (None, self.token) else {}
 
     def get(self, name: str) -> tp.Any:
@@ -120,7 +120,7 @@ class Records:
         return paths.launch_folder(self.found.cache, token)
 
 
-def _json(path: Path) -> Json:
+def _read_json(path: Path) -> Json:
     """What a record says, nothing if it is not there or cannot be read as one."""
     try:
         read = json.loads(path.read_bytes())

@@ -27,7 +27,7 @@ from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder, Entry
 
 from . import binding, fast_lookup, launch_settings
-from .binding import Applied
+from .binding import AppliedMethod
 from .launch_settings import WorkDir
 
 log = logging.getLogger("exca.infra")
@@ -74,8 +74,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     _owner: tp.Any = pydantic.PrivateAttr(None)
     _name: str = pydantic.PrivateAttr("")
-    _applied: Applied | None = pydantic.PrivateAttr(None)
-    _known: tp.Any = pydantic.PrivateAttr(None)
+    _applied: AppliedMethod | None = pydantic.PrivateAttr(None)
+    _remembered: tp.Any = pydantic.PrivateAttr(None)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self._name:
@@ -102,10 +102,10 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     # belonging to an object
 
     def settings(self) -> dict[str, tp.Any]:
-        """What was set, as another infra can be given."""
+        """The settings that were made, as keyword arguments for another infra."""
         return {name: copy.copy(getattr(self, name)) for name in self.model_fields_set}
 
-    def tie(self, owner: pydantic.BaseModel, name: str, default: BaseInfra) -> None:
+    def bind_to(self, owner: pydantic.BaseModel, name: str, default: BaseInfra) -> None:
         """Makes this the infra of ``owner``, with what the one in its class sets and this one does not.
 
         Raises RuntimeError for an infra of another object, and for one that decorates no method.
@@ -122,7 +122,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         if missing:
             self._refuse_conflicts()
 
-    def _bound(self) -> tuple[pydantic.BaseModel, Applied]:
+    def _bound(self) -> tuple[pydantic.BaseModel, AppliedMethod]:
         held = private(self)
         owner, applied = held["_owner"], held["_applied"]
         if owner is None or applied is None:
@@ -170,21 +170,21 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return f"{script.module_name(cls)}.{cls.__qualname__}.{name}".replace("<locals>.", "")
 
     def identity(self) -> Identity:
-        """What this object's result is the result of. Computing it changes nothing in the object."""
+        """The identity of this object's result. Computing it changes nothing in the object."""
         owner, applied = self._bound()
         asked = (self.factory(), self.version, applied.exclusions(owner))
         contents, held = _contents(owner, asked[2]), private(self)
-        known: _Known | None = held["_known"]
-        if known is not None and known.asked == asked and _alike(known.contents, contents):
+        known: _RememberedIdentity | None = held["_remembered"]
+        if known is not None and known.asked == asked and _are_same_objects(known.contents, contents):
             if not known.identity.lasts:
-                held["_known"] = known = known._replace(identity=dataclasses.replace(known.identity, lasts=True))
+                held["_remembered"] = known = known._replace(identity=dataclasses.replace(known.identity, lasts=True))
             return known.identity
         try:
             identity = uid.model_identity(asked[0], asked[1], owner, asked[2])
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
-        is_still = _alike(contents, _contents(owner, asked[2]))  # another thread may have changed the object
-        held["_known"] = _Known(asked, contents, identity) if is_still else None
+        is_still = _are_same_objects(contents, _contents(owner, asked[2]))  # another thread may have changed the object
+        held["_remembered"] = _RememberedIdentity(asked, contents, identity) if is_still else None
         return identity
 
     def left_out(self) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _entry_name(self, identity: Identity) -> str:
         cache = self._cache()
-        if cache is None or fast_lookup.stored_value(cache, identity) is not None:
+        if cache is None or fast_lookup.stored_outcome(cache, identity) is not None:
             return identity.uid()
         entry = cache.factory_folder(identity.factory, identity.version).find_entry(identity)
         return identity.uid() if entry is None else entry.uid
@@ -225,7 +225,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return project.describe_project(type(self._bound()[0]), cache.path, copy=active.current())
 
     def _key(self, identity: Identity | None = None) -> str:
-        """What a result is the result of, and where it is kept."""
+        """The key of a result: its folder and its identity."""
         identity = self.identity() if identity is None else identity
         return f"{self.folder}/{identity.key}"
 
@@ -256,8 +256,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def iter_cached(self) -> tp.Iterator[tp.Any]:
         """The objects of the owner's class whose results are stored in this folder, under this version.
 
-        Their infra is set like this one. What the code of today does not make the same object of is left out, and
-        told to the logger ``exca.infra``.
+        Their infra is set like this one. What the current code does not make the same object of is left out, with
+        a warning of the logger ``exca.infra``.
         """
         owner, _ = self._bound()
         cache, identity = self._cache(), self.identity()
@@ -279,14 +279,14 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             if same:
                 yield obj
             else:
-                log.warning("%s is left out: it is not what its configuration makes today", entry.path)
+                log.warning("%s is left out: its configuration makes a different object today", entry.path)
 
     def _as_field(self) -> dict[str, tp.Any]:
         """This infra as its owner's class can be given it; one in a private attribute cannot be."""
         return {self._name: self.settings()} if self._name in type(self._bound()[0]).model_fields else {}
 
     def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
-        """What an entry's results are the results of, None if it has none."""
+        """The identity of an entry's results, None if it has none."""
         raise NotImplementedError
 
     def obj_infras(self) -> dict[str, BaseInfra]:
@@ -296,15 +296,15 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     # computing
 
-    def _failure(self, error: Exception) -> TaskFailedError:
-        """What the method raised in this process, told as on any cluster."""
-        told = describe_error(error)
-        message = f"{self.factory()} raised {told['type']}: {told['message']}\n{told['traceback']}"
-        kept = {"type": told["type"], "text": told["message"], "traceback": told["traceback"]}
+    def _task_error(self, error: Exception) -> TaskFailedError:
+        """The error that the method raised in this process, in the form that it has on any cluster."""
+        report = describe_error(error)
+        message = f"{self.factory()} raised {report['type']}: {report['message']}\n{report['traceback']}"
+        kept = {"type": report["type"], "text": report["message"], "traceback": report["traceback"]}
         return TaskFailedError(message, factory=self.factory(), **kept)
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
-        """How a launch of this infra's method goes about it."""
+        """The settings of a launch of this infra's method."""
         code = launch_settings.launch_code(self, cache.path)
         return Settings(
             folder=cache,
@@ -322,13 +322,13 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         )
 
     def _provenance(self, cluster: clusters.Cluster) -> launch_record.Launched:
-        """What is recorded of a launch. In this process many small ones may follow one another."""
+        """The record of a launch. In this process many small ones may follow one another."""
         folder = project.project_folder(type(self._bound()[0]), active.current()) or active.home()
         max_age_s = _CHANGE_S if isinstance(cluster, clusters.InlineCluster) else 0.0
         return launch_record.describe_launch(folder, max_age_s=max_age_s)
 
     def _resources(self) -> dict[str, tp.Any]:
-        """What was set of what a job is given: tasks of one array that differ in it get arrays of their own."""
+        """The resources that were set: tasks of one array that differ in them get arrays of their own."""
         names = (*_COMMON, *(name for name in type(self).model_fields if name.startswith(_SLURM)))
         return {name: getattr(self, name) for name in names if name in self.model_fields_set}
 
@@ -356,7 +356,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return clusters.get_cluster(self.cluster, options)
 
 
-class _Known(tp.NamedTuple):
+class _RememberedIdentity(tp.NamedTuple):
     """The identity that an object had when it was asked for last, and all that it followed from."""
 
     asked: tuple[str, str, tuple[str, ...]]  # factory, version, what is left out
@@ -372,7 +372,7 @@ def _contents(owner: pydantic.BaseModel, left_out: tuple[str, ...]) -> list[tp.A
         return None
 
 
-def _alike(one: list[tp.Any] | None, other: list[tp.Any] | None) -> bool:
+def _are_same_objects(one: list[tp.Any] | None, other: list[tp.Any] | None) -> bool:
     """Whether both are known, and the very same objects."""
     if one is None or other is None:
         return False

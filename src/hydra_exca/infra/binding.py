@@ -20,7 +20,7 @@ Exclusions: tp.TypeAlias = str | tp.Iterable[str] | tp.Callable[[tp.Any], tp.Ite
 
 
 @dataclasses.dataclass(frozen=True)
-class Applied:
+class AppliedMethod:
     """A method that an infra was applied to, and what its cache leaves out of the uid."""
 
     method: tp.Callable[..., tp.Any]
@@ -58,13 +58,13 @@ class Applied:
 
 
 class Bindable:
-    """What an infra is to its owner's class."""
+    """An infra, as its owner's class uses it."""
 
     def settings(self) -> dict[str, tp.Any]:
         """What was set, as another infra can be given."""
         raise NotImplementedError
 
-    def tie(self, owner: pydantic.BaseModel, name: str, default: tp.Any) -> None:
+    def bind_to(self, owner: pydantic.BaseModel, name: str, default: tp.Any) -> None:
         """Makes this the infra of ``owner``, with what the one in its class sets and this one does not."""
         raise NotImplementedError
 
@@ -86,11 +86,11 @@ def install_infras(owner: type, name: str, infra: Bindable) -> None:
         raise RuntimeError(f"{type(infra).__name__} {name!r} on {owner.__qualname__}, which is no pydantic model")
     if "extra" not in owner.model_config:
         owner.model_config["extra"] = "forbid"
-    owner._exca_give_infras = pydantic.model_validator(mode="wrap")(_validated)  # type: ignore[attr-defined]
+    owner._exca_give_infras = pydantic.model_validator(mode="wrap")(_validate_with_infras)  # type: ignore[attr-defined]
     for hook in ("__copy__", "__deepcopy__", "__setstate__"):
         _attach_after(owner, hook)
     if not hasattr(owner.__setattr__, "__exca_checks__"):
-        owner.__setattr__ = _checked(owner.__setattr__)  # type: ignore[method-assign,assignment,unused-ignore]
+        owner.__setattr__ = _binding_setattr(owner.__setattr__)  # type: ignore[method-assign,assignment,unused-ignore]
 
 
 def _attach_after(owner: type, hook: str) -> None:
@@ -109,22 +109,24 @@ def _attach_after(owner: type, hook: str) -> None:
     setattr(owner, hook, attaching)
 
 
-def _checked(original: tp.Callable[[tp.Any, str, tp.Any], None]) -> tp.Callable[[tp.Any, str, tp.Any], None]:
+def _binding_setattr(original: tp.Callable[[tp.Any, str, tp.Any], None]) -> tp.Callable[[tp.Any, str, tp.Any], None]:
     """An infra that is assigned is tied at once, and refused if it is another object's."""
 
     @functools.wraps(original)
     def assign(obj: tp.Any, name: str, value: tp.Any) -> None:
         default = class_infras(type(obj)).get(name) if isinstance(value, Bindable) else None
         if default is not None:
-            value.tie(obj, name, default)
+            value.bind_to(obj, name, default)
         original(obj, name, value)
 
     assign.__exca_checks__ = True  # type: ignore[attr-defined]
     return assign
 
 
-def _validated(cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
-    """Validation with what an infra is given on top of what the one in the class sets.
+def _validate_with_infras(
+    cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable[[tp.Any], tp.Any]
+) -> tp.Any:
+    """Validates an object whose infras inherit the settings of those in the class.
 
     Of an infra that is given as an object only the settings are taken: it belongs to one object.
     """
@@ -132,13 +134,13 @@ def _validated(cls: type[pydantic.BaseModel], data: tp.Any, handler: tp.Callable
         defaults = class_infras(cls)
         infras = [key for key, each in data.items() if key in defaults or isinstance(each, Bindable)]
         if infras:
-            data = {**data, **{key: _on_top(data[key], defaults.get(key)) for key in infras}}
+            data = {**data, **{key: _merge_settings(data[key], defaults.get(key)) for key in infras}}
     obj = handler(data)
     attach_infra(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
     return obj
 
 
-def _on_top(given: tp.Any, default: Bindable | None) -> tp.Any:
+def _merge_settings(given: tp.Any, default: Bindable | None) -> tp.Any:
     settings = given.settings() if isinstance(given, Bindable) else given
     return {**default.settings(), **settings} if default is not None and isinstance(settings, dict) else settings
 
@@ -156,7 +158,7 @@ def attach_infra(obj: pydantic.BaseModel, shared: bool = False) -> None:
             infra = copy.deepcopy(infra)
             held = obj.__dict__ if name in obj.__dict__ else obj.__pydantic_private__
             tp.cast("dict[str, tp.Any]", held)[name] = infra
-        infra.tie(obj, name, default)
+        infra.bind_to(obj, name, default)
 
 
 @per_class

@@ -1,4 +1,4 @@
-"""What is stored already, found without a launch: most calls ask for nothing else.
+"""Stored values found without a launch: most calls need nothing else.
 
 Whatever is out of the ordinary (no value, one that cannot be read or used, another project's) is left to the launch.
 """
@@ -34,19 +34,19 @@ def find_hit(cache: CacheFolder, identity: Identity, cls: type, mode: Mode) -> H
     """The value that a launch would return for an object of ``cls``; None where only a launch can tell."""
     if plan.decide(Status.COMPLETED, mode) is not Action.REUSE:
         return None
-    found = stored_value(cache, identity)
+    found = stored_outcome(cache, identity)
     if found is None or found[1].status is not Status.COMPLETED or uid.changed_defaults(found[1].identity, identity):
         return None
     try:
-        _check_project(cls, cache, _shelf(str(cache.path), identity.factory, identity.version))
+        _check_project(cls, cache, _factory_folder(str(cache.path), identity.factory, identity.version))
         return Hit(found[0].load_value(found[1]))
     except CacheError:
         return None
 
 
-def stored_value(cache: CacheFolder, identity: Identity) -> tuple[Entry, Outcome] | None:
+def stored_outcome(cache: CacheFolder, identity: Identity) -> tuple[Entry, Outcome] | None:
     """The entry with an outcome that has the name which the identity has today."""
-    return _shelf(str(cache.path), identity.factory, identity.version).read_stored(identity)
+    return _factory_folder(str(cache.path), identity.factory, identity.version).read_stored(identity)
 
 
 def cache_folder(folder: Path | str) -> CacheFolder:
@@ -61,29 +61,29 @@ def _absolute(folder: str) -> CacheFolder:
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
-def _shelf(folder: str, factory: str, version: str) -> FactoryFolder:
+def _factory_folder(folder: str, factory: str, version: str) -> FactoryFolder:
     """Only asked for what it does not remember: its listing would grow old."""
     return CacheFolder(Path(folder)).factory_folder(factory, version)
 
 
-_checked: dict[tuple[type, str], tuple[int, ...] | None] = {}
-"""For a class and a shelf: the record of the project that was found to be the class's own, as `os.stat` knows it."""
+_checked_projects: dict[tuple[type, str], tuple[int, ...] | None] = {}
+"""For a class and a folder: the record of the project that was found to be the class's own, as `os.stat` knows it."""
 
 
-def _check_project(cls: type, cache: CacheFolder, shelf: FactoryFolder) -> None:
+def _check_project(cls: type, cache: CacheFolder, folder: FactoryFolder) -> None:
     """Raises CacheError for the results of another project; reads its record once, and again if that is another."""
-    copy, key = active.current(), (cls, str(shelf.path))
-    state = _state(f"{key[1]}/{paths.PROJECT}")
-    if copy is None and _checked.get(key, ()) == state:
+    copy, key = active.current(), (cls, str(folder.path))
+    state = _stat_fields(f"{key[1]}/{paths.PROJECT}")
+    if copy is None and _checked_projects.get(key, ()) == state:
         return
-    shelf.check_project(project.describe_project(cls, cache.path, copy=copy))
+    folder.check_project(project.describe_project(cls, cache.path, copy=copy))
     if copy is None:
-        if len(_checked) >= _REMEMBERED:
-            _checked.clear()
-        _checked[key] = state
+        if len(_checked_projects) >= _REMEMBERED:
+            _checked_projects.clear()
+        _checked_projects[key] = state
 
 
-def _state(path: str) -> tuple[int, ...] | None:
+def _stat_fields(path: str) -> tuple[int, ...] | None:
     try:
         stat = os.stat(path)
     except FileNotFoundError:

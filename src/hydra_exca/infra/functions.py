@@ -28,7 +28,7 @@ class Config(tp.Protocol[R_co]):
 
 
 class FunctionWithInfra(tp.Protocol[P, R_co]):
-    """What `with_infra` makes of a function. ``__wrapped__`` is the function itself."""
+    """A function that `with_infra` has decorated. ``__wrapped__`` is the function itself."""
 
     __name__: str
 
@@ -69,8 +69,8 @@ def with_infra(**infra: tp.Any) -> tp.Callable[[tp.Callable[P, R]], FunctionWith
     return decorate
 
 
-class _Call(pydantic.BaseModel):
-    """What the models of all functions have in common."""
+class _FunctionCall(pydantic.BaseModel):
+    """The base class of the models of all functions."""
 
     model_config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
@@ -89,7 +89,7 @@ class _Call(pydantic.BaseModel):
 
 
 def _call(
-    model: type[_Call], signature: inspect.Signature, args: tuple[tp.Any, ...], kwargs: dict[str, tp.Any]
+    model: type[_FunctionCall], signature: inspect.Signature, args: tuple[tp.Any, ...], kwargs: dict[str, tp.Any]
 ) -> tp.Any:
     name = model.__name__
     _refuse_positional(name, signature.parameters, args)
@@ -99,7 +99,7 @@ def _call(
         raise TypeError(f"{name}(): {error}") from None
     config: tp.Any = model(**kwargs)
     if config.infra.folder is None and config.infra.cluster is None:
-        _say_once(f"{model.__module__}.{name}")
+        _warn_once(f"{model.__module__}.{name}")
     return config.build()
 
 
@@ -109,20 +109,20 @@ def _refuse_positional(name: str, parameters: tp.Iterable[str], args: tuple[tp.A
         raise TypeError(f"{name}() takes keywords only, as its results are known by them: {name}({named})")
 
 
-def _say_once(name: str) -> None:
-    if name not in _SAID:
-        _SAID.add(name)
+def _warn_once(name: str) -> None:
+    if name not in _WARNED:
+        _WARNED.add(name)
         log.warning("exca: %s just computes: with_infra does nothing without a folder. Give it one, or remove it", name)
 
 
-_SAID: set[str] = set()
+_WARNED: set[str] = set()
 
 
-def _model(function: tp.Callable[..., tp.Any], signature: inspect.Signature, infra: TaskInfra) -> type[_Call]:
+def _model(function: tp.Callable[..., tp.Any], signature: inspect.Signature, infra: TaskInfra) -> type[_FunctionCall]:
     """The class of a function's calls. Whoever asks for it by name, say a pickle, finds it as ``function.config``."""
     parameters = signature.parameters.values()
 
-    def build(self: _Call) -> tp.Any:
+    def build(self: _FunctionCall) -> tp.Any:
         return function(**{name: getattr(self, name) for name in signature.parameters})
 
     name = f"{function.__qualname__}.config"
@@ -139,7 +139,7 @@ def _model(function: tp.Callable[..., tp.Any], signature: inspect.Signature, inf
     }
     with warnings.catch_warnings():  # a parameter may have the name of one of pydantic's older methods: copy, json
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute", category=UserWarning)
-        return types.new_class(function.__name__, (_Call,), exec_body=lambda empty: empty.update(namespace))
+        return types.new_class(function.__name__, (_FunctionCall,), exec_body=lambda empty: empty.update(namespace))
 
 
 def _default(parameter: inspect.Parameter) -> tp.Any:
@@ -156,13 +156,13 @@ def _signature(function: tp.Callable[..., tp.Any]) -> inspect.Signature:
     if not inspect.isfunction(function) or function.__name__ == "<lambda>":
         raise TypeError(f"with_infra decorates a function that is written with def, and not {function!r}")
     known = getattr(function, "config", None)
-    if isinstance(known, type) and issubclass(known, _Call):
+    if isinstance(known, type) and issubclass(known, _FunctionCall):
         raise TypeError(f"{function.__qualname__} has an infra already: one with_infra has all settings")
     if any(is_of_kind(function) for is_of_kind in _NOT_STORED):
         raise TypeError(f"{function.__qualname__} gives a coroutine or a generator, which with_infra cannot store")
     signature = inspect.signature(function)
     names = inspect.unwrap(function).__globals__
-    parameters = [_checked(each, function.__qualname__, names) for each in signature.parameters.values()]
+    parameters = [_check_parameter(each, function.__qualname__, names) for each in signature.parameters.values()]
     return signature.replace(parameters=parameters)
 
 
@@ -170,22 +170,26 @@ _NOT_STORED = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def _checked(parameter: inspect.Parameter, function: str, names: dict[str, tp.Any]) -> inspect.Parameter:
+def _check_parameter(parameter: inspect.Parameter, function: str, names: dict[str, tp.Any]) -> inspect.Parameter:
     """The parameter as it is given from now on: by keyword, with the type that its annotation means."""
     name, what = parameter.name, f"parameter {parameter.name!r} of {function}"
     if parameter.kind not in _NAMED:
         raise TypeError(f"{what} takes what has no name: with_infra knows calls by their named arguments")
-    if name in ("infra", "build") or name.startswith("_") or (name.startswith("model_") and hasattr(_Call, name)):
+    if (
+        name in ("infra", "build")
+        or name.startswith("_")
+        or (name.startswith("model_") and hasattr(_FunctionCall, name))
+    ):
         raise TypeError(f"{what} has a name that with_infra uses itself: give it another one")
     if parameter.annotation is parameter.empty:
         raise TypeError(f"{what} has no annotation, and with_infra converts and compares arguments by it: add a type")
-    hint = _hint(parameter.annotation, what, names)
+    hint = _resolve_annotation(parameter.annotation, what, names)
     if parameter.default is None:  # ``x: int = None`` means what it does elsewhere
         hint = hint | None
     return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hint)
 
 
-def _hint(annotation: tp.Any, what: str, names: dict[str, tp.Any]) -> tp.Any:
+def _resolve_annotation(annotation: tp.Any, what: str, names: dict[str, tp.Any]) -> tp.Any:
     stand_in = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         return tp.get_type_hints(stand_in, names, include_extras=True)["it"]

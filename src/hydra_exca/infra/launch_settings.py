@@ -1,4 +1,4 @@
-"""What the settings of an infra mean for a launch."""
+"""The settings of a launch, from those of an infra."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_conflict(infra: JobSettings) -> str | None:
     given = "" if infra.logs == LOGS else re.sub(r"\{folder\}|\{user\}|%j", "", str(infra.logs))
     unknown = re.findall(r"\{[^{}]*\}|%[A-Za-z]", given) if given else []
     if unknown:
-        return f"logs={str(infra.logs)!r} has {unknown[0]!r} in it, which is none of {{folder}}, {{user}} and %j"
+        return f"logs={str(infra.logs)!r} has the unknown placeholder {unknown[0]!r}: use {{folder}}, {{user}} and %j"
     return None
 
 
@@ -72,7 +72,7 @@ def launch_code(infra: JobSettings, cache: Path) -> LaunchCode | None:
 
 
 def prepare_payload(infra: JobSettings, code: LaunchCode | None, payload: Payload) -> Payload:
-    """What all jobs have in common, as the settings want it."""
+    """The common part of all jobs, changed as the settings ask."""
     if code is not None:
         payload = payload.importing_from(code.snapshot(), code.replaced_directory)
     if infra.conda_env is not None:

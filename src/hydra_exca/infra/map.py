@@ -33,16 +33,16 @@ from hydra_exca.store.items.claims import ItemClaim
 from . import binding, launch_settings, map_compute, pools
 from .base import BaseInfra
 from .binding import Exclusions
-from .map_claims import MapCall, MapEntry
-from .map_compute import MapApplied, Pairs
-from .progress import Bar
+from .map_call import MapCall, MapEntry
+from .map_compute import AppliedMapMethod, Pairs
+from .progress import ProgressBar
 
 log = logging.getLogger("exca.map")
 Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
 _POOLS = ("threadpool", "processpool")
 _CHUNKS_PER_WORKER = 3  # of a pool: one that is done early takes another
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
-_noted: set[tuple[int, str]] = set()  # entries that say that this process computes there
+_recorded: set[tuple[int, str]] = set()  # entries that say that this process computes there
 
 
 class MapInfra(BaseInfra):
@@ -62,7 +62,7 @@ class MapInfra(BaseInfra):
     What is missing is computed in at most ``max_jobs`` jobs of at least ``min_samples_per_job`` items each; in a pool
     (``threadpool``, ``processpool``) by as many workers as there are cores, and no more than ``max_jobs``.
     ``keep_in_ram`` keeps results in the object too. ``forbid_single_item_computation``: asking for one item that
-    is not stored is an error. Mode ``force`` computes each item anew, once for one object; ``read-only`` nothing.
+    is not stored is an error. Mode ``force`` recomputes each item, once for one object; ``read-only`` nothing.
     """
 
     _exca_pools: tp.ClassVar[tuple[str, ...]] = _POOLS
@@ -77,7 +77,7 @@ class MapInfra(BaseInfra):
 
     _computed: dict[str, set[str]] = pydantic.PrivateAttr(default_factory=dict)
     _kept: dict[str, dict[str, tp.Any]] = pydantic.PrivateAttr(default_factory=dict)
-    _places: dict[str, MapEntry] = pydantic.PrivateAttr(default_factory=dict)
+    _map_entries: dict[str, MapEntry] = pydantic.PrivateAttr(default_factory=dict)
 
     def apply(
         self,
@@ -107,7 +107,7 @@ class MapInfra(BaseInfra):
         if self._applied is not None:
             raise RuntimeError(f"this infra is applied to {self._applied.name} already")
         binding.check_signature(method, 2, "self and the items")
-        self._applied = applied = MapApplied(method, **how)
+        self._applied = applied = AppliedMapMethod(method, **how)
         signature = inspect.signature(method)
 
         @functools.wraps(method)
@@ -124,9 +124,9 @@ class MapInfra(BaseInfra):
 
         return mapped
 
-    def _map(self) -> tuple[pydantic.BaseModel, MapApplied]:
+    def _map(self) -> tuple[pydantic.BaseModel, AppliedMapMethod]:
         owner, applied = self._bound()
-        return owner, tp.cast(MapApplied, applied)
+        return owner, tp.cast(AppliedMapMethod, applied)
 
     # one call
 
@@ -143,75 +143,77 @@ class MapInfra(BaseInfra):
         done = computed & kept.keys() if redo and self.folder is None else computed if redo else kept.keys()
         needed = {key: wanted[key] for key in dict.fromkeys(keys) if key not in done}
         if self.folder is None:
-            found = {**kept, **self._filled_ram(needed, len(wanted), kept, computed)}
-            return map(_given, [found[key] for key in keys])
+            found = {**kept, **self._compute_in_ram(needed, len(wanted), kept, computed)}
+            return map(_independent_copy, [found[key] for key in keys])
         for key in needed:
             kept.pop(key, None)
-        place = self._place(identity)
-        self._fill(place, needed, len(wanted), redo, computed)
-        return self._read(place, keys, wanted, kept)
+        map_entry = self._map_entry(identity)
+        self._compute_missing(map_entry, needed, len(wanted), redo, computed)
+        return self._read(map_entry, keys, wanted, kept)
 
     def _read(
-        self, place: MapEntry, keys: tp.Sequence[str], wanted: dict[str, tp.Any], kept: dict[str, tp.Any]
+        self, map_entry: MapEntry, keys: tp.Sequence[str], wanted: dict[str, tp.Any], kept: dict[str, tp.Any]
     ) -> tp.Iterator[tp.Any]:
         for key in keys:
             if key in kept:
-                yield _given(kept[key])
+                yield _independent_copy(kept[key])
                 continue
-            value = self._stored(place, key, wanted[key])
+            value = self._stored(map_entry, key, wanted[key])
             if self.keep_in_ram:
                 kept[key] = value
-                value = _given(value)
+                value = _independent_copy(value)
             yield value
 
-    def _stored(self, place: MapEntry, key: str, item: tp.Any) -> tp.Any:
-        """The stored result; what cannot be trusted is computed again."""
+    def _stored(self, map_entry: MapEntry, key: str, item: tp.Any) -> tp.Any:
+        """The stored result of an item, which is computed again if it cannot be trusted."""
         try:
-            return place.items.get(key)
+            return map_entry.items.get(key)
         except (KeyError, CorruptEntryError) as error:
-            place.items.discard(key)
-            if place.lacking([key]):
-                if self.mode == "read-only" or self.identity() != place.identity:
+            map_entry.items.discard(key)
+            if map_entry.missing_keys([key]):
+                if self.mode == "read-only" or self.identity() != map_entry.identity:
                     why = "mode=read-only" if self.mode == "read-only" else "the object was changed since it was asked"
-                    told = f"item {key!r} is gone" if isinstance(error, KeyError) else str(error)
-                    raise CorruptEntryError(f"{told}. It is not computed again: {why}") from error
+                    problem = f"item {key!r} is gone" if isinstance(error, KeyError) else str(error)
+                    raise CorruptEntryError(f"{problem}. It is not computed again: {why}") from error
                 log.warning("%s; it is computed again", error)
-                self._fill(place, {key: item}, 0, True, set())
-            return place.items.get(key)
+                self._compute_missing(map_entry, {key: item}, 0, True, set())
+            return map_entry.items.get(key)
 
-    # filling
+    # computing what is missing
 
-    def _fill(self, place: MapEntry, needed: dict[str, tp.Any], asked: int, redo: bool, computed: set[str]) -> None:
-        """Returns when all that is needed is stored; what was computed anew is added to ``computed``."""
-        lacking = list(needed) if redo else place.lacking(needed)
-        if not lacking:
+    def _compute_missing(
+        self, map_entry: MapEntry, needed: dict[str, tp.Any], asked: int, redo: bool, computed: set[str]
+    ) -> None:
+        """Returns when all needed items are stored; adds those that were recomputed to ``computed``."""
+        missing = list(needed) if redo else map_entry.missing_keys(needed)
+        if not missing:
             return
         self._check_start()
-        filling = MapCall(
-            place,
-            {key: needed[key] for key in lacking},
+        call = MapCall(
+            map_entry,
+            {key: needed[key] for key in missing},
             cluster=None if self._is_here() else self.cluster,
             redo=redo,
             divide=self._divide,
-            agree=functools.partial(self._agree, asked),
-            compute=functools.partial(self._compute, place),
+            check_allowed=functools.partial(self._check_allowed, asked),
+            compute=functools.partial(self._compute, map_entry),
         )
         try:
             if self.mode != "read-only":
-                place.create(self._describe)
-            filling.run()
+                map_entry.create(self._describe)
+            call.run()
         except OSError as error:
-            raise CacheError(f"{place.folder} cannot be written: {error.strerror}") from error
+            raise CacheError(f"{map_entry.folder} cannot be written: {error.strerror}") from error
         finally:
-            computed.update(filling.done if redo else ())
+            computed.update(call.done if redo else ())
 
     def _check_start(self) -> None:
-        """Raises if nothing can be computed, whatever is asked."""
+        """Raises if nothing can be computed here, whichever items are asked for."""
         launch_settings.refuse_while_loading()
         registry.format_named(self._map()[1].cache_type)
 
-    def _agree(self, asked: int, missing: tp.Sequence[str]) -> None:
-        """Raises if these may not be computed."""
+    def _check_allowed(self, asked: int, missing: tp.Sequence[str]) -> None:
+        """Raises if the missing items must not be computed."""
         which = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
         if self.mode == "read-only":
             raise CacheError(
@@ -223,32 +225,32 @@ class MapInfra(BaseInfra):
                 "one call first, or allow it"
             )
 
-    def _compute(self, place: MapEntry, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
+    def _compute(self, map_entry: MapEntry, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
         """Computes and stores what is claimed."""
         _, applied = self._map()
         if self._is_here():
-            self._note(place)
+            self._record_computing(map_entry)
         with self._bar(sum(map(len, chunks))) as bar:
             if not self._is_here():
-                self._compute_in_jobs(place, fresh, claim, chunks, bar)
+                self._compute_in_jobs(map_entry, fresh, claim, chunks, bar)
             elif self.cluster == "processpool":
-                self._compute_in_processes(chunks, place, claim, lambda found: None, bar)
+                self._compute_in_processes(chunks, map_entry, claim, lambda found: None, bar)
             else:
-                writer = map_compute.writer_of_process(place.folder, claim.number, applied.cache_type, fresh)
+                writer = map_compute.writer_of_process(map_entry.folder, claim.number, applied.cache_type, fresh)
                 try:
-                    with self._in_copy(place):
+                    with self._in_copy(map_entry):
                         self._compute_here(chunks, writer.add, bar)
                 finally:
                     writer.commit()
 
-    def _note(self, place: MapEntry) -> None:
+    def _record_computing(self, map_entry: MapEntry) -> None:
         """Records in the entry who computes items of it, once for all calls of a process."""
-        key = (os.getpid(), str(place.entry.path))
-        if key not in _noted:
-            _noted.add(key)
-            task_record.write_record(place.entry, self._provenance(clusters.inline_cluster()))
+        key = (os.getpid(), str(map_entry.entry.path))
+        if key not in _recorded:
+            _recorded.add(key)
+            task_record.write_record(map_entry.entry, self._provenance(clusters.inline_cluster()))
 
-    def _filled_ram(
+    def _compute_in_ram(
         self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any], computed: set[str]
     ) -> dict[str, tp.Any]:
         """Without a folder: the results of what is needed, put into ``kept`` as soon as they are there."""
@@ -257,10 +259,10 @@ class MapInfra(BaseInfra):
             return found
         self._check_start()
         self._refuse_without_folder()
-        self._agree(asked, list(needed))
+        self._check_allowed(asked, list(needed))
 
         def add(key: str, value: tp.Any) -> None:
-            found[key] = kept[key] = _given(value)  # the method may use its buffer for the next one
+            found[key] = kept[key] = _independent_copy(value)  # the method may use its buffer for the next one
             computed.add(key)
 
         def receive(results: dict[str, tp.Any]) -> None:
@@ -275,16 +277,16 @@ class MapInfra(BaseInfra):
                 self._compute_here(chunks, add, bar)
         return found
 
-    def _compute_here(self, chunks: tp.Sequence[Pairs], add: map_compute.Add, bar: Bar) -> None:
+    def _compute_here(self, chunks: tp.Sequence[Pairs], add: map_compute.AddResult, bar: ProgressBar) -> None:
         """In this process, in threads if the cluster is their pool."""
         owner, applied = self._map()
 
-        def tell_and_add(key: str, value: tp.Any) -> None:
+        def count_and_add(key: str, value: tp.Any) -> None:
             add(key, value)
             bar.update()
 
         def compute(chunk: Pairs) -> None:
-            map_compute.compute_items(owner, applied, chunk, tell_and_add, self._failure)
+            map_compute.compute_items(owner, applied, chunk, count_and_add, self._task_error)
 
         if self.cluster == "threadpool" and len(chunks) > 1:
             pools.run_in_pool("threadpool", self._workers(len(chunks)), compute, chunks, lambda done: None)
@@ -296,10 +298,10 @@ class MapInfra(BaseInfra):
     def _compute_in_processes(
         self,
         chunks: tp.Sequence[Pairs],
-        place: MapEntry | None,
+        map_entry: MapEntry | None,
         claim: ItemClaim | None,
         receive: tp.Callable[[dict[str, tp.Any]], None],
-        bar: Bar,
+        bar: ProgressBar,
     ) -> None:
         owner, _ = self._map()
 
@@ -309,25 +311,28 @@ class MapInfra(BaseInfra):
             bar.update(count)
 
         header = payload.Payload.of_this_process("processpool", b"", False)
-        if place is not None:
-            header = self._checked(place).prepare(header)
-        folder = None if place is None else place.folder
+        if map_entry is not None:
+            header = self._checked_settings(map_entry).prepare(header)
+        folder = None if map_entry is None else map_entry.folder
         packed = map_compute.pack_chunk(header, owner, self._name, chunks, folder, claim)
         pools.run_in_pool("processpool", self._workers(len(chunks)), map_compute.compute_in_pool, packed, done)
 
     def _compute_in_jobs(
-        self, place: MapEntry, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs], bar: Bar
+        self, map_entry: MapEntry, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs], bar: ProgressBar
     ) -> None:
         """One job a chunk, as one array. Raises the first error when all have ended."""
         owner, _ = self._map()
         tasks = [
             Task(
-                place.job_identity(claim, index), (owner, chunk), (f"{self.uid()}, {len(chunk)} items",), self._describe
+                map_entry.job_identity(claim, index),
+                (owner, chunk),
+                (f"{self.uid()}, {len(chunk)} items",),
+                self._describe,
             )
             for index, chunk in enumerate(chunks)
         ]
         sizes = {task.identity.digest: len(chunk) for task, chunk in zip(tasks, chunks, strict=True)}
-        settings = self._settings(place.jobs, self._cluster(len(chunks)), Mode.CACHED)
+        settings = self._settings(map_entry.jobs, self._cluster(len(chunks)), Mode.CACHED)
         launch = Launch(tasks, map_compute.MapProgram(self._name, claim, fresh), settings)
 
         def finished(result: Result) -> None:
@@ -339,15 +344,15 @@ class MapInfra(BaseInfra):
             log.error("%s: %d of %d jobs failed", self.uid(), len(errors), len(chunks))
             raise errors[0]
 
-    def _checked(self, place: MapEntry) -> Settings:
-        """How pools and this process go about it."""
-        settings = self._settings(place.jobs, clusters.inline_cluster(), Mode.CACHED)
+    def _checked_settings(self, map_entry: MapEntry) -> Settings:
+        """The settings for pools and for this process, checked."""
+        settings = self._settings(map_entry.jobs, clusters.inline_cluster(), Mode.CACHED)
         settings.check()
         return settings
 
-    def _in_copy(self, place: MapEntry) -> contextlib.AbstractContextManager[None]:
-        """Where the method runs in this process."""
-        settings = self._checked(place)
+    def _in_copy(self, map_entry: MapEntry) -> contextlib.AbstractContextManager[None]:
+        """The copy of the code, to run the method in it in this process."""
+        settings = self._checked_settings(map_entry)
         copy = settings.here()
         return contextlib.nullcontext() if copy is None or not settings.chdir else active.inside(copy)
 
@@ -373,18 +378,18 @@ class MapInfra(BaseInfra):
     def _workers(self, chunks: int) -> int:
         return min(chunks, usable_cores(), self.max_jobs or chunks)
 
-    def _bar(self, total: int) -> Bar:
-        return Bar(self._map()[1].name, total)
+    def _bar(self, total: int) -> ProgressBar:
+        return ProgressBar(self._map()[1].name, total)
 
     # where it is kept
 
     def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
         return MapEntry.stored_identity(entry)
 
-    def _place(self, identity: Identity) -> MapEntry:
+    def _map_entry(self, identity: Identity) -> MapEntry:
         key = self._key(identity)
-        if key in self._places:
-            return self._places[key]
+        if key in self._map_entries:
+            return self._map_entries[key]
         cache = self._cache()
         assert cache is not None
         shelf = cache.factory_folder(identity.factory, identity.version)
@@ -395,12 +400,12 @@ class MapInfra(BaseInfra):
             cache.create()
             shelf.create(self._project(cache))
             entry = shelf.open_entry(identity)
-        self._places[key] = MapEntry(cache, identity, entry)
-        return self._places[key]
+        self._map_entries[key] = MapEntry(cache, identity, entry)
+        return self._map_entries[key]
 
 
-def _given(value: tp.Any) -> tp.Any:
-    """A kept value, such that whoever gets it can change it without changing what is kept."""
+def _independent_copy(value: tp.Any) -> tp.Any:
+    """A copy of a kept value: changing it does not change what is kept. Immutable values are not copied."""
     numpy: tp.Any = sys.modules.get("numpy")
     fixed = numpy is not None and type(value) is numpy.ndarray and not value.flags.writeable
     if type(value) in _IMMUTABLE or (fixed and not isinstance(value.base, numpy.ndarray)):

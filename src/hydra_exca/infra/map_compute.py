@@ -21,19 +21,19 @@ from hydra_exca.store import files
 from hydra_exca.store.items.claims import ItemClaim
 from hydra_exca.store.items.reader import Items, ItemWriter
 
-from .binding import Applied
+from .binding import AppliedMethod
 
 Pairs = tp.Sequence[tuple[str, tp.Any]]
-Add = tp.Callable[[str, tp.Any], None]
+AddResult = tp.Callable[[str, tp.Any], None]
 _DIGITS = 32  # of the digest that a long uid ends in
-Tell = tp.Callable[[Exception], Exception]
+WrapError = tp.Callable[[Exception], Exception]
 _OPEN_WRITERS = 48  # each has two or more files open
-inside: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("inside", default=frozenset())
-"""The tokens of the claims that are being computed further up: what they hold is not waited for, but computed."""
+outer_claims: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("outer_claims", default=frozenset())
+"""Tokens of the claims being computed further up the stack: their items are computed, not waited for."""
 
 
 @dataclasses.dataclass(frozen=True)
-class MapApplied(Applied):
+class AppliedMapMethod(AppliedMethod):
     """A method over items, how an item is called, and the format that its results are stored in."""
 
     item_uid: tp.Callable[[tp.Any], str] = str
@@ -63,39 +63,39 @@ def _shortened(key: str, limit: int) -> str:
 
 
 def compute_items(
-    owner: pydantic.BaseModel, applied: Applied, pairs: Pairs, add: Add, tell: Tell | None = None
+    owner: pydantic.BaseModel, applied: AppliedMethod, pairs: Pairs, add: AddResult, wrap_error: WrapError | None = None
 ) -> None:
     """Runs the method over the items and hands each result to ``add``, as soon as it is there.
 
-    ``tell`` makes what is raised of what the method raises.
+    ``wrap_error`` makes the error to raise from one that the method raised.
     """
     count = 0
-    for value in _results(owner, applied, [item for _, item in pairs], tell):
+    for value in _results(owner, applied, [item for _, item in pairs], wrap_error):
         if count == len(pairs):
-            raise _told(tell, ConfigError(_miscounted(applied, "more", len(pairs))))
+            raise _wrap(wrap_error, ConfigError(_miscounted(applied, "more", len(pairs))))
         add(pairs[count][0], value)
         count += 1
     if count < len(pairs):
-        raise _told(tell, ConfigError(_miscounted(applied, f"only {count}", len(pairs))))
+        raise _wrap(wrap_error, ConfigError(_miscounted(applied, f"only {count}", len(pairs))))
 
 
 def _results(
-    owner: pydantic.BaseModel, applied: Applied, items: list[tp.Any], tell: Tell | None
+    owner: pydantic.BaseModel, applied: AppliedMethod, items: list[tp.Any], wrap_error: WrapError | None
 ) -> tp.Iterator[tp.Any]:
     try:
         results = applied.method(owner, items)
-        if not _is_one_for_each(results):
+        if not _has_result_per_item(results):
             shown = type(results).__qualname__
             raise TypeError(f"{applied.name} returned one {shown}; it must yield one result for each item, in order")
         yield from results
     except Exception as error:
-        if tell is None:
+        if wrap_error is None:
             raise
-        raise tell(error) from error
+        raise wrap_error(error) from error
 
 
-def _is_one_for_each(results: tp.Any) -> bool:
-    """Not of what iterates over keys, characters, columns, or in no order."""
+def _has_result_per_item(results: tp.Any) -> bool:
+    """Whether results can be one for each item: not what iterates over keys, characters, columns, or in no order."""
     wrong = (str, bytes, collections.abc.Mapping, collections.abc.Set)
     return isinstance(results, collections.abc.Iterable) and not isinstance(results, wrong) and not _is_frame(results)
 
@@ -104,11 +104,11 @@ def _is_frame(results: tp.Any) -> bool:
     return hasattr(results, "columns") and hasattr(results, "index")
 
 
-def _told(tell: Tell | None, error: Exception) -> Exception:
-    return error if tell is None else tell(error)
+def _wrap(wrap_error: WrapError | None, error: Exception) -> Exception:
+    return error if wrap_error is None else wrap_error(error)
 
 
-def _miscounted(applied: Applied, yielded: str, asked: int) -> str:
+def _miscounted(applied: AppliedMethod, yielded: str, asked: int) -> str:
     return (
         f"{applied.name} yielded {yielded} results for {asked} items; it must yield one for each, in order. What it "
         "yielded is kept, paired with the items in their order: if it left one out on the way, repeat with mode='force'"
@@ -148,7 +148,7 @@ def new_writer(
 
 @dataclasses.dataclass(frozen=True)
 class PoolChunk:
-    """What a process of a pool is sent: the object, its infra's name, some items, and where their results go.
+    """The message to a process of a pool: the object, its infra's name, some items, and where their results go.
 
     Without a ``folder`` the results are sent back.
     """
@@ -183,26 +183,26 @@ def pack_chunk(
     ]
 
 
-_entered: set[bytes] = set()
+_entered_headers: set[bytes] = set()
 
 
 def compute_in_pool(data: bytes) -> bytes:
     """Computes a chunk in this process of a pool; returns how many, and the results where they are not stored."""
     header, content = pickle.loads(data)
-    if header not in _entered:
+    if header not in _entered_headers:
         pickle.loads(header).enter()
-        _entered.add(header)
+        _entered_headers.add(header)
     chunk: PoolChunk = payloads.unpickle(content)
     infra = getattr(chunk.owner, chunk.infra_name)
-    applied: MapApplied = infra._bound()[1]
+    applied: AppliedMapMethod = infra._bound()[1]
     found: dict[str, tp.Any] = {}
     if chunk.folder is None or chunk.claim is None:
-        compute_items(chunk.owner, applied, chunk.pairs, found.__setitem__, infra._failure)
+        compute_items(chunk.owner, applied, chunk.pairs, found.__setitem__, infra._task_error)
         return pickle.dumps((len(found), payloads.pickle_named(found, f"a result of {applied.name}")), protocol=5)
-    inside.set(frozenset({chunk.claim.token}))
+    outer_claims.set(frozenset({chunk.claim.token}))
     launched = lambda: process.is_alive(chunk.launcher) is not False  # noqa: E731
     with new_writer(chunk.folder, chunk.claim.number, applied.cache_type, launched) as writer:
-        compute_items(chunk.owner, applied, chunk.pairs, writer.add, infra._failure)
+        compute_items(chunk.owner, applied, chunk.pairs, writer.add, infra._task_error)
     return pickle.dumps((len(chunk.pairs), b""))
 
 
@@ -210,7 +210,7 @@ def compute_in_pool(data: bytes) -> bytes:
 
 
 class MapProgram:
-    """What jobs run: the method itself over some items, whose results it stores beside the job's entry."""
+    """The program of a job: runs the method over some items and stores their results beside the job's entry."""
 
     def __init__(self, infra_name: str, claim: ItemClaim, fresh: bool) -> None:
         self.infra_name = infra_name
@@ -220,7 +220,7 @@ class MapProgram:
 
     def __call__(self, argument: tuple[tp.Any, Pairs], attempt: Attempt) -> None:
         owner, pairs = argument
-        applied: MapApplied = getattr(owner, self.infra_name)._bound()[1]
+        applied: AppliedMapMethod = getattr(owner, self.infra_name)._bound()[1]
         folder = attempt.entry.path.parents[1]
         items = Items(folder)
         items.refresh()
@@ -231,6 +231,6 @@ class MapProgram:
             owning = attempt.entry.current_claim()
             return owning is not None and owning.number == attempt.claim.number
 
-        inside.set(frozenset({self.token}))
+        outer_claims.set(frozenset({self.token}))
         with new_writer(folder, self.number, applied.cache_type, still_owner) as writer:
             compute_items(owner, applied, left, writer.add)

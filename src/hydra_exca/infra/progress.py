@@ -10,7 +10,7 @@ import typing as tp
 from tqdm import tqdm
 
 
-class Bar:
+class ProgressBar:
     """Shows on standard error how many of ``total`` are done; a terminal that is gone stops nothing."""
 
     def __init__(self, name: str, total: int) -> None:

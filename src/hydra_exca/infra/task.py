@@ -22,7 +22,7 @@ from hydra_exca.store import CacheFolder, Entry
 
 from . import binding, fast_lookup
 from .base import BaseInfra, private
-from .binding import Applied, Exclusions
+from .binding import AppliedMethod, Exclusions
 from .task_jobs import TaskJob, start_jobs
 
 DECORATED = "__exca_decorated__"
@@ -30,7 +30,7 @@ Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
 
 
 class Decorated(tp.NamedTuple):
-    """What a method has under the name ``DECORATED``, for whoever runs it otherwise than by calling it.
+    """The attribute ``DECORATED`` of a method, for callers that run it other than by calling it.
 
     ``method`` is the one below the cache, ``infra_of`` gives an object's infra with the cache, if it has one.
     """
@@ -81,7 +81,7 @@ class TaskInfra(BaseInfra):
         if self._applied is not None:
             raise RuntimeError(f"this infra is applied to {self._applied.name} already")
         binding.check_signature(method, 1, "self alone")
-        self._applied = applied = Applied(method, exclude_from_cache_uid)
+        self._applied = applied = AppliedMethod(method, exclude_from_cache_uid)
 
         def infra_of(obj: tp.Any) -> TaskInfra | None:
             infra = getattr(obj, private(self)["_name"], None)
@@ -110,7 +110,7 @@ class TaskInfra(BaseInfra):
     # what a user asks
 
     def status(self) -> tp.Literal["not submitted", "running", "completed", "failed"]:
-        """Where this task stands; submits nothing."""
+        """The status of this task; submits nothing."""
         cache = self._cache()
         if cache is None:
             return "not submitted"
@@ -128,14 +128,14 @@ class TaskInfra(BaseInfra):
         return tp.cast(TaskJob, self._job[1])
 
     def clear_job(self) -> None:
-        """Forgets the result and cancels the job, if there is one: the next call computes anew."""
+        """Removes the result and cancels the job, if there is one: the next call computes it again."""
         self._job = None
         self._kept.clear()
         cache = self._cache()
         if cache is not None:
             identity = self.identity()
             cache.factory_folder(identity.factory, identity.version).check_project(self._project(cache))
-            self._launch(Mode.FORCE, program=_unused).clear()
+            self._launch(Mode.FORCE, program=_run_nothing).clear()
 
     @contextlib.contextmanager
     def job_array(
@@ -151,7 +151,7 @@ class TaskInfra(BaseInfra):
         yield tasks
         if not tasks and not allow_empty:
             raise ConfigError("job_array got no task; allow_empty=True allows that")
-        infras = [self._of(each, applied) for each in tasks]
+        infras = [self._infra_of(each, applied) for each in tasks]
         keys = [infra._key() for infra in infras]
         if not allow_repeated_tasks:
             _refuse_repeated(infras, keys)
@@ -169,7 +169,7 @@ class TaskInfra(BaseInfra):
             return None
         return outcome.identity if outcome is not None and outcome.status is Status.COMPLETED else None
 
-    def _of(self, obj: tp.Any, applied: Applied) -> TaskInfra:
+    def _infra_of(self, obj: tp.Any, applied: AppliedMethod) -> TaskInfra:
         infra = getattr(obj, self._name, None)
         if not isinstance(infra, TaskInfra) or infra._applied is not applied:
             raise TypeError(f"job_array of {applied.name} got {obj!r}, which has no such method")
@@ -178,15 +178,15 @@ class TaskInfra(BaseInfra):
     def _call(self) -> tp.Any:
         """The method's result: kept, stored, or computed."""
         if not self.keep_in_ram:
-            return self._asked_for()
+            return self._result()
         key = self._key()
         if key in self._kept and (self.mode != "force" or key in self._computed):
             return self._kept[key]
-        value = self._kept[key] = self._asked_for()
+        value = self._kept[key] = self._result()
         self._computed.add(key)
         return value
 
-    def _asked_for(self) -> tp.Any:
+    def _result(self) -> tp.Any:
         """The method's result: stored, or computed."""
         if self.folder is None:
             return self._compute(*self._bound())
@@ -195,15 +195,15 @@ class TaskInfra(BaseInfra):
         # what a job that is over has stored may have been forgotten since, or computed anew
         return self._run(identity) if job is None or job.done() else job.result()
 
-    def _compute(self, owner: pydantic.BaseModel, applied: Applied) -> tp.Any:
-        """The method's own result; its error is told as on any cluster."""
+    def _compute(self, owner: pydantic.BaseModel, applied: AppliedMethod) -> tp.Any:
+        """The method's own result; its error is raised as on any cluster."""
         if self.mode == "read-only":
             raise CacheError(f"{self.factory()}: mode=read-only, and without a folder there is no stored result")
         self._refuse_without_folder()
         try:
             return applied.method(owner)
         except Exception as error:
-            raise self._failure(error) from error
+            raise self._task_error(error) from error
 
     def _run(self, identity: Identity) -> tp.Any:
         mode = Mode(self.mode)
@@ -215,9 +215,9 @@ class TaskInfra(BaseInfra):
         return start_jobs([self], self._cluster())[0].result() if hit is None else hit.value
 
     def task(self) -> Task:
-        """This infra's task, as the engine takes it."""
+        """This infra's task, for a launch."""
         owner, _ = self._bound()
-        return Task(self.identity(), owner, Shown(owner), self._describe, self._resources())
+        return Task(self.identity(), owner, LazyRepr(owner), self._describe, self._resources())
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         settings = super()._settings(cache, cluster, mode)
@@ -229,12 +229,12 @@ class TaskInfra(BaseInfra):
         return Launch([self.task()], program, self._settings(cache, self._cluster(), mode), self._computed)
 
 
-def _unused(argument: tp.Any, attempt: Attempt) -> tp.Any:
-    raise AssertionError("a look runs nothing")
+def _run_nothing(argument: tp.Any, attempt: Attempt) -> tp.Any:
+    raise AssertionError("clearing runs nothing")
 
 
-class Shown(collections.abc.Sequence[str]):
-    """An object as one text, made when a message needs it."""
+class LazyRepr(collections.abc.Sequence[str]):
+    """The repr of an object, as a sequence of one text that is made when a message needs it."""
 
     def __init__(self, obj: object) -> None:
         self._obj = obj

@@ -18,7 +18,7 @@ from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder
 
-from .binding import Applied
+from .binding import AppliedMethod
 
 _PAUSE_S = 0.02
 
@@ -40,13 +40,13 @@ class HasTask(tp.Protocol):
 
 
 class MethodProgram:
-    """What jobs run: the method itself, below its cache."""
+    """The program of a job: runs the method itself, without its cache."""
 
     def __init__(self, infra_name: str) -> None:
         self.infra_name = infra_name
 
     def __call__(self, obj: tp.Any, attempt: Attempt) -> tp.Any:
-        applied: Applied = getattr(obj, self.infra_name)._bound()[1]
+        applied: AppliedMethod = getattr(obj, self.infra_name)._bound()[1]
         resumed = attempt.resumed
         if resumed is not None and not resumed.is_method(type(obj), applied.method.__name__):
             attempt.checkpoint = resumed.checkpoint
@@ -113,7 +113,7 @@ class TaskJob:
 
 
 class SharedLaunch:
-    """A launch that several jobs look at, from any thread."""
+    """A launch that several jobs share; may be used from any thread."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -168,26 +168,26 @@ def start_jobs(infras: tp.Sequence[HasTask], cluster: clusters.Cluster, by: HasT
     for infra in infras:
         cache = infra._cache()
         if cache is None:
-            jobs[id(infra)] = _done_here(infra)
+            jobs[id(infra)] = _compute_here(infra)
         else:
             project = infra._project(cache)
             key = (str(cache.path), infra.mode, *project.items())
             groups.setdefault(key, (cache, project, []))[2].append(infra)
     for cache, project, members in groups.values():
         settings = (by or members[0])._settings(cache, cluster, Mode(members[0].mode))
-        submitted = _group(members, dataclasses.replace(settings, project=project))
+        submitted = _submit_group(members, dataclasses.replace(settings, project=project))
         jobs.update(zip(map(id, members), submitted, strict=True))
     return [jobs[id(infra)] for infra in infras]
 
 
-def _done_here(infra: HasTask) -> TaskJob:
+def _compute_here(infra: HasTask) -> TaskJob:
     try:
         return TaskJob(None, None, infra._call())
     except TaskFailedError as error:
         return TaskJob(None, None, error=error)
 
 
-def _group(members: tp.Sequence[HasTask], settings: Settings) -> list[TaskJob]:
+def _submit_group(members: tp.Sequence[HasTask], settings: Settings) -> list[TaskJob]:
     tasks = [infra.task() for infra in members]
     computed = set().union(*(infra._computed for infra in members))
     launch = Launch(tasks, MethodProgram(members[0]._name), settings, computed)

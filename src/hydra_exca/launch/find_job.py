@@ -1,16 +1,15 @@
-"""find_slurm_job: from the id of a job to the entry that it fills, by what launches and Slurm have noted."""
+"""find_slurm_job: from the id of a job to the entry that it fills, by the records of launches and of Slurm."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.clusters.slurm import query
 from hydra_exca.errors import CacheError, ConfigError
+from hydra_exca.store import launches
 
 from .slurm_job import SlurmJob
 
@@ -29,50 +28,50 @@ def find_slurm_job(*, job_id: str | int, folder: str | Path | None = None) -> Sl
     if not re.fullmatch(r"\d+(_\d+)?", asked):
         raise ConfigError(f"job_id={job_id!r} is not the id of one Slurm job: write it like 123, or 123_4")
     if folder is None:
-        return _known_to_slurm(asked)
+        return _find_by_slurm(asked)
     place = Path(folder).expanduser().absolute()
     if not place.is_dir():
         raise ConfigError(f"there is no folder {place} to look for job {asked} in")
-    return _below(place, asked)
+    return _find_in_folder(place, asked)
 
 
-def _below(folder: Path, asked: str) -> SlurmJob | None:
-    launches = _launches(folder)
-    for launch in launches:
-        job = _recorded(launch, asked)
+def _find_in_folder(folder: Path, asked: str) -> SlurmJob | None:
+    launch_folders = _launch_folders(folder)
+    for launch in launch_folders:
+        job = _recorded_job(launch, asked)
         if job is not None:
             return job
-    rows = query.query_job(asked) or [] if launches else []
-    for launch in launches:
-        mine = {row.place[1]: row.job for row in rows if row.place is not None and row.place[0] == launch.name}
-        if mine:
-            return _job(launch, *_one(asked, mine))
+    rows = query.query_job(asked) or [] if launch_folders else []
+    for launch in launch_folders:
+        jobs = {row.place[1]: row.job for row in rows if row.place is not None and row.place[0] == launch.name}
+        if jobs:
+            return _make_job(launch, *_only_job(asked, jobs))
     return None
 
 
-def _known_to_slurm(asked: str) -> SlurmJob:
+def _find_by_slurm(asked: str) -> SlurmJob:
     rows = query.query_job(asked)
     advice = "give the folder of the results: find_slurm_job(job_id=..., folder=...)"
     if not rows:
         known = "Slurm does not answer here" if rows is None else f"Slurm knows no job {asked} (any more)"
         raise ConfigError(f"{known}; {advice}")
-    found = _LAUNCH.search(rows[0].command)
-    mine = {row.place[1]: row.job for row in rows if row.place is not None}
-    if found is None or not mine:
+    match = _LAUNCH.search(rows[0].command)
+    jobs = {row.place[1]: row.job for row in rows if row.place is not None}
+    if match is None or not jobs:
         raise ConfigError(f"job {asked} was not submitted by hydra_exca: Slurm says it runs {rows[0].command!r}")
-    launch = Path(found[0])
+    launch = Path(match[0])
     if not (launch / paths.LAUNCH_RECORD).is_file():
-        raise ConfigError(f"job {asked} was submitted from {found[0]}, and no launch is recorded there; {advice}")
-    return _job(launch, *_one(asked, mine))
+        raise ConfigError(f"job {asked} was submitted from {launch}, and no launch is recorded there; {advice}")
+    return _make_job(launch, *_only_job(asked, jobs))
 
 
-# where the script of a launch is, in what Slurm says of a job
-_LAUNCH = re.compile(r"/.*?/\d{8}-\d{6}-[0-9a-f]{12}(?=/)")
+_LAUNCH = re.compile(rf"/.*?/{launches.TOKEN_PATTERN}(?=/)")
+"""The folder of a launch, in the command that Slurm reports of a job."""
 
 
-def _launches(folder: Path) -> list[Path]:
+def _launch_folders(folder: Path) -> list[Path]:
     """The launches recorded in the cache folders below, at and above a folder, the newest first."""
-    caches = [each for each in folder.parents if (each / paths.LAUNCHES).is_dir()][:1]
+    caches = [parent for parent in folder.parents if (parent / paths.LAUNCHES).is_dir()][:1]
     for place, folders, files in os.walk(folder):
         if paths.LAUNCHES in folders:
             caches.append(Path(place))
@@ -81,42 +80,34 @@ def _launches(folder: Path) -> list[Path]:
         if is_entry or paths.NAMES in folders:
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".")]
-    found = [launch for cache in caches for launch in (cache / paths.LAUNCHES).iterdir()]
-    return sorted(found, key=lambda launch: launch.name, reverse=True)
+    folders_of_all = [launch for cache in caches for launch in (cache / paths.LAUNCHES).iterdir()]
+    return sorted(folders_of_all, key=lambda launch: launch.name, reverse=True)
 
 
-def _recorded(launch: Path, asked: str) -> SlurmJob | None:
-    """The job of a launch, by the ids that the launch has written down."""
-    record = _record(launch)
-    jobs = {int(number): str(job) for number, job in record["jobs"].items()}
-    known = {number: job for number, job in jobs.items() if job == asked or job.startswith(f"{asked}_")}
-    return _job(launch, *_one(asked, known)) if record["cluster"] == "slurm" and known else None
+def _recorded_job(launch: Path, asked: str) -> SlurmJob | None:
+    """The job of a launch, by the ids in the launch's record."""
+    record = launches.read_record(launch)
+    jobs = {int(number): str(job) for number, job in record.get("jobs", {}).items()}
+    jobs = {number: job for number, job in jobs.items() if job == asked or job.startswith(f"{asked}_")}
+    return _make_job(launch, *_only_job(asked, jobs)) if record.get("cluster") == "slurm" and jobs else None
 
 
-def _job(launch: Path, number: int, job: str) -> SlurmJob:
-    record = _record(launch)
+def _make_job(launch: Path, number: int, job: str) -> SlurmJob:
+    record = launches.read_record(launch)
     try:
         entries = [record["entries"][position] for position in record["tasks"][number]]
-    except IndexError:
+    except LookupError:
         raise CacheError(f"{launch / paths.LAUNCH_RECORD} cannot be read, or has no job {job}") from None
     cache = launch.parent.parent
     if len(entries) > 1:
         shown = "".join(f"\n  {cache / entry}" for entry in entries[:10])
         raise ConfigError(f"job {job} computes {len(entries)} tasks, which have results and logs of their own:{shown}")
-    return SlurmJob(job, cache / entries[0], launch, number, Path(record["logs"] or launch))
+    return SlurmJob(job, cache / entries[0], launch, number, Path(record.get("logs") or launch))
 
 
-def _one(asked: str, jobs: dict[int, str]) -> tuple[int, str]:
+def _only_job(asked: str, jobs: dict[int, str]) -> tuple[int, str]:
+    """Number and id of the one job; raises ConfigError if there are several."""
     if len(jobs) > 1:
         shown = ", ".join(jobs[number] for number in sorted(jobs)[:10])
         raise ConfigError(f"{asked} is an array of {len(jobs)} jobs; ask for one of them: {shown}")
     return next(iter(jobs.items()))
-
-
-def _record(launch: Path) -> dict[str, tp.Any]:
-    """What is known of a launch; of one that has just begun, or whose record is damaged, nothing."""
-    nothing: dict[str, tp.Any] = {"jobs": {}, "tasks": [], "entries": [], "cluster": None, "logs": None}
-    try:
-        return {**nothing, **json.loads((launch / paths.LAUNCH_RECORD).read_bytes())}
-    except (OSError, ValueError, TypeError):
-        return nothing

@@ -19,7 +19,7 @@ from hydra_exca.job import payload as payloads
 from hydra_exca.job.attempt import Attempt, attempt_task
 from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Part, Payload
-from hydra_exca.store import Claim, ClaimState, Entry
+from hydra_exca.store import Claim, ClaimState, Entry, launches
 
 from .comparison import Comparison, compare_outcomes
 
@@ -125,14 +125,14 @@ def _token(entry: Entry) -> str:
 
 
 def _position(launch: Path, entry: Path, cache: Path) -> int:
-    try:
-        entries = json.loads((launch / paths.LAUNCH_RECORD).read_bytes())["entries"]
-        return int(entries.index(str(entry.relative_to(cache))))
-    except FileNotFoundError as error:
-        raise CacheError(f"{entry.name} cannot be run again: the record of its launch, {launch}, is gone") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        record = launch / paths.LAUNCH_RECORD
-        raise CacheError(f"{entry.name} cannot be run again: {record} does not tell of it") from error
+    """The number of a task in its launch; raises CacheError if the launch's record does not have it."""
+    record = launch / paths.LAUNCH_RECORD
+    if not record.exists():
+        raise CacheError(f"{entry.name} cannot be run again: the record of its launch, {launch}, is gone")
+    entries, name = launches.read_record(launch).get("entries"), str(entry.relative_to(cache))
+    if not isinstance(entries, list) or name not in entries:
+        raise CacheError(f"{entry.name} cannot be run again: {record} does not list it")
+    return entries.index(name)
 
 
 def _with_code_of(payload: Payload, cache: Path) -> Payload:

@@ -20,7 +20,7 @@ from hydra_exca import paths
 from hydra_exca.code import Snapshot, active, selection
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.provenance import launch_record, task_record
-from hydra_exca.store import CacheFolder, files
+from hydra_exca.store import CacheFolder, files, launches
 
 from .compose import hydra_private
 
@@ -61,7 +61,7 @@ def send_code(code: LaunchCode | None, launched: launch_record.Launched, cache: 
     folder = CacheFolder(cache)
     folder.create()
     copy = None if code is None else code.snapshot()
-    token = f"{time.strftime('%Y%m%d-%H%M%S')}-{files.random_token()}"
+    token = launches.new_token()
     launch = paths.launch_folder(cache, token)
     launch.mkdir(parents=True)
     if launched.patch is not None:

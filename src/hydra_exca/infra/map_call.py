@@ -20,11 +20,11 @@ from hydra_exca.store import CacheFolder, Entry, FactoryFolder, files
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 from hydra_exca.store.items.reader import Items
 
-from .map_compute import inside
+from .map_compute import outer_claims
 
 log = logging.getLogger("exca.map")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
-_SEEN_S = 3.0
+_VISIBLE_S = 3.0
 _ASK_S = 2.0  # how often it is asked whether the jobs that compute what is waited for are still there
 _active: set[tuple[int, str]] = set()  # the claims that calls in this process hold just now
 
@@ -41,7 +41,7 @@ class JobsFolder(CacheFolder):
 
 
 class MapEntry:
-    """Where the items of one map are, and the claims on them."""
+    """The entry of one map: its items and the claims on them."""
 
     def __init__(self, cache: CacheFolder, identity: Identity, entry: Entry) -> None:
         self.identity = identity
@@ -53,26 +53,26 @@ class MapEntry:
         self._check_defaults()
 
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
-        """Makes the folders, and notes what the items are the results of."""
+        """Makes the folders, and stores the identity of the items."""
         self.claims.folder.mkdir(parents=True, exist_ok=True)
         if self.stored_identity(self.entry) is None and files.publish_file(
             self.folder / paths.IDENTITY, files.dump_json(self.identity.to_json()), durable=True
         ):
             self.entry.write_description(*describe())
 
-    def lacking(self, keys: tp.Iterable[str]) -> list[str]:
-        """Those that are not stored by now."""
+    def missing_keys(self, keys: tp.Iterable[str]) -> list[str]:
+        """The keys that are not stored by now."""
         self.items.refresh()
         return [key for key in keys if key not in self.items]
 
     def job_identity(self, claim: ItemClaim, chunk: int) -> Identity:
-        """What the job for one chunk of a claim goes by."""
+        """The identity of the job for one chunk of a claim."""
         name = f"{claim.token}.{claim.number}.{chunk}"
         return uid.make_identity(
             self.identity.factory, self.identity.version, {"chunk": name}, label=f"{claim.number}.{chunk}"
         )
 
-    def held(self, claim: ItemClaim) -> frozenset[str]:
+    def held_keys(self, claim: ItemClaim) -> frozenset[str]:
         """The keys that somebody is still to compute under a claim."""
         if (os.getpid(), claim.token) in _active:
             return claim.keys
@@ -91,7 +91,7 @@ class MapEntry:
 
     @staticmethod
     def stored_identity(entry: Entry) -> dict[str, tp.Any] | None:
-        """What the items of an entry are the results of, None if it has none."""
+        """The identity of the items of an entry, None if it has none."""
         try:
             stored: dict[str, tp.Any] = json.loads((entry.path / paths.ITEMS / paths.IDENTITY).read_bytes())
             return stored
@@ -114,35 +114,35 @@ def _is_untouched(result: LookupResult) -> bool:
 
 
 class MapCall:
-    """One call's way to its items.
+    """One call of a map: claims and computes the items it lacks, or waits for others to compute them.
 
     ``divide`` packs keys into chunks; ``compute(claim, chunks of pairs, fresh)`` computes and stores what was claimed,
-    if ``fresh`` whatever is stored already; ``agree(keys)`` raises where nothing may be computed. With ``redo`` what is
-    stored does not count. ``done`` are the keys that were computed here, also when an error ended it.
+    if ``fresh`` whatever is stored already; ``check_allowed(keys)`` raises if these must not be computed. With ``redo``
+    what is stored does not count. ``done`` has the keys that were computed here, also after an error.
     """
 
     def __init__(
         self,
-        place: MapEntry,
+        map_entry: MapEntry,
         wanted: dict[str, tp.Any],
         *,
         cluster: str | None,
         redo: bool,
         divide: tp.Callable[[list[str]], list[list[str]]],
-        agree: tp.Callable[[list[str]], None],
+        check_allowed: tp.Callable[[list[str]], None],
         compute: tp.Callable[[ItemClaim, list[list[tuple[str, tp.Any]]], bool], None],
     ) -> None:
-        self._place = place
+        self._map_entry = map_entry
         self._left = wanted
         self._cluster = cluster
         self._redo = redo
         self._divide = divide
-        self._agree = agree
+        self._check_allowed = check_allowed
         self._compute = compute
         self._again = False
         self.done: set[str] = set()
         self._token = files.random_token()
-        self._asked: dict[tuple[str, int], tuple[float, frozenset[str]]] = {}
+        self._held_cache: dict[tuple[str, int], tuple[float, frozenset[str]]] = {}
 
     def run(self) -> None:
         """Returns when all items are there; raises what computing one here raised."""
@@ -150,9 +150,9 @@ class MapCall:
         _active.add((os.getpid(), self._token))
         try:
             while self._left:
-                claim = self._place.claims.claim_items(self._wish)
+                claim = self._map_entry.claims.claim_items(self._next_claim)
                 if claim is not None:
-                    self._work(claim)
+                    self._compute_claimed(claim)
                     pause = _FIRST_PAUSE_S
                 elif self._left:
                     time.sleep(pause)
@@ -160,71 +160,71 @@ class MapCall:
         finally:
             _active.discard((os.getpid(), self._token))
 
-    def _wish(self, known: list[ItemClaim]) -> ItemClaim | None:
-        """What to claim beside the known claims. These were read first: what they had stored by then is seen."""
-        held: set[str] = set()
+    def _next_claim(self, known: list[ItemClaim]) -> ItemClaim | None:
+        """The claim to publish beside the known ones; those were read first, so what they stored by then is seen."""
+        held_keys: set[str] = set()
         for claim in known:
-            held |= self._held(claim)
+            held_keys |= self._held_by_others(claim)
         if not self._redo:
-            lacking = set(self._place.lacking(self._left))
-            self._left = {key: item for key, item in self._left.items() if key in lacking}
-        free = [key for key in self._left if key not in held]
+            missing_keys = set(self._map_entry.missing_keys(self._left))
+            self._left = {key: item for key, item in self._left.items() if key in missing_keys}
+        free = [key for key in self._left if key not in held_keys]
         if not free:
             return None
-        self._agree(free)
+        self._check_allowed(free)
         chunks = tuple(map(tuple, self._divide(free)))
         return ItemClaim(self._token, describe_process(), chunks, self._cluster)
 
-    def _held(self, claim: ItemClaim) -> frozenset[str]:
-        if claim.token == self._token or claim.token in inside.get():  # a turn that is over; who waits for this
+    def _held_by_others(self, claim: ItemClaim) -> frozenset[str]:
+        if claim.token == self._token or claim.token in outer_claims.get():  # a turn that is over; who waits for this
             return frozenset()
-        then, keys = self._asked.get((claim.token, claim.number), (0.0, frozenset()))
+        then, keys = self._held_cache.get((claim.token, claim.number), (0.0, frozenset()))
         now = time.monotonic()
         if claim.cluster is None or now - then > _ASK_S:
-            keys = self._place.held(claim)
-            self._asked[claim.token, claim.number] = now, keys
+            keys = self._map_entry.held_keys(claim)
+            self._held_cache[claim.token, claim.number] = now, keys
             if not keys:
-                self._place.claims.finish_claim(claim)
+                self._map_entry.claims.finish_claim(claim)
         return keys
 
-    def _work(self, claim: ItemClaim) -> None:
-        outer = inside.set(inside.get() | {self._token})
+    def _compute_claimed(self, claim: ItemClaim) -> None:
+        outer = outer_claims.set(outer_claims.get() | {self._token})
         try:
             chunks = [[(key, self._left[key]) for key in chunk] for chunk in claim.chunks]
             self._compute(claim, chunks, self._redo or self._again)
         finally:
-            inside.reset(outer)
-            self._let_go(claim)
-            self._note_done(claim)
-        self._check_found(claim)
+            outer_claims.reset(outer)
+            self._finish_claim(claim)
+            self._update_done(claim)
+        self._check_stored(claim)
         self._left = {key: item for key, item in self._left.items() if key not in self.done}
 
-    def _note_done(self, claim: ItemClaim) -> None:
-        items = self._place.items
+    def _update_done(self, claim: ItemClaim) -> None:
+        items = self._map_entry.items
         items.refresh()
         least = claim.number if self._redo else 0
         self.done.update(key for key in claim.keys if key in items and items.writer_number(key) >= least)
 
-    def _check_found(self, claim: ItemClaim) -> None:
-        """What was stored must be there; over a network it may take a moment. Then once more, in a file of its own."""
-        deadline = time.monotonic() + _SEEN_S
+    def _check_stored(self, claim: ItemClaim) -> None:
+        """Waits until what was stored is visible, which takes a moment on a network; else it is computed once more."""
+        deadline = time.monotonic() + _VISIBLE_S
         while not claim.keys <= self.done and time.monotonic() < deadline:
             time.sleep(_LONGEST_PAUSE_S)
-            self._note_done(claim)
+            self._update_done(claim)
         missing = claim.keys - self.done
         if missing and self._again:
             raise CacheError(
-                f"{len(missing)} items were computed and stored in {self._place.folder}, and are not found there: is "
-                "something else writing to these files?"
+                f"{len(missing)} items were computed and stored in {self._map_entry.folder}, but are not found there: "
+                "is something else writing to these files?"
             )
         self._again = bool(missing)
 
-    def _let_go(self, claim: ItemClaim) -> None:
+    def _finish_claim(self, claim: ItemClaim) -> None:
         """Finishes the claim, unless jobs go on without this process."""
         _active.discard((os.getpid(), self._token))
         try:
-            if not self._place.held(claim):
-                self._place.claims.finish_claim(claim)
+            if not self._map_entry.held_keys(claim):
+                self._map_entry.claims.finish_claim(claim)
         except OSError as error:  # what this process leaves behind is nobody's; an error under way says more
-            log.warning("the claim on items in %s stays behind: %s", self._place.folder, error)
+            log.warning("the claim on items in %s stays behind: %s", self._map_entry.folder, error)
         _active.add((os.getpid(), self._token))
