@@ -120,7 +120,7 @@ def test_on_slurm_the_jobs_go_on_after_ctrl_c_and_the_same_command_comes_back(tm
         interrupt(app, launch)
         result = launch.result()
     assert (result.returncode, "Traceback" in result.text) == (130, False)
-    assert "the jobs go on" in result.stdout and "the same command" in result.stdout
+    assert "The jobs keep running" in result.stdout and "the same command" in result.stdout
     app.write("go", "")
     assert app.run("seed=1,2", cluster="slurm").values == [10, 20]
     assert sorted(line.split()[1] for line in app.notes) == ["1", "2"]
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_does_not_leave_half_of_the_jobs_cancelled(tmp_path: Pat
         interrupt(app, launch)
         launch.process.send_signal(signal.SIGINT)
         result = launch.result()
-    assert result.returncode == 130 and "the jobs go on" not in result.text
+    assert result.returncode == 130 and "The jobs keep running" not in result.text
     app.write("go", "")
     again = app.run("seed=1", cluster=cluster)
     assert (again.statuses, again.values) == (["COMPLETED"], [10])
@@ -172,7 +172,7 @@ def test_with_detach_local_jobs_go_on_and_those_that_wait_are_started(tmp_path: 
     with app.start("seed=1,2", *options, cluster="local") as launch:
         interrupt(app, launch)
         result = launch.result()
-    assert result.returncode == 130 and "the jobs go on" in result.stdout
+    assert result.returncode == 130 and "The jobs keep running" in result.stdout
     app.write("go", "")
     wait_until(lambda: len(app.entries) == 2, "both tasks to end")
     assert sorted(line.split()[1] for line in app.notes) == ["1", "2"]

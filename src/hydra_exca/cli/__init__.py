@@ -10,7 +10,7 @@ import click
 
 from hydra_exca.errors import ExcaError
 
-from . import again, find, show
+from . import entry_finder, rerun_command, show_command
 
 __all__ = ["main"]
 
@@ -18,14 +18,14 @@ _DEFAULT_FOLDER = "exca"
 _Command = tp.TypeVar("_Command", bound=tp.Callable[..., tp.Any])
 
 
-class _Refused(click.ClickException):
+class _RefusedError(click.ClickException):
     """What cannot be done, as one message and a status of its own."""
 
     exit_code = 2
 
 
 def _of_entry(command: _Command) -> _Command:
-    """What both commands are given."""
+    """The argument and the option of both commands."""
     folder = click.option(
         "--folder",
         type=click.Path(path_type=Path),
@@ -47,30 +47,30 @@ def main() -> None:
 @_of_entry
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, as JSON.")
 def _show(uid: str, folder: Path | None, as_json: bool) -> None:
-    """Print what is needed to run a task again."""
+    """Print what is needed to run a task rerun_command."""
     try:
-        known = show.read_entry(_found(uid, folder))
+        known = show_command.read_entry(_find_entry(uid, folder))
     except (ExcaError, OSError) as error:
-        raise _Refused(str(error)) from error
-    click.echo(show.as_json(known) if as_json else show.as_text(known))
+        raise _RefusedError(str(error)) from error
+    click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
 
 
 @main.command("rerun")
 @_of_entry
 @click.option("--into", type=click.Path(path_type=Path), help="A new or empty folder for what the task writes.")
 def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
-    """Run a task again, and compare.
+    """Run a task rerun_command, and compare.
 
     It runs here, with the code and the configuration that it had. What is stored is not touched. The status is 0 if the
     value is the same, 1 if it is another one or there is none, and 2 if the task could not be run.
     """
     try:
-        status = again.rerun_entry(_found(uid, folder), into)
+        status = rerun_command.rerun_entry(_find_entry(uid, folder), into)
     except (ExcaError, OSError) as error:
-        raise _Refused(str(error)) from error
+        raise _RefusedError(str(error)) from error
     raise SystemExit(status)
 
 
-def _found(uid: str, folder: Path | None) -> find.FoundEntry:
+def _find_entry(uid: str, folder: Path | None) -> entry_finder.FoundEntry:
     chosen = folder or Path(os.environ.get("EXCA_FOLDER") or _DEFAULT_FOLDER)
-    return find.find_entry(uid, chosen.expanduser().absolute())
+    return entry_finder.find_entry(uid, chosen.expanduser().absolute())

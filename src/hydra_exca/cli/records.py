@@ -15,7 +15,7 @@ from hydra_exca.errors import CorruptEntryError
 from hydra_exca.rerun import rerun
 from hydra_exca.store import Claim, Entry, Outcome, launches
 
-from .find import FoundEntry
+from .entry_finder import FoundEntry
 
 Json = dict[str, tp.Any]
 _NO_SCRIPT = ("", "-", "-c", "-m")  # what was typed or piped to python

@@ -1,8 +1,8 @@
-"""Starts the jobs on this machine of a launch that does not stay, in a process of its own.
+"""Starts the remaining local jobs of a launch that has detached, in a process of its own.
 
 The command is ``python -m hydra_exca.launch.detached_starter <launch folder>``.
 
-What it is to start comes on its standard input. It says when the claims are its own, and the launch may go.
+The jobs to start come on its standard input. It says when the claims are its own, and the launch may end.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from hydra_exca.errors import SubmissionError
 from hydra_exca.job import lost, payload
 from hydra_exca.store import Claim, ClaimState, Entry
 
-_READY = "ready"
+_READY = "say_ready"
 _PAUSE_S = 0.05
-_Kept = dict[int, list[tuple[int, Entry]]]
 
 
 def start_detached(folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec]) -> None:
-    """Has a process of its own start these jobs of the launch in ``folder``, as the launch would have done.
+    """Hands these jobs of the launch in ``folder`` to a process that starts them as the launch would have done.
 
-    Returns when that process owns their claims; raises SubmissionError if it does not come to that.
+    Returns when that process owns their claims; raises SubmissionError if it ends before.
     """
     if not jobs:
         return
@@ -45,44 +44,48 @@ def start_detached(folder: Path, options: clusters.Options, jobs: tp.Sequence[cl
         sends.close()
         if says.readline().strip() != _READY.encode():
             process.wait()
-            raise SubmissionError(f"the process that is to start the jobs has ended; see {paths.keeper_log(folder)}")
+            raise SubmissionError(
+                f"the process that was to start the remaining jobs has ended; see {paths.keeper_log(folder)}"
+            )
     clusters.keep_until_ended(process)
 
 
 def start_jobs(
-    folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec], ready: tp.Callable[[], None]
+    folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec], say_ready: tp.Callable[[], None]
 ) -> None:
-    """Starts the jobs as there is room, until all have ended; notes those that leave no outcome."""
+    """Starts the jobs as there is room, until all have ended; records those that leave no outcome."""
     header = payload.read_payload(folder)
-    kept = {job.number: _own(folder, header, job.number) for job in jobs}
-    ready()
+    entries = {job.number: _claim_job(folder, header, job.number) for job in jobs}
+    say_ready()
     cluster = clusters.get_cluster("local", options)
-    mine = [job for job in jobs if kept[job.number]]
-    submission = cluster.prepare(clusters.Batch(folder, mine, "hydra_exca.job.worker", lambda number: None))
+    jobs_here = [job for job in jobs if entries[job.number]]
+    submission = cluster.prepare(clusters.Batch(folder, jobs_here, "hydra_exca.job.worker", lambda number: None))
     submission.start()
-    left = {job.number for job in mine}
+    left = {job.number for job in jobs_here}
     while left:
         for number, report in submission.poll().items():
             if report.state is clusters.JobState.ENDED:
                 left.discard(number)
-                _note(folder, header, kept[number], report)
+                _record_end(folder, header, entries[number], report)
         time.sleep(_PAUSE_S)
 
 
-def _own(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
-    """The tasks of a job whose claims this process now has."""
+def _claim_job(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
+    """Takes over the claims of a job; returns the tasks that this process has now, with their positions."""
     parts = payload.PartReader(folder, header)
     entries = [(position, Entry(Path(parts.read(position).entry))) for position in header.jobs[number]]
-    return [(position, entry) for position, entry in entries if _take(entry, entry.current_claim(), folder.name)]
+    return [(position, entry) for position, entry in entries if _claim_entry(entry, entry.current_claim(), folder.name)]
 
 
-def _take(entry: Entry, claim: Claim | None, token: str) -> bool:
+def _claim_entry(entry: Entry, claim: Claim | None, token: str) -> bool:
     if claim is None or claim.token != token or claim.state is not ClaimState.QUEUED:
         return False
     return entry.publish_claim(claim.next(ClaimState.QUEUED, owner=clusters.describe_process()))
 
 
-def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.JobReport) -> None:
+def _record_end(
+    folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.JobReport
+) -> None:
     for position, entry in tasks:
         claim = entry.current_claim()
         if claim is None or claim.token != folder.name or entry.outcome() is not None:
@@ -95,11 +98,11 @@ def _note(folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]],
             lost.record_lost_job(entry, claim, identity, report, folder.parent.parent, folder, code)
 
 
-def _ready() -> None:
+def _say_ready() -> None:
     print(_READY, flush=True)
     sys.stdout.close()
 
 
 if __name__ == "__main__":
-    what, which = pickle.load(sys.stdin.buffer)
-    start_jobs(Path(sys.argv[1]), what, which, _ready)
+    options, jobs = pickle.load(sys.stdin.buffer)
+    start_jobs(Path(sys.argv[1]), options, jobs, _say_ready)

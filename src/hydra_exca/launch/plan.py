@@ -1,4 +1,4 @@
-"""What a launch does about a task, from where it stands and the mode: one table, no side effects."""
+"""The action of a launch for a task, by its status and the mode: one table, no side effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hydra_exca.status import Mode, OnCodeChange, Status
 
 
 class Action(enum.StrEnum):
-    """What a launch does about one task."""
+    """The action of a launch for one task."""
 
     REUSE = "reuse"
     RAISE = "raise the stored error"
@@ -37,12 +37,12 @@ def decide(status: Status, mode: Mode) -> Action:
 
 
 def reuses(status: Status, mode: Mode) -> bool:
-    """Whether what is stored of a task with this status is used as it is, a value or an error."""
+    """Whether the stored value or error of a task with this status is used as it is."""
     return decide(status, mode) in (Action.REUSE, Action.RAISE)
 
 
 def mode_for_other_code(status: Status, mode: Mode, on_change: OnCodeChange) -> Mode:
-    """The mode for a task of which other code than the present has stored the outcome.
+    """The mode for a task whose stored outcome comes from different code.
 
     Read-only stays so: whoever asks for it wants nothing to run.
 

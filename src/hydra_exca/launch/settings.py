@@ -1,4 +1,4 @@
-"""What a launch is asked for, and how it is to go about it."""
+"""The tasks and the settings of a launch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if tp.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One task of a launch: its identity, what the program is given, and how to speak of it.
+    """One task of a launch: its identity, the argument of the program, and its name in messages.
 
     ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``. ``resources``
     are those in which its job differs from the cluster's options, under submitit's names.
@@ -33,18 +33,18 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a launch goes about it. ``record`` is kept with the launch, ``project`` with the results.
+    """The settings of a launch. ``record`` is kept with the launch, ``project`` with the results.
 
     ``check`` raises before anything is claimed, if no job can work. ``prepare`` may change what the jobs get, say
     their search path; ``here`` gives the copy of code of tasks in this process, with ``chdir`` their working directory.
     ``max_gb`` limits what one job is sent. A job computes ``tasks_per_job`` tasks of the same resources,
-    ``workers_per_job`` of them at a time. ``on_interrupt`` None is what is usual on the cluster.
+    ``workers_per_job`` of them at a time. ``on_interrupt`` None is the usual of the cluster.
 
     ``provenance`` is asked once, when something is about to be submitted. With it the tasks' overrides are recorded,
     unless they are only words for messages: ``records_overrides`` says that. ``keeps_payload`` writes down for tasks
-    in this process, too, what jobs would be sent, where that can be pickled. ``code`` is the digest of the present
+    in this process, too, what jobs would be sent, where that can be pickled. ``code`` is the digest of the current
     code, and ``code_changes`` gives the files in which code of another digest differs from it, None if that is not
-    known; ``on_code_change`` says what becomes of results that other code has computed.
+    known; ``on_code_change`` says what to do with results of different code.
     """
 
     folder: CacheFolder

@@ -1,4 +1,4 @@
-"""A Slurm job as the disk and Slurm tell of it, whoever submitted it."""
+"""A Slurm job, read from its records on disk and from Slurm, whoever submitted it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class JobPaths:
 
 @dataclasses.dataclass(frozen=True)
 class SlurmJob:
-    """A job on Slurm, and the entry at ``path`` that it fills; ``launch`` is the folder of what submitted it.
+    """A job on Slurm, and the entry at ``path`` that it fills; ``launch`` is the folder of its launch.
 
-    It is job ``number`` of that launch, and Slurm writes to ``logs`` what it prints at first.
+    It is job ``number`` of that launch; what it prints at first, Slurm writes to ``logs``.
 
     Nothing here changes anything. Only `result` loads what the job stored, and only if nobody else can have
     written it.
@@ -55,27 +55,27 @@ class SlurmJob:
 
     @property
     def uid_config(self) -> ConfDict:
-        """What makes the uid of the task: what counts, and differs from the defaults."""
+        """The part of the configuration in the uid: what counts and differs from the defaults."""
         return self._description(paths.UID_YAML)
 
     @property
     def paths(self) -> JobPaths:
-        """The logs are those of the last attempt; until the job has begun to compute, what Slurm writes."""
+        """The logs of the last attempt; until the job has begun to compute, those that Slurm writes."""
         own = [self.logs / f"{self.job_id}_0_log.{end}" for end in ("out", "err")]
         number = self._attempt()
         logs = own if number is None else Entry(self.path).log_paths(number)
         return JobPaths(logs[0], logs[1], self.logs, own[0], own[1])
 
     def stdout(self) -> str | None:
-        """What it has printed so far, None if nothing is there."""
+        """Its standard output so far, None if there is none."""
         return _text(self.paths.stdout)
 
     def stderr(self) -> str | None:
-        """What it has printed to standard error so far, None if nothing is there."""
+        """Its standard error so far, None if there is none."""
         return _text(self.paths.stderr)
 
     def state(self) -> str:
-        """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, ...
+        """The state by Slurm's name: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, ...
 
         Of a job that Slurm does not know any more: COMPLETED or FAILED if it has stored an outcome, else UNKNOWN.
         """
@@ -91,17 +91,17 @@ class SlurmJob:
 
     def result(self) -> tp.Any:
         """The value, waited for. Raises TaskFailedError, or JobLostError if the job ended without a word."""
-        outcome = self._waited()
+        outcome = self._wait()
         if outcome is None or outcome.status is not Status.COMPLETED:
             raise self._error(outcome)
         return Entry(self.path).load_value(outcome)
 
     def exception(self) -> ExcaError | None:
         """The error, waited for; None if there is a value."""
-        outcome = self._waited()
+        outcome = self._wait()
         return None if outcome is not None and outcome.status is Status.COMPLETED else self._error(outcome)
 
-    def _waited(self) -> Outcome | None:
+    def _wait(self) -> Outcome | None:
         pause = 0.25
         while not self.done():
             time.sleep(pause)
@@ -111,7 +111,7 @@ class SlurmJob:
         return self._outcome()
 
     def _outcome(self) -> Outcome | None:
-        """What this job has stored, or its like that runs the same again; not what a later launch has."""
+        """The outcome that this job, or a requeued start of it, has stored; not that of a later launch."""
         entry = Entry(self.path)
         outcome = entry.outcome()
         if outcome is None and entry.has_previous():
@@ -123,7 +123,7 @@ class SlurmJob:
             return stored_error(Entry(self.path), outcome, Identity.from_json(outcome.identity).factory)
         claim = Entry(self.path).current_claim()
         later = claim is not None and claim.token != self.launch.name
-        hint = "; a later launch has computed the task anew" if later else ""
+        hint = "; a later launch has computed the task again" if later else ""
         state, log_path = self.state(), str(self.paths.stderr)
         return JobLostError(
             f"{self.path.name}: its job {self.job_id} has left no outcome ({state}){hint}\n  log: {log_path}",

@@ -1,4 +1,4 @@
-"""Whether a task that was run again came out as what is stored, and how that is said."""
+"""Compares a rerun of a task with its stored outcome, in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 200  # characters of a value
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Whether a task came out as what is stored, and what to say; ``output`` is where its outputs are."""
+    """Whether a rerun gave the stored outcome, and the message; ``output`` is where its outputs are."""
 
     same: bool
     message: str
@@ -27,60 +27,60 @@ class Comparison:
 
 
 def compare_outcomes(stored: Entry, new: Entry) -> Comparison:
-    """What to say of an entry and of another one, which the same task has filled."""
-    same, message = _compared(stored, new)
+    """Compares the stored entry with the one that a rerun of the same task has filled."""
+    same, message = _compare(stored, new)
     return Comparison(same, message, str(new.output_folder()))
 
 
 def stored_failure(entry: Entry) -> str | None:
-    """What is stored of a task that has failed, in a line; None if it has not."""
+    """The stored error of a task in one line; None if it has not failed."""
     try:
         outcome = entry.outcome()
     except CorruptEntryError:
         return None
-    return None if outcome is None or outcome.error is None else _failure(outcome.error)
+    return None if outcome is None or outcome.error is None else _describe_error(outcome.error)
 
 
-def _compared(stored: Entry, new: Entry) -> tuple[bool, str]:
+def _compare(stored: Entry, new: Entry) -> tuple[bool, str]:
     now = new.outcome()
     try:
         then = stored.outcome()
     except CorruptEntryError as error:
-        return False, f"{_told(new, now)}; there is nothing to compare with: {error}"
+        return False, f"{_describe_outcome(new, now)}; there is nothing to compare with: {error}"
     if now is None or then is None:
-        return False, f"{_told(new, now)}; there is no stored value to compare with"
+        return False, f"{_describe_outcome(new, now)}; there is no stored value to compare with"
     if then.status is not now.status or then.status is Status.FAILED:
-        return _compared_errors(stored, then, new, now)
+        return _compare_errors(stored, then, new, now)
     if new.path.parent.name == paths.ITEM_JOBS:
-        return _compared_items(Items(stored.path.parents[1]), Items(new.path.parents[1]))
-    return _compared_values(stored, then, new, now)
+        return _compare_items(Items(stored.path.parents[1]), Items(new.path.parents[1]))
+    return _compare_values(stored, then, new, now)
 
 
-def _compared_errors(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
-    if then.error is not None and now.error is not None and _kind(then.error) == _kind(now.error):
-        return True, f"it fails the same way: {_failure(now.error)}"
-    what = "it fails otherwise" if then.error and now.error else "it fails now" if now.error else "it does not fail now"
-    return False, f"{what}: stored {_told(stored, then)}, now {_told(new, now)}"
+def _compare_errors(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
+    if then.error is not None and now.error is not None and _error_key(then.error) == _error_key(now.error):
+        return True, f"it fails the same way: {_describe_error(now.error)}"
+    what = "it fails differently" if then.error and now.error else "it fails now" if now.error else "it no longer fails"
+    return False, f"{what}: stored {_describe_outcome(stored, then)}, now {_describe_outcome(new, now)}"
 
 
-def _compared_values(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
+def _compare_values(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
     try:
         old = stored.load_value(then)
     except ExcaError as error:
-        return False, f"the stored value cannot be read: {error}; now {_told(new, now)}"
-    if _form(then) == _form(now):
-        return True, f"the same value: {_told(new, now)}"
+        return False, f"the stored value cannot be read: {error}; now {_describe_outcome(new, now)}"
+    if _stored_form(then) == _stored_form(now):
+        return True, f"the same value: {_describe_outcome(new, now)}"
     try:
         value = new.load_value(now)
         place = difference(old, value)
     except (ExcaError, IncomparableError) as error:
-        return False, f"the values cannot be compared: {error}; now {_told(new, now)}"
+        return False, f"the values cannot be compared: {error}; now {_describe_outcome(new, now)}"
     if place is None:
-        return True, f"the same value: {_short(value)}"
-    return False, f"another value{_at(place)}: stored {_short(old)}, now {_short(value)}"
+        return True, f"the same value: {_short_repr(value)}"
+    return False, f"different value{_location(place)}: stored {_short_repr(old)}, now {_short_repr(value)}"
 
 
-def _compared_items(old: Items, new: Items) -> tuple[bool, str]:
+def _compare_items(old: Items, new: Items) -> tuple[bool, str]:
     """The items of one job of a map."""
     for key in new:
         try:
@@ -90,51 +90,51 @@ def _compared_items(old: Items, new: Items) -> tuple[bool, str]:
         except (ExcaError, IncomparableError) as error:
             return False, f"item {key!r} cannot be compared: {error}"
         if place is not None:
-            return False, f"another value of item {key!r}{_at(place)}: {_both(old.get(key), new.get(key))}"
+            return False, f"different value of item {key!r}{_location(place)}: {_both(old.get(key), new.get(key))}"
     return True, f"the same values of {len(new)} items"
 
 
 def _both(old: tp.Any, value: tp.Any) -> str:
-    return f"stored {_short(old)}, now {_short(value)}"
+    return f"stored {_short_repr(old)}, now {_short_repr(value)}"
 
 
-def _form(outcome: Outcome) -> tp.Any:
-    """How a value is stored, but for the name of its file."""
+def _stored_form(outcome: Outcome) -> tp.Any:
+    """The form in which a value is stored, without the name of its file."""
     record = outcome.value or {}
     if "inline" in record:
         return json.dumps(record["inline"])
     return {name: record.get(name) for name in ("format", "size", "sha256")}
 
 
-def _kind(error: dict[str, tp.Any]) -> tuple[tp.Any, ...]:
+def _error_key(error: dict[str, tp.Any]) -> tuple[tp.Any, ...]:
     return error.get("kind"), error.get("type"), error.get("message")
 
 
-# what is said
+# words
 
 
-def _told(entry: Entry, outcome: Outcome | None) -> str:
+def _describe_outcome(entry: Entry, outcome: Outcome | None) -> str:
     if outcome is None:
         return "it has no outcome"
     if outcome.error is not None:
-        return _failure(outcome.error)
+        return _describe_error(outcome.error)
     try:
-        return _short(entry.load_value(outcome))
+        return _short_repr(entry.load_value(outcome))
     except ExcaError as error:
         return f"a value that cannot be read: {error}"
 
 
-def _failure(error: dict[str, tp.Any]) -> str:
+def _describe_error(error: dict[str, tp.Any]) -> str:
     kind = "its job was lost" if error.get("kind") == "lost" else error.get("type", "an error")
-    return _cut(f"{kind}: {error.get('message')}")
+    return _one_line(f"{kind}: {error.get('message')}")
 
 
-def _at(place: str) -> str:
+def _location(place: str) -> str:
     return f", at {place}" if place else ""
 
 
-def _repr() -> reprlib.Repr:
-    """What makes the text of a value, as far as a line takes it."""
+def _make_repr() -> reprlib.Repr:
+    """Shortens the text of a value to about a line."""
     short = reprlib.Repr()
     short.maxlevel = 4
     short.maxlist = short.maxtuple = short.maxdict = short.maxset = 20
@@ -142,13 +142,13 @@ def _repr() -> reprlib.Repr:
     return short
 
 
-def _short(value: tp.Any) -> str:
+def _short_repr(value: tp.Any) -> str:
     try:
-        return _cut(_repr().repr(value))
+        return _one_line(_make_repr().repr(value))
     except Exception as error:  # noqa: BLE001  the user's class makes it
         return f"a {type(value).__qualname__} ({type(error).__name__} in its repr)"
 
 
-def _cut(text: str) -> str:
+def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

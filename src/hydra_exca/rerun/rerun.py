@@ -1,4 +1,4 @@
-"""A task once more, in this process, from what its launch has written down; nothing that is stored is touched.
+"""Runs a task again in this process, from the records of its launch; nothing that is stored is touched.
 
 Also ``python -m hydra_exca.rerun.rerun <entry> <cache> <into> <descriptor>``.
 """
@@ -29,19 +29,19 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, Lo
 
 
 class CodeGoneError(CacheError):
-    """The copy of the code that computed an entry is not there any more."""
+    """The copy of the code that computed an entry is not moved any more."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What a launch has written down of one task: what all its jobs have in common, and the task."""
+    """The record of one task: the payload that all jobs of its launch share, and the task's own part."""
 
     payload: Payload
     part: Part
 
 
 def read_recorded(entry: Path, cache: Path) -> Recorded:
-    """What is needed to compute an entry of a cache once more.
+    """Everything needed to compute an entry of a cache again.
 
     Raises CacheError where that was not kept, is gone, or was written by somebody else.
     """
@@ -55,8 +55,8 @@ def read_recorded(entry: Path, cache: Path) -> Recorded:
     except PermissionError as error:
         raise CacheError(f"{error.filename} cannot be read: {error.strerror}") from error
     except _UNREADABLE as error:
-        told = f"{type(error).__name__}: {error}"
-        raise CacheError(f"{launch / paths.PAYLOAD} cannot be read: {told}; was another version here?") from error
+        problem = f"{type(error).__name__}: {error}"
+        raise CacheError(f"{launch / paths.PAYLOAD} cannot be read: {problem}; was another version here?") from error
     if Path(part.entry).name != entry.name:
         raise CacheError(f"{launch / paths.LAUNCH_RECORD} is damaged: what it says of {entry.name} is of {part.entry}")
     payload = _with_code_of(payload, cache)
@@ -68,7 +68,7 @@ def read_recorded(entry: Path, cache: Path) -> Recorded:
 
 
 def started_module(launch: Path) -> str | None:
-    """The module that a launch was started as, by ``python -m``; None if it was a script, or that is not known."""
+    """The module that a launch was started as, by ``python -m``; None if it was a script, or that is not recorded."""
     try:
         payload = payloads.read_payload(launch)
     except (OSError, CacheError, *_UNREADABLE):
@@ -81,34 +81,34 @@ def started_module(launch: Path) -> str | None:
 
 def rerun_task(entry: Path, cache: Path, into: Path) -> Comparison:
     """Computes an entry once more, below the folder ``into``, and compares."""
-    known = read_recorded(entry, cache)
+    recorded = read_recorded(entry, cache)
     scratch = Entry(into / entry.relative_to(cache))
     token = paths.launch_folder(cache, _token(Entry(entry))).name
     scratch.create()
     owner = clusters.describe_process()
     scratch.publish_claim(Claim(1, ClaimState.QUEUED, token, "local", None, 0, owner))
-    attempt_task(scratch, known.part.identity, token, _computing(known, into), copy=known.payload.copy)
+    attempt_task(scratch, recorded.part.identity, token, _make_compute(recorded, into), copy=recorded.payload.copy)
     return compare_outcomes(Entry(entry), scratch)
 
 
-def _computing(known: Recorded, into: Path) -> tp.Callable[[Attempt], tp.Any]:
-    """What computes the task as its job did, but for where it writes."""
+def _make_compute(recorded: Recorded, into: Path) -> tp.Callable[[Attempt], tp.Any]:
+    """A function that computes the task as its job did, but writes below ``into``."""
 
     def compute(attempt: Attempt) -> tp.Any:
         try:
-            known.payload.enter()
-            program = payloads.unpickle(known.payload.program)
-            argument = payloads.unpickle(known.part.argument)
+            recorded.payload.enter()
+            program = payloads.unpickle(recorded.payload.program)
+            argument = payloads.unpickle(recorded.part.argument)
             elsewhere = getattr(program, "elsewhere", None)
             return program(argument if elsewhere is None else elsewhere(argument, into), attempt)
-        except Exception as error:  # the verdict names it in one line
+        except Exception as error:  # the comparison names it in one line
             print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
             raise
 
     return compute
 
 
-# what was written down
+# the records
 
 
 def _token(entry: Entry) -> str:
@@ -144,26 +144,26 @@ def _with_code_of(payload: Payload, cache: Path) -> Payload:
     places = [here, copy.folder] if copy.folder.parent.name == paths.CODE else [copy.folder]
     found = next(filter(Path.is_dir, places), None)
     if found is None:
-        raise CodeGoneError(f"the copy of the code that computed it is gone: there is no {places[0]}")
+        raise CodeGoneError(f"the copy of the code that computed it is gone: moved is no {places[0]}")
     return _moved(payload, str(copy.folder), str(found))
 
 
 def _moved(payload: Payload, old: str, new: str) -> Payload:
-    def there(path: str) -> str:
+    def moved(path: str) -> str:
         return new + path[len(old) :] if path == old or path.startswith(old + os.sep) else path
 
     script = payload.script
     return dataclasses.replace(
         payload,
-        search_path=tuple(map(there, payload.search_path)),
-        working_directory=there(payload.working_directory),
-        script=None if script is None else dataclasses.replace(script, path=there(script.path)),
+        search_path=tuple(map(moved, payload.search_path)),
+        working_directory=moved(payload.working_directory),
+        script=None if script is None else dataclasses.replace(script, path=moved(script.path)),
         copy=None if payload.copy is None else dataclasses.replace(payload.copy, folder=Path(new)),
     )
 
 
 def rerun_and_report(entry: str, cache: str, into: str, descriptor: str) -> None:
-    """The same, and writes the verdict to a file that is open under ``descriptor``."""
+    """Runs a task again, and writes the comparison to a file that is open under ``descriptor``."""
     os.set_inheritable(int(descriptor), False)
     found = rerun_task(Path(entry), Path(cache), Path(into))
     os.write(int(descriptor), json.dumps(dataclasses.asdict(found)).encode())

@@ -1,4 +1,4 @@
-"""Whether two values are the same, where their stored bytes differ: arrays, frames, tensors and nan included.
+"""Compares two values whose stored bytes differ: arrays, frames, tensors and nan included.
 
 numpy and torch are looked for where a program that has such values has imported them.
 """
@@ -46,28 +46,28 @@ def _difference(one: tp.Any, other: tp.Any, where: str, seen: set[tuple[int, int
     return next((place for place in found if place is not None), None)
 
 
-def _of_dicts(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_dicts(one: tp.Any, other: tp.Any) -> Answer:
     return one.keys() == other.keys() and [(one[key], other[key], f"[{key!r}]") for key in one]
 
 
-def _of_sequences(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_sequences(one: tp.Any, other: tp.Any) -> Answer:
     same_length = len(one) == len(other)
     return same_length and [(a, b, f"[{index}]") for index, (a, b) in enumerate(zip(one, other, strict=True))]
 
 
-def _of_numbers(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_numbers(one: tp.Any, other: tp.Any) -> Answer:
     return bool(one == other or (one != one and other != other))
 
 
-def _of_arrays(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_arrays(one: tp.Any, other: tp.Any) -> Answer:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     if one.dtype.hasobject:
-        return _of_sequences(one.ravel().tolist(), other.ravel().tolist())
+        return _compare_sequences(one.ravel().tolist(), other.ravel().tolist())
     return one.tobytes() == other.tobytes() or _are_same_numbers(one, other)
 
 
-def _of_tensors(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_tensors(one: tp.Any, other: tp.Any) -> Answer:
     if one.dtype != other.dtype or one.shape != other.shape or one.layout != other.layout:
         return False
     return _are_same_numbers(one.detach().cpu(), other.detach().cpu())
@@ -77,29 +77,29 @@ def _are_same_numbers(one: tp.Any, other: tp.Any) -> bool:
     return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
-def _of_tables(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_tables(one: tp.Any, other: tp.Any) -> Answer:
     return bool(one.equals(other))
 
 
-def _of_objects(one: tp.Any, other: tp.Any) -> Answer:
+def _compare_objects(one: tp.Any, other: tp.Any) -> Answer:
     """What the class says. A record of arrays cannot say it, and goes by its parts, as what has no say does."""
     kind: tp.Any = type(one)
     if kind.__eq__ is object.__eq__:
-        return _of_parts(one, other)
+        return _compare_attributes(one, other)
     try:
-        return bool(one == other) or (_is_record(one) and _of_parts(one, other))
+        return bool(one == other) or (_is_record(one) and _compare_attributes(one, other))
     except Exception:
         if not _is_record(one):
             raise
-        return _of_parts(one, other)
+        return _compare_attributes(one, other)
 
 
-def _of_parts(one: tp.Any, other: tp.Any) -> Answer:
-    mine, others = _parts(one), _parts(other)
+def _compare_attributes(one: tp.Any, other: tp.Any) -> Answer:
+    mine, others = _attributes(one), _attributes(other)
     return mine.keys() == others.keys() and [(mine[name], others[name], f".{name}") for name in mine]
 
 
-def _parts(value: tp.Any) -> dict[str, tp.Any]:
+def _attributes(value: tp.Any) -> dict[str, tp.Any]:
     if not hasattr(value, "__dict__") and not dataclasses.is_dataclass(value):
         raise IncomparableError(f"{type(value).__qualname__} does not say when two of it are equal")
     parts = dict(getattr(value, "__dict__", {}))
@@ -113,7 +113,7 @@ def _is_record(value: tp.Any) -> bool:
     return dataclasses.is_dataclass(value) or hasattr(type(value), "__pydantic_fields__")
 
 
-def _is_of(module: str, name: str) -> tp.Callable[[tp.Any], bool]:
+def _is_instance_of(module: str, name: str) -> tp.Callable[[tp.Any], bool]:
     """Whether a value is of a class of a library; without that library it is not."""
 
     def is_one(value: tp.Any) -> bool:
@@ -124,7 +124,7 @@ def _is_of(module: str, name: str) -> tp.Callable[[tp.Any], bool]:
 
 
 def _is_number(value: tp.Any) -> bool:
-    return isinstance(value, (float, complex)) or _is_of("numpy", "generic")(value)
+    return isinstance(value, (float, complex)) or _is_instance_of("numpy", "generic")(value)
 
 
 def _is_dict(value: tp.Any) -> bool:
@@ -145,11 +145,11 @@ def _is_anything(value: tp.Any) -> bool:
 
 
 _RULES: tuple[tuple[tp.Callable[[tp.Any], bool], tp.Callable[[tp.Any, tp.Any], Answer]], ...] = (
-    (_is_number, _of_numbers),
-    (_is_dict, _of_dicts),
-    (_is_of("numpy", "ndarray"), _of_arrays),
-    (_is_of("torch", "Tensor"), _of_tensors),
-    (_is_table, _of_tables),
-    (_is_sequence, _of_sequences),
-    (_is_anything, _of_objects),
+    (_is_number, _compare_numbers),
+    (_is_dict, _compare_dicts),
+    (_is_instance_of("numpy", "ndarray"), _compare_arrays),
+    (_is_instance_of("torch", "Tensor"), _compare_tensors),
+    (_is_table, _compare_tables),
+    (_is_sequence, _compare_sequences),
+    (_is_anything, _compare_objects),
 )

@@ -57,7 +57,7 @@ def launch(
     try:
         return _Batch(context, function, config, raw_options, state).run(job_overrides, first)
     except KeyboardInterrupt:
-        log.warning("exca: interrupted; what is stored stays, and the same command goes on from there")
+        log.warning("exca: interrupted: stored results are kept, and the same command continues from there")
         raise SystemExit(130) from None
     except (ExcaError, OSError) as error:
         told = error if isinstance(error, ExcaError) else CacheError(f"A file could not be read or written: {error}")

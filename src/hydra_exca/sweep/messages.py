@@ -157,19 +157,20 @@ _AGAIN_S = 2.0  # how long a second Ctrl-C is waited for
 
 @contextlib.contextmanager
 def explain_interrupt(launch: Launch) -> tp.Iterator[None]:
-    """Says what goes on without this process; a second Ctrl-C within two seconds asks whether it is to be cancelled."""
+    """Says which jobs keep running after Ctrl-C; a second one within two seconds asks whether to cancel them."""
     try:
         yield
     except KeyboardInterrupt:
-        going_on = launch.open_submissions() if launch.is_detached else []
-        if going_on:
+        detached = launch.open_submissions() if launch.is_detached else []
+        if detached:
             log.warning(
-                "exca: detached; the jobs go on: %s\n"
-                "exca: the same command comes back to them. Ctrl-C again within %g s to cancel them",
-                "; ".join(going_on),
+                "exca: detached: %s. The jobs keep running; the same command returns to them. "
+                "Press Ctrl-C again within %g s to cancel them",
+                "; ".join(detached),
                 _AGAIN_S,
             )
             _ask_whether_to_cancel(launch)
+            raise SystemExit(130) from None
         raise
 
 

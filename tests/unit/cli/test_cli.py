@@ -143,7 +143,7 @@ def test_a_name_that_several_entries_begin_with_lists_them(shared: App) -> None:
 
 def test_a_name_that_is_not_there_names_the_nearest(shared: App) -> None:
     assert cli(shared.folder, "show", "sed=2").stderr.endswith(
-        f"these are near:\n  train.train,0/{shared.entries[1].name}\n"
+        f"similar names:\n  train.train,0/{shared.entries[1].name}\n"
     )
 
 
@@ -170,7 +170,7 @@ def test_the_option_comes_before_the_environment(shared: App, tmp_path_factory: 
 
 def test_a_jobs_directory_whose_entry_was_removed_says_so(app: App) -> None:
     shutil.rmtree(app.entries[0])
-    assert "which is not there any more" in cli(app.folder, "show", "sweep/0").stderr
+    assert "which no longer exists" in cli(app.folder, "show", "sweep/0").stderr
 
 
 def test_a_file_of_the_task_that_is_called_as_one_of_ours_is_part_of_its_output(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_another_value_is_told_with_both(tmp_path: Path) -> None:
     app.run("seed=1", cluster="local")
     app.write("value.txt", "now")
     result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout.splitlines()[0]) == (1, "another value: stored 'then', now 'now'")
+    assert (result.returncode, result.stdout.splitlines()[0]) == (1, "different value: stored 'then', now 'now'")
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no pickle")], ids=["gone", "damaged"])
@@ -375,7 +375,7 @@ def test_a_failure_that_does_not_come_again_is_told(tmp_path: Path) -> None:
     app.run("seed=1", cluster="local")
     app.write("value.txt", "now")
     result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout[:42]) == (1, "it does not fail now: stored FileNotFoundE")
+    assert (result.returncode, result.stdout[:40]) == (1, "it no longer fails: stored FileNotFoundE")
 
 
 def test_a_value_where_the_job_was_lost_is_told(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_a_value_where_the_job_was_lost_is_told(tmp_path: Path) -> None:
     app.run("seed=1", cluster="local")
     app.write("live", "")
     result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout[:48]) == (1, "it does not fail now: stored its job was lost: k")
+    assert (result.returncode, result.stdout[:46]) == (1, "it no longer fails: stored its job was lost: k")
 
 
 def test_a_task_that_still_runs_can_be_run_again_beside_it(tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_the_item_of_a_map_that_has_another_value_is_named(tmp_path: Path) -> No
     result = cli(tmp_path, "rerun", job)
     assert (result.returncode, result.stdout.splitlines()[0]) == (
         1,
-        "another value of item 'b': stored 'B', now 'C'",
+        "different value of item 'b': stored 'B', now 'C'",
     )
 
 

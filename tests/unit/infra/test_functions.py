@@ -749,7 +749,7 @@ def test_a_job_does_not_pass_off_what_a_later_launch_has_computed(folder: Path, 
     job = found(*ids(folder))
     assert job.result() == 0
     config.infra.clone_obj({"infra.mode": "force", "infra.cluster": None}).build()
-    with pytest.raises(JobLostError, match="a later launch has computed the task anew"):
+    with pytest.raises(JobLostError, match="a later launch has computed the task again"):
         job.result()
 
 

@@ -606,7 +606,7 @@ def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_p
     late.plan_tasks()
     launched = next(iter(late._launched.values()))
     ended = clusters.JobReport(clusters.JobState.ENDED, "OUT_OF_MEMORY")  # as Slurm says it
-    lookup = dataclasses.replace(launched.lookup, ended=ended, status=Status.FAILED, action=Action.RAISE)
+    lookup = launched.lookup._replace(ended=ended, status=Status.FAILED, action=Action.RAISE)
     late._launched[launched.key] = LaunchedTask(launched.task, lookup)
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs")).value) as other:
         until(lambda: runs(tmp_path))

@@ -1,4 +1,4 @@
-"""``hydra-exca show``: what is needed to run a task again, for people and as JSON."""
+"""``hydra-exca show``: everything recorded of a stored result, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hydra_exca.errors import ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Items
 
-from . import again
-from .find import FoundEntry
+from . import rerun_command
+from .entry_finder import FoundEntry
 from .records import Json, Records
 
 _SHOWN = 200  # characters of a value
@@ -25,7 +25,7 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def read_entry(found: FoundEntry) -> Json:
-    """All that is known of an entry; what is not recorded is not there."""
+    """Everything recorded of an entry; what was not recorded is left out."""
     records = Records(found)
     outcome, claim = records.outcome, records.claim
     known = {
@@ -57,47 +57,47 @@ def read_entry(found: FoundEntry) -> Json:
 
 
 def as_json(known: Json) -> str:
-    """The same for programs."""
+    """The record as JSON."""
     return json.dumps(known, indent=1, default=str)
 
 
 def as_text(known: Json) -> str:
-    """The same for people: a line for each thing, and the commands that run it again."""
+    """The record for people: a line for each thing, and the commands that run it again."""
     lines = [f"{known['factory']},{known['version']}/{known['uid']}"]
-    told = [(name, tell(known)) for name, tell in _LINES.items()]
-    lines += [f"  {name:<11} {text}" for name, text in told if text]
+    described = [(name, describe(known)) for name, describe in _LINES.items()]
+    lines += [f"  {name:<11} {text}" for name, text in described if text]
     commands = [known[name] for name in ("again", "rerun") if name in known]
     return "\n".join([*lines, *(["to run it again:"] if commands else []), *(f"  {each}" for each in commands)])
 
 
-# looking
+# reading
 
 
 def _status(records: Records) -> str:
     if records.outcome is not None:
         return records.outcome.status.value
     if records.is_damaged:
-        return "damaged: its outcome cannot be read, and the next launch computes it anew"
+        return "damaged: its outcome cannot be read; the next launch computes it again"
     items = records.found.path / paths.ITEMS
     if items.is_dir():
         return f"a map with {len(Items(items))} items, computed by the entries in {items / paths.ITEM_JOBS}"
-    return Status.NOT_SUBMITTED.value if records.claim is None else _claimed(records.claim)
+    return Status.NOT_SUBMITTED.value if records.claim is None else _claim_status(records.claim)
 
 
 def _rerun(records: Records) -> str | None:
-    """The command that runs it again, where all is there that it needs."""
+    """The command that runs it again, if everything that it needs is there."""
     try:
-        again.describe_recorded(records)
+        rerun_command.describe_recorded(records)
     except (ExcaError, OSError):
         return None
     return f"hydra-exca rerun {shlex.quote(str(records.found.path))}"
 
 
-def _claimed(claim: Claim) -> str:
+def _claim_status(claim: Claim) -> str:
     if claim.state is ClaimState.RELEASED:
         return Status.NOT_SUBMITTED.value
     if claim.state is ClaimState.QUEUED:
-        return f"{Status.RUNNING.value}: it waits to be started"
+        return f"{Status.RUNNING.value}: waiting to start"
     gone = ", but its process is gone" if process.is_alive(claim.owner) is False else ""
     return f"{Status.RUNNING.value}{gone}"
 
@@ -122,7 +122,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-# telling
+# text
 
 
 def _value(known: Json) -> str | None:
@@ -212,23 +212,23 @@ def _gpus(known: Json) -> str | None:
     return ", ".join(f"{count} x {name}" for name, count in collections.Counter(map(str, gpus)).items())
 
 
-def _plain(name: str) -> tp.Callable[[Json], str | None]:
+def _as_text(name: str) -> tp.Callable[[Json], str | None]:
     return lambda known: str(known[name]) if name in known else None
 
 
 _LINES: dict[str, tp.Callable[[Json], str | None]] = {
-    "status": _plain("status"),
+    "status": _as_text("status"),
     "value": _value,
     "error": _error,
-    "log": _plain("log"),
+    "log": _as_text("log"),
     "overrides": _overrides,
-    "config": _plain("config"),
-    "output": _plain("output"),
+    "config": _as_text("config"),
+    "output": _as_text("output"),
     "code": _code,
     "git": _git,
     "python": _python,
     "packages": _packages,
-    "platform": _plain("platform"),
+    "platform": _as_text("platform"),
     "run by": _who,
     "run at": _when,
     "memory": _memory,

@@ -1,4 +1,4 @@
-"""``hydra-exca rerun``: a process of its own that computes a task again, and what is said of it."""
+"""``hydra-exca rerun``: computes a task again in a process of its own, and compares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hydra_exca.errors import CacheError
 from hydra_exca.rerun import comparison, rerun
 from hydra_exca.store import files
 
-from .find import FoundEntry
+from .entry_finder import FoundEntry
 from .records import Records
 
 SAME, OTHER = 0, 1
@@ -29,37 +29,37 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def rerun_entry(found: FoundEntry, into: Path | None) -> int:
-    """Computes an entry again, and says whether it comes out as what is stored. The status that says so, too.
+    """Computes an entry again and says whether the value is the stored one; returns the exit status.
 
     Raises CacheError if it could not be run.
     """
     records = Records(found)
     known = describe_recorded(records)
-    python = _python(records)
+    python = _choose_python(records)
     if known.payload.copy is None:
-        click.echo(f"exca: {_uncopied(records)}", err=True)
-    folder = _scratch(found, into)
+        click.echo(f"exca: {_no_copy(records)}", err=True)
+    folder = _make_output_folder(found, into)
     with tempfile.TemporaryFile() as file:
         given = (found.path, found.cache, folder, file.fileno())
         command = [python, "-u", "-P", "-m", rerun.__name__, *map(str, given)]
-        with subprocess.Popen(command, env=_environment(), pass_fds=[file.fileno()]) as child:
+        with subprocess.Popen(command, env=_child_environment(), pass_fds=[file.fileno()]) as child:
             code = _wait(child)
         file.seek(0)
-        told = file.read()
+        report = file.read()
     if not any(folder.iterdir()):
-        raise CacheError(f"{found.name} could not be run again: {python} ended {_ending(code)} before it began")
-    return _say(json.loads(told)) if told else _say_ended(code, folder, records)
+        raise CacheError(f"{found.name} could not be run again: {python} ended {_describe_exit(code)} before it began")
+    return _report_comparison(json.loads(report)) if report else _report_death(code, folder, records)
 
 
-def _say(found: dict[str, tp.Any]) -> int:
+def _report_comparison(found: dict[str, tp.Any]) -> int:
     click.echo(f"{found['message']}\noutputs: {found['output']}")
     return SAME if found["same"] else OTHER
 
 
-def _say_ended(code: int, folder: Path, records: Records) -> int:
+def _report_death(code: int, folder: Path, records: Records) -> int:
     failure = comparison.stored_failure(records.entry)
     stored = "" if failure is None else f"; stored: {failure}"
-    click.echo(f"its process ended {_ending(code)} before there was a value{stored}\noutputs: {folder}")
+    click.echo(f"its process ended {_describe_exit(code)} before there was a value{stored}\noutputs: {folder}")
     return OTHER
 
 
@@ -67,21 +67,21 @@ def _say_ended(code: int, folder: Path, records: Records) -> int:
 
 
 def describe_recorded(records: Records) -> rerun.Recorded:
-    """What is needed to run an entry again; raises CacheError where it cannot be, with what can be done instead."""
+    """Everything needed to run an entry again. Raises CacheError if that is missing, with what to do instead."""
     if (records.found.path / paths.ITEMS).is_dir():
         jobs = records.found.path / paths.ITEMS / paths.ITEM_JOBS
         raise CacheError(f"{records.found.name} is a map of many items: name one of its jobs, in {jobs}")
     try:
         return rerun.read_recorded(records.found.path, records.found.cache)
     except rerun.CodeGoneError as error:
-        raise CacheError(f"{records.found.name}: {error}. {_other_ways(records)}") from error
+        raise CacheError(f"{records.found.name}: {error}. {_suggest_checkout(records)}") from error
     except CacheError as error:
         command = records.command()
         raise CacheError(f"{error}{f'. Its launch was: {command}' if command else ''}") from error
 
 
-def _other_ways(records: Records) -> str:
-    """What can be done without the copy of the code."""
+def _suggest_checkout(records: Records) -> str:
+    """What to do without the copy of the code."""
     git, patch = records.part("git"), records.patch()
     if not git.get("commit"):
         return "No git commit was recorded either"
@@ -90,14 +90,14 @@ def _other_ways(records: Records) -> str:
     return f"Check out commit {git['commit']} of {where}{changed}, and run: {records.command() or 'the same command'}"
 
 
-def _uncopied(records: Records) -> str:
+def _no_copy(records: Records) -> str:
     git = records.part("git")
     commit = git.get("commit")
     was = f"; it was that of commit {commit}{', with changes' if git.get('dirty') else ''}" if commit else ""
-    return f"no copy of its code was kept: this runs the code as it is now, which may have changed since{was}"
+    return f"no copy of its code was kept: this runs the current code, which may have changed since{was}"
 
 
-def _python(records: Records) -> str:
+def _choose_python(records: Records) -> str:
     """The python that has computed it, if it is there and nobody else has written down which one that was."""
     python = records.part("python")
     recorded = python.get("executable")
@@ -109,19 +109,19 @@ def _python(records: Records) -> str:
             return recorded
     except (OSError, CacheError):
         pass
-    click.echo(f"exca: it was computed by {recorded}, and is run again by {sys.executable}", err=True)
+    click.echo(f"exca: it was computed by {recorded}, and runs again with {sys.executable}", err=True)
     return sys.executable
 
 
-def _scratch(found: FoundEntry, into: Path | None) -> Path:
+def _make_output_folder(found: FoundEntry, into: Path | None) -> Path:
     """The folder for what the task writes."""
     if into is None:
         return Path(tempfile.mkdtemp(prefix="exca-rerun-"))
     folder = into.expanduser().absolute()
     if folder.resolve().is_relative_to(found.cache.resolve()):
-        raise CacheError(f"--into {into} is in the cache {found.cache}: name a folder outside of it")
+        raise CacheError(f"--into {into} is in the cache {found.cache}: name a folder outside it")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CacheError(f"--into {into} is there and not empty: name a new or empty folder")
+        raise CacheError(f"--into {into} is not empty: name a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -129,11 +129,11 @@ def _scratch(found: FoundEntry, into: Path | None) -> Path:
 # its process
 
 
-class _EndedError(Exception):
+class _TerminatedError(Exception):
     """Somebody wants this process to end."""
 
 
-def _environment() -> dict[str, str]:
+def _child_environment() -> dict[str, str]:
     """Python writes no compiled modules beside those that it imports: they may be in the cache."""
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -142,30 +142,30 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
     """The exit code of a process that ends with this one."""
 
     def raise_(number: int, frame: types.FrameType | None) -> tp.NoReturn:
-        raise _EndedError
+        raise _TerminatedError
 
     before = {number: signal.signal(number, raise_) for number in _ENDING}
     try:
         return child.wait()
-    except (KeyboardInterrupt, _EndedError) as why:
+    except (KeyboardInterrupt, _TerminatedError) as why:
         number = signal.SIGINT if isinstance(why, KeyboardInterrupt) else signal.SIGTERM
-        _end(child, number)
+        _stop(child, number)
         raise SystemExit(128 + number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _end(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if number is signal.SIGINT and _is_over(child, _TERMINAL_S):
+def _stop(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if number is signal.SIGINT and _has_ended(child, _TERMINAL_S):
         return
     for each in (number, signal.SIGTERM, signal.SIGKILL):
         child.send_signal(each)
-        if _is_over(child, _GRACE_S):
+        if _has_ended(child, _GRACE_S):
             return
 
 
-def _is_over(child: subprocess.Popen[bytes], patience: float) -> bool:
+def _has_ended(child: subprocess.Popen[bytes], patience: float) -> bool:
     try:
         child.wait(patience)
     except subprocess.TimeoutExpired:
@@ -173,7 +173,7 @@ def _is_over(child: subprocess.Popen[bytes], patience: float) -> bool:
     return True
 
 
-def _ending(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"with status {code}"
     try:

@@ -1,4 +1,4 @@
-"""Which entry is meant: by its name, a part of it, or a path of the cache or of a sweep folder."""
+"""Finds an entry by its name, a part of it, or a path in the cache or in a sweep folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra_exca import paths
 from hydra_exca.errors import CacheError
 
 _SHOWN = 20
-_ALIKE = 0.5  # of names that are shown because they are near
+_SIMILARITY = 0.5  # of names that are shown because they are near
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,43 +47,45 @@ def find_entry(text: str, folder: Path) -> FoundEntry:
     Raises CacheError with what is there where it means none, or several.
     """
     for place in (Path(text).expanduser(), folder / text):
-        found = _around(place) if place.exists() else None
+        found = _find_by_path(place) if place.exists() else None
         if found is not None:
             return found
     place = Path(text).expanduser()
     if place.is_symlink():
-        raise CacheError(f"{place} is a link to {os.readlink(place)}, which is not there any more")
+        raise CacheError(f"{place} is a link to {os.readlink(place)}, which no longer exists")
     if place.is_absolute() or (os.sep in text and place.exists()):
-        what = "is in no entry of a cache" if place.exists() else "is not there"
+        what = "is not in an entry of a cache" if place.exists() else "does not exist"
         raise CacheError(f"{place} {what}: name an entry's folder, its output, or a job's directory in a sweep folder")
-    return _named(text.rstrip("/"), folder)
+    return _find_by_name(text.rstrip("/"), folder)
 
 
 # by a path
 
 
-def _around(place: Path) -> FoundEntry | None:
+def _find_by_path(place: Path) -> FoundEntry | None:
     """The entry that a path is in, or that a job's directory tells of. A link leads out of it: to the code, say."""
-    return _above(place.resolve()) or _above(Path(os.path.abspath(place)))
+    return _find_above(place.resolve()) or _find_above(Path(os.path.abspath(place)))
 
 
-def _above(place: Path) -> FoundEntry | None:
+def _find_above(place: Path) -> FoundEntry | None:
     for folder in (place, *place.parents):
         if _is_entry(folder):
-            return _found(folder)
-        told = _told(folder)
-        if told is not None and told != folder:
-            return _of_told(folder, told)
+            return _found_entry(folder)
+        pointer = _read_pointer(folder)
+        if pointer is not None and pointer != folder:
+            return _follow_pointer(folder, pointer)
     return None
 
 
-def _of_told(folder: Path, told: Path) -> FoundEntry | None:
-    if not told.exists():
-        raise CacheError(f"{folder} shows the outputs in {told}, which is not there: was the cache moved, or removed?")
-    return _around(told)
+def _follow_pointer(folder: Path, pointer: Path) -> FoundEntry | None:
+    if not pointer.exists():
+        raise CacheError(
+            f"{folder} shows the outputs in {pointer}, which is not there: was the cache moved, or removed?"
+        )
+    return _find_by_path(pointer)
 
 
-def _told(folder: Path) -> Path | None:
+def _read_pointer(folder: Path) -> Path | None:
     """The entry, or its output, of a directory in a sweep folder that is no link."""
     for name in (paths.OUTPUT_OWNER, paths.OUTPUT_POINTER):
         try:
@@ -104,7 +106,7 @@ def _is_entry(folder: Path) -> bool:
         return False
 
 
-def _found(entry: Path) -> FoundEntry:
+def _found_entry(entry: Path) -> FoundEntry:
     """Of a map's job, the cache is that of the map."""
     return FoundEntry(entry, entry.parents[4] if _is_job(entry) else entry.parents[1])
 
@@ -117,25 +119,25 @@ def _is_job(folder: Path) -> bool:
 # by a name
 
 
-def _named(text: str, folder: Path) -> FoundEntry:
+def _find_by_name(text: str, folder: Path) -> FoundEntry:
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
-    shelf, _, name = text.rpartition("/")
-    every = list(_entries(folder))
-    exact = any(path.parent.name == shelf for path in every)  # else version 1 would be 10, too
-    asked = (path for path in every if path.parent.name == shelf or (not exact and path.parent.name.startswith(shelf)))
-    known = [FoundEntry(path, folder) for path in asked]
-    meant = _meant(name, known) or _meant(name, [job for found in known for job in _jobs(found)])
+    folder_name, _, name = text.rpartition("/")
+    entries = list(_entries(folder))
+    exact = any(path.parent.name == folder_name for path in entries)  # else version 1 would be 10, too
+    fits = folder_name.__eq__ if exact else lambda parent: parent.startswith(folder_name)
+    known = [FoundEntry(path, folder) for path in entries if fits(path.parent.name)]
+    meant = _best_matches(name, known) or _best_matches(name, [job for found in known for job in _map_jobs(found)])
     if not meant:
-        raise CacheError(f"no entry of {folder} is called {text}{_near(name, known)}")
+        raise CacheError(f"no entry of {folder} is called {text}{_suggest(name, known)}")
     if len(meant) > 1:
-        raise CacheError(f"{text} can be {len(meant)} entries of {folder}:{_listed(meant)}")
+        raise CacheError(f"{text} matches {len(meant)} entries of {folder}:{_list_names(meant)}")
     return meant[0]
 
 
-def _meant(name: str, known: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
-    """Those that a name fits best."""
-    for fits in (_is_name, _has_digits, _begins):
+def _best_matches(name: str, known: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
+    """The entries whose names match best: exactly, by their digits, or by their beginning."""
+    for fits in (_is_name, _has_digits, _has_prefix):
         meant = [found for found in known if fits(found.path.name, name)]
         if meant:
             return meant
@@ -151,35 +153,35 @@ def _has_digits(name: str, asked: str) -> bool:
     return bool(re.fullmatch("[0-9a-f]{8,16}", asked)) and name.rpartition("-")[2].startswith(asked)
 
 
-def _begins(name: str, asked: str) -> bool:
+def _has_prefix(name: str, asked: str) -> bool:
     return bool(asked) and name.startswith(asked)
 
 
 def _entries(folder: Path) -> tp.Iterator[Path]:
     """Every entry of a cache, those of maps' jobs not."""
-    for shelf in sorted(folder.iterdir()):
-        if "," in shelf.name and shelf.is_dir():
-            yield from _folders(shelf)
+    for folder_name in sorted(folder.iterdir()):
+        if "," in folder_name.name and folder_name.is_dir():
+            yield from _folders(folder_name)
 
 
-def _folders(shelf: Path) -> list[Path]:
-    return sorted(path for path in shelf.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _folders(folder_name: Path) -> list[Path]:
+    return sorted(path for path in folder_name.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _jobs(of: FoundEntry) -> list[FoundEntry]:
+def _map_jobs(of: FoundEntry) -> list[FoundEntry]:
     """The entries of a map's jobs."""
     folder = of.path / paths.ITEMS / paths.ITEM_JOBS
     return [FoundEntry(path, of.cache) for path in _folders(folder)] if folder.is_dir() else []
 
 
-def _listed(meant: tp.Sequence[FoundEntry]) -> str:
+def _list_names(meant: tp.Sequence[FoundEntry]) -> str:
     more = f"\n  and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
     return "".join(f"\n  {found.name}" for found in meant[:_SHOWN]) + more
 
 
-def _near(name: str, known: tp.Sequence[FoundEntry]) -> str:
+def _suggest(name: str, known: tp.Sequence[FoundEntry]) -> str:
     if not known:
         return ": it has no entries there"
-    names = difflib.get_close_matches(name, {found.path.name for found in known}, cutoff=_ALIKE)
+    names = difflib.get_close_matches(name, {found.path.name for found in known}, cutoff=_SIMILARITY)
     near = [found for each in names for found in known if found.path.name == each]
-    return f"; these are near:{_listed(near)}" if near else ""
+    return f"; similar names:{_list_names(near)}" if near else ""
