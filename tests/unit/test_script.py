@@ -43,21 +43,25 @@ def write(folder: Path, name: str, text: str) -> Path:
 # -- which scripts a job may load
 
 
+@pytest.mark.app
 def test_a_script_is_known_by_its_path(tmp_path: Path) -> None:
     path = write(tmp_path, "train.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{GUARD}")
     assert run("train.py", cwd=tmp_path) == {"path": str(path), "module": None}
 
 
+@pytest.mark.app
 def test_a_module_that_was_started_with_m_is_known_by_its_name_too(tmp_path: Path) -> None:
     write(tmp_path, "pkg/__init__.py", "")
     path = write(tmp_path, "pkg/train.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{GUARD}")
     assert run("-m", "pkg.train", cwd=tmp_path) == {"path": str(path), "module": "pkg.train"}
 
 
+@pytest.mark.app
 def test_there_is_no_script_in_a_console(tmp_path: Path) -> None:
     assert run("-c", ASK, cwd=tmp_path) == {"path": None, "module": None}
 
 
+@pytest.mark.app
 def test_a_package_that_was_started_with_m_is_no_script(tmp_path: Path) -> None:
     write(tmp_path, "pkg/__init__.py", "")
     write(tmp_path, "pkg/__main__.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{GUARD}")
@@ -76,6 +80,7 @@ STARTS = {
 }
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("statement", STARTS.values(), ids=STARTS.keys())
 def test_a_script_that_would_start_its_program_again_is_not_loaded(tmp_path: Path, statement: str) -> None:
     """A job that loaded it would launch the whole sweep once more, and wait for itself."""
@@ -85,6 +90,7 @@ def test_a_script_that_would_start_its_program_again_is_not_loaded(tmp_path: Pat
     assert json.loads(done.stdout.splitlines()[-1])["path"] is None
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(("guarded", "loadable"), [(True, True), (False, False)])
 def test_a_script_that_runs_what_it_imports_outside_of_a_guard_is_not_loaded(
     tmp_path: Path, guarded: bool, loadable: bool
@@ -105,12 +111,14 @@ HARMLESS = {
 }
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS.keys())
 def test_a_guarded_script_can_be_loaded(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, "train.py", f"def main():{ASK.replace(chr(10), chr(10) + '    ')}\n{text}")
     assert run("train.py", cwd=tmp_path)["path"] == str(path)
 
 
+@pytest.mark.app
 def test_loading_gives_the_names_without_starting_the_program(tmp_path: Path) -> None:
     path = write(tmp_path, "train.py", "class Model: ...\ndef main():\n    raise SystemExit('started')\n" + GUARD)
     code = (
@@ -125,6 +133,7 @@ def test_loading_gives_the_names_without_starting_the_program(tmp_path: Path) ->
 # -- how things are called
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(
     ("start", "name"),
     [
@@ -140,6 +149,7 @@ def test_a_script_is_called_as_python_m_would(tmp_path: Path, start: list[str], 
     assert run(*start, cwd=tmp_path) == name
 
 
+@pytest.mark.app
 def test_a_script_below_a_link_is_called_as_the_file_it_is(tmp_path: Path) -> None:
     text = "import json\nfrom hydra_exca import script\ndef main(): ...\nprint(json.dumps(script.module_name(main)))\n"
     write(tmp_path, "real/train.py", text)
@@ -147,6 +157,7 @@ def test_a_script_below_a_link_is_called_as_the_file_it_is(tmp_path: Path) -> No
     assert run("other.py", cwd=tmp_path) == "train"
 
 
+@pytest.mark.app
 def test_what_is_typed_in_a_console_is_interactive(tmp_path: Path) -> None:
     code = "import json\nfrom hydra_exca import script\ndef f(): ...\nprint(json.dumps(script.module_name(f)))"
     assert run("-c", code, cwd=tmp_path) == "interactive"
@@ -196,6 +207,7 @@ def test_another_function_under_a_known_name_has_no_reference() -> None:
     assert script.reference(impostor) is None
 
 
+@pytest.mark.app
 def test_a_class_of_the_script_is_the_same_one_in_the_next_run(tmp_path: Path) -> None:
     """Pickled by value it would be another class each time, and no two results would be equal."""
     text = """

@@ -22,6 +22,8 @@ from places import ROOT, SUPPORT
 from hydra_exca import TaskFailedError
 from hydra_exca.clusters import process
 
+pytestmark = pytest.mark.app
+
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 INLINE_TOO = ["inline", "local", "packed", SLURM]
 READS = "return Path('value.txt').read_text()"

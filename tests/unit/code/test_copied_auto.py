@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from repositories import git
 
+pytestmark = pytest.mark.app
+
 PACKAGES = ".packages"
 SCRIPT = """\
 import json, sys

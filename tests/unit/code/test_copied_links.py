@@ -120,6 +120,7 @@ def test_a_link_into_what_is_left_out_is_passed_over(root: Path, write: Write) -
     assert listed(root, left_out=("exca",)) == ["a.py"]
 
 
+@pytest.mark.app
 def test_a_link_whose_target_git_ignores_is_a_copy_of_the_file(repository: Path, write: Write) -> None:
     write(".gitignore", text="real.py\n")
     write("real.py")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.app
+
 # what each program starts with; `copy()` makes a copy of what is named, and imports come from it then
 START = """
 import importlib, json, os, sys

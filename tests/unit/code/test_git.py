@@ -10,6 +10,8 @@ from repositories import git, in_its_place
 
 from hydra_exca.code import git as git_state
 
+pytestmark = pytest.mark.app
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

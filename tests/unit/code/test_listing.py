@@ -19,6 +19,7 @@ from hydra_exca.errors import ConfigError
 # -- names and patterns -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_code_is_python_yaml_and_toml_unless_said_otherwise(root: Path, write: Write) -> None:
     write("a.py", "conf/b.yaml", "conf/c.yml", "d.toml", "e.txt", "f.pyc", "__pycache__/g.py", ".git/h.py")
     assert listed(root) == ["a.py", "conf/b.yaml", "conf/c.yml", "d.toml"]
@@ -88,6 +89,7 @@ def test_a_file_that_was_named_is_copied_whatever_the_patterns(root: Path, write
 # -- git --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_what_git_ignores_is_not_code(repository: Path, write: Write) -> None:
     write(".gitignore", text="build/\n/top.py\n*.gen.py\n!keep.gen.py\n")
     write("lib/.gitignore", text="local.py\n")
@@ -96,6 +98,7 @@ def test_what_git_ignores_is_not_code(repository: Path, write: Write) -> None:
     assert listed(repository) == ["a.py", "keep.gen.py", "lib/top.py"]
 
 
+@pytest.mark.app
 def test_an_untracked_file_is_code(repository: Path, write: Write) -> None:
     write("a.py")
     git(repository, "add", "a.py")
@@ -103,6 +106,7 @@ def test_an_untracked_file_is_code(repository: Path, write: Write) -> None:
     assert listed(repository) == ["a.py", "new.py"]
 
 
+@pytest.mark.app
 def test_a_file_that_git_knows_is_code_although_a_pattern_ignores_it(repository: Path, write: Write) -> None:
     write(".gitignore", text="gen/\n*.local.py\n")
     write("gen/kept.py", "a.local.py")
@@ -111,6 +115,7 @@ def test_a_file_that_git_knows_is_code_although_a_pattern_ignores_it(repository:
     assert listed(repository) == ["a.local.py", "gen/kept.py"]
 
 
+@pytest.mark.app
 def test_a_tracked_file_that_was_deleted_is_not_missed(repository: Path, write: Write) -> None:
     write("a.py", "gone.py")
     git(repository, "add", ".")
@@ -118,6 +123,7 @@ def test_a_tracked_file_that_was_deleted_is_not_missed(repository: Path, write: 
     assert listed(repository) == ["a.py"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("name", ["lib", "lib/deep"])
 def test_what_git_ignores_is_known_below_its_root_too(repository: Path, write: Write, name: str) -> None:
     write(".gitignore", text="secret.py\nlib/deep/local.py\n")
@@ -125,6 +131,7 @@ def test_what_git_ignores_is_known_below_its_root_too(repository: Path, write: W
     assert listed(repository, name) == ["lib/deep/a.py"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("name", ["gen", "gen/deep", "gen/deep/a.py"])
 def test_what_git_ignores_as_a_whole_is_copied_when_it_is_asked_for(repository: Path, write: Write, name: str) -> None:
     write(".gitignore", text="gen/\n")
@@ -132,6 +139,7 @@ def test_what_git_ignores_as_a_whole_is_copied_when_it_is_asked_for(repository: 
     assert listed(repository, name) == ["gen/deep/a.py"]
 
 
+@pytest.mark.app
 def test_a_repository_in_a_repository_ignores_by_its_own_rules(repository: Path, write: Write) -> None:
     write("nested/.gitignore", text="mine.py\n")
     git(repository / "nested", "init", "-q")
@@ -139,6 +147,7 @@ def test_a_repository_in_a_repository_ignores_by_its_own_rules(repository: Path,
     assert listed(repository) == ["mine.py", "nested/a.py"]
 
 
+@pytest.mark.app
 def test_a_submodule_is_code_without_what_it_ignores(root: Path, write: Write, tmp_path: Path) -> None:
     write("../other/.gitignore", text="mine.py\n")
     write("../other/a.py")
@@ -151,6 +160,7 @@ def test_a_submodule_is_code_without_what_it_ignores(root: Path, write: Write, t
     assert listed(root) == ["b.py", "sub/a.py"]
 
 
+@pytest.mark.app
 def test_a_source_that_is_reached_through_a_link_has_no_ignored_files(repository: Path, write: Write) -> None:
     write(".gitignore", text="secret.py\n")
     write("lib/a.py", "lib/secret.py")
@@ -159,6 +169,7 @@ def test_a_source_that_is_reached_through_a_link_has_no_ignored_files(repository
     assert listed(repository.parent, "way") == ["way/lib/a.py"]
 
 
+@pytest.mark.app
 def test_a_variable_of_a_git_hook_leads_nowhere_else(
     repository: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +186,7 @@ def test_without_a_repository_or_git_all_is_code(root: Path, write: Write, monke
     assert listed(root) == ["a.py", "secret.py"]
 
 
+@pytest.mark.app
 def test_a_git_that_does_not_tell_is_a_warning(
     repository: Path, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,6 +195,7 @@ def test_a_git_that_does_not_tell_is_a_warning(
     assert listed(repository) == ["a.py"] and "git does not tell what it ignores" in caplog.text
 
 
+@pytest.mark.app
 def test_what_git_ignores_can_be_asked_for(repository: Path, write: Write) -> None:
     write(".gitignore", text="gen.py\n")
     write("gen.py")
@@ -234,6 +247,7 @@ def test_a_cache_that_is_the_folder_of_the_project_is_not_code(root: Path, write
     assert list(code.make_manifest(((root, Path()),), root, DEFAULT).files) == ["a.py"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("mark", [None, "pyvenv.cfg"])
 def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_is_code(
     repository: Path, write: Write, mark: str | None
@@ -249,6 +263,7 @@ def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_
     assert list(found) == ["a.py", "env/src/dep/d.py", "env/src/dep/e.py"]
 
 
+@pytest.mark.app
 def test_what_is_passed_over_is_told_as_folders_and_modules(repository: Path, write: Write) -> None:
     write(".gitignore", text="gen/\nlocal.py\nlocal.txt\n")
     write("a.py", "gen/deep/b.py", "local.py", "local.txt", "run/.hydra/hydra.yaml", "run/c.py", "__pycache__/a.pyc")
@@ -256,6 +271,7 @@ def test_what_is_passed_over_is_told_as_folders_and_modules(repository: Path, wr
     assert tree.passed_over == {f"{repository}/{name}" for name in ("gen", "local.py", "run")}
 
 
+@pytest.mark.app
 def test_what_is_passed_over_makes_no_other_code(repository: Path, write: Write) -> None:
     write(".gitignore", text="local.py\n")
     write("a.py")
@@ -297,6 +313,7 @@ def test_what_is_no_file_is_passed_over(root: Path, write: Write) -> None:
     assert listed(root) == ["a.py"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("name", ["lib/secret.py", "lib/closed"])
 def test_what_cannot_be_read_is_an_error_with_its_name(name: str) -> None:
     """Asked for by somebody who is not root, who can read all."""
@@ -315,6 +332,7 @@ def test_what_cannot_be_read_is_an_error_with_its_name(name: str) -> None:
 # -- any names -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_names_may_have_any_bytes(root: Path) -> None:
     names = ["with space.py", "new\nline.py", os.fsdecode(b"latin-\xe9.py"), "é.py", "-x.py", "a,b;c.py"]
     for name in names:
@@ -323,6 +341,7 @@ def test_names_may_have_any_bytes(root: Path) -> None:
     assert listed(root) == sorted(names)
 
 
+@pytest.mark.app
 def test_ignored_names_may_have_any_bytes(repository: Path) -> None:
     names = ["with space.py", "new\nline.py", os.fsdecode(b"latin-\xe9.py"), "é.py"]
     (repository / "gen").mkdir()

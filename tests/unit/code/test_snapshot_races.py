@@ -40,6 +40,7 @@ def many_at_once(root: Path, count: int = 4) -> list[int | None]:
     return [child.exitcode for child in children]
 
 
+@pytest.mark.app
 def test_two_launches_at_once_make_one_snapshot(root: Path) -> None:
     make(root, {f"many/{number}.py": "" for number in range(100)})
     assert many_at_once(root) == [0] * 4
@@ -47,6 +48,7 @@ def test_two_launches_at_once_make_one_snapshot(root: Path) -> None:
     assert [path.name for path in (root.parent / "cache/code").glob(".*.tmp")] == []
 
 
+@pytest.mark.app
 def test_two_launches_at_once_mend_one_snapshot(root: Path) -> None:
     copy = snapshot(root).folder
     (copy / "lib/b.py").chmod(0o644)

@@ -128,6 +128,7 @@ def test_nothing_of_a_snapshot_can_be_write(root: Path) -> None:
     assert writable == []
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("name", ["lib/b.py", "new.py", "lib/new.py"])
 def test_who_is_not_root_writes_nothing_into_a_snapshot(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:  # the one of pytest is closed to others
@@ -286,6 +287,7 @@ def test_what_another_user_has_noted_is_not_believed(root: Path, folder: str) ->
     assert content(snapshot(root).folder) == content(root)
 
 
+@pytest.mark.app
 @as_root
 def test_a_copy_of_root_that_cannot_be_read_is_left_alone() -> None:
     with tempfile.TemporaryDirectory() as folder:  # the one of pytest is closed to others

@@ -14,6 +14,8 @@ import pytest
 from hydra_exca import TaskInfra
 from hydra_exca.errors import CacheError
 
+pytestmark = pytest.mark.app
+
 
 class Train(pydantic.BaseModel):
     x: int = 1

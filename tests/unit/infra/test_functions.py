@@ -95,24 +95,28 @@ def write(path: Path, text: str) -> Path:
 # -- calling a function with an infra ---------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_call_is_computed_once(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     simulate = simulation(**infra)
     assert [simulate(a=3) for _ in range(3)] == [6.0] * 3
     assert notes() == ["simulate 3"]
 
 
+@pytest.mark.app
 def test_other_arguments_are_another_call(folder: Path, notes: tp.Any) -> None:
     simulate = simulation(folder=folder)
     assert [simulate(a=3), simulate(a=4), simulate(a=3, b=5.0)] == [6.0, 8.0, 15.0]
     assert notes() == ["simulate 3", "simulate 3", "simulate 4"]
 
 
+@pytest.mark.app
 def test_arguments_that_mean_the_same_are_the_same_call(folder: Path, notes: tp.Any) -> None:
     simulate = simulation(folder=folder)
     assert [simulate(a=3), simulate(a="3", b=2), simulate(b=2.0, a=3)] == [6.0] * 3
     assert notes() == ["simulate 3"]
 
 
+@pytest.mark.app
 def test_another_version_is_computed_anew(folder: Path, notes: tp.Any) -> None:
     assert [simulation(folder=folder, version=version)(a=3) for version in "112"] == [6.0] * 3
     assert notes() == ["simulate 3"] * 2
@@ -135,11 +139,13 @@ def test_that_an_infra_does_nothing_is_said_once(caplog: pytest.LogCaptureFixtur
     assert "alone just computes: with_infra does nothing without a folder. Give it one, or remove it" in said
 
 
+@pytest.mark.app
 def test_an_infra_with_a_folder_says_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     simulation(folder=folder)(a=1)
     assert [record for record in caplog.records if record.name == "exca.helpers"] == []
 
 
+@pytest.mark.app
 def test_an_error_says_which_function_raised_it(infra: dict[str, tp.Any]) -> None:
     @with_infra(**infra)
     def fails(a: int) -> int:
@@ -174,6 +180,7 @@ def test_an_argument_of_another_type_is_refused() -> None:
         simulation()(a="three")
 
 
+@pytest.mark.app
 def test_models_and_arrays_as_arguments_count_by_the_rules_of_uids(folder: Path, notes: tp.Any) -> None:
     @with_infra(folder=folder)
     def area(shape: Shape, weights: np.ndarray) -> float:
@@ -256,6 +263,7 @@ def test_all_configs_of_a_function_are_of_one_class() -> None:
     assert type(simulate.config(a=4)) is type(config) is type(config.infra.clone_obj(a=5))
 
 
+@pytest.mark.app
 def test_functions_decorated_alike_have_results_of_their_own(folder: Path) -> None:
     kept = with_infra(folder=folder)
 
@@ -270,6 +278,7 @@ def test_functions_decorated_alike_have_results_of_their_own(folder: Path) -> No
     assert (one(a=1), two(a=1), one(a=1)) == ("one", "two", "one")
 
 
+@pytest.mark.app
 def test_what_is_below_other_decorators_is_named_after_the_function(folder: Path) -> None:
     from functools import wraps
 
@@ -341,6 +350,7 @@ def test_settings_that_cannot_work_are_refused_at_decoration(settings: dict[str,
 # -- its configs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_config_builds_what_the_call_returns(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     simulate = simulation(**infra)
     config = simulate.config(a=3)
@@ -349,6 +359,7 @@ def test_a_config_builds_what_the_call_returns(infra: dict[str, tp.Any], notes: 
     assert notes() == ["simulate 3"]
 
 
+@pytest.mark.app
 def test_configs_are_submitted_as_an_array(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     simulate = simulation(**infra)
     simulate(a=0)
@@ -358,6 +369,7 @@ def test_configs_are_submitted_as_an_array(infra: dict[str, tp.Any], notes: tp.A
     assert notes() == ["simulate 0", "simulate 1", "simulate 2"]
 
 
+@pytest.mark.app
 def test_a_config_may_change_some_settings_of_its_infra(folder: Path, notes: tp.Any) -> None:
     simulate = simulation(folder=folder)
     config = simulate.config(a=3, infra={"cluster": "local"})
@@ -376,6 +388,7 @@ def test_a_config_says_what_makes_its_uid(folder: Path) -> None:
     assert config.infra.uid().startswith(f"{config.infra.factory()},3/a=3,c=y-")
 
 
+@pytest.mark.app
 def test_a_function_that_is_nowhere_to_be_imported_travels_by_value(folder: Path) -> None:
     simulate = simulation(folder=folder)
     copied = cloudpickle.loads(cloudpickle.dumps(simulate))
@@ -404,6 +417,7 @@ def module(cluster: str | None, text: str = MODULE) -> str:
     return textwrap.dedent(text).replace("CLUSTER", repr(cluster))
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_function_of_a_script_works_and_its_results_are_found_again(
@@ -416,6 +430,7 @@ def test_a_function_of_a_script_works_and_its_results_are_found_again(
     assert notes() == ["simulate 3", "simulate 4"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_function_of_a_module_works_and_its_results_are_found_by_all_who_import_it(
     cluster: str | None, tmp_path: Path, notes: tp.Any
@@ -430,6 +445,7 @@ def test_a_function_of_a_module_works_and_its_results_are_found_by_all_who_impor
     assert notes() == ["simulate 3", "simulate 4"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_function_of_a_notebook_travels_by_value(cluster: str | None, tmp_path: Path, notes: tp.Any) -> None:
     code = module(cluster) + textwrap.dedent(MAIN)
@@ -558,12 +574,14 @@ def test_of_several_launches_with_one_id_the_newest_is_meant(tmp_path: Path) -> 
     assert job is not None and job.launch.name == SECOND
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("job_id", [f"{NEVER}_7", NEVER[:-1], f"{NEVER}1"])
 def test_a_job_that_no_launch_knows_is_none(job_id: str, folder: Path) -> None:
     launch(folder, FIRST, {"0": f"{NEVER}_0"})
     assert find_slurm_job(job_id=job_id, folder=folder) is None
 
 
+@pytest.mark.app
 def test_a_process_of_this_machine_is_no_slurm_job(folder: Path) -> None:
     launch(folder, FIRST, {"0": NEVER}, cluster="local")
     assert find_slurm_job(job_id=NEVER, folder=folder) is None
@@ -631,6 +649,7 @@ def test_looking_for_a_job_writes_nothing(folder: Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.app
 def test_without_slurm_and_folder_the_error_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match=r"Slurm does not answer here; give the folder"):

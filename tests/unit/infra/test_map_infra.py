@@ -72,17 +72,20 @@ def jobs(folder: Path) -> int:
 # -- calling ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_results_come_in_the_order_asked_duplicates_included(infra: Infra, notes: Notes) -> None:
     assert firsts(Scaled(infra=infra).of([3, 1, 2, 3, 1])) == [6, 2, 4, 6, 2]
     assert notes() == ["of 1", "of 2", "of 3"]
 
 
+@pytest.mark.app
 def test_only_missing_items_are_computed(infra: Infra, notes: Notes) -> None:
     list(Scaled(infra=infra).of([1, 2]))
     assert firsts(Scaled(infra=infra).of(range(1, 5))) == [2, 4, 6, 8]
     assert notes() == ["of 1", "of 2", "of 3", "of 4"]
 
 
+@pytest.mark.app
 def test_any_iterable_of_items_will_do_by_keyword_too(folder: Path) -> None:
     task = Scaled(infra={"folder": folder})
     assert firsts(task.of(iter([1, 2]))) == [2, 4]
@@ -90,6 +93,7 @@ def test_any_iterable_of_items_will_do_by_keyword_too(folder: Path) -> None:
     assert list(task.of([])) == []
 
 
+@pytest.mark.app
 def test_a_call_computes_at_once_and_its_iterator_only_reads(folder: Path, notes: Notes) -> None:
     results = Scaled(infra={"folder": folder}).of([1, 2])
     assert notes() == ["of 1", "of 2"]
@@ -102,6 +106,7 @@ def test_an_empty_call_leaves_no_trace_of_a_computation(folder: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("kind", ["int", "str", "dict", "tuple", "none", "array", "class"])
 @pytest.mark.parametrize("cluster", [None, "processpool", "local"])
 def test_results_of_any_type_come_back_as_they_were(kind: str, cluster: str | None, folder: Path) -> None:
@@ -129,6 +134,7 @@ def test_results_of_any_type_come_back_as_they_were(kind: str, cluster: str | No
 # -- without a folder -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", HERE[:1] + HERE[2:])
 def test_without_a_folder_results_are_kept_in_ram(cluster: str | None, notes: Notes) -> None:
     task = Scaled(infra={"cluster": cluster})
@@ -143,6 +149,7 @@ def test_without_folder_and_ram_it_just_computes(notes: Notes) -> None:
     assert notes() == ["of 1", "of 1"]
 
 
+@pytest.mark.app
 def test_objects_of_a_script_come_back_from_a_pool_as_their_class(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         """
@@ -175,6 +182,7 @@ if __name__ == "__main__":
 # -- in ram -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_what_a_user_does_to_a_result_changes_no_later_one(folder: Path) -> None:
     for given in ({"folder": folder}, {}):
         task = Listed(kind="dict", infra=given)
@@ -184,6 +192,7 @@ def test_what_a_user_does_to_a_result_changes_no_later_one(folder: Path) -> None
             found["item"] = 7
 
 
+@pytest.mark.app
 def test_results_in_ram_outlive_the_folder(folder: Path, notes: Notes) -> None:
     import shutil
 
@@ -194,6 +203,7 @@ def test_results_in_ram_outlive_the_folder(folder: Path, notes: Notes) -> None:
     assert notes() == ["of 1"]
 
 
+@pytest.mark.app
 def test_a_folder_that_was_removed_is_filled_again(folder: Path, notes: Notes) -> None:
     import shutil
 
@@ -215,12 +225,14 @@ def test_copies_share_no_results_in_ram(notes: Notes) -> None:
 # -- identity ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_another_configuration_has_items_of_its_own(folder: Path) -> None:
     given = {"folder": folder}
     assert firsts(Scaled(scale=2, infra=given).of([1])) == [2]
     assert firsts(Scaled(scale=3, infra=given).of([1])) == [3]
 
 
+@pytest.mark.app
 def test_an_assigned_field_gives_the_results_of_its_value(folder: Path) -> None:
     for given in ({"folder": folder}, {}):
         task = Scaled(infra=given)
@@ -229,6 +241,7 @@ def test_an_assigned_field_gives_the_results_of_its_value(folder: Path) -> None:
         assert firsts(task.of([1])) == [5]
 
 
+@pytest.mark.app
 def test_what_is_excluded_shares_the_items(folder: Path, notes: Notes) -> None:
     given = {"folder": folder}
     for task in (Scaled(infra=given), Scaled(offset=3, infra=given), Scaled(device="cuda", infra=given)):
@@ -236,6 +249,7 @@ def test_what_is_excluded_shares_the_items(folder: Path, notes: Notes) -> None:
     assert notes() == ["of 1"]
 
 
+@pytest.mark.app
 def test_the_version_of_the_class_is_inherited_and_another_one_computes_anew(folder: Path, notes: Notes) -> None:
     assert Scaled(infra={"folder": folder}).infra.version == "1"
     assert MapInfra(folder=folder).version == "0"
@@ -244,6 +258,7 @@ def test_the_version_of_the_class_is_inherited_and_another_one_computes_anew(fol
     assert notes() == ["of 1", "of 1"]
 
 
+@pytest.mark.app
 def test_a_default_that_has_changed_since_is_an_error(folder: Path) -> None:
     def model(default: int) -> tp.Any:
         class Model(pydantic.BaseModel):
@@ -261,6 +276,7 @@ def test_a_default_that_has_changed_since_is_an_error(folder: Path) -> None:
         model(3).of([1])
 
 
+@pytest.mark.app
 def test_long_uids_of_items_are_cut_and_still_differ(folder: Path) -> None:
     class Model(pydantic.BaseModel):
         infra: MapInfra = MapInfra()
@@ -275,6 +291,7 @@ def test_long_uids_of_items_are_cut_and_still_differ(folder: Path) -> None:
     assert "a" * 70 not in text and '"b"' in text
 
 
+@pytest.mark.app
 def test_people_find_the_configuration_beside_the_items(folder: Path) -> None:
     task = Scaled(scale=5, infra={"folder": folder})
     list(task.of([1]))
@@ -284,6 +301,7 @@ def test_people_find_the_configuration_beside_the_items(folder: Path) -> None:
     assert "offset: 0.0" in (found / "config.yaml").read_text()
 
 
+@pytest.mark.app
 def test_the_objects_that_have_items_are_found(folder: Path) -> None:
     for scale in (2, 3):
         list(Scaled(scale=scale, infra={"folder": folder}).of([1]))
@@ -291,6 +309,7 @@ def test_the_objects_that_have_items_are_found(folder: Path) -> None:
     assert [firsts(each.of([1])) for each in found] == [[2], [3]]
 
 
+@pytest.mark.app
 def test_a_method_may_run_from_a_copy_of_the_code(infra: Infra, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "part.py").write_text("")
@@ -304,6 +323,7 @@ def test_a_method_may_run_from_a_copy_of_the_code(infra: Infra, tmp_path: Path) 
 # -- chunks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(
     ("items", "max_jobs", "least", "expected"),
     [(10, 3, 1, 3), (10, 128, 4, 2), (3, 128, 10, 1), (5, None, 1, 5), (4, 4, 1, 4), (1, 128, 1, 1)],
@@ -322,6 +342,7 @@ def test_counts_of_jobs_and_items_are_positive(field: str) -> None:
         MapInfra(**{field: 0})
 
 
+@pytest.mark.app
 def test_many_small_calls_share_their_files(folder: Path) -> None:
     task = Scaled(infra={"folder": folder})
     for item in range(50):
@@ -333,6 +354,7 @@ def test_many_small_calls_share_their_files(folder: Path) -> None:
 # -- modes ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_force_computes_each_item_anew_once_for_an_object(infra: Infra, notes: Notes) -> None:
     list(Scaled(infra=infra).of([1, 2]))
     task = Scaled(infra={**infra, "mode": "force"})
@@ -340,6 +362,7 @@ def test_force_computes_each_item_anew_once_for_an_object(infra: Infra, notes: N
     assert notes() == ["of 1", "of 1", "of 2", "of 3"]
 
 
+@pytest.mark.app
 def test_what_was_forced_is_what_others_read(folder: Path) -> None:
     class Changing(pydantic.BaseModel):
         infra: MapInfra = MapInfra()
@@ -356,6 +379,7 @@ def test_what_was_forced_is_what_others_read(folder: Path) -> None:
     assert list(Changing(infra={"folder": folder}).of([1, 2])) == [201, 102]
 
 
+@pytest.mark.app
 def test_read_only_computes_nothing_and_says_what_is_missing(folder: Path, notes: Notes) -> None:
     given = {"folder": folder, "mode": "read-only"}
     with pytest.raises(CacheError, match=r"mode=read-only, and 2 of 2 items have no value: '1', '2'"):
@@ -374,6 +398,7 @@ def test_read_only_without_a_folder_computes_nothing(notes: Notes) -> None:
     assert notes() == []
 
 
+@pytest.mark.app
 def test_a_single_item_may_be_forbidden(folder: Path, notes: Notes) -> None:
     task = Scaled(infra={"folder": folder, "forbid_single_item_computation": True})
     with pytest.raises(ConfigError, match="'1' is not stored, and forbid_single_item_computation"):
@@ -386,6 +411,7 @@ def test_a_single_item_may_be_forbidden(folder: Path, notes: Notes) -> None:
 # -- what goes wrong --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -408,6 +434,7 @@ def test_an_error_is_told_alike_everywhere_and_keeps_what_was_computed(
     assert sorted(notes()) == ["of 1", "of 2", "of 3", "of 4"], f"kept {kept}"
 
 
+@pytest.mark.app
 def test_an_error_is_not_kept(infra: Infra) -> None:
     task = Breaks(infra=infra)
     for _ in range(2):
@@ -417,6 +444,7 @@ def test_an_error_is_not_kept(infra: Infra) -> None:
     assert list(task.of([3])) == [3]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", ["processpool", "local"])
 def test_a_process_that_is_killed_is_an_error(cluster: str, folder: Path) -> None:
     given = {"folder": folder, "cluster": cluster}
@@ -425,6 +453,7 @@ def test_a_process_that_is_killed_is_an_error(cluster: str, folder: Path) -> Non
     assert list(Breaks(how="", infra=given).of([1, 2, 3, 4])) == [1, 2, 3, 4]
 
 
+@pytest.mark.app
 def test_a_method_that_returns_no_items_is_an_error(folder: Path) -> None:
     with pytest.raises(TaskFailedError, match="must yield one result for each item"):
         NotIterable(infra={"folder": folder}).of([1])
@@ -470,6 +499,7 @@ def test_a_cluster_with_jobs_needs_a_folder(cluster: str) -> None:
         MapInfra(cluster=cluster)
 
 
+@pytest.mark.app
 def test_an_item_that_was_damaged_is_computed_again(folder: Path, notes: Notes) -> None:
     task = Listed(kind="str", infra={"folder": folder})
     assert list(task.of([1, 2])) == ["1", "2"]
@@ -481,6 +511,7 @@ def test_an_item_that_was_damaged_is_computed_again(folder: Path, notes: Notes) 
     assert notes() == ["of 1", "of 2", "of 2"]
 
 
+@pytest.mark.app
 def test_a_forced_format_stores_every_result_in_it(folder: Path) -> None:
     class Model(pydantic.BaseModel):
         infra: MapInfra = MapInfra()
@@ -493,12 +524,14 @@ def test_a_forced_format_stores_every_result_in_it(folder: Path) -> None:
     assert {path.suffix for path in folder.glob("*/*/items/*-*")} == {".index", ".pickle"}
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "threadpool", "processpool", "local"])
 def test_a_method_may_ask_for_other_items_of_its_own(cluster: str | None, folder: Path) -> None:
     for given in ({"folder": folder, "cluster": cluster, "max_jobs": 1}, {}):
         assert list(Fibonacci(infra=given).of([6, 7])) == [8, 13]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("given", [{}, {"keep_in_ram": False}, {"cluster": "threadpool"}])
 def test_a_method_may_use_its_buffer_again(given: Infra, folder: Path) -> None:
     class Buffered(pydantic.BaseModel):
@@ -515,6 +548,7 @@ def test_a_method_may_use_its_buffer_again(given: Infra, folder: Path) -> None:
         assert firsts(Buffered(infra={**given, "folder": where}).of([1, 2, 3])) == [1, 2, 3]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("result", [{1: 1}, "1", {1}, b"1"])
 def test_what_does_not_hold_one_result_for_each_item_is_refused(result: tp.Any, folder: Path) -> None:
     class Model(pydantic.BaseModel):
@@ -528,6 +562,7 @@ def test_what_does_not_hold_one_result_for_each_item_is_refused(result: tp.Any, 
         Model(infra={"folder": folder}).of([1])
 
 
+@pytest.mark.app
 def test_an_object_that_was_changed_since_computes_nothing_into_what_it_was(folder: Path) -> None:
     import shutil
 
@@ -540,6 +575,7 @@ def test_an_object_that_was_changed_since_computes_nothing_into_what_it_was(fold
     assert firsts(Scaled(infra={"folder": folder}).of([1])) == [2]
 
 
+@pytest.mark.app
 def test_an_index_that_is_damaged_under_its_writer_is_written_anew(folder: Path, notes: Notes) -> None:
     list(Scaled(infra={"folder": folder}).of([1]))
     (index,) = folder.glob("*/*/items/*.index")
@@ -548,6 +584,7 @@ def test_an_index_that_is_damaged_under_its_writer_is_written_anew(folder: Path,
     assert firsts(Scaled(infra={"folder": folder, "mode": "read-only"}).of([1, 2])) == [2, 4]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("with_folder", [True, False])
 def test_what_was_forced_before_an_error_is_not_forced_again(with_folder: bool, folder: Path, notes: Notes) -> None:
     task = Breaks(infra={"folder": folder if with_folder else None, "mode": "force"})
@@ -558,6 +595,7 @@ def test_what_was_forced_before_an_error_is_not_forced_again(with_folder: bool, 
     assert notes() == ["of 1", "of 2", "of 3"]
 
 
+@pytest.mark.app
 def test_a_script_without_a_guard_gets_its_own_objects_from_jobs(tmp_path: Path) -> None:
     (tmp_path / "noguard.py").write_text(
         """
@@ -586,6 +624,7 @@ print([type(each).__name__ for each in Model().of(range(2))])
         assert done.stdout == "['Point', 'Point']\n", done.stderr
 
 
+@pytest.mark.app
 def test_without_a_place_to_show_it_nothing_is_shown(tmp_path: Path) -> None:
     code = "from map_models import Scaled; print(len(list(Scaled().of([1, 2]))))"
     command = f"{sys.executable} -c '{code}' 2>&-"
@@ -631,6 +670,7 @@ def go_on(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     return [out.strip() for out, _ in ended]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "threadpool", "processpool", "local", SLURM])
 def test_processes_that_want_the_same_items_compute_each_once(
     cluster: str | None, folder: Path, tmp_path: Path, notes: Notes
@@ -642,6 +682,7 @@ def test_processes_that_want_the_same_items_compute_each_once(
     assert notes() == sorted(f"of {item}" for item in range(18))
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local", SLURM])
 def test_what_another_process_computes_is_waited_for(
     cluster: str | None, folder: Path, tmp_path: Path, notes: Notes
@@ -663,6 +704,7 @@ def test_what_another_process_computes_is_waited_for(
     assert notes() == ["of 0", "of 1", "of 2"]
 
 
+@pytest.mark.app
 def test_items_of_a_process_that_was_killed_are_computed_by_who_waits(
     folder: Path, tmp_path: Path, notes: Notes
 ) -> None:
@@ -679,6 +721,7 @@ def test_items_of_a_process_that_was_killed_are_computed_by_who_waits(
     assert notes() == ["of 0", "of 0", "of 1", "of 2"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", ["local", SLURM])
 def test_jobs_go_on_when_their_launcher_is_killed_and_are_joined(
     cluster: str, folder: Path, tmp_path: Path, notes: Notes
@@ -696,6 +739,7 @@ def test_jobs_go_on_when_their_launcher_is_killed_and_are_joined(
     assert notes() == ["of 0", "of 1"]
 
 
+@pytest.mark.app
 def test_threads_of_one_object_compute_each_item_once(folder: Path, notes: Notes) -> None:
     import threading
 
@@ -713,6 +757,7 @@ def test_threads_of_one_object_compute_each_item_once(folder: Path, notes: Notes
 # -- what it shows ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_bar_shows_how_far_it_is(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     list(Scaled(infra={"folder": folder}).of(range(4)))
     shown = capfd.readouterr().err

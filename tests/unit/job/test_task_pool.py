@@ -20,6 +20,8 @@ from hydra_exca.clusters.slurm import own_job
 from hydra_exca.job.worker import AGAIN, Attempt
 from hydra_exca.store import ClaimState
 
+pytestmark = pytest.mark.app
+
 THREE = (0, 1, 2)
 Program = tp.Callable[[tp.Any, Attempt], tp.Any]
 

@@ -66,6 +66,7 @@ def told(side: JobSide, *numbers: signal.Signals, **environment: str) -> int | N
             return None
 
 
+@pytest.mark.app
 def test_a_job_computes_its_own_task_only(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), [0], [1])
     side.go()
@@ -73,12 +74,14 @@ def test_a_job_computes_its_own_task_only(tmp_path: Path) -> None:
     assert side.statuses() == [None, "completed"]
 
 
+@pytest.mark.app
 def test_the_task_of_a_job_alone_has_its_time_to_itself(tmp_path: Path) -> None:
     side = JobSide(tmp_path, lambda argument, attempt: attempt.claim.shared)
     side.run()
     assert side.value() is False
 
 
+@pytest.mark.app
 def test_the_first_process_of_a_job_imports_neither_hydra_nor_submitit() -> None:
     script = (
         "import sys, hydra_exca.job.worker; print([m for m in sys.modules if m in ('hydra', 'omegaconf', 'submitit')])"
@@ -91,27 +94,32 @@ def test_the_first_process_of_a_job_imports_neither_hydra_nor_submitit() -> None
 # -- out of time
 
 
+@pytest.mark.app
 def test_a_job_that_is_out_of_time_ends_and_asks_to_be_started_again(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), max_num_timeout=1)
     assert (told(side, signal.SIGUSR2), side.statuses()) == (AGAIN, [None])
 
 
+@pytest.mark.app
 def test_a_job_that_starts_again_computes_under_a_new_claim(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), max_num_timeout=1)
     told(side, signal.SIGUSR2)
     assert (side.run(), side.values()) == (0, ["of claim 3"])
 
 
+@pytest.mark.app
 def test_a_job_that_may_not_start_again_goes_on_when_its_time_is_nearly_up(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), max_num_timeout=0)
     assert (told(side, signal.SIGUSR2), side.values()) == (None, ["of claim 2"])
 
 
+@pytest.mark.app
 def test_each_second_start_is_counted(tmp_path: Path) -> None:
     side = JobSide(tmp_path, lambda argument, attempt: os.kill(os.getpid(), signal.SIGUSR2), max_num_timeout=2)
     assert [side.run() for _ in range(3)] == [AGAIN, AGAIN, 0]
 
 
+@pytest.mark.app
 def test_the_exit_passes_through_the_tasks_own_code(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -127,6 +135,7 @@ def test_the_exit_passes_through_the_tasks_own_code(tmp_path: Path) -> None:
     assert side.notes() == ["start", "cleaned"]
 
 
+@pytest.mark.app
 def test_an_exit_that_the_task_swallows_leaves_no_outcome(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -142,6 +151,7 @@ def test_an_exit_that_the_task_swallows_leaves_no_outcome(tmp_path: Path) -> Non
     assert (told(side, signal.SIGUSR2), side.statuses(), side.notes()) == (AGAIN, [None], ["start", "swallowed"])
 
 
+@pytest.mark.app
 def test_an_error_that_replaces_the_exit_leaves_no_outcome(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -157,6 +167,7 @@ def test_an_error_that_replaces_the_exit_leaves_no_outcome(tmp_path: Path) -> No
     assert (told(side, signal.SIGUSR2), side.statuses()) == (AGAIN, [None])
 
 
+@pytest.mark.app
 def test_what_is_computed_is_stored_though_the_time_is_up(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -172,6 +183,7 @@ def test_what_is_computed_is_stored_though_the_time_is_up(tmp_path: Path) -> Non
     assert (told(side, signal.SIGUSR2), side.values()) == (None, ["stored"])
 
 
+@pytest.mark.app
 def test_a_process_that_the_task_forks_is_not_taken_for_the_task(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -196,12 +208,14 @@ def test_a_process_that_the_task_forks_is_not_taken_for_the_task(tmp_path: Path)
 # -- a checkpoint of the user's own
 
 
+@pytest.mark.app
 def test_a_checkpoint_is_called_before_the_job_ends(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
     side = JobSide(tmp_path, waiting(tmp_path, lambda: tools.note("saved") or True), max_num_timeout=1)
     assert (told(side, signal.SIGUSR2), side.notes()) == (AGAIN, ["start", "saved"])
 
 
+@pytest.mark.app
 def test_after_a_checkpoint_that_returns_true_the_task_starts_as_before(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path, lambda: True), max_num_timeout=1)
     told(side, signal.SIGUSR2)
@@ -209,6 +223,7 @@ def test_after_a_checkpoint_that_returns_true_the_task_starts_as_before(tmp_path
     assert side.values() == ["of claim 3"]
 
 
+@pytest.mark.app
 def test_what_a_checkpoint_returns_is_called_instead_next_time(tmp_path: Path) -> None:
     checkpoint = lambda: DelayedSubmission("{} of {total}".format, 7, total=9)  # noqa: E731
     side = JobSide(tmp_path, waiting(tmp_path, checkpoint), max_num_timeout=1)
@@ -217,6 +232,7 @@ def test_what_a_checkpoint_returns_is_called_instead_next_time(tmp_path: Path) -
     assert (side.values(), side.notes()) == (["7 of 9"], ["start"])
 
 
+@pytest.mark.app
 def test_a_second_checkpoint_is_that_of_what_was_called_instead(tmp_path: Path) -> None:
     class Steps:
         """As submitit's users write it: it leaves itself, with what it has done."""
@@ -240,11 +256,13 @@ def test_a_second_checkpoint_is_that_of_what_was_called_instead(tmp_path: Path) 
     assert ([side.run(), side.run(), side.run()], side.values()) == ([AGAIN, AGAIN, 0], ["it after 2"])
 
 
+@pytest.mark.app
 def test_a_task_whose_checkpoint_returns_none_is_not_started_again(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path, lambda: None), max_num_timeout=1)
     assert (told(side, signal.SIGUSR2), side.values()) == (None, ["of claim 2"])
 
 
+@pytest.mark.app
 def test_an_error_of_a_checkpoint_is_in_the_log_and_the_task_starts_again(tmp_path: Path) -> None:
     def checkpoint() -> None:
         raise ValueError("disk full")
@@ -255,6 +273,7 @@ def test_an_error_of_a_checkpoint_is_in_the_log_and_the_task_starts_again(tmp_pa
     assert code == AGAIN and "Traceback" in told_in_log and "ValueError: disk full" in told_in_log
 
 
+@pytest.mark.app
 def test_a_checkpoint_that_cannot_be_kept_is_as_none_at_all(tmp_path: Path) -> None:
     checkpoint = lambda: DelayedSubmission(print, threading.Lock())  # noqa: E731
     side = JobSide(tmp_path, waiting(tmp_path, checkpoint), max_num_timeout=1)
@@ -263,6 +282,7 @@ def test_a_checkpoint_that_cannot_be_kept_is_as_none_at_all(tmp_path: Path) -> N
     assert side.values() == ["of claim 3"]
 
 
+@pytest.mark.app
 def test_a_checkpoint_is_called_though_the_job_may_not_start_again(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
     side = JobSide(tmp_path, waiting(tmp_path, lambda: tools.note("saved") or True), max_num_timeout=0)
@@ -288,6 +308,7 @@ def swept(folder: Path, *overrides: str, **app: str) -> tuple[App, Result]:
     return made, made.run("hydra.launcher.max_num_timeout=1", *overrides, cluster="local")
 
 
+@pytest.mark.app
 def test_the_checkpoint_of_a_task_function_is_called_with_the_config(tmp_path: Path) -> None:
     head = f"{ENDS_ONCE}\ndef checkpoint(cfg):\n    return DelayedSubmission('{{}} again'.format, cfg.seed + 1)\n"
     after = "\n\ntrain.checkpoint = checkpoint\n"
@@ -298,6 +319,7 @@ def test_the_checkpoint_of_a_task_function_is_called_with_the_config(tmp_path: P
     assert (result.values, app.notes) == (["2 again"], ["start 1"])
 
 
+@pytest.mark.app
 def test_a_task_without_checkpoint_starts_again_in_its_output_folder(tmp_path: Path) -> None:
     body = "Path('left').touch() if not os.path.exists('left') else note('found')\nreturn ends()"
     head = f"{ENDS_ONCE}\n"
@@ -342,12 +364,14 @@ def keeps(function):
 """
 
 
+@pytest.mark.app
 def test_the_checkpoint_of_a_callable_object_is_its_method(tmp_path: Path) -> None:
     app = App(tmp_path, files={"trainer.py": TRAINER})
     result = app.run("hydra.launcher.max_num_timeout=1", cluster="local", script=["trainer.py"])
     assert (result.values, app.notes) == ([11], ["start", "start"])
 
 
+@pytest.mark.app
 def test_the_checkpoint_of_a_function_of_a_model_is_called_with_the_model(tmp_path: Path) -> None:
     app = App(tmp_path, "return ends()", head=f"import hydra_exca\n{MODEL}", main="hydra_exca.main", argument="Config")
     script = (tmp_path / "train.py").read_text()
@@ -364,10 +388,12 @@ def fitted(folder: Path, leaves_itself: bool) -> list[tp.Any]:
     return [side.value(), *side.notes()]
 
 
+@pytest.mark.app
 def test_the_checkpoint_of_a_cached_method_is_that_of_its_object(tmp_path: Path) -> None:
     assert fitted(tmp_path, leaves_itself=False) == ["left", "run1", "saved1"]
 
 
+@pytest.mark.app
 def test_a_checkpoint_may_leave_the_cached_method_itself(tmp_path: Path) -> None:
     assert fitted(tmp_path, leaves_itself=True) == [2, "run1", "saved1", "run2"]
 
@@ -398,12 +424,14 @@ def test_the_time_left_is_read_as_squeue_prints_it(printed: str, seconds: float 
     assert own_job.read_time_left(printed) == seconds
 
 
+@pytest.mark.app
 def test_on_slurm_the_end_comes_after_the_checkpoint_and_leaves_no_outcome(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
     side = JobSide(tmp_path, waiting(tmp_path, lambda: tools.note("saved") or True), cluster="slurm")
     assert (told(side, signal.SIGTERM, **NO_SLURM), side.statuses(), side.notes()) == (143, [None], ["start", "saved"])
 
 
+@pytest.mark.app
 def test_an_end_that_comes_while_the_checkpoint_runs_waits_for_it(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -419,11 +447,13 @@ def test_an_end_that_comes_while_the_checkpoint_runs_waits_for_it(tmp_path: Path
     assert (told(side, signal.SIGUSR2, **SOON), side.notes()) == (143, ["start", "saved"])
 
 
+@pytest.mark.app
 def test_a_job_that_slurm_will_not_start_again_goes_on(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm", max_num_timeout=1)
     assert (told(side, signal.SIGUSR2, **SOON), side.values()) == (None, ["of claim 2"])
 
 
+@pytest.mark.app
 def test_only_the_first_rank_acts_on_a_signal(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm", max_num_timeout=1)
     assert side.entry.publish_claim(side.claim(2, 0, state=ClaimState.RUNNING))  # by the first one
@@ -431,6 +461,7 @@ def test_only_the_first_rank_acts_on_a_signal(tmp_path: Path) -> None:
     assert told(side, signal.SIGUSR2, signal.SIGTERM, **second) is None
 
 
+@pytest.mark.app
 def test_a_task_that_another_job_of_the_launch_computes_is_left_to_it(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm")
     assert side.entry.publish_claim(
@@ -440,6 +471,7 @@ def test_a_task_that_another_job_of_the_launch_computes_is_left_to_it(tmp_path: 
     assert side.notes() == []
 
 
+@pytest.mark.app
 def test_a_local_task_that_another_process_of_the_launch_computes_is_left_to_it(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path))
     assert side.entry.publish_claim(side.claim(2, 0, state=ClaimState.RUNNING, owner=process.describe_process()))

@@ -532,12 +532,14 @@ def lose(cache: Cache, tasks: int = 1, **how: tp.Any) -> list[Result]:
 PACKED = {"tasks_per_job": 2}
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("how", [{}, PACKED], ids=["alone", "packed"])
 def test_a_lost_job_that_was_to_replace_a_value_gives_it_back(cache: Cache, how: dict[str, tp.Any]) -> None:
     lose(cache, 2, **how)
     assert [result.value for result in cache.run("new", task(1), task(2))] == ["old", "old"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("how", [{}, PACKED], ids=["alone", "packed"])
 def test_who_waited_for_it_is_told_that_the_job_was_lost(cache: Cache, how: dict[str, tp.Any]) -> None:
     errors = [result.error for result in lose(cache, 2, **how)]
@@ -545,6 +547,7 @@ def test_who_waited_for_it_is_told_that_the_job_was_lost(cache: Cache, how: dict
     assert all("SIGKILL (signal 9); the earlier value is stored again" in str(error) for error in errors)
 
 
+@pytest.mark.app
 def test_a_value_that_came_back_can_be_replaced(cache: Cache) -> None:
     lose(cache)
     assert cache.one("new", on="rerun").value == "new"

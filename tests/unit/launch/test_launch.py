@@ -197,6 +197,7 @@ def files_of(entry: Entry) -> list[str]:
 # -- computed once, on every cluster
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_what_was_computed_is_not_computed_again(tmp_path: Path, cluster: str) -> None:
     tasks = [task(1), task(2)]
@@ -205,12 +206,14 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path, cluster: str) -
     assert [(r.how, r.value) for r in first + again] == [("run", "value")] * 2 + [("cached", "value")] * 2
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_task_asked_for_twice_in_one_launch_is_computed_once(tmp_path: Path, cluster: str) -> None:
     results = run(tmp_path, [task(1), task(2), task(1)], says(tmp_path), cluster=cluster)
     assert [r.value for r in results] == ["value"] * 3 and runs(tmp_path) == ["1", "2"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_failed_task_leaves_the_others_values(tmp_path: Path, cluster: str) -> None:
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
@@ -221,6 +224,7 @@ def test_a_failed_task_leaves_the_others_values(tmp_path: Path, cluster: str) ->
     assert isinstance(error, TaskFailedError) and error.type == "ZeroDivisionError" and results[1].value == 0.5
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_stored_error_is_raised_again_and_names_task_and_cause(tmp_path: Path, cluster: str) -> None:
     one(tmp_path, failing(), cluster=cluster)
@@ -228,6 +232,7 @@ def test_a_stored_error_is_raised_again_and_names_task_and_cause(tmp_path: Path,
     assert again.how == "cached" and "x=1-" in str(again.error) and "ValueError: no luck" in str(again.error)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_a_result_that_cannot_be_pickled_is_an_error_that_names_the_culprit(tmp_path: Path, cluster: str) -> None:
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
@@ -237,6 +242,7 @@ def test_a_result_that_cannot_be_pickled_is_an_error_that_names_the_culprit(tmp_
     assert isinstance(error, TaskFailedError) and "['model'] -> [0] is of type _thread.lock" in error.text
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 def test_a_killed_worker_is_a_lost_job_and_leaves_no_value(tmp_path: Path, cluster: str) -> None:
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
@@ -247,6 +253,7 @@ def test_a_killed_worker_is_a_lost_job_and_leaves_no_value(tmp_path: Path, clust
     assert isinstance(error, JobLostError) and "last words" in str(error)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 def test_a_worker_that_leaves_without_a_word_is_a_lost_job(tmp_path: Path, cluster: str) -> None:
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
@@ -255,6 +262,7 @@ def test_a_worker_that_leaves_without_a_word_is_a_lost_job(tmp_path: Path, clust
     assert isinstance(one(tmp_path, program, cluster=cluster).error, JobLostError)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_results_come_in_the_order_of_the_tasks(tmp_path: Path, cluster: str) -> None:
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
@@ -299,6 +307,7 @@ def _edit_value(entry: Entry, **changes: tp.Any) -> None:
     _edit(entry, value={**stored["value"], **changes})
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_what_is_damaged_is_computed_again(tmp_path: Path, damage: tp.Callable[[Entry], tp.Any]) -> None:
     damage(one(tmp_path, says(tmp_path, BIG)).entry)
@@ -364,6 +373,7 @@ def test_a_changed_default_stops_the_launch_and_names_it(tmp_path: Path) -> None
 # -- two identities in one place
 
 
+@pytest.mark.app
 def test_an_outcome_of_another_identity_is_never_returned(tmp_path: Path) -> None:
     """The rules of identities have changed since, and both have the name ``default``."""
     today = Task(uid.make_identity("train.main", "0", {}), {"x": "today"})
@@ -374,6 +384,7 @@ def test_an_outcome_of_another_identity_is_never_returned(tmp_path: Path) -> Non
     assert elsewhere(lambda: run(tmp_path, [today], says(tmp_path, "new"))[0].value) == "new"
 
 
+@pytest.mark.app
 def test_equal_first_digits_and_a_lost_record_of_names_return_no_foreign_value(tmp_path: Path) -> None:
     def crafted(x: int) -> Task:  # the first eight digits alike, the rest not
         identity = uid.make_identity("train.main", "0", {"x": x}, label="same")
@@ -387,6 +398,7 @@ def test_equal_first_digits_and_a_lost_record_of_names_return_no_foreign_value(t
 # -- modes
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_force_replaces_the_value(tmp_path: Path, cluster: str) -> None:
     one(tmp_path, says(tmp_path, "old"), cluster=cluster)
@@ -459,6 +471,7 @@ def test_a_forced_attempt_that_is_interrupted_brings_the_old_value_back(tmp_path
     assert again.value == [] and os.listdir(again.entry.output) == ["model"] and runs(tmp_path) == []
 
 
+@pytest.mark.app
 def test_a_forced_attempt_whose_process_was_killed_brings_the_old_value_back(tmp_path: Path) -> None:
     one(tmp_path, says(tmp_path, "old"))
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path), "force")):
@@ -467,6 +480,7 @@ def test_a_forced_attempt_whose_process_was_killed_brings_the_old_value_back(tmp
     assert again == ("cached", "old")
 
 
+@pytest.mark.app
 def test_force_can_follow_a_forced_attempt_that_was_killed_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +497,7 @@ def test_force_can_follow_a_forced_attempt_that_was_killed_at_its_end(
     assert elsewhere(lambda: one(tmp_path, leaves("newer"), "force").value) == []
 
 
+@pytest.mark.app
 def test_a_forced_launch_that_was_killed_while_making_room_loses_no_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,6 +534,7 @@ def test_read_only_returns_a_stored_error(tmp_path: Path) -> None:
     assert isinstance(one(tmp_path, says(tmp_path), "read-only").error, TaskFailedError)
 
 
+@pytest.mark.app
 def test_read_only_joins_what_runs(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs")).value):
         until(lambda: runs(tmp_path))
@@ -527,6 +543,7 @@ def test_read_only_joins_what_runs(tmp_path: Path) -> None:
             assert reader.result() == "theirs"
 
 
+@pytest.mark.app
 def test_read_only_does_not_wait_for_a_job_that_died(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path)).value) as owner:
         until(lambda: runs(tmp_path))
@@ -551,6 +568,7 @@ def test_a_survey_writes_nothing(tmp_path: Path) -> None:
 # -- several launches at once
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", ["inline", "local"])
 def test_launches_at_once_compute_each_task_once(tmp_path: Path, cluster: str) -> None:
     barrier = fork.Barrier(4)
@@ -579,6 +597,7 @@ BEFORE: dict[str, tuple[str, tp.Callable[[Path], tp.Any]]] = {
 }
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(("mode", "before"), BEFORE.values(), ids=BEFORE.keys())
 def test_what_another_launch_has_started_since_the_survey_is_not_taken_from_it(
     tmp_path: Path, mode: str, before: tp.Callable[[Path], tp.Any]
@@ -596,6 +615,7 @@ def test_what_another_launch_has_started_since_the_survey_is_not_taken_from_it(
     assert values == ("theirs", "theirs") and runs(tmp_path) == ["1"]
 
 
+@pytest.mark.app
 def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_path: Path) -> None:
     entry = entry_of(tmp_path)
     gone = subprocess.Popen(["true"])
@@ -616,6 +636,7 @@ def test_a_lost_job_that_another_launch_retries_since_the_survey_is_joined(tmp_p
             assert (other.result(), mine.result()) == ("theirs", "theirs")
 
 
+@pytest.mark.app
 def test_a_live_claim_is_joined(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs")).value) as other:
         until(lambda: runs(tmp_path))
@@ -626,6 +647,7 @@ def test_a_live_claim_is_joined(tmp_path: Path) -> None:
     assert values == ("theirs", "theirs") and runs(tmp_path) == ["1"]
 
 
+@pytest.mark.app
 def test_a_queued_claim_of_a_dead_launch_is_taken_over(tmp_path: Path) -> None:
     tasks = [task(1), task(2)]
     with Elsewhere(lambda: run(tmp_path, tasks, waits(tmp_path), cluster="local", parallel=1)) as first:
@@ -641,6 +663,7 @@ def test_a_queued_claim_of_a_dead_launch_is_taken_over(tmp_path: Path) -> None:
     assert sorted(values) == ["mine", "slow"] and runs(tmp_path) == ["1", "2"]
 
 
+@pytest.mark.app
 def test_workers_of_a_dead_launch_go_on_and_are_joined(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path), cluster="local")) as first:
         until(lambda: runs(tmp_path))
@@ -652,6 +675,7 @@ def test_workers_of_a_dead_launch_go_on_and_are_joined(tmp_path: Path) -> None:
     assert value == "slow" and runs(tmp_path) == ["1"]
 
 
+@pytest.mark.app
 def test_what_a_worker_of_a_dead_launch_stored_is_kept(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path), cluster="local")):
         until(lambda: runs(tmp_path))
@@ -660,12 +684,14 @@ def test_what_a_worker_of_a_dead_launch_stored_is_kept(tmp_path: Path) -> None:
     assert one(tmp_path, fails).value == "slow"
 
 
+@pytest.mark.app
 def test_a_claim_with_the_pid_of_another_process_is_taken_over(tmp_path: Path) -> None:
     owner = {**process.describe_process(), "started": 1.0}
     entry_of(tmp_path).publish_claim(Claim(1, ClaimState.RUNNING, "dead", "local", str(os.getpid()), 0, owner))
     assert elsewhere(lambda: one(tmp_path, says(tmp_path)).value) == "value"
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("mode", ["cached", "retry", "force"])
 def test_a_claim_of_another_host_is_never_taken_over(tmp_path: Path, mode: str) -> None:
     owner = {**process.describe_process(), "host": "another"}
@@ -677,6 +703,7 @@ def test_a_claim_of_another_host_is_never_taken_over(tmp_path: Path, mode: str) 
     assert claim is not None and claim.token == "theirs" and runs(tmp_path) == []
 
 
+@pytest.mark.app
 def test_force_goes_on_when_what_it_cannot_cancel_has_ended(tmp_path: Path) -> None:
     """A task in another process's own thread, say in a notebook that stays open."""
 
@@ -692,6 +719,7 @@ def test_force_goes_on_when_what_it_cannot_cancel_has_ended(tmp_path: Path) -> N
             assert forced.result(15) == "forced"
 
 
+@pytest.mark.app
 def test_force_cancels_a_running_job_and_computes(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path, "theirs"), cluster="local").value) as theirs:
         until(lambda: runs(tmp_path))
@@ -699,6 +727,7 @@ def test_force_cancels_a_running_job_and_computes(tmp_path: Path) -> None:
         assert (value, theirs.result()) == ("forced", "forced")
 
 
+@pytest.mark.app
 def test_force_computes_also_when_the_cancelled_jobs_own_launch_notes_its_end_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -718,6 +747,7 @@ def test_force_computes_also_when_the_cancelled_jobs_own_launch_notes_its_end_fi
     assert (forced.value, forced.error) == ("forced", None)
 
 
+@pytest.mark.app
 @needs_root
 def test_the_running_job_of_another_user_is_not_cancelled() -> None:
     with tempfile.TemporaryDirectory() as name, Elsewhere(lambda: threading.Event().wait(60), user=NOBODY) as theirs:
@@ -737,6 +767,7 @@ def _described(pid: int) -> dict[str, tp.Any] | None:
 # -- interrupted, refused, out of room
 
 
+@pytest.mark.app
 def test_an_interrupt_of_a_local_launch_ends_its_workers_and_gives_everything_up(tmp_path: Path) -> None:
     tasks = [task(n) for n in range(3)]
     with Elsewhere(lambda: run(tmp_path, tasks, waits(tmp_path), cluster="local", parallel=1)) as call:
@@ -748,6 +779,7 @@ def test_an_interrupt_of_a_local_launch_ends_its_workers_and_gives_everything_up
     assert states == {ClaimState.RELEASED} and not any(worker.is_running() for worker in workers)
 
 
+@pytest.mark.app
 def test_after_an_interrupt_the_same_launch_computes_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, [task(1), task(2)], interrupts)
@@ -758,6 +790,7 @@ class Stop(BaseException):
     """Of a library that ends programs its own way."""
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", ["inline", "local"])
 @pytest.mark.parametrize("error", [ValueError("no"), Stop(), SystemExit(1)], ids=lambda e: type(e).__name__)
 def test_after_an_error_of_the_launch_itself_the_same_process_can_go_on(
@@ -779,6 +812,7 @@ def test_after_an_error_of_the_launch_itself_the_same_process_can_go_on(
     assert elsewhere(both, 20) == ["value"] * 3
 
 
+@pytest.mark.app
 def test_after_a_stop_of_the_task_the_same_process_can_go_on(tmp_path: Path) -> None:
     def stops(argument: tp.Any, attempt: Attempt) -> tp.Any:
         raise Stop
@@ -791,6 +825,7 @@ def test_after_a_stop_of_the_task_the_same_process_can_go_on(tmp_path: Path) -> 
     assert elsewhere(both, 15) == "value"
 
 
+@pytest.mark.app
 def test_after_a_full_disk_the_same_process_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = files.write_file
 
@@ -809,6 +844,7 @@ def test_after_a_full_disk_the_same_process_can_go_on(tmp_path: Path, monkeypatc
     assert elsewhere(both, 15) == "value"
 
 
+@pytest.mark.app
 def test_an_outcome_that_somebody_deleted_is_computed_again_by_the_process_that_wrote_it(tmp_path: Path) -> None:
     def both() -> tp.Any:
         (one(tmp_path, says(tmp_path)).entry.path / paths.OUTCOME).unlink()
@@ -870,6 +906,7 @@ def test_a_missing_parent_is_refused_before_anything_is_written(tmp_path: Path) 
         one(tmp_path / "missing", fails)
 
 
+@pytest.mark.app
 @needs_root
 def test_an_unwritable_folder_is_refused_before_anything_is_written() -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -878,6 +915,7 @@ def test_an_unwritable_folder_is_refused_before_anything_is_written() -> None:
             assert "cannot be written by nobody" in call.error()
 
 
+@pytest.mark.app
 @needs_root
 def test_what_another_user_computed_is_reused_without_write_permission() -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -887,6 +925,7 @@ def test_what_another_user_computed_is_reused_without_write_permission() -> None
             assert call.result() == BIG
 
 
+@pytest.mark.app
 @needs_root
 def test_a_shelf_that_only_its_owner_can_write_is_an_error_of_ours() -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -905,6 +944,7 @@ def test_another_project_is_refused_before_anything_runs(tmp_path: Path) -> None
         other.run()
 
 
+@pytest.mark.app
 def test_an_array_travels_whole_through_a_job(tmp_path: Path) -> None:
     def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
         return np.arange(argument["x"] * 1000.0)

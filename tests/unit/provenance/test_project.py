@@ -73,6 +73,7 @@ def clone(folder: Path, url: str) -> None:
 # -- of an infra -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_an_infra_refuses_the_results_of_another_project(tmp_path: Path) -> None:
     one, two, cache = project(tmp_path / "one"), project(tmp_path / "two"), tmp_path / "cache"
     assert fit(one, cache) == "one"
@@ -81,6 +82,7 @@ def test_an_infra_refuses_the_results_of_another_project(tmp_path: Path) -> None
     assert (tmp_path / "notes").read_text() == "fit 1\n"
 
 
+@pytest.mark.app
 def test_a_refusal_says_what_can_be_done_and_that_helps(tmp_path: Path) -> None:
     one, two, cache = project(tmp_path / "one"), project(tmp_path / "two"), tmp_path / "cache"
     fit(one, cache)
@@ -91,6 +93,7 @@ def test_a_refusal_says_what_can_be_done_and_that_helps(tmp_path: Path) -> None:
     assert fit(two, cache) == "one"
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("ask", ["infra.clear_job()", "infra.uid_folder(create=True)"])
 def test_what_changes_an_entry_refuses_another_projects(tmp_path: Path, ask: str) -> None:
     one, two, cache = project(tmp_path / "one"), project(tmp_path / "two"), tmp_path / "cache"
@@ -101,6 +104,7 @@ def test_what_changes_an_entry_refuses_another_projects(tmp_path: Path, ask: str
     assert len(list(cache.glob("*/*/outcome.json"))) == 1
 
 
+@pytest.mark.app
 def test_a_project_and_its_cache_can_be_moved_together(tmp_path: Path) -> None:
     here, there = project(tmp_path / "here/code"), tmp_path / "there"
     assert fit(here, tmp_path / "here/cache") == "code"
@@ -108,6 +112,7 @@ def test_a_project_and_its_cache_can_be_moved_together(tmp_path: Path) -> None:
     assert (fit(there / "code", there / "cache"), (there / "notes").read_text()) == ("code", "fit 1\n")
 
 
+@pytest.mark.app
 def test_infras_of_two_clones_of_one_repository_share_their_results(tmp_path: Path) -> None:
     one, two, cache = project(tmp_path / "one"), project(tmp_path / "two"), tmp_path / "cache"
     clone(one, "git@host.org:team/code.git")
@@ -115,6 +120,7 @@ def test_infras_of_two_clones_of_one_repository_share_their_results(tmp_path: Pa
     assert (fit(one, cache), fit(two, cache)) == ("one", "one")
 
 
+@pytest.mark.app
 def test_an_array_over_two_projects_records_each(tmp_path: Path) -> None:
     one, cache = project(tmp_path / "one"), tmp_path / "cache"
     other = one / "below"
@@ -136,6 +142,7 @@ def test_an_array_over_two_projects_records_each(tmp_path: Path) -> None:
     assert records == {"train.Train.fit,1": {"folder": "../one"}, "sub.Sub.fit,1": {"folder": "../one/below"}}
 
 
+@pytest.mark.app
 def test_what_a_console_defines_is_of_its_working_directory(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     for name, refused in (("one", False), ("one", False), ("two", True)):
@@ -145,6 +152,7 @@ def test_what_a_console_defines_is_of_its_working_directory(tmp_path: Path) -> N
     assert (tmp_path / "notes").read_text() == "fit 1\n"
 
 
+@pytest.mark.app
 def test_a_console_that_changes_its_working_directory_finds_its_results(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     code = f"{MODEL}\n{FIT}\nos.chdir('..')\n{MODEL}\n{FIT}"
@@ -152,6 +160,7 @@ def test_a_console_that_changes_its_working_directory_finds_its_results(tmp_path
     assert (done.returncode, (tmp_path / "notes").read_text()) == (0, "fit 1\n"), done.stderr
 
 
+@pytest.mark.app
 def test_what_comes_to_a_job_by_value_is_of_the_script_it_comes_from(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     code = MODEL.replace("Train", "Part") + MODEL.replace(
@@ -164,6 +173,7 @@ def test_what_comes_to_a_job_by_value_is_of_the_script_it_comes_from(tmp_path: P
         assert done.returncode == 0 and told in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.app
 def test_a_project_is_looked_up_once_in_a_process(tmp_path: Path) -> None:
     folder, git = project(tmp_path / "one"), tmp_path / "bin/git"
     clone(folder, "git@host.org:team/code.git")
@@ -189,6 +199,7 @@ def sweep_app(folder: Path) -> App:
     return app
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("in_git", [False, True])
 def test_a_sweep_and_an_infra_of_one_project_agree(tmp_path: Path, in_git: bool) -> None:
     app = sweep_app(tmp_path / "app")
@@ -199,6 +210,7 @@ def test_a_sweep_and_an_infra_of_one_project_agree(tmp_path: Path, in_git: bool)
     assert app.notes == ["fit 1"]
 
 
+@pytest.mark.app
 def test_a_sweep_refuses_what_an_infra_of_another_project_has_computed(tmp_path: Path) -> None:
     fit(project(tmp_path / "one"), tmp_path / "cache")
     app = sweep_app(tmp_path / "two")
@@ -206,6 +218,7 @@ def test_a_sweep_refuses_what_an_infra_of_another_project_has_computed(tmp_path:
     assert is_one_message(result) and "another project" in result.stderr and app.notes == []
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("copied", ["lib", "."])
 def test_a_job_that_imports_from_a_copy_is_of_the_project_it_was_copied_from(tmp_path: Path, copied: str) -> None:
     model = MODEL.replace("Train", "Part")
@@ -244,6 +257,7 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> tp.Iterator[tp.Callable[[Path, 
         del sys.modules[module]
 
 
+@pytest.mark.app
 def test_of_an_installed_package_only_the_package_is_recorded(
     tmp_path: Path, imported: tp.Callable[[Path, str], type]
 ) -> None:
@@ -260,6 +274,7 @@ def test_a_module_that_is_installed_alone_is_its_own_package(
     assert projects.describe_project(cls, tmp_path / "cache") == {"package": cls.__module__}
 
 
+@pytest.mark.app
 def test_the_same_package_in_two_environments_shares_its_results(tmp_path: Path) -> None:
     for name in ("one", "two"):
         package = tmp_path / name / "site-packages/pkg"
@@ -297,6 +312,7 @@ def test_a_name_that_is_given_is_all_that_is_recorded(tmp_path: Path) -> None:
     assert projects.describe_project(Copied, tmp_path, "mine") == {"name": "mine"}
 
 
+@pytest.mark.app
 def test_two_results_of_one_question_are_not_one_dictionary(tmp_path: Path) -> None:
     projects.describe_project(Copied, tmp_path)["folder"] = "changed"
     assert (

@@ -106,6 +106,7 @@ def test_only_named_variables_are_recorded(tmp_path: Path, monkeypatch: pytest.M
 # -- the code of a launch ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_launch_from_a_commit_is_clean_and_has_no_patch(root: Path) -> None:
     launched = launch_record.describe_launch(root)
     expected = {"root": str(root), "path": "", "commit": git(root, "rev-parse", "HEAD"), "branch": "main"}
@@ -114,6 +115,7 @@ def test_a_launch_from_a_commit_is_clean_and_has_no_patch(root: Path) -> None:
     assert launched.patch is None
 
 
+@pytest.mark.app
 def test_a_launch_from_changed_code_has_the_patch(root: Path) -> None:
     (root / "train.py").write_text("seed = 2\n")
     launched = launch_record.describe_launch(root)
@@ -121,6 +123,7 @@ def test_a_launch_from_changed_code_has_the_patch(root: Path) -> None:
     assert launched.patch is not None and b"\n-seed = 1\n+seed = 2\n" in launched.patch
 
 
+@pytest.mark.app
 def test_a_file_that_git_does_not_know_makes_it_dirty_without_a_patch(root: Path) -> None:
     (root / "new.py").write_text("")
     launched = launch_record.describe_launch(root)
@@ -128,12 +131,14 @@ def test_a_file_that_git_does_not_know_makes_it_dirty_without_a_patch(root: Path
     assert (launched.record["git"]["patch"], launched.patch) == (None, None)
 
 
+@pytest.mark.app
 def test_a_folder_of_outputs_does_not_make_it_dirty(root: Path) -> None:
     (root / "multirun").mkdir()
     (root / "multirun/log.txt").write_text("")
     assert launch_record.describe_launch(root, left_out=[root / "multirun"]).record["git"]["dirty"] is False
 
 
+@pytest.mark.app
 def test_a_patch_that_is_too_large_is_left_out_and_its_size_told(root: Path) -> None:
     (root / "train.py").write_text("seed = 2\n" * 10_000)
     launched = launch_record.describe_launch(root, max_mb=0.01)
@@ -141,6 +146,7 @@ def test_a_patch_that_is_too_large_is_left_out_and_its_size_told(root: Path) -> 
     assert launched.record["git"]["patch_omitted"] == "it has 0.1 MB, and the limit is 0.01 MB"
 
 
+@pytest.mark.app
 def test_before_the_first_commit_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "train.py").write_text("")
@@ -149,6 +155,7 @@ def test_before_the_first_commit_there_is_nothing_to_compare_with(tmp_path: Path
     assert found["patch_omitted"] == "there is no commit yet"
 
 
+@pytest.mark.app
 def test_of_very_many_changed_files_the_first_are_listed_and_the_rest_counted(root: Path) -> None:
     for number in range(1005):
         (root / f"{number:04}.txt").touch()
@@ -156,12 +163,14 @@ def test_of_very_many_changed_files_the_first_are_listed_and_the_rest_counted(ro
     assert (len(found["changed"]), found["changed_omitted"]) == (1000, "5 more are changed")
 
 
+@pytest.mark.app
 def test_a_git_that_refuses_says_why_in_the_record(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     record = launch_record.describe_launch(root).record
     assert record["git"] is None and "dubious ownership" in record["git_omitted"]
 
 
+@pytest.mark.app
 def test_a_git_that_cannot_tell_what_changed_says_why(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +186,7 @@ def test_outside_of_git_nothing_is_recorded_and_nothing_is_wrong(tmp_path: Path)
     assert (record["git"], record["git_omitted"]) == (None, None)
 
 
+@pytest.mark.app
 def test_what_git_says_may_be_as_old_as_is_allowed(root: Path) -> None:
     before = launch_record.describe_launch(root).record["git"]
     (root / "train.py").write_text("seed = 2\n")
@@ -284,15 +294,18 @@ def peak(code: str) -> int:
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.app
 def test_peak_memory_is_what_the_task_once_had() -> None:
     assert peak(f"held = bytearray({LARGE}); del held; {PEAK}") > LARGE
 
 
+@pytest.mark.app
 def test_peak_memory_is_also_that_of_a_process_it_has_started() -> None:
     started = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray({LARGE})'])"
     assert peak(f"{started}; {PEAK}") > LARGE
 
 
+@pytest.mark.app
 def test_peak_memory_is_not_that_of_who_started_it() -> None:
     started = f"import os, subprocess, sys; held = bytearray({LARGE}); subprocess.run([sys.executable, '-c', {PEAK!r}])"
     assert peak(started) < LARGE
@@ -407,6 +420,7 @@ EVERYWHERE = [
 ]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("how", EVERYWHERE)
 def test_launch_and_entries_have_the_record_and_the_patch(made: Project, how: str) -> None:
     made.edit()
@@ -418,6 +432,7 @@ def test_launch_and_entries_have_the_record_and_the_patch(made: Project, how: st
     assert [path.read_bytes().count(b"\n+# changed\n") for path in made.patches()] == [1] * 3
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("how", EVERYWHERE)
 def test_each_task_has_its_own_times_and_end(made: Project, how: str) -> None:
     made.run(f"fit(1, 13, 14, {how})")
@@ -435,18 +450,21 @@ def test_a_task_on_slurm_has_the_job_and_the_node(made: Project) -> None:
     assert all(each["slurm"]["nodelist"] and each["slurm"]["partition"] for each in made.entries())
 
 
+@pytest.mark.app
 def test_the_launch_record_of_an_infra_has_the_version_and_the_time(made: Project) -> None:
     made.run("fit(1)")
     record = made.launch()
     assert record["version"] == "7" and record["started"] <= made.entries()[0]["started"]
 
 
+@pytest.mark.app
 def test_the_patch_is_there_once_for_all_entries(made: Project) -> None:
     made.edit()
     made.run("fit(1, 2, 3, cluster='local')")
     assert len({path.stat().st_ino for path in made.patches()}) == 1
 
 
+@pytest.mark.app
 def test_an_entry_keeps_its_patch_when_the_launches_are_removed(made: Project) -> None:
     made.edit()
     made.run("fit(1)")
@@ -455,6 +473,7 @@ def test_an_entry_keeps_its_patch_when_the_launches_are_removed(made: Project) -
     assert b"+# changed" in patch.read_bytes()
 
 
+@pytest.mark.app
 def test_an_attempt_from_a_commit_takes_away_the_patch_of_an_earlier_one(made: Project) -> None:
     made.edit()
     made.run("fit(1)")
@@ -463,6 +482,7 @@ def test_an_attempt_from_a_commit_takes_away_the_patch_of_an_earlier_one(made: P
     assert [path.parent.parent.name for path in made.patches()] == ["launches"]
 
 
+@pytest.mark.app
 def test_the_code_of_a_class_is_recorded_wherever_the_script_is_started(made: Project, tmp_path: Path) -> None:
     code = "import sys; sys.path.append('project'); from train import Train; Train(infra={'folder': 'cache'}).fit()"
     env = {**os.environ, "PYTHONPATH": str(SUPPORT), "NOTES": f"{made.cache}.notes"}
@@ -470,6 +490,7 @@ def test_the_code_of_a_class_is_recorded_wherever_the_script_is_started(made: Pr
     assert made.launch()["git"]["root"] == str(made.root)
 
 
+@pytest.mark.app
 def test_what_is_cached_asks_git_for_no_changes(made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made.run("fit(1)")
     in_its_place(tmp_path / "bin", f'echo "$@" >> {tmp_path}/asked\nexec {shutil.which("git")} "$@"', monkeypatch)
@@ -479,6 +500,7 @@ def test_what_is_cached_asks_git_for_no_changes(made: Project, tmp_path: Path, m
     assert "status" not in cached and "status" in (tmp_path / "asked").read_text()
 
 
+@pytest.mark.app
 def test_what_a_job_launches_has_the_code_that_the_job_was_submitted_with(made: Project) -> None:
     made.edit()
     made.run(f"Nested(infra={{'folder': '{made.cache}-outer', 'cluster': 'local'}}).fit()")
@@ -491,6 +513,7 @@ def test_what_a_job_launches_has_the_code_that_the_job_was_submitted_with(made: 
     )
 
 
+@pytest.mark.app
 def test_a_job_that_computes_items_is_recorded(made: Project) -> None:
     made.edit()
     made.run("list(Double(infra={**CACHE, 'cluster': 'local', 'max_jobs': 2}).over([1, 2, 3]))")
@@ -498,6 +521,7 @@ def test_a_job_that_computes_items_is_recorded(made: Project) -> None:
     assert [(each["exit"], each["git"]["dirty"]) for each in records] == [("completed", True)] * 2
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "threadpool", "processpool"])
 def test_an_entry_says_which_process_computes_its_items(made: Project, cluster: str | None) -> None:
     made.edit()
@@ -507,6 +531,7 @@ def test_an_entry_says_which_process_computes_its_items(made: Project, cluster: 
     assert [path.parent.parent.parent for path in made.patches()] == [made.cache]
 
 
+@pytest.mark.app
 def test_a_process_that_finds_all_items_stored_does_not_say_that_it_computed_them(made: Project) -> None:
     pids = [int(made.run("list(Double(infra=CACHE).over([1, 2])); print(os.getpid())").split()[0]) for _ in range(2)]
     assert [record["pid"] for record in made.entries()] == pids[:1]
@@ -522,6 +547,7 @@ def recorded(side: JobSide) -> dict[str, tp.Any]:
     return json.loads((side.entry.path / ENTRY).read_text())
 
 
+@pytest.mark.app
 def test_a_record_that_cannot_be_written_costs_no_value(tmp_path: Path) -> None:
     def program(argument: tp.Any, attempt: tp.Any) -> int:
         (attempt.entry.path / ENTRY).unlink()
@@ -533,6 +559,7 @@ def test_a_record_that_cannot_be_written_costs_no_value(tmp_path: Path) -> None:
     assert "how it was computed could not be recorded" in side.entry.log_paths(2)[1].read_text()
 
 
+@pytest.mark.app
 def test_a_task_that_was_killed_has_left_where_it_ran(tmp_path: Path) -> None:
     tools = Tools(tmp_path)
 
@@ -549,12 +576,14 @@ def test_a_task_that_was_killed_has_left_where_it_ran(tmp_path: Path) -> None:
     assert (record["pid"], record["exit"], record["launch"]) == (job.pid, None, side.launch.name)
 
 
+@pytest.mark.app
 def test_a_record_says_of_which_attempt_it_is(tmp_path: Path) -> None:
     side = JobSide(tmp_path, lambda argument, attempt: attempt.claim.number, provenance=KNOWN)
     side.run()
     assert side.values() == [recorded(side)["attempt"]]
 
 
+@pytest.mark.app
 def test_an_attempt_that_has_lost_its_entry_leaves_the_record_of_the_new_owner(tmp_path: Path) -> None:
     def program(argument: tp.Any, attempt: tp.Any) -> None:
         assert attempt.entry.publish_claim(dataclasses.replace(attempt.claim, number=9, token="other"))

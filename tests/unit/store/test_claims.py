@@ -171,18 +171,21 @@ def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepte
 # -- several processes
 
 
+@pytest.mark.app
 def test_of_two_processes_one_gets_the_claim_in_fifty_rounds(tmp_path: Path) -> None:
     for number in range(1, 51):
         won = at_once(lambda me, number=number: Entry(tmp_path).publish_claim(claim(number, f"{me}")))  # type: ignore[misc]
         assert sorted(won) == [False, True]
 
 
+@pytest.mark.app
 def test_whose_claim_it_is_says_the_file(tmp_path: Path) -> None:
     results = at_once(lambda me: (me, Entry(tmp_path).publish_claim(claim(1, f"{me}"))), processes=8)
     owner = Entry(tmp_path).current_claim()
     assert [f"{me}" for me, won in results if won] == [owner.token if owner else None]
 
 
+@pytest.mark.app
 def test_of_many_starts_under_one_claim_one_computes(tmp_path: Path) -> None:
     """Slurm may start a job on another node while the first one still runs."""
     Entry(tmp_path).publish_claim(claim(1, "launch", ClaimState.QUEUED))
@@ -195,6 +198,7 @@ def test_of_many_starts_under_one_claim_one_computes(tmp_path: Path) -> None:
     assert sum(at_once(start, processes=8)) == 1
 
 
+@pytest.mark.app
 def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path) -> None:
     for number in range(20):
         entry = Entry(tmp_path / f"{number}")

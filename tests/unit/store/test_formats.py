@@ -138,6 +138,7 @@ def test_a_marker_that_names_another_format_than_its_file_is_corrupt(tmp_path: P
         values.load_value(tmp_path, {**record, "format": "json"}, ())
 
 
+@pytest.mark.app
 def test_libraries_that_the_program_does_not_use_are_not_imported(tmp_path: Path) -> None:
     program = """
     import sys
@@ -331,6 +332,7 @@ def test_the_name_of_another_format_is_refused(changes: dict[str, tp.Any]) -> No
         register(**changes)
 
 
+@pytest.mark.app
 def test_a_script_that_registers_a_format_can_be_loaded_by_its_own_process(tmp_path: Path) -> None:
     """As ``__main__`` and, as jobs load it, as ``__mp_main__``: the classes of both get the format."""
     program = """

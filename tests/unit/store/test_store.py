@@ -216,6 +216,7 @@ def test_a_pickle_of_a_trusted_user_is_loaded(entry: Entry) -> None:
     assert Entry(entry.path, {"nobody"}).load_value(outcome) == STORED["pickle"]
 
 
+@pytest.mark.app
 @needs_root
 def test_a_pickle_of_root_is_loaded_by_others(open_folder: Path) -> None:
     outcome, _ = pickled(Entry(open_folder))
@@ -558,6 +559,7 @@ def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
         CacheFolder(tmp_path / "exca").create()
 
 
+@pytest.mark.app
 @needs_root
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_unwritable_folder_is_an_error_that_names_it(open_folder: Path, exists: bool) -> None:
@@ -567,6 +569,7 @@ def test_an_unwritable_folder_is_an_error_that_names_it(open_folder: Path, exist
     assert said.startswith("ConfigError") and "cannot be written by nobody" in said
 
 
+@pytest.mark.app
 @needs_root
 def test_a_shelf_of_another_user_that_cannot_be_written_is_an_error_that_says_so(open_folder: Path) -> None:
     (open_folder / "exca").mkdir()
@@ -604,6 +607,7 @@ def test_an_entry_keeps_its_name_under_another_label(tmp_path: Path) -> None:
     assert shelf(tmp_path).open_entry(identity(1, label="model=big,seed=1")).path == first.path
 
 
+@pytest.mark.app
 def test_one_identity_under_many_labels_at_one_moment_is_one_entry(tmp_path: Path) -> None:
     shelf(tmp_path)
     barrier = fork.Barrier(8)
@@ -691,6 +695,7 @@ def test_an_entry_with_an_unreadable_outcome_is_still_found(tmp_path: Path) -> N
 # -- killed at any moment
 
 
+@pytest.mark.app
 def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_path: Path) -> None:
     """Forty processes are killed at random moments of a loop of forced commits; each value is a whole one."""
     entry = Entry(tmp_path)
@@ -726,6 +731,7 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
     assert len(seen) > 1
 
 
+@pytest.mark.app
 def test_a_process_killed_while_writing_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     """Whatever the moment, a reader sees one of the two contents."""
     contents = {b"a" * 100_000, b"b" * 100_000}

@@ -173,6 +173,7 @@ def of_ours(modules: set[str]) -> set[str]:
     return {name for name in modules if name.startswith(("hydra_exca", "hydra_plugins.hydra_exca_launcher"))}
 
 
+@pytest.mark.app
 def test_a_start_of_any_app_imports_nothing_of_ours_but_the_door(app: Path) -> None:
     """Hydra imports the plugin at every start of every app, ours or not."""
     plugin = "hydra_plugins.hydra_exca_launcher"
@@ -181,6 +182,7 @@ def test_a_start_of_any_app_imports_nothing_of_ours_but_the_door(app: Path) -> N
     assert of_ours(modules) == {"hydra_exca", plugin, f"{plugin}.launcher", f"{plugin}.searchpath"}
 
 
+@pytest.mark.app
 def test_what_chooses_the_launcher_imports_nothing_heavy(app: Path) -> None:
     script = (
         f"import hydra\nwith hydra.initialize_config_dir({str(app)!r}, version_base='1.3'):\n"
@@ -214,6 +216,7 @@ def modules_of(script: Path, *arguments: str) -> set[str]:
     return set(done.stdout.partition("MODULES ")[2].split())
 
 
+@pytest.mark.app
 def test_a_sweep_that_finds_everything_imports_nothing_that_only_jobs_and_models_need(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(FOUND)
@@ -223,6 +226,7 @@ def test_a_sweep_that_finds_everything_imports_nothing_that_only_jobs_and_models
     assert "hydra_exca.launch.launch" in again and not (HEAVY | OF_JOBS) & again
 
 
+@pytest.mark.app
 def test_the_callback_in_a_single_run_imports_neither_models_nor_jobs_nor_the_lists_of_installers(
     tmp_path: Path,
 ) -> None:

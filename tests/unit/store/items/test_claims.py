@@ -146,6 +146,7 @@ while left:
 """
 
 
+@pytest.mark.app
 def test_of_many_processes_each_item_is_computed_by_one(tmp_path: Path) -> None:
     stored = tmp_path / "stored"
     stored.mkdir()

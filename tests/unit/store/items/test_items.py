@@ -299,6 +299,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
     assert all(exactly(array, np.full(int(key[0]), int(key[2:]))) for key, array in found.items())
 
 
+@pytest.mark.app
 def test_a_forked_process_neither_adds_nor_commits_for_its_parent(tmp_path: Path) -> None:
     with ItemWriter(tmp_path, "1-a") as writer:
         writer.add("a", 1)
@@ -418,6 +419,7 @@ def test_items_travel_as_their_folder(tmp_path: Path) -> None:
     assert exactly(again.get("k"), np.arange(3)) and again.trust_users == {"somebody"}
 
 
+@pytest.mark.app
 def test_items_survive_a_fork(tmp_path: Path) -> None:
     write(tmp_path, {"a": np.arange(3), "b": "text", "c": (1,)})
     items = Items(tmp_path)
@@ -431,6 +433,7 @@ def test_items_survive_a_fork(tmp_path: Path) -> None:
     assert in_child(child) is True and items.get("b") == "text"
 
 
+@pytest.mark.app
 def test_a_fork_in_the_middle_of_a_refresh_locks_nobody_out(tmp_path: Path) -> None:
     items = Items(tmp_path)
 
@@ -475,6 +478,7 @@ def test_an_item_is_read_without_the_others(tmp_path: Path) -> None:
     assert Items(tmp_path).get("b") == "second"
 
 
+@pytest.mark.app
 def test_many_writers_do_not_use_up_what_a_process_can_open(tmp_path: Path) -> None:
     for writer in range(300):
         write(tmp_path, {f"a{writer}": np.full(3, writer), f"t{writer}": f"text {writer}"}, f"{writer}-a")
@@ -656,6 +660,7 @@ def test_an_array_that_does_not_fill_its_bytes_is_never_returned(tmp_path: Path)
         items.get("k")
 
 
+@pytest.mark.app
 @needs_root
 def test_what_cannot_be_read_just_now_is_not_taken_for_damaged(tmp_path: Path) -> None:
     write(tmp_path, {"k": "text"})
@@ -747,6 +752,7 @@ def test_items_below_a_header_that_is_gone_are_not_there(tmp_path: Path) -> None
 # -- processes
 
 
+@pytest.mark.app
 def test_writers_and_readers_work_at_once(tmp_path: Path) -> None:
     """Four processes write, one reads all the time: whatever it sees is right, and in the end it sees all."""
 
@@ -775,6 +781,7 @@ def _as_written(key: str, value: tp.Any) -> bool:
     return exactly(value, np.full(7, number) if number % 3 else f"{process} {number}")
 
 
+@pytest.mark.app
 def test_a_killed_writer_loses_only_what_was_not_committed(tmp_path: Path) -> None:
     """Thirty writers are killed at random moments; what one had committed before is there, and right."""
     moments = random.Random(0)
@@ -808,6 +815,7 @@ def test_a_killed_writer_loses_only_what_was_not_committed(tmp_path: Path) -> No
     assert len(set(counts)) > 1
 
 
+@pytest.mark.app
 def test_a_writer_killed_between_items_leaves_its_last_commit(tmp_path: Path) -> None:
     here, there = fork.Pipe(False)
 
@@ -840,6 +848,7 @@ def with_room_for(size: int, function: tp.Callable[[], tp.Any]) -> tp.Any:
     return in_child(limited)
 
 
+@pytest.mark.app
 def test_a_full_disk_is_an_error_that_names_it_and_keeps_what_was_committed(tmp_path: Path) -> None:
     def writes() -> None:
         writer = ItemWriter(tmp_path, "1-a", interval=0)
@@ -851,6 +860,7 @@ def test_a_full_disk_is_an_error_that_names_it_and_keeps_what_was_committed(tmp_
     assert read(tmp_path) == {str(number): "x" * 1000 for number in range(10)}
 
 
+@pytest.mark.app
 def test_nothing_is_added_after_the_disk_failed(tmp_path: Path) -> None:
     def writes() -> tuple[bool, str]:
         writer = ItemWriter(tmp_path, "1-a", clock=Clock())
@@ -865,6 +875,7 @@ def test_nothing_is_added_after_the_disk_failed(tmp_path: Path) -> None:
     assert with_room_for(10_000, writes) == (False, "") and read(tmp_path) == {}
 
 
+@pytest.mark.app
 def test_an_index_for_which_there_is_no_room_keeps_its_whole_lines(tmp_path: Path) -> None:
     def writes() -> None:
         with ItemWriter(tmp_path, "1-a") as writer:
@@ -876,6 +887,7 @@ def test_an_index_for_which_there_is_no_room_keeps_its_whole_lines(tmp_path: Pat
     assert said.startswith("CacheError") and found == {str(number): 1 for number in range(len(found))} and found
 
 
+@pytest.mark.app
 def test_a_large_item_for_which_there_is_no_room_leaves_the_others(tmp_path: Path) -> None:
     def writes() -> None:
         with ItemWriter(tmp_path, "1-a", clock=Clock()) as writer:
