@@ -19,8 +19,8 @@ from .compose import hydra_private
 from .configs.tree import Path, dotted
 from .options import SweepOptions
 from .resolve import resolve
-from .resolve.shared_facts import Facts
-from .resolve.world import says_more, without_folder
+from .resolve.shared_facts import JobFacts
+from .resolve.world import depends_on_folder, without_folder
 
 if tp.TYPE_CHECKING:
     import pydantic
@@ -46,7 +46,7 @@ class Identifier:
     def identity(
         self,
         resolved: resolve.Resolved,
-        facts: Facts,
+        facts: JobFacts,
         overrides: tp.Sequence[str],
         model: pydantic.BaseModel | None,
     ) -> Identity:
@@ -125,7 +125,7 @@ class Identifier:
         """Fields that count, all fields, and what was left out, of the model that the function is handed."""
         excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
         fields, full = self._counted(real)
-        _refuse_unsteady(full, self._counted(self._schema.model(schema.without_missing(resolved.again)))[1])
+        _refuse_unsteady(full, self._counted(self._schema.model(schema.without_missing(resolved.values_again)))[1])
         fields, full = self._steady_fields(resolved, fields, full)
         if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
             return fields, full, excluded
@@ -136,15 +136,17 @@ class Identifier:
         """The fields with the text of what depends on the run in place of this run's value."""
         import pydantic  # whoever has no models starts without it
 
-        if resolved.sentinels is None:
+        if resolved.assumed_values is None:
             return fields, full
-        texts = _run_texts(resolved.identity, resolved.sentinels[0])
+        texts = _run_texts(resolved.identity, resolved.assumed_values[0])
         try:
-            worlds = [self._counted(self._schema.model(schema.without_missing(world))) for world in resolved.sentinels]
+            worlds = [
+                self._counted(self._schema.model(schema.without_missing(world))) for world in resolved.assumed_values
+            ]
         except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
             return _replaced(fields, texts), _replaced(full, texts)
-        lean, whole = zip(*worlds, strict=True)
-        return _agreed(lean, texts), _agreed(whole, texts)
+        non_default, with_defaults = zip(*worlds, strict=True)
+        return _agreed(non_default, texts), _agreed(with_defaults, texts)
 
     def _counted(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
         return uid.model_fields(model, self._names_left_out(model))
@@ -275,7 +277,7 @@ def _agreed(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") 
             for key in keys
         }
     folder = os.getcwd()
-    told = [first, here] if says_more(first, here, folder) else [first]
+    told = [first, here] if depends_on_folder(first, here, folder) else [first]
     text = _told(texts.get(path, "depends on the run"), without_folder(told, folder))
     return uid.canonical(uid.RunDependent(text))
 

@@ -26,12 +26,12 @@ from .compose import loader
 from .compose.composition import Composition, Template
 from .configs import yaml_text
 from .configs.overlay import JobVariant
-from .configs.resolvers import may_call_users
+from .configs.resolvers import may_call_custom_resolvers
 from .configs.tree import Path as Place
 from .identity import Identifier
 from .options import SweepOptions
 from .resolve import resolve
-from .resolve.shared_facts import Facts, SharedFacts
+from .resolve.shared_facts import JobFacts, SharedFacts
 
 if tp.TYPE_CHECKING:
     from hydra_exca.infra.task import TaskInfra
@@ -121,7 +121,7 @@ class Composer:
         template = job.composition.template
         if template not in self._alone:
             config = template.copy()
-            self._alone[template] = may_call_users(config) or resolve.has_own_env_set(config)
+            self._alone[template] = may_call_custom_resolvers(config) or resolve.may_vary_env_set(config)
         is_alone = job.composition.leaves is None or self._alone[template]
         return -1 - job.number if is_alone else id(template)
 
@@ -142,22 +142,24 @@ class Composer:
             environment=self._environment(config),
         )
         common = SharedFacts(config, chosen.node_env)
-        for job, variant, resolved, folders in zip(jobs, variants, found, common.folders(variants), strict=True):
+        for job, variant, resolved, folders in zip(
+            jobs, variants, found, common.resolve_folders(variants), strict=True
+        ):
             with self._noting(job.overrides):
-                yield self._task(job, resolved, folders, common.of(variant))
+                yield self._task(job, resolved, folders, common.facts_of(variant))
 
     def _environment(self, config: DictConfig) -> dict[str, str]:
         """What Hydra adds to the environment of these jobs; nothing if that is an error, which each of them tells."""
         try:
-            return resolve.environment(resolve.env_set(config, node_env=self._options.node_env))
+            return resolve.pinned_environment(resolve.resolve_env_set(config, node_env=self._options.node_env))
         except ConfigError:
             return {}
 
     def _task(
-        self, job: _ComposedJob, resolved: resolve.Resolved, folders: tuple[str, str] | Problem, facts: Facts
+        self, job: _ComposedJob, resolved: resolve.Resolved, folders: tuple[str, str] | Problem, facts: JobFacts
     ) -> SweepTask:
         speaker = functools.partial(self._schema.speaker, lambda: schema.without_missing(resolved.values))
-        problems = [*resolved.unset, *self._identifier.counting(resolved.unsteady, speaker)]
+        problems = [*resolved.missing, *self._identifier.counting(resolved.failing, speaker)]
         wanted, unusable = options_module.resources_of_task(self._options.per_task, facts.config)
         if not problems:
             if self._schema.kinds:
@@ -171,7 +173,7 @@ class Composer:
         infra = None if model is None else self._schema.infra(model)
         identity = self._identifier.identity(resolved, facts, job.overrides, model)
         notices = (*resolved.notices, *_notices(infra, self._options.folder))
-        environment = resolve.environment(facts.env_set)
+        environment = resolve.pinned_environment(facts.env_set)
         return SweepTask(
             job.number,
             job.overrides,

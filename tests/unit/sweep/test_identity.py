@@ -9,7 +9,7 @@ import typing as tp
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_exca.sweep.configs.tree import structured
+from hydra_exca.sweep.configs.tree import structured_classes
 from hydra_exca.sweep.identity import _beside, _place
 
 
@@ -26,7 +26,7 @@ class Root:
 
 def places(config: tp.Any) -> dict[tuple[tp.Any, ...], str]:
     made: DictConfig = OmegaConf.structured(config) if isinstance(config, Root) else OmegaConf.create(config)
-    return {path: kind.rpartition(":")[2] for path, kind in structured(made)}
+    return {path: kind.rpartition(":")[2] for path, kind in structured_classes(made)}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typing as tp
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydra_exca.sweep.configs.overlay import JobVariant, describe_value
+from hydra_exca.sweep.configs.overlay import JobVariant, set_task_overrides
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
 from hydra_exca.sweep.configs.tree import Path
 
@@ -83,7 +83,7 @@ class Composition:
         for key, value in self.values:
             OmegaConf.update(config, key, value, merge=True)
         if self.lines is not None:
-            describe_value(config, self.lines)
+            set_task_overrides(config, self.lines)
             config.hydra.job.override_dirname = self.dirname
         if self.cache is not None:
             OmegaConf.set_cache(config, copy.deepcopy(self.cache))

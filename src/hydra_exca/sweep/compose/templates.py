@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import AnyNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca.sweep.configs.overlay import Slot
+from hydra_exca.sweep.configs.overlay import LeafSlot
 from hydra_exca.sweep.configs.resolvers import OWN, recorded_calls
 from hydra_exca.sweep.configs.tree import Path, raw
 
@@ -100,7 +100,7 @@ class _Choice:
         self._cache = copy.deepcopy(OmegaConf.get_cache(config))
         deciding = str([self._dirname, raw(hydra.job.env_copy), raw(hydra.job).get("name")])
         self.is_certain = "${" not in deciding and is_steady
-        self._slots: dict[str, tuple[Path, Slot] | None] = {}
+        self._slots: dict[str, tuple[Path, LeafSlot] | None] = {}
         self._fitting: set[tuple[str, type]] = set()
 
     def is_current(self) -> bool:
@@ -134,21 +134,21 @@ class _Choice:
             found[place[0]] = self._converted(key, place[1], value)
         return found
 
-    def _converted(self, key: str, slot: Slot, value: tp.Any) -> tp.Any:
+    def _converted(self, key: str, slot: LeafSlot, value: tp.Any) -> tp.Any:
         if (key, type(value)) in self._fitting:
             return value
         try:
             OmegaConf.update(self._working, key, value, merge=True)
-            if slot.kind is AnyNode:  # which takes any value of a type, as it is
+            if slot.node_type is AnyNode:  # which takes any value of a type, as it is
                 self._fitting.add((key, type(value)))
             return slot.value
         finally:
             slot.reset()
 
-    def _place(self, key: str) -> tuple[Path, Slot] | None:
+    def _place(self, key: str) -> tuple[Path, LeafSlot] | None:
         if key not in self._slots:
             path = _path(self._working, key)
-            slot = Slot.at(self._working, path)
+            slot = LeafSlot.at(self._working, path)
             self._slots[key] = None if slot is None else (path, slot)
         return self._slots[key]
 
@@ -173,7 +173,7 @@ def _path(config: DictConfig, key: str) -> Path:
     for part in key.split("."):
         in_list = OmegaConf.is_list(node) and part.isdigit()
         path = (*path, int(part) if in_list else part)
-        node = None if Slot.at(config, path) else _child(node, path[-1])
+        node = None if LeafSlot.at(config, path) else _child(node, path[-1])
     return path
 
 

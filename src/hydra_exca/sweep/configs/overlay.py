@@ -1,4 +1,4 @@
-"""A config that is shown as that of one job after another: only what differs between them is touched."""
+"""One config that takes the values of one job after another: only what differs between jobs is touched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tree import Path
 
 @dataclasses.dataclass(frozen=True)
 class JobVariant:
-    """In what one job's config differs from another's: some leaves, by path, and what Hydra says of the job.
+    """The difference of one job's config: some leaves, by path, and what Hydra records of the job.
 
     ``number`` None is that of the config itself, and so are ``lines`` (``hydra.overrides.task``) and ``dirname``
     (``hydra.job.override_dirname``).
@@ -25,7 +25,7 @@ class JobVariant:
     dirname: str | None = None
 
 
-class Slot:
+class LeafSlot:
     """A leaf of a config. OmegaConf has no public way to change one without all checks and to put it back."""
 
     __slots__ = ("_content", "_key", "_node", "_value")
@@ -35,8 +35,8 @@ class Slot:
         self._value = unresolved_value(node)
 
     @classmethod
-    def at(cls, config: DictConfig, path: Path) -> Slot | None:
-        """None where there is no leaf, or only by way of an interpolation."""
+    def at(cls, config: DictConfig, path: Path) -> LeafSlot | None:
+        """The leaf at a path; None where there is none, or only through an interpolation."""
         node: tp.Any = config
         content: tp.Any = None
         for key in path:
@@ -47,20 +47,20 @@ class Slot:
         return cls(content, path[-1], node) if isinstance(node, ValueNode) else None
 
     @property
-    def kind(self) -> type:
+    def node_type(self) -> type:
         return type(self._node)
 
     @property
     def value(self) -> tp.Any:
-        """What stands there now: of an interpolation its text."""
+        """The current value: the text of an interpolation."""
         return unresolved_value(self._content[self._key])
 
     def set(self, value: tp.Any) -> None:
-        """Puts a value there that is known to fit."""
+        """Sets a value that is known to fit."""
         set_value(self._node, value)
 
     def reset(self) -> None:
-        """Puts back what was there at first, whatever has been put there."""
+        """Restores the original value."""
         self._content[self._key] = self._node
         set_value(self._node, self._value)
 
@@ -72,28 +72,30 @@ def _item(content: dict[tp.Any, tp.Any] | list[tp.Any], key: tp.Any) -> tp.Any:
 
 
 class ConfigOverlay:
-    """A config of one's own, which is shown as any job's."""
+    """A config of its own that can take the values of any job."""
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        self._slots: dict[Path, Slot | None] = {}
+        self._slots: dict[Path, LeafSlot | None] = {}
         self._shown: tuple[Path, ...] = ()
         self._lines: tp.Any = None
 
-    def show(self, variant: JobVariant, *, with_hydra: bool = True) -> DictConfig:
-        """The config as that job's, until the next one is shown."""
+    def show_job(self, variant: JobVariant, *, with_hydra: bool = True) -> DictConfig:
+        """The config with the values of that job, until the next one is shown."""
         for path in self._shown:
             self._slot(path).reset()
         for path, value in variant.leaves.items():
             self._slot(path).set(value)
         self._shown = tuple(variant.leaves)
         if with_hydra:
-            self._show_job(variant)
+            self._set_job_keys(variant)
         return self.config
 
-    def put(self, path: Path, value: tp.Any) -> None:
-        """Sets a leaf below ``hydra``, checked by nobody, or made anew."""
-        slot = self._slots[path] if path in self._slots else self._slots.setdefault(path, Slot.at(self.config, path))
+    def set_leaf(self, path: Path, value: tp.Any) -> None:
+        """Sets a leaf below ``hydra`` without validation; adds it where there is none."""
+        slot = (
+            self._slots[path] if path in self._slots else self._slots.setdefault(path, LeafSlot.at(self.config, path))
+        )
         if slot is not None:
             slot.set(value)
             return
@@ -104,36 +106,36 @@ class ConfigOverlay:
         with read_write(holder), open_dict(holder):
             holder[path[-1]] = value
 
-    def _show_job(self, variant: JobVariant) -> None:
+    def _set_job_keys(self, variant: JobVariant) -> None:
         if variant.number is not None:
-            self.put(("hydra", "job", "num"), variant.number)
-            self.put(("hydra", "job", "id"), str(variant.number))
+            self.set_leaf(("hydra", "job", "num"), variant.number)
+            self.set_leaf(("hydra", "job", "id"), str(variant.number))
         if variant.dirname is not None:
-            self.put(("hydra", "job", "override_dirname"), variant.dirname)
+            self.set_leaf(("hydra", "job", "override_dirname"), variant.dirname)
         if variant.lines is not None:
-            self._show_lines(variant.lines)
+            self._set_override_lines(variant.lines)
 
-    def _show_lines(self, lines: tuple[str, ...]) -> None:
+    def _set_override_lines(self, lines: tuple[str, ...]) -> None:
         place = ("hydra", "overrides", "task")
         if self._lines is None:
             self._lines = self.config.hydra.overrides.task
         if len(self._lines) == len(lines):
             for index, line in enumerate(lines):
-                self.put((*place, index), line)
+                self.set_leaf((*place, index), line)
             return
         for index in range(len(self._lines)):
             self._slots.pop((*place, index), None)
-        describe_value(self.config, lines)
+        set_task_overrides(self.config, lines)
 
-    def _slot(self, path: Path) -> Slot:
+    def _slot(self, path: Path) -> LeafSlot:
         if path not in self._slots:
-            self._slots[path] = Slot.at(self.config, path)
+            self._slots[path] = LeafSlot.at(self.config, path)
         slot = self._slots[path]
         assert slot is not None, f"no leaf at {path}"
         return slot
 
 
-def describe_value(config: DictConfig, lines: tp.Iterable[str]) -> None:
+def set_task_overrides(config: DictConfig, lines: tp.Iterable[str]) -> None:
     """Writes the overrides of a job into its config, as Hydra does: one after the other."""
     said: tp.Any = config.hydra.overrides.task
     while len(said):

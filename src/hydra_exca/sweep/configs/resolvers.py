@@ -21,7 +21,7 @@ RUN_VARIABLE = "oc.env of the run"
 OWN = TRANSPARENT | {"oc.env", RUN_VARIABLE, "now", "hydra", "python_version"}
 
 
-def may_call_users(config: DictConfig) -> bool:
+def may_call_custom_resolvers(config: DictConfig) -> bool:
     """Whether anything in a config can call a resolver of the user, which may keep or change whatever it is given."""
     names = [re.escape(name) for name in resolvers() if name not in OWN]
     if not names:

@@ -95,7 +95,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return plain
 
 
-def structured(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
+def structured_classes(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
     """The classes of structured configs, by path: OmegaConf.to_object makes other objects of other classes."""
     with exchanged_hydra_config(config):
         yield from _structured(config, (), (id(config),))

@@ -24,12 +24,12 @@ class Dependence:
         self._is_plain = is_whole and all(isinstance(key, (str, int)) for path in leaves for key in path)
         self._steady = steady
 
-    def is_apart(self, path: Path, changed: tp.Collection[Path]) -> bool:
+    def is_independent(self, path: Path, changed: tp.Collection[Path]) -> bool:
         """Whether what is at ``path`` resolves to the same, whatever is at the ``changed`` paths."""
-        read = self._reads(tuple(map(str, path)), set()) if self._is_plain else None
+        read = self._paths_read(tuple(map(str, path)), set()) if self._is_plain else None
         return read is not None and not any(_overlap(tuple(map(str, each)), one) for each in changed for one in read)
 
-    def _reads(self, path: Path, seen: set[Path]) -> set[Path] | None:
+    def _paths_read(self, path: Path, seen: set[Path]) -> set[Path] | None:
         """All paths that are read on the way, or above or below which something is; None if that cannot be told."""
         if path in seen:
             return set()
@@ -41,7 +41,7 @@ class Dependence:
                 return None
             found.add(target)
             for leaf in [leaf for leaf in self._leaves if _overlap(leaf, target)]:
-                below = self._reads(leaf, seen)
+                below = self._paths_read(leaf, seen)
                 if below is None:
                     return None
                 found |= below

@@ -1,4 +1,4 @@
-"""What is at a key of a config, and which resolvers it took: each interpolation as a tree, once per world."""
+"""The values behind each interpolation and the resolvers that were called for them: one tree per world."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hydra_exca.sweep.configs.tree import Path, class_of
 
 from .tracer import Calls, ResolveFailure, ResolverCall, Tracer
 
-DEEPEST = 60
+MAX_DEPTH = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A value in one world. ``backed``: it also stands in the job's config by itself, where it is pinned if need be.
+    """A value in one world. ``is_config_node``: it is a node of the job's own config, where it can be pinned.
 
     ``kinds`` are the classes of the structured configs that it was, by where in it they are.
     """
 
     value: tp.Any
     calls: Calls
-    backed: bool = True
+    is_config_node: bool = True
     kinds: tuple[tuple[Path, str], ...] = ()
 
 
@@ -38,18 +38,18 @@ class Branch:
 
 
 def resolve_tree(
-    stage: Tracer, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()
+    tracer: Tracer, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()
 ) -> Leaf | Branch:
-    """What is at a key, with whatever it leads to; a container that a foreign call has made or chosen is one leaf."""
-    value, calls = stage.read(holder, key)
+    """The tree of values at a key; a container that a foreign resolver has made or chosen is one leaf."""
+    value, calls = tracer.read(holder, key)
     calls |= reached
     if not OmegaConf.is_config(value):
-        return Leaf(value, calls, id(holder) in stage.own)
-    if id(value) in above or len(above) > DEEPEST:
+        return Leaf(value, calls, id(holder) in tracer.task_nodes)
+    if id(value) in above or len(above) > MAX_DEPTH:
         return Leaf(ResolveFailure("leads back to itself"), calls)
     above = (*above, id(value))
     keys = list(value.keys()) if OmegaConf.is_dict(value) else list(range(len(value)))
-    children = {key: resolve_tree(stage, value, key, _below(calls, key), above) for key in keys}
+    children = {key: resolve_tree(tracer, value, key, _below(calls, key), above) for key in keys}
     branch = Branch(children, OmegaConf.is_list(value), calls, class_of(value))
     return flatten(branch) if any(call.foreign for call in calls) else branch
 
@@ -64,13 +64,13 @@ def flatten(view: Leaf | Branch) -> Leaf:
     parts = {key: flatten(child) for key, child in view.children.items()}
     failed = [part.value for part in parts.values() if isinstance(part.value, ResolveFailure)]
     value = {key: part.value for key, part in parts.items()}
-    calls = view.calls | calls_of(parts.values())
+    calls = view.calls | collect_calls(parts.values())
     kinds = [((key, *path), kind) for key, part in parts.items() for path, kind in part.kinds]
     kinds += [((), view.kind)] if view.kind else []
     return Leaf(failed[0] if failed else list(value.values()) if view.is_list else value, calls, kinds=tuple(kinds))
 
 
-def calls_of(views: tp.Iterable[Leaf | Branch]) -> Calls:
+def collect_calls(views: tp.Iterable[Leaf | Branch]) -> Calls:
     return frozenset(call for view in views for call in flatten(view).calls)
 
 

@@ -28,11 +28,11 @@ from hydra_exca.sweep.configs.tree import (
     with_leaves,
 )
 
-from .classify import Classification, Classifier, may_be_of_the_run
+from .classify import Classification, Classifier, may_depend_on_run
 from .dependence import Dependence
-from .observations import Branch, Leaf, Views, calls_of, resolve_tree
+from .observations import Branch, Leaf, Views, collect_calls, resolve_tree
 from .tracer import Tracer
-from .world import FIRST, SECOND, World, is_assumed, is_steady, world_of_project
+from .world import FIRST, SECOND, World, is_same_for_all_jobs, is_same_where_assumed, project_world
 
 _OF_THE_CONFIG = re.compile(r"\$\{(?!oc\.env:)")
 _UNSET = "has no value (???): set it, or name it in hydra.launcher.allow_missing if the script fills it in"
@@ -50,27 +50,27 @@ class Resolved:
     def __init__(self, plain: Tree, seen: dict[Path, Classification], unset: tp.Iterable[str]) -> None:
         self._plain = plain
         self._seen = seen
-        self.unset = tuple(Problem(_UNSET, key) for key in unset)
-        self.unsteady = tuple(problem for each in seen.values() for problem in each.problems)
+        self.missing = tuple(Problem(_UNSET, key) for key in unset)
+        self.failing = tuple(problem for each in seen.values() for problem in each.problems)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All that is wrong; what is ``unsteady`` does not resolve or changes each time."""
-        return (*self.unset, *self.unsteady)
+        """All problems; what is ``failing`` does not resolve or is not deterministic."""
+        return (*self.missing, *self.failing)
 
     @functools.cached_property
     def values(self) -> Tree:
-        return self._in_world(0)
+        return self._values_in_world(0)
 
     @functools.cached_property
     def identity(self) -> Tree:
-        return self._filled(lambda seen: seen.identity)
+        return self._fill_leaves(lambda seen: seen.identity)
 
     @functools.cached_property
-    def sentinels(self) -> tuple[Tree, Tree, Tree] | None:
-        if not any(each.is_of_the_run for each in self._seen.values()):
+    def assumed_values(self) -> tuple[Tree, Tree, Tree] | None:
+        if not any(each.depends_on_run for each in self._seen.values()):
             return None
-        return self._in_world(1), self._in_world(2), self._in_world(3)
+        return self._values_in_world(1), self._values_in_world(2), self._values_in_world(3)
 
     @property
     def pins(self) -> dict[Path, tp.Any]:
@@ -81,14 +81,14 @@ class Resolved:
         return tuple(notice for each in self._seen.values() for notice in each.notices)
 
     @property
-    def again(self) -> Tree:
+    def values_again(self) -> Tree:
         """The values that the job would see now, but those that are ``unsteady`` as they were at another look."""
-        return self._filled(lambda seen: seen.values[1 if seen.problems else 0])
+        return self._fill_leaves(lambda seen: seen.values[1 if seen.problems else 0])
 
-    def _in_world(self, number: int) -> Tree:
-        return self._filled(lambda seen: seen.values[number])
+    def _values_in_world(self, number: int) -> Tree:
+        return self._fill_leaves(lambda seen: seen.values[number])
 
-    def _filled(self, pick: tp.Callable[[Classification], tp.Any]) -> Tree:
+    def _fill_leaves(self, pick: tp.Callable[[Classification], tp.Any]) -> Tree:
         return tp.cast(Tree, with_leaves(self._plain, {path: pick(each) for path, each in self._seen.items()}))
 
 
@@ -111,27 +111,27 @@ def resolve_all(
 ) -> list[Resolved]:
     """As `resolve`, for many jobs that differ in some leaves, none of which becomes an interpolation.
 
-    All jobs are looked at in one world before the next is played, and what they have in common once. Not for a config
-    that `may_call_users`: their resolvers are to see one job at a time. ``environment`` is that of `env_set`: Hydra has
-    set it when the function reads its config.
+    All jobs are observed in one world before the next is set, and what they have in common once. Not for a config that
+    `may_call_custom_resolvers`: those resolvers are to see one job at a time. ``environment`` is that of
+    `resolve_env_set`: Hydra has set it when the function reads its config.
     """
     plain = unresolved(config, without="hydra")
     leaves = dict(leaves_of(plain))
     texts = {path: text for path, text in leaves.items() if is_interpolation(text)}
     found: list[dict[Path, Classification]] = [{} for _ in variants]
     if texts:
-        with Tracer(config, node_env, environment) as stage:
-            found = _Examination(stage, stage.task, leaves, allow_missing).of(variants)
+        with Tracer(config, node_env, environment) as tracer:
+            found = _VariantClassifier(tracer, tracer.task_config, leaves, allow_missing).classify(variants)
     unset = {dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING}
     unset = {key for key in unset if not matches_key(key, allow_missing)}
     return [
-        Resolved(with_leaves(plain, variant.leaves), seen, _unset(unset, variant.leaves, allow_missing))
+        Resolved(with_leaves(plain, variant.leaves), seen, _missing_keys(unset, variant.leaves, allow_missing))
         for variant, seen in zip(variants, found, strict=True)
     ]
 
 
-def _unset(unset: set[str], changed: tp.Mapping[Path, tp.Any], allow_missing: tp.Sequence[str]) -> list[str]:
-    """The keys that have no value in one job."""
+def _missing_keys(unset: set[str], changed: tp.Mapping[Path, tp.Any], allow_missing: tp.Sequence[str]) -> list[str]:
+    """The keys of one job that have no value."""
     if not changed:
         return list(unset)
     given = {dotted(path): value for path, value in changed.items()}
@@ -139,7 +139,7 @@ def _unset(unset: set[str], changed: tp.Mapping[Path, tp.Any], allow_missing: tp
     return [*(key for key in unset if key not in given), *(key for key in taken if not matches_key(key, allow_missing))]
 
 
-def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str, tp.Any]:
+def resolve_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str, tp.Any]:
     """``hydra.job.env_set`` with each value as ``Pinned`` or ``RunDependent``, so that none is stored.
 
     Raises ConfigError if one does not resolve or changes each time.
@@ -148,8 +148,8 @@ def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str,
     leaves = dict(leaves_of(plain))
     seen: dict[Path, Classification] = {}
     if any(map(is_interpolation, leaves.values())):
-        with Tracer(config, node_env) as stage:
-            seen = _Examination(stage, stage.full.hydra.job, leaves, ()).of([JobVariant()])[0]
+        with Tracer(config, node_env) as tracer:
+            seen = _VariantClassifier(tracer, tracer.full_config.hydra.job, leaves, ()).classify([JobVariant()])[0]
     problems = [Problem(each.message, f"hydra.job.{each.key}") for one in seen.values() for each in one.problems]
     if problems:
         raise ConfigError("hydra.job.env_set does not resolve; nothing was run", problems)
@@ -161,66 +161,74 @@ def env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str,
     }
 
 
-def has_own_env_set(config: DictConfig) -> bool:
+def may_vary_env_set(config: DictConfig) -> bool:
     """Whether ``hydra.job.env_set`` may differ between jobs: something but the environment is referred to."""
     values = (unresolved(config.hydra.job)["env_set"] or {}).values()
     return any(isinstance(value, str) and _OF_THE_CONFIG.search(value) for value in values)
 
 
-def environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
+def pinned_environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
     """The values of an `env_set` that are in the identity, for the job to have them."""
     return {key: str(value.value) for key, value in env_set.items() if isinstance(value, Pinned)}
 
 
-class _Examination:
-    """Finds out about each interpolation among ``leaves`` of ``root``, in the configs of many jobs."""
+class _VariantClassifier:
+    """Classifies each interpolation among ``leaves`` of ``root``, in the configs of many jobs."""
 
-    def __init__(self, stage: Tracer, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> None:
-        self._stage = stage
-        self._here = world_of_project(stage.folder)
+    def __init__(self, tracer: Tracer, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> None:
+        self._tracer = tracer
+        self._here = project_world(tracer.folder)
         self._allow_missing = allow_missing
         self._holders = {
             path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves
         }
-        stage.own = set(map(id, self._holders.values()))
+        tracer.task_nodes = set(map(id, self._holders.values()))
         self._texts = {path: value for path, value in leaves.items() if is_interpolation(value)}
         self._leaves = leaves
 
-    def of(self, variants: tp.Sequence[JobVariant]) -> list[dict[Path, Classification]]:
-        """What is found out, by path, one item a job. What is the same for all is looked at once."""
-        common, assumed = (self._same(variants, steady) for steady in (is_steady, is_assumed))
+    def classify(self, variants: tp.Sequence[JobVariant]) -> list[dict[Path, Classification]]:
+        """The classifications of each job, by path. What is the same for all jobs is observed once."""
+        common, assumed = (
+            self._shared_paths(variants, steady) for steady in (is_same_for_all_jobs, is_same_where_assumed)
+        )
         views: list[Views] = [
             {path: [] for path in self._texts if path not in variant.leaves and (index == 0 or path not in common)}
             for index, variant in enumerate(variants)
         ]
-        self._look(variants, views, assumed)
-        seen = [self._judged(*each) for each in zip(variants, views, strict=True)]
+        self._observe(variants, views, assumed)
+        seen = [self._classify(*each) for each in zip(variants, views, strict=True)]
         shared = {path: seen[0][path] for path in common}
         found = [{**shared, **own} for own in seen]
         return [{path: each[path] for path in self._texts if path in each} for each in found]
 
-    def _same(self, variants: tp.Sequence[JobVariant], steady: tp.Callable[[str, str], bool]) -> set[Path]:
+    def _shared_paths(self, variants: tp.Sequence[JobVariant], steady: tp.Callable[[str, str], bool]) -> set[Path]:
         """The paths at which all of several jobs see the same, as far as resolvers give them the same."""
         if len(variants) == 1:
             return set()
         changed = {path for variant in variants for path in variant.leaves}
         dependence = Dependence(self._leaves, steady)
-        return {path for path in self._texts if dependence.is_apart(path, changed)}
+        return {path for path in self._texts if dependence.is_independent(path, changed)}
 
-    def _look(self, variants: tp.Sequence[JobVariant], views: tp.Sequence[Views], assumed: tp.Collection[Path]) -> None:
+    def _observe(
+        self, variants: tp.Sequence[JobVariant], views: tp.Sequence[Views], assumed: tp.Collection[Path]
+    ) -> None:
         """``assumed`` are the paths at which all jobs see the same in a world whose values are assumed."""
         # Without a colon no resolver is called: nothing to play, and one look is enough.
         if any(":" in text for text in self._texts.values()):
-            self._stage.play(self._stage.real)
-        self._look_at(variants, views, lambda path, seen: True)
+            self._tracer.set_world(self._tracer.real)
+        self._observe_in(variants, views, lambda path, seen: True)
         for world in (FIRST, SECOND):
-            self._look_at(variants, views, lambda path, seen: calls_of(seen[:1]), world, assumed)
+            self._observe_in(variants, views, lambda path, seen: collect_calls(seen[:1]), world, assumed)
         # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
-        for world in (SECOND, FIRST, self._stage.real):
-            self._look_at(variants, views, lambda path, seen: any(call.custom for call in calls_of(seen[:3])), world)
-        self._look_at(variants, views, lambda path, seen: may_be_of_the_run(calls_of(seen[:3])), self._here, assumed)
+        for world in (SECOND, FIRST, self._tracer.real):
+            self._observe_in(
+                variants, views, lambda path, seen: any(call.custom for call in collect_calls(seen[:3])), world
+            )
+        self._observe_in(
+            variants, views, lambda path, seen: may_depend_on_run(collect_calls(seen[:3])), self._here, assumed
+        )
 
-    def _look_at(
+    def _observe_in(
         self,
         variants: tp.Sequence[JobVariant],
         views: tp.Sequence[Views],
@@ -228,20 +236,23 @@ class _Examination:
         world: World | None = None,
         same: tp.Collection[Path] = (),
     ) -> None:
-        """Adds a view of each wanted path in a world, or else in the one that is played; ``same`` are those of all."""
+        """Adds a view of each wanted path in a world, None for the current one; all jobs see ``same`` paths alike."""
         paths = [[path for path, seen in each.items() if wanted(path, seen)] for each in views]
         if world is not None and any(paths):
-            self._stage.play(world)
+            self._tracer.set_world(world)
         known: dict[Path, Leaf | Branch] = {}
         for variant, seen, asked in zip(variants, views, paths, strict=True):
             if not known.keys() >= set(asked):
-                self._stage.show(variant)
+                self._tracer.show_job(variant)
             for path in asked:
-                view = known.get(path) or resolve_tree(self._stage, self._holders[path], path[-1])
+                view = known.get(path) or resolve_tree(self._tracer, self._holders[path], path[-1])
                 seen[path].append(view)
                 if path in same:
                     known[path] = view
 
-    def _judged(self, variant: JobVariant, views: Views) -> dict[Path, Classification]:
-        judge = Classifier(self._stage, self._allow_missing, variant)
-        return {path: Classification(path, judge.shape(seen, path, self._texts[path])) for path, seen in views.items()}
+    def _classify(self, variant: JobVariant, views: Views) -> dict[Path, Classification]:
+        classifier = Classifier(self._tracer, self._allow_missing, variant)
+        return {
+            path: Classification(path, classifier.classify(seen, path, self._texts[path]))
+            for path, seen in views.items()
+        }

@@ -13,7 +13,7 @@ from hydra_exca.errors import Problem
 from hydra_exca.sweep.configs.hydra_config import exchanged_hydra_config
 from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, separate_resolver_cache
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
-from hydra_exca.sweep.configs.tree import Path, leaves_of, raw, structured, unresolved, without_hydra
+from hydra_exca.sweep.configs.tree import Path, leaves_of, raw, structured_classes, unresolved, without_hydra
 
 from . import resolve
 from .dependence import Dependence
@@ -24,11 +24,11 @@ _OF_THE_JOB: tuple[Path, ...] = tuple(
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class JobFacts:
     """What is known of one job's config beside its leaves.
 
     ``types`` are the classes of structured configs, by path; ``env_set`` is ``hydra.job.env_set``, as
-    `worlds.env_set` gives it. ``config()`` is the config without ``hydra``, until that of the next job is asked for.
+    `resolve_env_set` gives it. ``config()`` is the config without ``hydra``, until that of the next job is asked for.
     """
 
     types: tp.Mapping[Path, str]
@@ -45,18 +45,18 @@ class SharedFacts:
         self._node_env = node_env
         self._env_set = raw(config.hydra.job.env_set) or {}
 
-    def of(self, variant: JobVariant) -> Facts:
-        return Facts(self._types_of(variant), self._env_set_of(variant), lambda: self._plain(variant))
+    def facts_of(self, variant: JobVariant) -> JobFacts:
+        return JobFacts(self._types_of(variant), self._env_set_of(variant), lambda: self._config_of(variant))
 
-    def _plain(self, variant: JobVariant) -> DictConfig:
-        return without_hydra(self._variants.show(variant))
+    def _config_of(self, variant: JobVariant) -> DictConfig:
+        return without_hydra(self._variants.show_job(variant))
 
     def _types_of(self, variant: JobVariant) -> tp.Mapping[Path, str]:
         if self._types and self._has_changing_targets:
-            return dict(structured(self._variants.show(variant)))
+            return dict(structured_classes(self._variants.show_job(variant)))
         return self._types
 
-    def folders(self, variants: tp.Sequence[JobVariant]) -> list[tuple[str, str] | Problem]:
+    def resolve_folders(self, variants: tp.Sequence[JobVariant]) -> list[tuple[str, str] | Problem]:
         """``hydra.sweep.dir`` and ``subdir`` of each, resolved as run_job would, or why they are not."""
         config = self._variants.config
         known = OmegaConf.get_cache(config).get("now", {})
@@ -65,34 +65,36 @@ class SharedFacts:
             leaves, lambda name, arguments: name == "oc.env" or (name == "now" and (arguments,) in known)
         )
         changed = {*_OF_THE_JOB, *(path for variant in variants for path in variant.leaves)}
-        ask = [_Asked(config, path, leaves.get(path), dependence.is_apart(path, changed)) for path in _FOLDERS]
+        keys = [
+            _FolderKey(config, path, leaves.get(path), dependence.is_independent(path, changed)) for path in _FOLDERS
+        ]
         with exchanged_hydra_config(config), cached_parsing():
-            return [self._folders(variant, ask) for variant in variants]
+            return [self._folders(variant, keys) for variant in variants]
 
-    def _folders(self, variant: JobVariant, ask: list[_Asked]) -> tuple[str, str] | Problem:
+    def _folders(self, variant: JobVariant, keys: list[_FolderKey]) -> tuple[str, str] | Problem:
         config = self._variants.config
-        found = [each.without_a_look(variant) for each in ask]
-        if None not in found:
-            return tp.cast("tuple[str, str]", tuple(found))
-        self._variants.show(variant)
+        known = [key.known_value(variant) for key in keys]
+        if None not in known:
+            return tp.cast("tuple[str, str]", tuple(known))
+        self._variants.show_job(variant)
         with separate_resolver_cache(config):  # what resolvers give one job is not for the next
             try:
-                return ask[0].value(), ask[1].value()
+                return keys[0].value(), keys[1].value()
             except OmegaConfBaseException as error:
                 return Problem(f"does not resolve: {str(error).splitlines()[0]}", "hydra.sweep")
 
     def _env_set_of(self, variant: JobVariant) -> dict[str, tp.Any]:
         if any(isinstance(value, str) and "${" in value for value in self._env_set.values()):
-            return resolve.env_set(self._variants.show(variant), node_env=self._node_env)
+            return resolve.resolve_env_set(self._variants.show_job(variant), node_env=self._node_env)
         return self._plain_env_set
 
     @functools.cached_property
     def _plain_env_set(self) -> dict[str, tp.Any]:
-        return resolve.env_set(self._variants.config, node_env=self._node_env) if self._env_set else {}
+        return resolve.resolve_env_set(self._variants.config, node_env=self._node_env) if self._env_set else {}
 
     @functools.cached_property
     def _types(self) -> dict[Path, str]:
-        return dict(structured(self._variants.config))
+        return dict(structured_classes(self._variants.config))
 
     @functools.cached_property
     def _has_changing_targets(self) -> bool:
@@ -104,15 +106,15 @@ class SharedFacts:
 _FOLDERS: tuple[Path, ...] = (("hydra", "sweep", "dir"), ("hydra", "sweep", "subdir"))
 
 
-class _Asked:
-    """A key of a config that is shown as one job's after the other, asked for once if it is the same for all."""
+class _FolderKey:
+    """A key of a config that takes the values of one job after another; resolved once if all jobs see the same."""
 
     def __init__(self, config: DictConfig, path: Path, text: tp.Any, is_same: bool) -> None:
         self._config, self._key, self._text, self._is_same = config, ".".join(path), text, is_same
         self._known: str | None = None
 
-    def without_a_look(self, variant: JobVariant) -> str | None:
-        """The value where the job need not be shown for it: it is known, or nearly everybody's ``subdir``."""
+    def known_value(self, variant: JobVariant) -> str | None:
+        """The value if it needs no look at the job's config: resolved before, or the default ``subdir``. Else None."""
         if self._text == "${hydra.job.num}" and variant.number is not None:
             return str(variant.number)
         return variant.dirname if self._text == "${hydra.job.override_dirname}" else self._known

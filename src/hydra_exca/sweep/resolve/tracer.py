@@ -1,4 +1,4 @@
-"""Worlds, assumed values of all that belongs to a run, and the stage on which resolvers see one or another of them."""
+"""Worlds, assumed values of all that belongs to a run, and the tracer on which resolvers see one or another of them."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ class Tracer:
         self._run_env = (*RUN_ENV, *node_env)
         self._environ = {**os.environ, **(environment or {})}
         self._calls: set[ResolverCall] = set()
-        self._is_played = False
+        self._has_world = False
         self.real = self._world = World(dt.datetime.now())
-        self.own: set[int] = set()
+        self.task_nodes: set[int] = set()
 
     def __enter__(self) -> Tracer:
         with contextlib.ExitStack() as undo:
@@ -104,12 +104,12 @@ class Tracer:
         self._undo.close()
 
     @property
-    def full(self) -> DictConfig:
+    def full_config(self) -> DictConfig:
         """A copy of the whole config: what ``${hydra:}`` reads."""
         return self._full.config
 
     @property
-    def task(self) -> DictConfig:
+    def task_config(self) -> DictConfig:
         """A copy as the job gets it: without the hydra node."""
         return self._task.config
 
@@ -125,9 +125,9 @@ class Tracer:
         return ConfigOverlay(task)
 
     @functools.cached_property
-    def _places(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
+    def _run_settings(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
         """Where the run-dependent values of ``full`` are: config, key, and what stands there."""
-        hydra = self.full.hydra
+        hydra = self.full_config.hydra
         found = [(hydra.runtime, "cwd"), (hydra.job, "id"), (hydra.runtime, "output_dir")]
         found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
         return [(holder, key, unresolved(holder)[key]) for holder, key in found]
@@ -135,35 +135,35 @@ class Tracer:
     @functools.cached_property
     def folder(self) -> str:
         """The working directory of the run; to be asked for first in the real world."""
-        cwd = unresolved(self.full.hydra.runtime).get("cwd")
+        cwd = unresolved(self.full_config.hydra.runtime).get("cwd")
         return os.getcwd() if cwd in (None, MISSING) else str(cwd)
 
-    def play(self, world: World) -> None:
+    def set_world(self, world: World) -> None:
         self._world = world
-        names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run, self._environ)}
+        names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run_variable, self._environ)}
         others = {name: value for name, value in self._environ.items() if name not in names}
         assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
         _set_environ(others | assumed if world.root else self._environ)
-        self._hydra_config.cfg = self.full
-        for holder, key, text in self._places:
+        self._hydra_config.cfg = self.full_config
+        for holder, key, text in self._run_settings:
             _set(holder, key, self._assumed(key) if world.root else text)
         if not world.root:
-            self._fill_in(self.full.hydra)
-        self._is_played = True
+            self._fill_in(self.full_config.hydra)
+        self._has_world = True
 
-    def show(self, variant: JobVariant) -> None:
-        """The configs as those of one job, until the next is shown or another world is played."""
-        self._task.show(variant, with_hydra=False)
-        if not self._is_played:
+    def show_job(self, variant: JobVariant) -> None:
+        """The configs as those of one job, until the next is shown or another world is set."""
+        self._task.show_job(variant, with_hydra=False)
+        if not self._has_world:
             return
-        self._full.show(variant)
+        self._full.show_job(variant)
         if self._world.root:
-            self._full.put(("hydra", "job", "id"), self._world.job_id)
+            self._full.set_leaf(("hydra", "job", "id"), self._world.job_id)
         else:
-            for holder, key, text in self._places:
+            for holder, key, text in self._run_settings:
                 if text == MISSING and key == "output_dir":
                     _set(holder, key, text)
-            self._fill_in(self.full.hydra)
+            self._fill_in(self.full_config.hydra)
 
     def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
         """The value at a key (a config, something plain, or a Failure) and the calls it took."""
@@ -180,9 +180,9 @@ class Tracer:
 
     def masked(self, value: tp.Any, variant: JobVariant) -> tp.Any:
         """A value of a job in the real world without the paths of this run in its strings."""
-        self.play(self.real)
-        self.show(variant)
-        texts = {str(self.read(holder, key)[0]) for holder, key, _ in self._places}
+        self.set_world(self.real)
+        self.show_job(variant)
+        texts = {str(self.read(holder, key)[0]) for holder, key, _ in self._run_settings}
         paths = sorted((text for text in texts if os.sep in text), key=len, reverse=True)
         pattern = re.compile("|".join(map(re.escape, paths)) or r"(?!)")
         return map_leaves(value, lambda leaf: pattern.sub("<run>", leaf) if isinstance(leaf, str) else leaf)
@@ -191,8 +191,8 @@ class Tracer:
         return {"id": self._world.job_id, "cwd": self._world.cwd}.get(key) or f"{self._world.root}/{key}"
 
     def _fill_in(self, hydra: tp.Any) -> None:
-        """Sets what Hydra itself only sets when the job starts, as far as it can be told now."""
-        missing = [(holder, key) for holder, key, _ in self._places if OmegaConf.is_missing(holder, key)]
+        """Sets what Hydra itself only sets when the job starts, as far as it is known now."""
+        missing = [(holder, key) for holder, key, _ in self._run_settings if OmegaConf.is_missing(holder, key)]
         for holder, key in missing:
             if key == "output_dir":
                 parts = [self.read(hydra.sweep, part)[0] for part in ("dir", "subdir")]
@@ -201,24 +201,24 @@ class Tracer:
             elif key in ("id", "cwd"):
                 _set(holder, key, "0" if key == "id" else os.getcwd())
 
-    def _is_run(self, name: str) -> bool:
+    def _is_run_variable(self, name: str) -> bool:
         return matches_glob(name, self._run_env)
 
     def _traced(self, name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
         def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
-            known_as = self._note(name, args)
+            known_as = self._record_call(name, args)
             if known_as == RUN_VARIABLE and self._world.variable is not None:
                 return self._world.variable
             if name == "now" and len(args) == 1:
-                return self._time(root, args, args_str)
+                return self._strftime(root, args, args_str)
             with without_cache(root, name):
                 return resolver(root, parent, node, args, args_str)
 
         return call
 
-    def _note(self, name: str, args: tp.Sequence[tp.Any]) -> str:
+    def _record_call(self, name: str, args: tp.Sequence[tp.Any]) -> str:
         key = str(args[0]) if args else ""
-        if name == "oc.env" and self._is_run(key):
+        if name == "oc.env" and self._is_run_variable(key):
             name = RUN_VARIABLE
         elif name == "hydra":
             key = ".".join(filter(None, re.split(r"[.\[\]]+", key)))
@@ -228,7 +228,7 @@ class Tracer:
             self._calls.add(ResolverCall(name, key))
         return name
 
-    def _time(self, root: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
+    def _strftime(self, root: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
         # Hydra hands the times that composing the sweep has used on to its jobs, in the cache of their configs.
         known = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
         return known.get(args_str) or self._world.now.strftime(args[0])

@@ -40,7 +40,7 @@ FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), _FIRST, f"{_FIRST}/cwd", 
 SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), _SECOND, f"{_SECOND}/cwd", "1", "1", "2")
 
 
-def world_of_project(folder: str) -> World:
+def project_world(folder: str) -> World:
     """Constant like `FIRST`, but in the real working directory, whose files a resolver may find.
 
     The run's variables are not set: what stands in for them shows.
@@ -50,29 +50,29 @@ def world_of_project(folder: str) -> World:
 
 def without_folder(form: Json, folder: str) -> Json:
     """A canonical form in which the paths below a folder do not say where it is."""
-    return _masked(form, {str(each): "<run>" for each in _spellings(folder)})
+    return _replace_texts(form, {str(each): "<run>" for each in _folder_paths(folder)})
 
 
-def says_more(first: Json, here: Json, folder: str) -> bool:
-    """Whether a value in `world_of_project`, whose working directory is ``folder``, is not just what it was in `FIRST`.
+def depends_on_folder(first: Json, here: Json, folder: str) -> bool:
+    """Whether a value in `project_world`, whose working directory is ``folder``, is not just what it was in `FIRST`.
 
     It is that where both are alike made of the names of the working directory and of the folders that it is in.
     """
-    return encode(_related(first, FIRST.cwd)) != encode(_related(here, folder))
+    return encode(_relative_to_folder(first, FIRST.cwd)) != encode(_relative_to_folder(here, folder))
 
 
-def _related(form: Json, folder: str) -> Json:
+def _relative_to_folder(form: Json, folder: str) -> Json:
     names: dict[str, str] = {}
-    for place in _spellings(folder):
+    for place in _folder_paths(folder):
         names |= {str(each): f"<run{'/..' * level}>" for level, each in enumerate([place, *place.parents][:-1])}
-    return _masked(form, names, {place.name: "<name>" for place in _spellings(folder)})
+    return _replace_texts(form, names, {place.name: "<name>" for place in _folder_paths(folder)})
 
 
-def _spellings(folder: str) -> set[Path]:
+def _folder_paths(folder: str) -> set[Path]:
     return {Path(os.path.abspath(folder)), Path(os.path.realpath(folder))} - {Path("/")}
 
 
-def _masked(form: Json, parts: tp.Mapping[str, str], wholes: tp.Mapping[str, str] | None = None) -> Json:
+def _replace_texts(form: Json, parts: tp.Mapping[str, str], wholes: tp.Mapping[str, str] | None = None) -> Json:
     """A form in which texts have other ``parts``, and are others where they are ``wholes``; keys, too."""
     pattern = re.compile("|".join(map(re.escape, sorted(parts, key=len, reverse=True))) or r"(?!)")
 
@@ -88,11 +88,13 @@ def _masked(form: Json, parts: tp.Mapping[str, str], wholes: tp.Mapping[str, str
     return masked(form)
 
 
-def is_steady(resolver: str, arguments: str) -> bool:
+def is_same_for_all_jobs(resolver: str, arguments: str) -> bool:
     """Whether a resolver gives all jobs of a launch the same, in whichever world."""
     return resolver in ("now", "oc.env") or (resolver == "hydra" and arguments == "runtime.cwd")
 
 
-def is_assumed(resolver: str, arguments: str) -> bool:
+def is_same_where_assumed(resolver: str, arguments: str) -> bool:
     """Whether it gives them the same where all that belongs to a run is assumed."""
-    return is_steady(resolver, arguments) or (resolver == "hydra" and arguments in ("runtime.output_dir", "job.id"))
+    return is_same_for_all_jobs(resolver, arguments) or (
+        resolver == "hydra" and arguments in ("runtime.output_dir", "job.id")
+    )

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.sweep.compose import hydra_private
-from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant, Slot
+from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant, LeafSlot
 from hydra_exca.sweep.configs.tree import leaves_of
 from hydra_exca.sweep.resolve.dependence import Dependence
 
@@ -82,26 +82,26 @@ TREE: dict[str, tp.Any] = {
 def test_a_text_says_whether_it_can_read_a_key(text: str, apart: bool) -> None:
     leaves = dict(leaves_of({**TREE, "x": text}))
     dependence = Dependence(leaves, lambda name, arguments: name in ("now", "oc.env"))
-    assert dependence.is_apart(("x",), {("seed",)}) == apart
+    assert dependence.is_independent(("x",), {("seed",)}) == apart
 
 
 def test_nothing_is_told_of_a_config_with_keys_that_read_alike() -> None:
     leaves = {("d", 1): "${seed}", ("d", "1"): "a", ("seed",): 1}
-    assert not Dependence(leaves, lambda name, arguments: False).is_apart(("d", 1), {("seed",)})
+    assert not Dependence(leaves, lambda name, arguments: False).is_independent(("d", 1), {("seed",)})
 
 
 def test_a_circle_of_texts_ends() -> None:
     leaves = {("a",): "${b}", ("b",): "${a}", ("c",): 1}
-    assert Dependence(leaves, lambda name, arguments: False).is_apart(("a",), {("c",)})
+    assert Dependence(leaves, lambda name, arguments: False).is_independent(("a",), {("c",)})
 
 
 @pytest.mark.parametrize("changed", list(itertools.permutations([("a",), ("b", "c"), ("d", 1)], 2)))
 def test_a_config_is_shown_as_one_job_after_the_other(changed: tuple[tuple[tp.Any, ...], ...]) -> None:
     variants = ConfigOverlay(_config())
     first, second = (JobVariant({path: 9}, number=3, lines=("a=9",), dirname="a=9") for path in changed)
-    shown = OmegaConf.to_container(variants.show(first), resolve=False)
+    shown = OmegaConf.to_container(variants.show_job(first), resolve=False)
     assert dict(leaves_of(shown))[changed[0]] == 9
-    again = dict(leaves_of(OmegaConf.to_container(variants.show(second), resolve=False)))
+    again = dict(leaves_of(OmegaConf.to_container(variants.show_job(second), resolve=False)))
     before = dict(leaves_of(OmegaConf.to_container(_config(), resolve=False)))
     assert again[changed[0]] == before[changed[0]]
     assert (again["hydra", "job", "num"], again["hydra", "overrides", "task", 0]) == (3, "a=9")
@@ -110,13 +110,13 @@ def test_a_config_is_shown_as_one_job_after_the_other(changed: tuple[tuple[tp.An
 def test_jobs_may_have_different_numbers_of_overrides() -> None:
     variants = ConfigOverlay(_config())
     for lines in (("a=1",), ("a=1", "b.c=2"), (), ("a=2", "b.c=3")):
-        config = variants.show(JobVariant(lines=lines))
+        config = variants.show_job(JobVariant(lines=lines))
         assert config.hydra.overrides.task == list(lines)
 
 
 @pytest.mark.parametrize("path", [("b",), ("d",), ("e", "x"), ("f",), ("b", "x"), ("d", 7), ("a", "x")])
 def test_what_is_no_leaf_of_its_own_has_no_slot(path: tuple[tp.Any, ...]) -> None:
-    assert Slot.at(_config(), path) is None
+    assert LeafSlot.at(_config(), path) is None
 
 
 def _config() -> DictConfig:

@@ -496,11 +496,11 @@ def test_what_is_only_set_on_the_node_has_the_value_of_the_first_sentinel_world(
     result = resolve.resolve(composed({"x": "${oc.env:SLURM_JOB_ID}"}))
     assert result.problems == ()
     assert result.values["x"] == "0"
-    assert result.sentinels == ({"x": "0"}, {"x": "1"}, {"x": "0"})
+    assert result.assumed_values == ({"x": "0"}, {"x": "1"}, {"x": "0"})
 
 
 def test_nothing_run_dependent_has_no_sentinels() -> None:
-    assert resolve.resolve(composed({"x": "${lr}", "lr": 1, "data": "${oc.env:DATA}"})).sentinels is None
+    assert resolve.resolve(composed({"x": "${lr}", "lr": 1, "data": "${oc.env:DATA}"})).assumed_values is None
 
 
 def test_missing_leaves_and_what_refers_to_them_are_problems_that_name_both() -> None:
@@ -681,7 +681,7 @@ def test_a_pin_into_a_typed_config_keeps_its_type(monkeypatch: pytest.MonkeyPatc
 
 
 def test_env_set_hides_every_value_and_leaves_out_the_run() -> None:
-    found = resolve.env_set(composed({}))
+    found = resolve.resolve_env_set(composed({}))
     assert found["MODE"] == Pinned("${hydra:job.env_set.MODE}", "fast")
     assert found["KEY"] == Pinned("${oc.env:DATA}", "/data")
     assert found["OUT"] == RunDependent("${hydra:runtime.output_dir}")
@@ -691,14 +691,14 @@ def test_env_set_without_interpolations_needs_no_worlds(monkeypatch: pytest.Monk
     config = composed({})
     config.hydra.job.env_set = {"A": "1"}
     monkeypatch.setattr(resolve, "Tracer", None)
-    assert resolve.env_set(config) == {"A": Pinned("${hydra:job.env_set.A}", "1")}
+    assert resolve.resolve_env_set(config) == {"A": Pinned("${hydra:job.env_set.A}", "1")}
 
 
 def test_an_env_set_that_does_not_resolve_is_an_error_that_names_the_key() -> None:
     config = composed({})
     config.hydra.job.env_set.KEY = "${oc.env:NOT_SET}"
     with pytest.raises(ConfigError) as info:
-        resolve.env_set(config)
+        resolve.resolve_env_set(config)
     assert info.value.problems[0].key == "hydra.job.env_set.KEY"
 
 
@@ -782,7 +782,7 @@ def test_without_anything_of_the_run_the_identity_is_the_values(config: dict[str
     result = resolve.resolve(composed(task))
     assert result.values == config | {"link": config[target], "deep": {"chosen": config[target]}}
     assert result.identity == result.values
-    assert (result.pins, result.sentinels, result.problems) == ({}, None, ())
+    assert (result.pins, result.assumed_values, result.problems) == ({}, None, ())
 
 
 @QUICK
@@ -828,7 +828,7 @@ def test_jobs_that_are_looked_at_together_show_what_each_shows_alone(
         for number, job in enumerate(jobs)
     ]
     together = resolve.resolve_all(config, variants)
-    alone = [resolve.resolve(ConfigOverlay(copy.deepcopy(config)).show(variant)) for variant in variants]
+    alone = [resolve.resolve(ConfigOverlay(copy.deepcopy(config)).show_job(variant)) for variant in variants]
     parts = ("values", "identity", "sentinels", "pins", "notices", "problems")
     for part in parts:
         assert [getattr(each, part) for each in together] == [getattr(each, part) for each in alone]
