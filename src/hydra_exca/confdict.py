@@ -19,7 +19,7 @@ import yaml as pyyaml
 from .errors import ConfigError
 from .identity import model_schema, uid
 from .identity.canonical import NamedErrors
-from .identity.model_schema import ANYTHING, MISSING, NOTHING, Counted, Default, Expect, Skip
+from .identity.model_schema import ANYTHING, MISSING, NO_NAMES, CountedField, Default, ExpectedType, NameTree
 from .identity.scalars import class_name, is_same_form
 
 __all__ = ["ConfDict"]
@@ -75,7 +75,7 @@ class ConfDict(dict[str, tp.Any]):
         if not model_schema.is_record(type(model)):
             raise TypeError(f"a {type(model).__qualname__} is no model: give an instance of a pydantic model")
         with NamedErrors():
-            return _literal(cls, _Export(uid, exclude_defaults).value(model))
+            return _literal(cls, _Export(uid, exclude_defaults).export_value(model))
 
     @classmethod
     def from_yaml(cls, yaml: str | Path | tp.IO[str] | tp.IO[bytes]) -> ConfDict:
@@ -95,11 +95,11 @@ class ConfDict(dict[str, tp.Any]):
         return cls(dict(arg.lstrip("-").split("=", 1) for arg in args))
 
     def __getitem__(self, key: str) -> tp.Any:
-        return _get(self, key)
+        return _get_value(self, key)
 
     def get(self, key: str, default: tp.Any = None) -> tp.Any:
         try:
-            return _get(self, key)
+            return _get_value(self, key)
         except KeyError:
             return default
 
@@ -107,8 +107,8 @@ class ConfDict(dict[str, tp.Any]):
         return self.get(tp.cast(str, key), MISSING) is not MISSING
 
     def __setitem__(self, key: str, value: tp.Any) -> None:
-        _check({key: value})
-        _put(self, key, value)
+        _check_patch({key: value})
+        _put_value(self, key, value)
 
     def setdefault(self, key: str, default: tp.Any = None) -> tp.Any:
         if key not in self:
@@ -122,7 +122,7 @@ class ConfDict(dict[str, tp.Any]):
         above, _, last = ("", "", key) if dict.__contains__(self, key) else key.rpartition(".")
         parent = self.get(above) if above else self
         if isinstance(parent, dict) and dict.__contains__(parent, last):
-            return _base(parent).pop(parent, last)
+            return _base_class(parent).pop(parent, last)
         if default is MISSING:
             raise KeyError(key)
         return default
@@ -134,8 +134,8 @@ class ConfDict(dict[str, tp.Any]):
         ``{"=before=": other}`` or ``"=after="`` in a dictionary move it next to a sibling.
         """
         patch = {**kwargs, **dict(mapping or {})}
-        _check(patch)
-        _merge(self, patch)
+        _check_patch(patch)
+        _merge_patch(self, patch)
 
     def __ior__(self, other: tp.Any) -> ConfDict:  # type: ignore[override,misc]
         self.update(other)
@@ -143,66 +143,66 @@ class ConfDict(dict[str, tp.Any]):
 
     def copy(self) -> ConfDict:
         """A copy with dictionaries and lists of its own, of the same values."""
-        return tp.cast(ConfDict, _copied(self))
+        return tp.cast(ConfDict, _copy_value(self))
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
         return _literal, (type(self), dict(self)), vars(self) or None
 
     def flat(self) -> dict[str, tp.Any]:
         """All values by their dotted names; empty dictionaries have none."""
-        return tp.cast("dict[str, tp.Any]", _flat(self))
+        return tp.cast("dict[str, tp.Any]", _flat_value(self))
 
     def to_yaml(self, filepath: Path | str | None = None) -> str:
         """As yaml text, also written to ``filepath`` if given; a dictionary of one key is joined to it by a dot."""
-        text: str = pyyaml.safe_dump(_squeezed(self), sort_keys=False, allow_unicode=True)
+        text: str = pyyaml.safe_dump(_compact(self), sort_keys=False, allow_unicode=True)
         if filepath is not None:
             Path(filepath).write_text(text, encoding="utf8")
         return text
 
     def to_uid(self, version: int | None = None) -> str:
         """A file name: a readable part and a digest that only equal contents share. ``version`` changes nothing."""
-        return uid.make_identity("", "", uid.canonical(_settled(self))).uid()
+        return uid.make_identity("", "", uid.canonical(_without_operations(self))).uid()
 
 
 # -- dotted names: a key that is there as it stands goes before its parts ---------------------------------------------
 
 
-def _get(node: tp.Any, key: str) -> tp.Any:
+def _get_value(node: tp.Any, key: str) -> tp.Any:
     if isinstance(node, dict) and isinstance(key, str):
-        head, rest = _split(node, key)
+        head, rest = _split_key(node, key)
         found = dict.__getitem__(node, head)
     else:
         head, _, rest = str(key).partition(".")
         if not isinstance(node, (list, tuple)) or not head.isdecimal() or int(head) >= len(node):
             raise KeyError(key)
         found = node[int(head)]
-    return _get(found, rest) if rest else found
+    return _get_value(found, rest) if rest else found
 
 
-def _split(node: dict[str, tp.Any], key: str) -> tuple[str, str]:
+def _split_key(node: dict[str, tp.Any], key: str) -> tuple[str, str]:
     head, _, rest = (key, "", "") if dict.__contains__(node, key) else key.partition(".")
     return head, rest
 
 
-def _base(node: dict[str, tp.Any]) -> tp.Any:
+def _base_class(node: dict[str, tp.Any]) -> tp.Any:
     """The class whose plain methods keep the node sound: an OrderedDict knows its order besides."""
     return OrderedDict if isinstance(node, OrderedDict) else dict
 
 
-def _put(node: tp.Any, key: str, value: tp.Any) -> tp.Any:
+def _put_value(node: tp.Any, key: str, value: tp.Any) -> tp.Any:
     """``node`` with a value merged in below a dotted name: itself, but for a tuple or what has no keys."""
     if isinstance(node, (list, tuple)):
         return _put_item(node, key, value)
     if not isinstance(node, dict):
         node = ConfDict()
-    head, rest = _split(node, key)
+    head, rest = _split_key(node, key)
     old = dict.get(node, head, MISSING)
     if not rest and old is not MISSING and _is_delete(value):
-        _base(node).pop(node, head)
+        _base_class(node).pop(node, head)
         return node
-    _base(node).__setitem__(node, head, _put(old, rest, value) if rest else _merged(old, value))
+    _base_class(node).__setitem__(node, head, _put_value(old, rest, value) if rest else _merged(old, value))
     if not rest and isinstance(value, dict) and not isinstance(value, OrderedDict):
-        _move(node, head)
+        _move_key(node, head)
     return node
 
 
@@ -211,8 +211,8 @@ def _put_item(node: tp.Any, key: str, value: tp.Any) -> tp.Any:
     if not head.isdecimal() or (not rest and _is_delete(value)):
         raise TypeError(f"cannot put {value!r} at {key!r} of {node!r}: lists have indices, and keep their length")
     items = list(node) if isinstance(node, tuple) else node
-    items[int(head)] = _put(items[int(head)], rest, value) if rest else _merged(MISSING, value)
-    return _like(node, items) if isinstance(node, tuple) else node
+    items[int(head)] = _put_value(items[int(head)], rest, value) if rest else _merged(MISSING, value)
+    return _same_sequence(node, items) if isinstance(node, tuple) else node
 
 
 def _is_delete(value: tp.Any) -> bool:
@@ -222,21 +222,21 @@ def _is_delete(value: tp.Any) -> bool:
 def _merged(old: tp.Any, value: tp.Any) -> tp.Any:
     """What stands where ``old`` was: no container of the caller's, which could change later."""
     if not isinstance(value, dict) or isinstance(value, OrderedDict):
-        return _each(value, lambda child: _merged(MISSING, child))
+        return _map_elements(value, lambda child: _merged(MISSING, child))
     target = old if isinstance(old, dict) else ConfDict()
-    _merge(target, value)
+    _merge_patch(target, value)
     return target
 
 
-def _merge(target: dict[str, tp.Any], patch: tp.Mapping[str, tp.Any]) -> None:
+def _merge_patch(target: dict[str, tp.Any], patch: tp.Mapping[str, tp.Any]) -> None:
     items = dict(patch)
     if target and items.pop(ConfDictOps.REPLACE, False):
         target.clear()
     for key, value in items.items():
-        _put(target, key, value)
+        _put_value(target, key, value)
 
 
-def _check(patch: tp.Any) -> None:
+def _check_patch(patch: tp.Any) -> None:
     """Refuses a patch before any of it is applied."""
     if isinstance(patch, dict):
         for key, value in patch.items():
@@ -245,13 +245,13 @@ def _check(patch: tp.Any) -> None:
             any(map(ConfDictOps.is_op, key.split(".")))
             if ConfDictOps.is_op(value) and value != ConfDictOps.DELETE:
                 raise ValueError(f"{value!r} is no value: write it as a key in a dictionary")
-            _check(value)
+            _check_patch(value)
     elif isinstance(patch, (list, tuple)):
         for item in patch:
-            _check(item)
+            _check_patch(item)
 
 
-def _move(node: dict[str, tp.Any], key: str) -> None:
+def _move_key(node: dict[str, tp.Any], key: str) -> None:
     """Does what the dictionary under ``key`` says of its place, once the sibling that it names is there."""
     child = dict.__getitem__(node, key)
     asked = [op for op in (ConfDictOps.BEFORE, ConfDictOps.AFTER) if dict.__contains__(child, op)]
@@ -263,25 +263,25 @@ def _move(node: dict[str, tp.Any], key: str) -> None:
     if len(asked) > 1 or sibling == key:
         raise ValueError(f"{key!r} must be moved before or after one other key")
     if dict.__contains__(node, sibling):
-        _base(child).pop(child, asked[0])
+        _base_class(child).pop(child, asked[0])
         order = [name for name in node if name != key]
         order.insert(order.index(sibling) + (asked[0] == ConfDictOps.AFTER), key)
         for name in order:  # each goes to the end in turn
-            _base(node).__setitem__(node, name, _base(node).pop(node, name))
+            _base_class(node).__setitem__(node, name, _base_class(node).pop(node, name))
 
 
 # -- other forms ------------------------------------------------------------------------------------------------------
 
 
-def _each(value: tp.Any, function: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
+def _map_elements(value: tp.Any, function: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
     """A container of what a function makes of the elements; any other value itself."""
     if isinstance(value, dict):
         pairs = [(key, function(child)) for key, child in value.items()]
         return OrderedDict(pairs) if isinstance(value, OrderedDict) else dict(pairs)
-    return _like(value, list(map(function, value))) if isinstance(value, (list, tuple)) else value
+    return _same_sequence(value, list(map(function, value))) if isinstance(value, (list, tuple)) else value
 
 
-def _like(value: tp.Any, items: list[tp.Any]) -> tp.Any:
+def _same_sequence(value: tp.Any, items: list[tp.Any]) -> tp.Any:
     return type(value)._make(items) if hasattr(value, "_make") else type(value)(items)
 
 
@@ -292,39 +292,39 @@ def _literal(cls: type[ConfDict], items: tp.Mapping[str, tp.Any]) -> ConfDict:
     return made
 
 
-def _copied(value: tp.Any) -> tp.Any:
-    copied = _each(value, _copied)
+def _copy_value(value: tp.Any) -> tp.Any:
+    copied = _map_elements(value, _copy_value)
     return _literal(type(value), copied) if isinstance(value, ConfDict) else copied
 
 
-def _settled(value: tp.Any) -> tp.Any:
+def _without_operations(value: tp.Any) -> tp.Any:
     """Plain dictionaries for a uid; ValueError for an operation that still waits for what it is about."""
     waiting = {value} if isinstance(value, str) else set(value) if isinstance(value, dict) else set()
     if not waiting.isdisjoint(_OPS):
         raise ValueError(f"{value!r} is not applied yet: such a dictionary is a patch and has no uid")
-    return _each(value, _settled)
+    return _map_elements(value, _without_operations)
 
 
-def _flat(value: tp.Any) -> tp.Any:
+def _flat_value(value: tp.Any) -> tp.Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
-    flat = _each(value, _flat)
-    return dict(pair for key in flat for pair in _joined(key, flat[key])) if isinstance(value, dict) else flat
+    flat = _map_elements(value, _flat_value)
+    return dict(pair for key in flat for pair in _joined_keys(key, flat[key])) if isinstance(value, dict) else flat
 
 
-def _joined(key: str, child: tp.Any) -> list[tuple[str, tp.Any]]:
+def _joined_keys(key: str, child: tp.Any) -> list[tuple[str, tp.Any]]:
     return [(f"{key}.{name}", leaf) for name, leaf in child.items()] if isinstance(child, dict) else [(key, child)]
 
 
-def _squeezed(value: tp.Any) -> tp.Any:
+def _compact(value: tp.Any) -> tp.Any:
     """What yaml can write, where a dictionary of one key is joined to its own; an OrderedDict shows as it is."""
     if not isinstance(value, dict):
-        return list(map(_squeezed, value)) if isinstance(value, (list, tuple)) else _yaml_leaf(value)
+        return list(map(_compact, value)) if isinstance(value, (list, tuple)) else _yaml_leaf(value)
     pairs: list[tuple[str, tp.Any]] = []
     for key, child in value.items():
-        squeezed = _squeezed(child)
+        squeezed = _compact(child)
         joined = isinstance(squeezed, dict) and len(squeezed) == 1 and not isinstance(child, OrderedDict)
-        pairs += _joined(key, squeezed) if joined else [(key, squeezed)]
+        pairs += _joined_keys(key, squeezed) if joined else [(key, squeezed)]
     return dict(pairs)
 
 
@@ -332,7 +332,7 @@ def _yaml_leaf(value: tp.Any) -> tp.Any:
     if value is None or type(value) in (bool, int, float, str, bytes, datetime.date, datetime.datetime):
         return value
     if isinstance(value, (set, frozenset)):
-        return sorted(map(_squeezed, value), key=repr)  # sets of text have another order in every process
+        return sorted(map(_compact, value), key=repr)  # sets of text have another order in every process
     if hasattr(value, "tolist"):  # of numpy and torch
         return value.tolist()
     try:
@@ -347,20 +347,20 @@ def _yaml_leaf(value: tp.Any) -> tp.Any:
 _ATOMS = frozenset((str, int, float, bool, type(None)))
 
 
-def _counted(cls: type, skip: Skip) -> tp.Sequence[Counted]:
+def _included_fields(cls: type, skip: NameTree) -> tp.Sequence[CountedField]:
     """The fields of a record but for what is left out, in the order in which they are declared."""
-    fields = _fields(cls)
+    fields = _declared_fields(cls)
     if not skip:
         return fields
     left = [(field, skip.get(field[0])) for field in fields]
-    return [(*field[:3], below or NOTHING) for field, below in left if below is None or below]
+    return [(*field[:3], below or NO_NAMES) for field, below in left if below is None or below]
 
 
-@model_schema.per_class
-def _fields(cls: type) -> tuple[Counted, ...]:
+@model_schema.cached_per_class
+def _declared_fields(cls: type) -> tuple[CountedField, ...]:
     order = list(getattr(cls, "model_fields" if hasattr(cls, "model_fields") else "__dataclass_fields__"))
-    fields = sorted(model_schema.record_of(cls).fields, key=lambda field: order.index(field[0]))
-    return tuple((*field, NOTHING) for field in fields)
+    fields = sorted(model_schema.record_schema(cls).fields, key=lambda field: order.index(field[0]))
+    return tuple((*field, NO_NAMES) for field in fields)
 
 
 @dataclasses.dataclass
@@ -376,7 +376,7 @@ class _Export:
     marked: bool = False
     forced: int = 0
 
-    def value(self, value: tp.Any, expect: Expect = ANYTHING, skip: Skip = NOTHING) -> tp.Any:
+    def export_value(self, value: tp.Any, expect: ExpectedType = ANYTHING, skip: NameTree = NO_NAMES) -> tp.Any:
         if type(value) in _ATOMS:
             return value
         if model_schema.is_record_class(type(value)):
@@ -385,50 +385,51 @@ class _Export:
         if isinstance(value, dict):
             kept = [key for key in value if key not in skip or skip[key]]
             pairs = [
-                (str(getattr(key, "value", key)), self.value(value[key], items, skip.get(key, NOTHING))) for key in kept
+                (str(getattr(key, "value", key)), self.export_value(value[key], items, skip.get(key, NO_NAMES)))
+                for key in kept
             ]
             return OrderedDict(pairs) if isinstance(value, OrderedDict) else _literal(ConfDict, dict(pairs))
-        return _each(value, lambda item: self.value(item, items))
+        return _map_elements(value, lambda item: self.export_value(item, items))
 
-    def _record(self, value: tp.Any, expect: Expect, skip: Skip) -> ConfDict:
-        facts = model_schema.record_of(type(value))
+    def _record(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> ConfDict:
+        facts = model_schema.record_schema(type(value))
         self.forced += bool(expect.keys) or expect.tagged
         found: dict[str, tp.Any] = {"~class": class_name(type(value))} if self.marked else {}
         if self.uid and facts.identity_fields is not None:
-            shown = {name: self.value(getattr(value, name)) for name in facts.identity_fields}
+            shown = {name: self.export_value(getattr(value, name)) for name in facts.identity_fields}
             return _literal(ConfDict, {**found, **shown})
-        skip = model_schema.merge_trees(skip, facts.skip(value)) if self.uid else skip
+        skip = model_schema.merge_trees(skip, facts.excluded_tree(value)) if self.uid else skip
         get = vars(value).get if facts.is_model else functools.partial(getattr, value)
-        for name, option, default, below in _counted(type(value), skip):
+        for name, option, default, below in _included_fields(type(value), skip):
             each, stays = get(name, MISSING), not self.lean or name in expect.keys
             if each is MISSING or (each is default.value and type(each) in _ATOMS and not stays):
                 continue
             forced = self.forced
-            child = self.value(each, option, below)
+            child = self.export_value(each, option, below)
             if stays or self.forced > forced or not self._is_default(each, option, default, below):
                 found[name] = child
-        extra = facts.extra(value)
-        return _literal(ConfDict, {**self.value(extra, ANYTHING, skip), **found} if extra else found)
+        extra = facts.extra_values(value)
+        return _literal(ConfDict, {**self.export_value(extra, ANYTHING, skip), **found} if extra else found)
 
-    def _is_default(self, value: tp.Any, expect: Expect, default: Default, skip: Skip) -> bool:
+    def _is_default(self, value: tp.Any, expect: ExpectedType, default: Default, skip: NameTree) -> bool:
         try:
             known = default.factory() if default.factory else default.value
         except Exception:  # noqa: BLE001 - the user's code; what has no default that can be known is shown
             return False
         if known is MISSING or known is value:
             return known is value
-        alike = None if skip else _alike(value, known, self.uid)
-        return self._have_one_form(value, known, expect, skip) if alike is None else alike
+        alike = None if skip else _is_same_form_quickly(value, known, self.uid)
+        return self._has_same_form(value, known, expect, skip) if alike is None else alike
 
-    def _have_one_form(self, one: tp.Any, other: tp.Any, expect: Expect, skip: Skip) -> bool:
+    def _has_same_form(self, one: tp.Any, other: tp.Any, expect: ExpectedType, skip: NameTree) -> bool:
         whole = _Export(self.uid, lean=False, marked=True)
         try:
-            return is_same_form(*(uid.canonical(whole.value(each, expect, skip)) for each in (one, other)))
+            return is_same_form(*(uid.canonical(whole.export_value(each, expect, skip)) for each in (one, other)))
         except ConfigError:  # a type without a rule
             return False
 
 
-def _alike(one: tp.Any, other: tp.Any, uid: bool) -> bool | None:
+def _is_same_form_quickly(one: tp.Any, other: tp.Any, uid: bool) -> bool | None:
     """Whether two values have the same form, where that shows without making it, which takes 20 times as long."""
     kind = type(one)
     if one is other:
@@ -438,16 +439,16 @@ def _alike(one: tp.Any, other: tp.Any, uid: bool) -> bool | None:
     if kind is not type(other):
         return None
     if kind is list or kind is tuple:
-        return len(one) == len(other) and _all(map(_alike, one, other, itertools.repeat(uid)))
+        return len(one) == len(other) and _all(map(_is_same_form_quickly, one, other, itertools.repeat(uid)))
     if kind is dict:
         keys = one.keys() | other.keys()
         return _all_at(keys, one, other, uid) if {*map(type, one), *map(type, other)} <= {str} else None
-    names = model_schema.record_of(kind).simple_names(uid) if model_schema.is_record_class(kind) else None
+    names = model_schema.record_schema(kind).whole_field_names(uid) if model_schema.is_record_class(kind) else None
     return None if names is None else _all_at(names, vars(one), vars(other), uid)
 
 
 def _all_at(names: tp.Iterable[str], one: dict[str, tp.Any], other: dict[str, tp.Any], uid: bool) -> bool | None:
-    return _all(_alike(one.get(name, MISSING), other.get(name, MISSING), uid) for name in names)
+    return _all(_is_same_form_quickly(one.get(name, MISSING), other.get(name, MISSING), uid) for name in names)
 
 
 def _all(answers: tp.Iterable[bool | None]) -> bool | None:

@@ -68,7 +68,7 @@ OUTPUT_OWNER = ".exca-entry"
 OUTPUT_POINTER = "exca-output.txt"
 
 _SCRIPT = ".sh"
-_PLACE = re.compile(r"([^/\s]+)/(\d+)\.sh(?!\S)")
+_SCRIPT_PATH = re.compile(r"([^/\s]+)/(\d+)\.sh(?!\S)")
 _CLAIM = re.compile(r"claim\.(\d+)\.json")
 _VERSION = re.compile(r"[A-Za-z0-9._+\-]{1,64}")
 
@@ -122,12 +122,12 @@ def item_claim_number(name: str) -> int | None:
     return int(stem) if suffix == "json" and stem.isdecimal() else None
 
 
-def manifest(folder: Path, digest: str) -> Path:
+def snapshot_manifest(folder: Path, digest: str) -> Path:
     """What tells what is in the files of a snapshot."""
     return folder / CODE / ".files" / f"{digest}.json"
 
 
-def seen(folder: Path, key: str) -> Path:
+def read_files_index(folder: Path, key: str) -> Path:
     """What is known of the files of a project from reading them."""
     return folder / CODE / ".seen" / f"{key}.json"
 
@@ -191,13 +191,13 @@ def keeper_log(launch: Path) -> Path:
 
 
 def job_script(launch: Path, first: int) -> Path:
-    """What sbatch is given: the array of the jobs from ``first`` on. `script_place` reads it back."""
+    """What sbatch is given: the array of the jobs from ``first`` on. `parse_script_path` reads it back."""
     return launch / f"{first}{_SCRIPT}"
 
 
-def script_place(command: str) -> tuple[str, int] | None:
+def parse_script_path(command: str) -> tuple[str, int] | None:
     """The launch's token and the array's first job, of a command line that names a `job_script`."""
-    found = _PLACE.findall(command)
+    found = _SCRIPT_PATH.findall(command)
     return (found[-1][0], int(found[-1][1])) if found else None
 
 
@@ -206,6 +206,6 @@ def resumed_call(launch: Path, position: int) -> Path:
     return launch / f"{position}.again"
 
 
-def timeouts(launch: Path, number: int) -> Path:
+def timeout_counts(launch: Path, number: int) -> Path:
     """One byte for each time that a job was out of time and started again."""
     return launch / f"{number}.timeouts"

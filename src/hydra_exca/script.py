@@ -32,7 +32,7 @@ class Script:
     module: str | None = None
 
 
-def current() -> Script | None:
+def running_script() -> Script | None:
     """The script that runs, None where there is none that a job could load (a notebook, a console)."""
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
@@ -45,7 +45,7 @@ def current() -> Script | None:
     return Script(path, name) if _can_be_loaded(path) and not _is_at_top_level(path) else None
 
 
-def load(script: Script) -> None:
+def load_script(script: Script) -> None:
     """Makes the script's names those of ``__main__`` here, without starting its program."""
     global _loading, _is_loaded
     _loading = _is_loaded = True
@@ -92,7 +92,7 @@ def attribute(name: str, module: str, unwrapped: int = 0) -> tp.Any:
     return found
 
 
-def reference(obj: tp.Any) -> tuple[str, str, int] | None:
+def attribute_reference(obj: tp.Any) -> tuple[str, str, int] | None:
     """The arguments with which `attribute` gives this class or function in a job too, None if there are none.
 
     Functions below a decorator (that of hydra.main, say) are found through ``__wrapped__``. What a module other
@@ -101,7 +101,7 @@ def reference(obj: tp.Any) -> tuple[str, str, int] | None:
     in_script = obj.__module__ in _MAIN
     if in_script and _launched_as is not None and not _is_loaded:
         return None  # it came here by value; looking for the script's own would run the script
-    if in_script and obj.__module__ == "__main__" and current() is None:
+    if in_script and obj.__module__ == "__main__" and running_script() is None:
         return None
     module = module_name(obj)
     depth = _depth(obj, module)
@@ -139,7 +139,7 @@ _launched_as: str | None = None
 _is_loaded = False
 
 
-def stand_for(name: str | None) -> None:
+def set_main_name(name: str | None) -> None:
     """Makes this process, a job, call what its launch defined in ``__main__`` as the launch does."""
     global _launched_as
     _launched_as = name

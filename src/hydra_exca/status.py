@@ -14,7 +14,7 @@ class Status(enum.StrEnum):
     FAILED = "failed"
 
     @property
-    def final(self) -> bool:
+    def is_final(self) -> bool:
         """Whether an outcome is stored: the status changes only by running the task again."""
         return self in (Status.COMPLETED, Status.FAILED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def relative(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """A path as short as it can be said from here."""
     try:
         return str(path.relative_to(Path.cwd()))
@@ -13,10 +13,10 @@ def relative(path: Path) -> str:
         return str(path)
 
 
-def counted(count: int, one: str, many: str) -> str:
+def count_noun(count: int, one: str, many: str) -> str:
     """A number with its noun.
 
-    >>> counted(1, "task is", "tasks are"), counted(2, "task is", "tasks are")
+    >>> count_noun(1, "task is", "tasks are"), count_noun(2, "task is", "tasks are")
     ('1 task is', '2 tasks are')
     """
     return f"{count} {one if count == 1 else many}"

@@ -21,7 +21,7 @@ GUARD = '\nif __name__ == "__main__":\n    main()\n'
 ASK = """
 import json, sys
 from hydra_exca import script
-found = script.current()
+found = script.running_script()
 print(json.dumps({"path": found and found.path, "module": found and found.module}))
 """
 
@@ -123,7 +123,7 @@ def test_loading_gives_the_names_without_starting_the_program(tmp_path: Path) ->
     path = write(tmp_path, "train.py", "class Model: ...\ndef main():\n    raise SystemExit('started')\n" + GUARD)
     code = (
         "import json, sys\nfrom hydra_exca import script\n"
-        f"script.load(script.Script({str(path)!r}))\n"
+        f"script.load_script(script.Script({str(path)!r}))\n"
         "main = sys.modules['__main__']\n"
         "print(json.dumps([main.Model.__module__, main is sys.modules['__mp_main__'], hasattr(main, 'main')]))"
     )
@@ -186,25 +186,25 @@ class Plain:
 
 @pytest.mark.parametrize("thing", [plain, Plain, Plain.Inner, json.dumps, pickle.Pickler])
 def test_what_pickle_finds_by_itself_needs_no_reference(thing: tp.Any) -> None:
-    assert script.reference(thing) is None
+    assert script.attribute_reference(thing) is None
 
 
 def test_a_function_below_its_decorators_is_found_again() -> None:
-    reference = script.reference(decorated.__wrapped__)
+    reference = script.attribute_reference(decorated.__wrapped__)
     assert reference is not None and script.attribute(*reference) is decorated.__wrapped__
 
 
 def test_a_local_function_has_no_reference() -> None:
     def local() -> None: ...
 
-    assert script.reference(local) is None
+    assert script.attribute_reference(local) is None
 
 
 def test_another_function_under_a_known_name_has_no_reference() -> None:
     def impostor() -> None: ...
 
     impostor.__qualname__ = "plain"
-    assert script.reference(impostor) is None
+    assert script.attribute_reference(impostor) is None
 
 
 @pytest.mark.app
@@ -213,14 +213,14 @@ def test_a_class_of_the_script_is_the_same_one_in_the_next_run(tmp_path: Path) -
     text = """
 import json, sys, pickle
 from pathlib import Path
-from hydra_exca.store import values
+from hydra_exca.store.formats import pickles
 class Model:
     def __eq__(self, other):
         return type(self) is type(other)
 def main():
     stored = Path("stored")
     if not stored.exists():
-        stored.write_bytes(values.dumps(Model(), "it"))
+        stored.write_bytes(pickles.pickle_value(Model(), "it"))
     print(json.dumps([pickle.loads(stored.read_bytes()) == Model(), len(stored.read_bytes()) < 200]))
 """
     write(tmp_path, "train.py", text + GUARD)

@@ -256,7 +256,7 @@ class _LocalSubmission(ClusterSubmission):
 
     def _timeouts(self, number: int) -> int:
         """How often a job says that it was out of time."""
-        path = paths.timeouts(self._batch.folder, number)
+        path = paths.timeout_counts(self._batch.folder, number)
         return path.stat().st_size if path.exists() else 0
 
     def _start(self, spec: JobSpec, gpus: tuple[str, ...]) -> None:

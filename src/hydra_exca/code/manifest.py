@@ -72,7 +72,7 @@ def changed_files(cache: Path, old: str, new: tp.Mapping[str, str]) -> list[str]
 def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[str, str] | None:
     """What was in the files of a snapshot, None if nobody knows; if ``trusted``, nobody but another user."""
     try:
-        noted = _read(paths.manifest(cache, digest), trusted=trusted)
+        noted = _read(paths.snapshot_manifest(cache, digest), trusted=trusted)
         return {str(name): str(told) for name, told in noted["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
@@ -81,7 +81,7 @@ def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[st
 def newest_digest(cache: Path) -> str | None:
     """The digest of the last snapshot that this user has made of anything."""
     try:
-        with os.scandir(paths.manifest(cache, "").parent) as entries:
+        with os.scandir(paths.snapshot_manifest(cache, "").parent) as entries:
             found = [(entry.stat(), entry.name) for entry in entries if entry.name[0] != "."]
         return max((stat.st_mtime_ns, name) for stat, name in found if is_trusted_owner(stat.st_uid))[1].partition(".")[
             0
@@ -92,7 +92,7 @@ def newest_digest(cache: Path) -> str | None:
 
 def store_manifest(cache: Path, tree: Manifest, sources: Sources) -> None:
     """Notes what is in a copy, and that these sources had it last: the next one links the files that did not change."""
-    path = paths.manifest(cache, tree.digest)
+    path = paths.snapshot_manifest(cache, tree.digest)
     if read_manifest(cache, tree.digest, trusted=True) is None:
         _write(path, {"files": tree.told, "sources": [[str(source), str(copy)] for source, copy in sources]})
     path = _seen_path(cache, sources)
@@ -180,7 +180,7 @@ def _is_settled(stat: os.stat_result) -> bool:
 def _seen_path(cache: Path, sources: Sources) -> Path:
     """The notes of this user: what others note is not believed."""
     places = [(os.path.realpath(source), str(copy)) for source, copy in sources]
-    return paths.seen(cache, sha256(repr((os.getuid(), places)).encode())[:16])
+    return paths.read_files_index(cache, sha256(repr((os.getuid(), places)).encode())[:16])
 
 
 def _read_seen(path: Path) -> dict[str, tp.Any]:

@@ -16,13 +16,13 @@ import typing as tp
 from hydra_exca.errors import ConfigError, Problem
 
 from . import model_schema, pydantic_types, scalars
-from .model_schema import ANYTHING, MISSING, NOTHING, Expect, Skip, UnfitError
+from .model_schema import ANYTHING, MISSING, NO_NAMES, ExpectedType, NameTree, UnfitError
 from .scalars import LEAVES, Json, UnusualError, class_name, is_clean, is_same_form, scalar_rule, text_form
 
 SCHEME = 1
 """Number of the rules. The golden values in the tests never change without it changing."""
 
-Pair: tp.TypeAlias = tuple[Json, Json]
+FormPair: tp.TypeAlias = tuple[Json, Json]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def canonical(value: tp.Any, key: str = "") -> Json:
     except (UnusualError, UnfitError, RecursionError):  # the walk knows all rules, and tells where something is
         pass
     with NamedErrors(key):
-        return Walk().pair(value)[1]
+        return Walk().forms(value)[1]
 
 
 def encode(form: Json) -> bytes:
@@ -92,11 +92,11 @@ class Walk:
         self._open: set[int] = set()
         self.forced = 0
 
-    def pair(self, value: tp.Any, expect: Expect = ANYTHING, skip: Skip = NOTHING) -> Pair:
+    def forms(self, value: tp.Any, expect: ExpectedType = ANYTHING, skip: NameTree = NO_NAMES) -> FormPair:
         rule = LEAVES.get(type(value)) or scalar_rule(type(value))
         if rule is not None:
             if skip and value is not None:
-                self._check_unreached(value, expect, skip)
+                self._refuse_names(value, expect, skip)
             form = rule(value)
             return form, form
         if not skip and expect.is_plain:
@@ -105,34 +105,34 @@ class Walk:
                 return form, form
             except (UnusualError, UnfitError, RecursionError):
                 pass
-        return self._parts(value, expect, skip)
+        return self._compound_forms(value, expect, skip)
 
-    def _parts(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+    def _compound_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
         if id(value) in self._open:
             raise UnfitError("refers to itself")
         self._open.add(id(value))
         try:
             part_rule = _part_rule(type(value))
             if skip and part_rule not in _REACHED:
-                self._check_unreached(value, expect, skip)
+                self._refuse_names(value, expect, skip)
             return part_rule(self, value, expect, skip)
         finally:
             self._open.discard(id(value))
 
-    def _check_unreached(self, value: tp.Any, expect: Expect, skip: Skip) -> None:
+    def _refuse_names(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> None:
         if not expect.classes:  # else the name is for the other values that the annotation allows
             raise UnfitError(f"cannot leave out {next(iter(skip))!r}: names do not reach into a {type(value).__name__}")
 
-    def full(self, value: tp.Any) -> Json:
-        return self.pair(value)[1]
+    def full_form(self, value: tp.Any) -> Json:
+        return self.forms(value)[1]
 
     # -- containers
 
-    def sequence(self, value: tp.Sequence[tp.Any], expect: Expect, skip: Skip) -> Pair:
+    def sequence_forms(self, value: tp.Sequence[tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
         lean, full = [], []
         for index, item in enumerate(value):
             try:
-                one, other = self.pair(item, expect.items or ANYTHING)
+                one, other = self.forms(item, expect.items or ANYTHING)
             except UnfitError as error:
                 error.parts.append(str(index))
                 raise
@@ -140,89 +140,93 @@ class Walk:
             full.append(other)
         return lean, full
 
-    def set(self, value: tp.AbstractSet[tp.Any], expect: Expect, skip: Skip) -> Pair:
-        form = {"~set": sorted(map(self.full, value), key=encode)}
+    def set_forms(self, value: tp.AbstractSet[tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
+        form = {"~set": sorted(map(self.full_form, value), key=encode)}
         return form, form
 
-    def mapping(self, value: dict[tp.Any, tp.Any], expect: Expect, skip: Skip) -> Pair:
+    def mapping_forms(self, value: dict[tp.Any, tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
         # a dict that was put where only a record should be must not pass for that record
         if expect.classes or not all(type(key) is str and is_clean(key) for key in value):
-            lean, full = self._items(value, expect)
+            lean, full = self._item_forms(value, expect)
             return {"~dict": sorted(lean, key=encode)}, {"~dict": sorted(full, key=encode)}
-        result: Pair = {}, {}
+        result: FormPair = {}, {}
         for key in sorted(value):
             below = skip.get(key)
             if below is None or below:
                 try:
-                    one, other = self.pair(value[key], expect.items or ANYTHING, below or NOTHING)
+                    one, other = self.forms(value[key], expect.items or ANYTHING, below or NO_NAMES)
                 except UnfitError as error:
                     error.parts.append(key)
                     raise
-                name = escaped(key)
+                name = escape_key(key)
                 result[0][name], result[1][name] = one, other
         return result
 
-    def ordered(self, value: tp.Mapping[tp.Any, tp.Any], expect: Expect, skip: Skip) -> Pair:
-        lean, full = self._items(value, expect)
+    def ordered_forms(self, value: tp.Mapping[tp.Any, tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
+        lean, full = self._item_forms(value, expect)
         return {"~ordered": lean}, {"~ordered": full}
 
-    def _items(self, value: tp.Mapping[tp.Any, tp.Any], expect: Expect) -> tuple[list[Json], list[Json]]:
-        lean, full = self.sequence(list(value.values()), expect, NOTHING)
-        keys = list(map(self.full, value))
+    def _item_forms(self, value: tp.Mapping[tp.Any, tp.Any], expect: ExpectedType) -> tuple[list[Json], list[Json]]:
+        lean, full = self.sequence_forms(list(value.values()), expect, NO_NAMES)
+        keys = list(map(self.full_form, value))
         return [list(item) for item in zip(keys, lean, strict=True)], [
             list(item) for item in zip(keys, full, strict=True)
         ]
 
-    def tagged(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+    def tagged_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
         """The few other types with parts; their records are always written whole."""
         tag, parts = _PARTS[type(value)]
-        form = {tag: [self.full(part) for part in parts(value)]}
+        form = {tag: [self.full_form(part) for part in parts(value)]}
         return form, form
 
-    def pinned(self, value: Pinned, expect: Expect, skip: Skip) -> Pair:
-        form = {"~pinned": text_form(value.text), "sha256": digest(self.full(value.value))}
+    def pinned_forms(self, value: Pinned, expect: ExpectedType, skip: NameTree) -> FormPair:
+        form = {"~pinned": text_form(value.text), "sha256": digest(self.full_form(value.value))}
         return form, form
 
-    def secret(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
-        form = {"~secret": digest(self.full(value.get_secret_value()))}
+    def secret_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
+        form = {"~secret": digest(self.full_form(value.get_secret_value()))}
         return form, form
 
-    def subclass(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+    def subclass_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
         """A subclass of a plain type: its class and the plain value, if it holds nothing else."""
         cls = type(value)
         base = next(base for base in cls.__mro__ if base in _PLAIN)
         slots = any(vars(klass).get("__slots__") for klass in cls.__mro__)
         if slots or getattr(value, "__dict__", None):
             raise UnfitError(f"a {class_name(cls)} holds more than a {base.__name__}: convert it")
-        lean, full = self.pair(_PLAIN[base](value), expect, skip)
+        lean, full = self.forms(_PLAIN[base](value), expect, skip)
         return {"~sub": [class_name(cls), lean]}, {"~sub": [class_name(cls), full]}
 
     # -- records
 
-    def record(self, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+    def record_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
         cls = type(value)
-        facts = model_schema.record_of(cls)
+        facts = model_schema.record_schema(cls)
         sure = cls in expect.classes
         if skip and sure:
-            facts.check(skip, {name for option in expect.classes for name in model_schema.record_of(option).names})
+            facts.check_names(
+                skip, {name for option in expect.classes for name in model_schema.record_schema(option).names}
+            )
         keys = [key for key in expect.keys if key in facts.names]
-        lean, full = self.fields(value, facts, skip, keys)
+        lean, full = self.field_forms(value, facts, skip, keys)
         told_apart = not expect.keys or (keys and all(key in full for key in keys))
         if not sure or expect.tagged or not told_apart:
             lean, full = {"~class": class_name(cls), **lean}, {"~class": class_name(cls), **full}
         self.forced += bool(expect.keys) or expect.tagged
         return lean, full
 
-    def fields(self, value: tp.Any, facts: model_schema.Record, skip: Skip, keys: tp.Container[str] = ()) -> Pair:
+    def field_forms(
+        self, value: tp.Any, facts: model_schema.RecordSchema, skip: NameTree, keys: tp.Container[str] = ()
+    ) -> FormPair:
         """The fields of a record: those that differ from the defaults (and ``keys``), and all."""
         get = vars(value).get if facts.is_model else functools.partial(getattr, value)
         lean: dict[str, Json] = {}
         full: dict[str, Json] = {}
-        for name, expect, default, below in facts.counted(value, skip):
+        for name, expect, default, below in facts.counted_fields(value, skip):
             forced, child = self.forced, get(name, MISSING)
             try:
                 if below or type(child) not in LEAVES:
-                    one, form = self.pair(child, expect, below)
+                    one, form = self.forms(child, expect, below)
                 else:  # most are; a call saved is a tenth of the whole walk
                     one = form = LEAVES[type(child)](child)
             except UnfitError as error:
@@ -233,27 +237,29 @@ class Walk:
             full[name] = form
             if self.forced > forced or name in keys or not is_default(form, expect, default, below):
                 lean[name] = one
-        extra = facts.extra(value) if facts.allows_extra else None
+        extra = facts.extra_values(value) if facts.allows_extra else None
         if extra:
-            self._extra(extra, facts, model_schema.merge_trees(skip, facts.skip(value)), lean, full)
+            self._add_extra(extra, facts, model_schema.merge_trees(skip, facts.excluded_tree(value)), lean, full)
         return lean, full
 
-    def _extra(self, extra: dict[str, tp.Any], facts: model_schema.Record, skip: Skip, *forms: dict[str, Json]) -> None:
+    def _add_extra(
+        self, extra: dict[str, tp.Any], facts: model_schema.RecordSchema, skip: NameTree, *forms: dict[str, Json]
+    ) -> None:
         # an alias frees the name of its field for an extra of the same name
         clash = {key: value for key, value in extra.items() if key in facts.names}
         apart = {key: value for key, value in extra.items() if key not in facts.names}
-        for form, found in zip(forms, self.pair(apart, ANYTHING, skip), strict=True):
+        for form, found in zip(forms, self.forms(apart, ANYTHING, skip), strict=True):
             form.update(found)
         if clash:
-            for form, found in zip(forms, self.pair(clash), strict=True):
+            for form, found in zip(forms, self.forms(clash), strict=True):
                 form["~extra"] = found
 
 
-def escaped(key: str) -> str:
+def escape_key(key: str) -> str:
     return f"~{key}" if key.startswith("~") else key
 
 
-def is_default(form: Json, expect: Expect, default: model_schema.Default, skip: Skip = NOTHING) -> bool:
+def is_default(form: Json, expect: ExpectedType, default: model_schema.Default, skip: NameTree = NO_NAMES) -> bool:
     """Whether a field with the canonical form ``form`` has its default."""
     if default.form and not skip:
         return is_same_form(form, default.form[0])
@@ -270,29 +276,29 @@ def is_default(form: Json, expect: Expect, default: model_schema.Default, skip: 
     return is_same_form(form, known)
 
 
-def _form_or_missing(value: tp.Any, expect: Expect, skip: Skip = NOTHING) -> Json:
+def _form_or_missing(value: tp.Any, expect: ExpectedType, skip: NameTree = NO_NAMES) -> Json:
     try:
-        return Walk().pair(value, expect, skip)[1]
+        return Walk().forms(value, expect, skip)[1]
     except UnfitError:
         return MISSING
 
 
-def _default_form(default: model_schema.Default, expect: Expect) -> Json:
+def _default_form(default: model_schema.Default, expect: ExpectedType) -> Json:
     if not default.form:
         default.form.append(_form_or_missing(default.value, expect))
     return default.form[0]
 
 
-PartRule: tp.TypeAlias = tp.Callable[[Walk, tp.Any, Expect, Skip], Pair]
+PartRule: tp.TypeAlias = tp.Callable[[Walk, tp.Any, ExpectedType, NameTree], FormPair]
 
 _CONTAINERS: dict[type, PartRule] = {
-    list: Walk.sequence,
-    tuple: Walk.sequence,
-    dict: Walk.mapping,
-    set: Walk.set,
-    frozenset: Walk.set,
-    collections.OrderedDict: Walk.ordered,
-    Pinned: Walk.pinned,
+    list: Walk.sequence_forms,
+    tuple: Walk.sequence_forms,
+    dict: Walk.mapping_forms,
+    set: Walk.set_forms,
+    frozenset: Walk.set_forms,
+    collections.OrderedDict: Walk.ordered_forms,
+    Pinned: Walk.pinned_forms,
 }
 _PARTS: dict[type, tuple[str, tp.Callable[[tp.Any], tp.Sequence[tp.Any]]]] = {
     slice: ("~slice", lambda value: [value.start, value.stop, value.step]),
@@ -314,23 +320,23 @@ _PLAIN: dict[type, tp.Callable[[tp.Any], tp.Any]] = {
 
 
 _SECRETS = ("SecretStr", "SecretBytes", "Secret")
-_REACHED = (Walk.mapping, Walk.subclass, Walk.record)  # where the names to leave out lead somewhere
+_REACHED = (Walk.mapping_forms, Walk.subclass_forms, Walk.record_forms)  # where the names to leave out lead somewhere
 
 
-@model_schema.per_class
+@model_schema.cached_per_class
 def _part_rule(cls: type) -> PartRule:
     if issubclass(cls, pydantic_types.loaded_pydantic("types", *_SECRETS)):
-        return Walk.secret
+        return Walk.secret_forms
     if cls in _CONTAINERS:
         return _CONTAINERS[cls]
     if cls in _PARTS:
-        return Walk.tagged
+        return Walk.tagged_forms
     plain = any(base in _PLAIN for base in cls.__mro__)
     if model_schema.is_record(cls) and not plain:  # a dataclass that is a dict too holds more than its fields
-        return Walk.record
-    return Walk.subclass if plain else _refuse
+        return Walk.record_forms
+    return Walk.subclass_forms if plain else _refuse
 
 
-def _refuse(walk: Walk, value: tp.Any, expect: Expect, skip: Skip) -> Pair:
+def _refuse(walk: Walk, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
     name = class_name(type(value))
     raise UnfitError(f"a {name} has no rule for the uid: give plain values, or leave the field out of the uid")

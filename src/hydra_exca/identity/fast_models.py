@@ -16,11 +16,11 @@ from .scalars import LEAVES, SCALARS, Json, UnusualError
 if tp.TYPE_CHECKING:
     import pydantic
 
-_Field: tp.TypeAlias = tuple[str, tp.Any, model_schema.Default, model_schema.Expect, type | None]
+_Field: tp.TypeAlias = tuple[str, tp.Any, model_schema.Default, model_schema.ExpectedType, type | None]
 """Name, the default as it is in an object that has it, default, what may stand there, the only model that may."""
 
 
-class _Plan(tp.NamedTuple):
+class _ClassPlan(tp.NamedTuple):
     fields: tuple[_Field, ...]
     excluded: tuple[str, ...]
     is_moving: bool  # a function makes a default
@@ -35,7 +35,7 @@ def model_fields(
     """
     excluded: list[str] = []
     try:
-        return *_fields(model, _plan(type(model), leave_out), "", excluded), excluded
+        return *_fields(model, _class_plan(type(model), leave_out), "", excluded), excluded
     except (KeyError, RecursionError, model_schema.UnfitError) as error:  # the walk says what is wrong, and where
         raise UnusualError from error
 
@@ -48,13 +48,13 @@ def model_contents(model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()) -
     """
     found: list[tp.Any] = []
     try:
-        _add_model(model, _plan(type(model), leave_out), found)
+        _add_model(model, _class_plan(type(model), leave_out), found)
     except (KeyError, RecursionError, model_schema.UnfitError) as error:
         raise UnusualError from error
     return found
 
 
-def _add_model(model: pydantic.BaseModel, plan: _Plan | None, found: list[tp.Any]) -> None:
+def _add_model(model: pydantic.BaseModel, plan: _ClassPlan | None, found: list[tp.Any]) -> None:
     if plan is None or plan.is_moving:
         raise UnusualError
     values = model.__dict__
@@ -65,19 +65,19 @@ def _add_model(model: pydantic.BaseModel, plan: _Plan | None, found: list[tp.Any
             found.append(child)
         elif kind is only:
             found.append(kind)
-            _add_model(child, _plan(kind), found)
+            _add_model(child, _class_plan(kind), found)
         elif expect.is_plain:
-            scalars.add_contents(child, found)
+            scalars.append_contents(child, found)
         else:
             raise UnusualError
 
 
 def _fields(
-    model: pydantic.BaseModel, plan: _Plan | None, prefix: str, excluded: list[str]
+    model: pydantic.BaseModel, plan: _ClassPlan | None, prefix: str, excluded: list[str]
 ) -> tuple[dict[str, Json], dict[str, Json]]:
     if plan is None:
         raise UnusualError
-    excluded += _below(prefix, plan.excluded)
+    excluded += _prefixed(prefix, plan.excluded)
     values = model.__dict__
     lean: dict[str, Json] = {}
     full: dict[str, Json] = {}
@@ -89,7 +89,7 @@ def _fields(
             if child is known:
                 continue
         elif kind is only:
-            one, form = _fields(child, _plan(kind), f"{prefix}{name}.", excluded)
+            one, form = _fields(child, _class_plan(kind), f"{prefix}{name}.", excluded)
             full[name] = form
         elif expect.is_plain:
             full[name] = one = form = scalars.plain_form(child)
@@ -101,27 +101,27 @@ def _fields(
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(cls: tp.Hashable, leave_out: tuple[str, ...] = ()) -> _Plan | None:
+def _class_plan(cls: tp.Hashable, leave_out: tuple[str, ...] = ()) -> _ClassPlan | None:
     """What is known of a class; None where objects of it must be asked."""
-    facts = model_schema.record_of(tp.cast(type, cls))
+    facts = model_schema.record_schema(tp.cast(type, cls))
     skip = model_schema.name_tree(leave_out)
-    facts.check(skip, facts.names)
-    static = facts.static_skip
-    counted = None if static is None else facts.counted(None, skip)
+    facts.check_names(skip, facts.names)
+    static = facts.fixed_exclusions
+    counted = None if static is None else facts.counted_fields(None, skip)
     is_simple = facts.is_model and not facts.allows_extra
     if counted is None or static is None or not is_simple or any(each[3] for each in counted):
         return None
-    fields = tuple((name, default.value, default, expect, _only(expect)) for name, expect, default, _ in counted)
+    fields = tuple((name, default.value, default, expect, _only_model(expect)) for name, expect, default, _ in counted)
     factories = [default.factory for _, _, default, _ in counted if default.factory is not None]
     is_moving = not all(isinstance(factory, type) for factory in factories)
-    return _Plan(fields, tuple(model_schema.leaf_names(static)), is_moving)
+    return _ClassPlan(fields, tuple(model_schema.leaf_names(static)), is_moving)
 
 
 @functools.lru_cache(maxsize=4096)
-def _below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(prefix + name for name in names)
 
 
-def _only(expect: model_schema.Expect) -> type | None:
+def _only_model(expect: model_schema.ExpectedType) -> type | None:
     sure = len(expect.classes) == 1 and not expect.keys and not expect.tagged
     return expect.classes[0] if sure and pydantic_types.is_model_class(expect.classes[0]) else None

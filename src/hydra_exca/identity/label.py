@@ -7,7 +7,7 @@ import re
 import typing as tp
 
 from .canonical import canonical
-from .names import _is_tagged, _unescaped, flatten
+from .names import flatten, is_tagged, unescape_key
 
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.+-]+")
 
@@ -15,7 +15,7 @@ _ILLEGAL = re.compile(r"[^A-Za-z0-9_.+-]+")
 LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the longest digest
 
 
-def label(fields: tp.Mapping[str, tp.Any]) -> str:
+def readable_label(fields: tp.Mapping[str, tp.Any]) -> str:
     """``fields`` for people, in the given order, shortened to a legal file name of at most 143 bytes; "" for none.
 
     >>> label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
@@ -72,8 +72,8 @@ def _shown(value: tp.Any) -> str:
         return "-".join(map(_shown, value))
     if not isinstance(value, dict):
         return _shown(canonical(value))
-    if not _is_tagged(value):
-        return "-".join(f"{_unescaped(key)}_{_shown(child)}" for key, child in value.items())
+    if not is_tagged(value):
+        return "-".join(f"{unescape_key(key)}_{_shown(child)}" for key, child in value.items())
     tag, content = next(iter(value.items()))
     if isinstance(content, list) and tag in _NAME_FIRST:
         content = content[-1]
@@ -86,5 +86,5 @@ _LEGAL = (int, float, bool, type(None))  # whose texts are made of letters, digi
 _NAME_FIRST = ("~array", "~enum", "~ip", "~scalar", "~sub", "~tensor", "~url")  # tags whose last element says most
 
 
-def _legal_label(text: str) -> str:
+def legal_label(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text).lstrip("-._+=,")[:LABEL_BYTES]

@@ -19,12 +19,12 @@ if tp.TYPE_CHECKING:
 
 T = tp.TypeVar("T")
 MISSING: tp.Any = object()
-EXCLUSIONS = ("_exclude_from_class_uid", "_exclude_from_cls_uid", "_exclude_from_cache_uid")
-IDENTITY_FIELDS = "_exca_identity_fields"  # of a class of which these fields count, and no other
+EXCLUSION_ATTRIBUTES = ("_exclude_from_class_uid", "_exclude_from_cls_uid", "_exclude_from_cache_uid")
+IDENTITY_FIELDS_ATTRIBUTE = "_exca_identity_fields"  # of a class of which these fields count, and no other
 
-Skip = tp.Mapping[str, tp.Any]
+NameTree = tp.Mapping[str, tp.Any]
 """Names to leave out, as a tree: ``{"device": {}, "optim": {"lr": {}}}``; an empty tree is the end of a name."""
-NOTHING: Skip = types.MappingProxyType({})
+NO_NAMES: NameTree = types.MappingProxyType({})
 
 
 class UnfitError(Exception):
@@ -37,7 +37,7 @@ class UnfitError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Expect:
+class ExpectedType:
     """What an annotation promises of the records at one place.
 
     ``classes`` are those that need not say their name, because nothing else can stand there or because the
@@ -48,7 +48,7 @@ class Expect:
     classes: tuple[type, ...] = ()
     keys: tuple[str, ...] = ()
     tagged: bool = False
-    items: Expect | None = None
+    items: ExpectedType | None = None
 
     @functools.cached_property
     def is_plain(self) -> bool:
@@ -56,7 +56,7 @@ class Expect:
         return not (self.classes or self.keys or self.tagged) and (self.items is None or self.items.is_plain)
 
 
-ANYTHING = Expect()
+ANYTHING = ExpectedType()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +71,16 @@ class Default:
     form: list[tp.Any] = dataclasses.field(default_factory=list, compare=False)
 
 
-Counted: tp.TypeAlias = tuple[str, Expect, Default, Skip]
+CountedField: tp.TypeAlias = tuple[str, ExpectedType, Default, NameTree]
 """A field that is part of the identity: name, what may stand there, default, and what of its value is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class RecordSchema:
     """The facts of one class. ``fields`` are sorted by name, so that reordering a class changes no identity."""
 
     cls: type
-    fields: tuple[tuple[str, Expect, Default], ...]
+    fields: tuple[tuple[str, ExpectedType, Default], ...]
     is_model: bool
     allows_extra: bool
     exclusions: tuple[tp.Any, ...]  # tuples of names, and descriptors that give some for an instance
@@ -91,52 +91,56 @@ class Record:
         return frozenset(name for name, _, _ in self.fields)
 
     @functools.cached_property
-    def static_skip(self) -> Skip | None:
+    def fixed_exclusions(self) -> NameTree | None:
         """What the class leaves out, if that is the same for all instances."""
         if any(hasattr(raw, "__get__") for raw in self.exclusions):
             return None
-        return self._skip(None)
+        return self._make_excluded_tree(None)
 
     @functools.cached_property
-    def static_counted(self) -> tuple[Counted, ...] | None:
+    def fixed_fields(self) -> tuple[CountedField, ...] | None:
         """The fields that count, if they are the same for all instances."""
-        return None if self.static_skip is None else self._counted(self.static_skip)
+        return None if self.fixed_exclusions is None else self._select_fields(self.fixed_exclusions)
 
-    def counted(self, instance: tp.Any, skip: Skip) -> tuple[Counted, ...]:
+    def counted_fields(self, instance: tp.Any, skip: NameTree) -> tuple[CountedField, ...]:
         """The fields that count of ``instance``, and what of each does not, where ``skip`` is left out besides."""
-        static = self.static_counted
-        return static if static is not None and not skip else self._counted(merge_trees(skip, self.skip(instance)))
+        static = self.fixed_fields
+        return (
+            static
+            if static is not None and not skip
+            else self._select_fields(merge_trees(skip, self.excluded_tree(instance)))
+        )
 
-    def simple_names(self, uid: bool) -> tp.Collection[str] | None:
+    def whole_field_names(self, uid: bool) -> tp.Collection[str] | None:
         """The fields that count (``uid``), or all; None if what counts is more than whole fields, or not always it."""
         if self.allows_extra or not self.is_model:
             return None
-        return self._whole_names if uid else self.names
+        return self._fixed_whole_names if uid else self.names
 
     @functools.cached_property
-    def _whole_names(self) -> tuple[str, ...] | None:
-        counted = self.static_counted
+    def _fixed_whole_names(self) -> tuple[str, ...] | None:
+        counted = self.fixed_fields
         return None if counted is None or any(field[3] for field in counted) else tuple(field[0] for field in counted)
 
-    def _counted(self, skip: Skip) -> tuple[Counted, ...]:
+    def _select_fields(self, skip: NameTree) -> tuple[CountedField, ...]:
         return tuple(
-            (name, expect, default, skip.get(name, NOTHING))
+            (name, expect, default, skip.get(name, NO_NAMES))
             for name, expect, default in self.fields
             if name not in skip or skip[name]
         )
 
-    def skip(self, instance: tp.Any) -> Skip:
+    def excluded_tree(self, instance: tp.Any) -> NameTree:
         """The names that this class leaves out of the identity of ``instance``."""
-        static = self.static_skip
-        return self._skip(instance) if static is None else static
+        static = self.fixed_exclusions
+        return self._make_excluded_tree(instance) if static is None else static
 
-    def _skip(self, instance: tp.Any) -> Skip:
+    def _make_excluded_tree(self, instance: tp.Any) -> NameTree:
         names = [name for raw in self.exclusions for name in _names(self.cls, raw, instance)]
         skip = name_tree(names)
-        self.check(skip, self.names)
+        self.check_names(skip, self.names)
         return skip
 
-    def extra(self, instance: tp.Any) -> dict[str, tp.Any]:
+    def extra_values(self, instance: tp.Any) -> dict[str, tp.Any]:
         """What an instance holds beside its fields, where its class allows that."""
         if not self.allows_extra:
             return {}
@@ -145,15 +149,15 @@ class Record:
         # a pydantic dataclass keeps them among its attributes, where cached properties are too
         return {name: v for name, v in vars(instance).items() if name not in self.names and not hasattr(self.cls, name)}
 
-    def check(self, skip: Skip, known: tp.Collection[str]) -> None:
+    def check_names(self, skip: NameTree, known: tp.Collection[str]) -> None:
         """Raises for the first name that is none of ``known``, unless this class takes any name."""
         unknown = [name for name in skip if name not in known]
         if unknown and not self.allows_extra:
-            hint = suggest(unknown[0], known)
+            hint = name_hint(unknown[0], known)
             raise UnfitError(f"cannot leave out {unknown[0]!r}: {self.cls.__qualname__} has no such field{hint}")
 
 
-def per_class(function: tp.Callable[[type], T]) -> tp.Callable[[type], T]:
+def cached_per_class(function: tp.Callable[[type], T]) -> tp.Callable[[type], T]:
     """Remembers what a function says of a class."""
     return functools.lru_cache(maxsize=4096)(function)
 
@@ -162,11 +166,11 @@ def is_record(cls: tp.Any) -> bool:
     return isinstance(cls, type) and (pydantic_types.is_model_class(cls) or dataclasses.is_dataclass(cls))
 
 
-is_record_class = per_class(is_record)
+is_record_class = cached_per_class(is_record)
 
 
-@per_class
-def record_of(cls: type) -> Record:
+@cached_per_class
+def record_schema(cls: type) -> RecordSchema:
     """The facts of a model or dataclass; computed once (0.1 ms)."""
     is_model = pydantic_types.is_model_class(cls)
     infos = cls.model_fields if pydantic_types.is_model_class(cls) else getattr(cls, "__pydantic_fields__", None)
@@ -175,8 +179,8 @@ def record_of(cls: type) -> Record:
     else:
         fields = _dataclass_fields(cls)
     config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
-    counted = getattr(cls, IDENTITY_FIELDS, None)
-    return Record(
+    counted = getattr(cls, IDENTITY_FIELDS_ATTRIBUTE, None)
+    return RecordSchema(
         cls=cls,
         fields=tuple((name, *fields[name]) for name in sorted(fields)),
         is_model=is_model,
@@ -186,7 +190,7 @@ def record_of(cls: type) -> Record:
     )
 
 
-def _expect_of_info(info: pydantic.fields.FieldInfo) -> Expect:
+def _expect_of_info(info: pydantic.fields.FieldInfo) -> ExpectedType:
     return expected_type(info.annotation, [info, *info.metadata])
 
 
@@ -198,7 +202,7 @@ def _default_of_info(info: pydantic.fields.FieldInfo) -> Default:
     return Default(factory=tp.cast(tp.Callable[[], tp.Any], info.default_factory))
 
 
-def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[Expect, Default]]:
+def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[ExpectedType, Default]]:
     try:
         hints = tp.get_type_hints(cls, include_extras=True)
     except Exception:  # noqa: BLE001 - names that only a type checker can resolve: nothing is expected, so classes are shown
@@ -219,7 +223,9 @@ def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[Expect, Default]]:
 _SCALARS = (int, float, str, bool, bytes, type(None))  # never taken for a record, so they leave no doubt
 
 
-def expected_type(annotation: tp.Any, metadata: tp.Sequence[tp.Any] = (), aliases: tuple[tp.Any, ...] = ()) -> Expect:
+def expected_type(
+    annotation: tp.Any, metadata: tp.Sequence[tp.Any] = (), aliases: tuple[tp.Any, ...] = ()
+) -> ExpectedType:
     """What ``annotation`` promises of the records in its values; ``aliases`` are the named types it stands in."""
     origin, args = tp.get_origin(annotation), tp.get_args(annotation)
     if origin is tp.Annotated:
@@ -232,15 +238,17 @@ def expected_type(annotation: tp.Any, metadata: tp.Sequence[tp.Any] = (), aliase
     if origin is tp.Final and args:
         return expected_type(args[0], metadata, aliases)
     if is_record(origin or annotation):
-        return Expect(classes=(origin or annotation,))
+        return ExpectedType(classes=(origin or annotation,))
     if isinstance(origin, type) and issubclass(origin, collections.abc.Mapping) and len(args) == 2:
-        return Expect(items=expected_type(args[1], (), aliases))
+        return ExpectedType(items=expected_type(args[1], (), aliases))
     if isinstance(origin, type) and issubclass(origin, collections.abc.Iterable):
-        return Expect(items=_merge([expected_type(arg, (), aliases) for arg in args if arg is not ...], False))
+        return ExpectedType(items=_merge([expected_type(arg, (), aliases) for arg in args if arg is not ...], False))
     return ANYTHING
 
 
-def _expect_union(members: tp.Sequence[tp.Any], metadata: tp.Sequence[tp.Any], aliases: tuple[tp.Any, ...]) -> Expect:
+def _expect_union(
+    members: tp.Sequence[tp.Any], metadata: tp.Sequence[tp.Any], aliases: tuple[tp.Any, ...]
+) -> ExpectedType:
     discriminators = [d for d in map(_discriminator, metadata) if d is not None]
     options = [expected_type(member, (), aliases) for member in members if not _is_scalar(member)]
     found = _merge(options, bool(discriminators))
@@ -261,12 +269,12 @@ def _discriminator(metadata: tp.Any) -> tp.Any:
     )
 
 
-def _merge(options: tp.Sequence[Expect], told_apart: bool) -> Expect:
+def _merge(options: tp.Sequence[ExpectedType], told_apart: bool) -> ExpectedType:
     """The options of a union as one; their classes are only sure when a discriminator tells them apart."""
     if len(options) < 2:
         return options[0] if options else ANYTHING
     items = [option.items or ANYTHING for option in options if not option.classes]
-    return Expect(
+    return ExpectedType(
         classes=tuple(cls for option in options for cls in option.classes) if told_apart else (),
         keys=tuple(dict.fromkeys(key for option in options for key in option.keys)),
         tagged=any(option.tagged for option in options),
@@ -280,7 +288,7 @@ def _merge(options: tp.Sequence[Expect], told_apart: bool) -> Expect:
 def _exclusions(cls: type, fields: tp.Iterable[str], counted: tuple[str, ...] | None) -> tuple[tp.Any, ...]:
     if counted is not None:
         return (tuple(name for name in fields if name not in counted),)
-    return tuple(raw for name in EXCLUSIONS if (raw := _declared(cls, name)) is not MISSING)
+    return tuple(raw for name in EXCLUSION_ATTRIBUTES if (raw := _declared(cls, name)) is not MISSING)
 
 
 def _declared(cls: type, name: str) -> tp.Any:
@@ -310,7 +318,7 @@ def _names(cls: type, raw: tp.Any, instance: tp.Any) -> list[str]:
     return sorted(raw)
 
 
-def name_tree(names: tp.Iterable[str]) -> Skip:
+def name_tree(names: tp.Iterable[str]) -> NameTree:
     """Dotted names as a tree: where ``optim`` and ``optim.lr`` meet, the shorter wins."""
     root: dict[str, tp.Any] = {}
     for name in sorted(set(names), key=len, reverse=True):
@@ -322,7 +330,7 @@ def name_tree(names: tp.Iterable[str]) -> Skip:
     return root
 
 
-def merge_trees(one: Skip, other: Skip) -> Skip:
+def merge_trees(one: NameTree, other: NameTree) -> NameTree:
     """Both trees as one; an end in either is an end."""
     if not one or not other:
         return one or other
@@ -332,7 +340,7 @@ def merge_trees(one: Skip, other: Skip) -> Skip:
     return result
 
 
-def suggest(name: str, known: tp.Collection[str]) -> str:
+def name_hint(name: str, known: tp.Collection[str]) -> str:
     """The end of a message about an unknown name: what may have been meant."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
@@ -352,11 +360,11 @@ def _collect_excluded(value: tp.Any, prefix: str, found: list[str]) -> None:
     if isinstance(value, dict):
         items = list(value.items())
     elif is_record_class(kind):
-        record = record_of(kind)
+        record = record_schema(kind)
         static = _static_names(kind, prefix)
-        found += [prefix + name for name in leaf_names(record.skip(value))] if static is None else static
+        found += [prefix + name for name in leaf_names(record.excluded_tree(value))] if static is None else static
         get = vars(value).get if record.is_model else functools.partial(getattr, value)
-        items = [(field[0], get(field[0])) for field in record.counted(value, NOTHING)]
+        items = [(field[0], get(field[0])) for field in record.counted_fields(value, NO_NAMES)]
     else:
         return
     for key, child in items:
@@ -369,10 +377,10 @@ _NAMELESS = frozenset({*_SCALARS, list, tuple})
 
 @functools.lru_cache(maxsize=4096)
 def _static_names(cls: type, prefix: str) -> tuple[str, ...] | None:
-    skip = record_of(cls).static_skip
+    skip = record_schema(cls).fixed_exclusions
     return None if skip is None else tuple(prefix + name for name in leaf_names(skip))
 
 
-def leaf_names(skip: Skip) -> list[str]:
+def leaf_names(skip: NameTree) -> list[str]:
     """The dotted names of a tree."""
     return sorted(f"{name}.{below}" if below else name for name in skip for below in (leaf_names(skip[name]) or [""]))

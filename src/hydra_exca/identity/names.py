@@ -18,15 +18,15 @@ def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
     >>> flatten({"optim": {"lr": 0.1, "betas": [0.9, 0.99]}})
     {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99]}
     """
-    return dict(_flat(mapping, ""))
+    return dict(_flat_items(mapping, ""))
 
 
-def _flat(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.Any]]:
+def _flat_items(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.Any]]:
     found: list[tuple[str, tp.Any]] = []
     for key, child in mapping.items():
-        path = prefix + (key if type(key) is str and key[:1] != "~" else _unescaped(key))
+        path = prefix + (key if type(key) is str and key[:1] != "~" else unescape_key(key))
         if type(child) not in SCALARS and _has_names(child):
-            found += _flat(child, f"{path}.")
+            found += _flat_items(child, f"{path}.")
         else:
             found.append((path, child))
     return found
@@ -40,10 +40,12 @@ def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, wher
     """
     if isinstance(patterns, str):
         raise ConfigError(f"{where} is the string {patterns!r}: write a list, [{patterns!r}]")
-    paths = [path for path, _ in _nodes(fields)]
+    paths = [path for path, _ in _named_nodes(fields)]
     unmatched = [pattern for pattern in patterns if not any(matches_glob(path, [pattern]) for path in paths)]
     if unmatched:
-        problems = [Problem(f"matches nothing{model_schema.suggest(pattern, paths)}", pattern) for pattern in unmatched]
+        problems = [
+            Problem(f"matches nothing{model_schema.name_hint(pattern, paths)}", pattern) for pattern in unmatched
+        ]
         raise ConfigError(f"{where} names what is not in the configuration", problems)
     return _without(fields, patterns, "")
 
@@ -51,27 +53,27 @@ def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, wher
 def _without(node: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], prefix: str) -> dict[str, tp.Any]:
     result = {}
     for key, child in node.items():
-        path = prefix + _unescaped(key)
+        path = prefix + unescape_key(key)
         if not matches_glob(path, patterns):
             result[key] = _without(child, patterns, f"{path}.") if _has_names(child) else child
     return result
 
 
-def _nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tuple[str, tp.Any]]:
+def _named_nodes(mapping: tp.Mapping[str, tp.Any], prefix: str = "") -> tp.Iterator[tuple[str, tp.Any]]:
     """All subtrees and leaves with their dotted names."""
     for key, child in mapping.items():
-        path = prefix + _unescaped(key)
+        path = prefix + unescape_key(key)
         yield path, child
         if _has_names(child):
-            yield from _nodes(child, f"{path}.")
+            yield from _named_nodes(child, f"{path}.")
 
 
 def _has_names(node: tp.Any) -> bool:
     is_mapping = type(node) is dict or (type(node) is not list and isinstance(node, collections.abc.Mapping))
-    return is_mapping and bool(node) and not _is_tagged(node)
+    return is_mapping and bool(node) and not is_tagged(node)
 
 
-def _is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
+def is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
     """A canonical value of a type that JSON has not; a record that says its class is not one."""
     return any(_is_tag(key) for key in node if type(key) is not str or key[:1] == "~")
 
@@ -80,6 +82,6 @@ def _is_tag(key: tp.Any) -> bool:
     return isinstance(key, str) and key[:1] == "~" and key[:2] != "~~" and key not in ("~class", "~extra")
 
 
-def _unescaped(key: tp.Any) -> str:
+def unescape_key(key: tp.Any) -> str:
     text = str(key)
     return text[1:] if text[:2] == "~~" and isinstance(key, str) else text

@@ -20,7 +20,7 @@ import types
 import typing as tp
 import uuid
 
-from .model_schema import UnfitError, per_class
+from .model_schema import UnfitError, cached_per_class
 
 Json: tp.TypeAlias = tp.Any
 
@@ -180,7 +180,7 @@ def _foreign(cls: type) -> tp.Callable[[tp.Any], Json] | None:
     return None
 
 
-@per_class
+@cached_per_class
 def scalar_rule(cls: type) -> tp.Callable[[tp.Any], Json] | None:
     """The rule of a type that is found by what it derives from."""
     if issubclass(cls, enum.Enum):
@@ -234,7 +234,7 @@ def _names(value: dict[tp.Any, tp.Any]) -> list[str]:
     return sorted(value)
 
 
-def add_contents(value: tp.Any, found: list[tp.Any]) -> None:
+def append_contents(value: tp.Any, found: list[tp.Any]) -> None:
     """Adds what plain data is made of: the scalars, which cannot change, and what tells how they stand together."""
     kind = type(value)
     if kind in SCALARS:
@@ -245,12 +245,12 @@ def add_contents(value: tp.Any, found: list[tp.Any]) -> None:
             if type(key) is not str:
                 raise UnusualError
             found.append(key)
-            add_contents(child, found)
+            append_contents(child, found)
         found.append(_END)
     elif kind is list or kind is tuple:
         found.append(kind)
         for child in value:
-            add_contents(child, found)
+            append_contents(child, found)
         found.append(_END)
     else:
         raise UnusualError

@@ -15,8 +15,8 @@ from hydra_exca.globs import matches_key
 
 from . import fast_models, model_schema
 from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode
-from .label import _legal_label, label
-from .names import _is_tagged, _unescaped, flatten
+from .label import legal_label, readable_label
+from .names import flatten, is_tagged, unescape_key
 from .scalars import Json, RunDependent, UnusualError, is_same_form
 
 if tp.TYPE_CHECKING:
@@ -33,10 +33,10 @@ __all__ = [
     "digest",
     "encode",
     "flatten",
-    "label",
     "make_identity",
     "model_fields",
     "model_identity",
+    "readable_label",
 ]
 
 
@@ -51,16 +51,16 @@ def model_fields(
     try:
         return fast_models.model_fields(model, tuple(leave_out))[:2]
     except UnusualError:
-        return _walked(model, leave_out)
+        return _general_forms(model, leave_out)
 
 
-def _walked(model: pydantic.BaseModel, leave_out: tp.Sequence[str]) -> tuple[dict[str, Json], dict[str, Json]]:
+def _general_forms(model: pydantic.BaseModel, leave_out: tp.Sequence[str]) -> tuple[dict[str, Json], dict[str, Json]]:
     """The same by the general rules; errors say where in the model they are."""
     with NamedErrors():
-        facts = model_schema.record_of(type(model))
+        facts = model_schema.record_schema(type(model))
         skip = model_schema.name_tree(leave_out)
-        facts.check(skip, facts.names)
-        return Walk().fields(model, facts, skip)
+        facts.check_names(skip, facts.names)
+        return Walk().field_forms(model, facts, skip)
 
 
 def model_identity(factory: str, version: str, model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> Identity:
@@ -68,7 +68,7 @@ def model_identity(factory: str, version: str, model: pydantic.BaseModel, leave_
     try:
         fields, full, left_out = fast_models.model_fields(model, tuple(leave_out))
     except UnusualError:
-        fields, full = _walked(model, leave_out)
+        fields, full = _general_forms(model, leave_out)
         left_out = list(class_exclusions(model))
     return make_identity(factory, version, fields, full, excluded=(*left_out, *leave_out))
 
@@ -126,7 +126,7 @@ class Identity:
             "full": self.full,
         }
 
-    def stored(self) -> bytes:
+    def stored_bytes(self) -> bytes:
         """The bytes of ``to_json`` where it is stored: who finds these need neither read nor compare it."""
         return self._stored if self.lasts else self._encoded()
 
@@ -179,13 +179,13 @@ def make_identity(
         version=version,
         fields=own,
         full=own if full is None else dict(full),
-        label=_readable(own) if label is None else _legal_label(label),
+        label=_readable(own) if label is None else legal_label(label),
         digest=digest(own),
         excluded=tuple(excluded),
     )
 
 
-_readable = label
+_readable = readable_label
 
 
 def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str]:
@@ -196,8 +196,8 @@ def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str
     if is_same_form(stored["full"], today.full):
         return []
     return [
-        f"{path}: stored {_brief(old)}, {'gone' if new is _GONE else _brief(new)} today"
-        for path, old, new in _changed("", stored["full"], stored["fields"], today.full)
+        f"{path}: stored {_short_text(old)}, {'gone' if new is _GONE else _short_text(new)} today"
+        for path, old, new in _changed_leaves("", stored["full"], stored["fields"], today.full)
         if not matches_key(path, today.excluded)
     ]
 
@@ -205,25 +205,25 @@ def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str
 _GONE: tp.Any = object()
 
 
-def _changed(path: str, old: Json, given: Json, new: Json) -> tp.Iterator[tuple[str, Json, Json]]:
+def _changed_leaves(path: str, old: Json, given: Json, new: Json) -> tp.Iterator[tuple[str, Json, Json]]:
     """Path, old and new value of the leaves of ``old`` that are not in ``given`` and differ in ``new``."""
-    if isinstance(old, dict) and old and (new is _GONE or (isinstance(new, dict) and new)) and not _is_tagged(old):
+    if isinstance(old, dict) and old and (new is _GONE or (isinstance(new, dict) and new)) and not is_tagged(old):
         for key, child in old.items():
-            below = f"{path}.{_unescaped(key)}" if path else _unescaped(key)
-            yield from _changed(below, child, _get(given, key), _get(new, key))
+            below = f"{path}.{unescape_key(key)}" if path else unescape_key(key)
+            yield from _changed_leaves(below, child, _child(given, key), _child(new, key))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (child, today) in enumerate(zip(old, new, strict=True)):
-            yield from _changed(f"{path}.{index}", child, _get(given, index), today)
+            yield from _changed_leaves(f"{path}.{index}", child, _child(given, index), today)
     elif not is_same_form(old, new) and not is_same_form(old, given):
         yield path, old, new
 
 
-def _get(node: Json, key: tp.Any) -> Json:
+def _child(node: Json, key: tp.Any) -> Json:
     if isinstance(node, list):
         return node[key] if isinstance(key, int) and key < len(node) else _GONE
     return node.get(key, _GONE) if isinstance(node, dict) else _GONE
 
 
-def _brief(value: Json) -> str:
+def _short_text(value: Json) -> str:
     text = encode(value).decode()
     return text if len(text) <= 60 else f"{text[:57]}..."

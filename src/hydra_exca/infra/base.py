@@ -321,7 +321,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             max_gb=launch_settings.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
         )
 
-    def _provenance(self, cluster: clusters.Cluster) -> launch_record.Launched:
+    def _provenance(self, cluster: clusters.Cluster) -> launch_record.LaunchDescription:
         """The record of a launch. In this process many small ones may follow one another."""
         folder = project.project_folder(type(self._bound()[0]), active.current()) or active.home()
         max_age_s = _CHANGE_S if isinstance(cluster, clusters.InlineCluster) else 0.0

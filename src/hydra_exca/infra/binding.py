@@ -14,7 +14,7 @@ import typing as tp
 
 import pydantic
 
-from hydra_exca.identity.model_schema import per_class
+from hydra_exca.identity.model_schema import cached_per_class
 
 Exclusions: tp.TypeAlias = str | tp.Iterable[str] | tp.Callable[[tp.Any], tp.Iterable[str]]
 
@@ -161,7 +161,7 @@ def attach_infra(obj: pydantic.BaseModel, shared: bool = False) -> None:
         infra.bind_to(obj, name, default)
 
 
-@per_class
+@cached_per_class
 def class_infras(cls: tp.Any) -> tp.Mapping[str, Bindable]:
     """The infras in a class body, by name, private ones too. Asked for with every object that is made."""
     found = {name: info.default for name, info in cls.model_fields.items()}

@@ -137,7 +137,7 @@ def _compute_and_commit(
     entry, claim, started = attempt.entry, attempt.claim, time.time()
     value = error = None
     if recorder is not None:
-        recorder.begin(entry, claim, started, attempt.code)
+        recorder.record_start(entry, claim, started, attempt.code)
     guard.watch(attempt)
     try:
         value = entry.store_value(claim, _compute_value(attempt, compute, guard))
@@ -149,8 +149,8 @@ def _compute_and_commit(
         error = raised.told if isinstance(raised, RankError) else describe_error(raised)
     outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=attempt_log_paths(attempt)[0])
     if recorder is not None:
-        recorder.end(entry, claim, outcome)
-    if not entry.commit(claim, outcome):
+        recorder.record_end(entry, claim, outcome)
+    if not entry.commit_outcome(claim, outcome):
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
         return None
     return outcome.status
@@ -282,7 +282,7 @@ class LoadedProgram:
 
     def _load(self) -> Program:
         self._payload.enter()
-        launch_record.settle_record(self._payload.provenance, self._launch / paths.PATCH)
+        launch_record.set_enclosing_launch(self._payload.provenance, self._launch / paths.PATCH)
         program: Program = payloads.unpickle(self._payload.program)
         self._ready()
         self._program = program

@@ -50,7 +50,7 @@ def store_lost_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
     `Entry.commit`: a job that is alive after all, and about to store what it has computed, is not disturbed.
     """
     if not entry.has_previous():
-        return entry.commit(claim, outcome)
+        return entry.commit_outcome(claim, outcome)
     owner, committing = entry.current_claim(), claim.next(ClaimState.COMMITTING)
     if owner is None or owner.number != claim.number or not entry.publish_claim(committing):
         return False

@@ -85,7 +85,7 @@ class Payload:
             search_path=tuple(map(_absolute_path, sys.path)),
             argv=tuple(sys.argv),
             working_directory=os.getcwd(),
-            script=script.current(),
+            script=script.running_script(),
             main_name=script.main_name(),
             stderr_to_stdout=stderr_to_stdout,
             origin=None if origin is None else str(origin),
@@ -123,9 +123,9 @@ class Payload:
         _process.settle(self.copy, self.origin)
         if self.copy is not None:
             code_copies.forget_originals(self.copy)
-        script.stand_for(self.main_name)
+        script.set_main_name(self.main_name)
         if self.script is not None:
-            script.load(self.script)
+            script.load_script(self.script)
 
     def _search_path(self) -> list[str]:
         """Under another python its own packages stand where the launch's did."""

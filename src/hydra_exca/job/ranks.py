@@ -140,7 +140,12 @@ def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
     while entry.outcome() is None:
         decided = decided or (time.monotonic() > patience and ranks.decide())
         claim = entry.current_claim()
-        if decided and claim is not None and claim.token == attempt.claim.token and entry.commit(claim, outcome):
+        if (
+            decided
+            and claim is not None
+            and claim.token == attempt.claim.token
+            and entry.commit_outcome(claim, outcome)
+        ):
             return True
         time.sleep(_PAUSE_S)
     return False

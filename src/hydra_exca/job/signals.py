@@ -57,12 +57,12 @@ class RunningJob:
         if refused:
             write_to_log(f"the job cannot be started again, and goes on until its end: {refused}")
         elif out_of_time:
-            with open(paths.timeouts(self.launch, self.number), "ab") as file:
+            with open(paths.timeout_counts(self.launch, self.number), "ab") as file:
                 file.write(b".")
         return not refused
 
     def _timeouts(self) -> int:
-        path = paths.timeouts(self.launch, self.number)
+        path = paths.timeout_counts(self.launch, self.number)
         return path.stat().st_size if path.exists() else 0
 
 

@@ -9,7 +9,7 @@ import typing as tp
 from hydra_exca.errors import CacheError
 from hydra_exca.status import Mode, OnCodeChange, Status
 from hydra_exca.store import Claim
-from hydra_exca.text import counted
+from hydra_exca.text import count_noun
 
 from . import plan
 from .lookup import LookupResult
@@ -96,7 +96,7 @@ class CodeChanges:
     def _headline(self) -> str:
         """How many tasks there are of each kind, and which files differ."""
         counts = [sum(case.kind == kind for case in self.cases) for kind in range(len(_KINDS))]
-        kinds = [counted(count, *_KINDS[kind]) for kind, count in enumerate(counts) if count]
+        kinds = [count_noun(count, *_KINDS[kind]) for kind, count in enumerate(counts) if count]
         is_one = len(self.cases) == 1
         if self._running:
             verb = "were or are being" if self._stored else "is being" if is_one else "are being"
@@ -153,7 +153,7 @@ class CodeCheck:
 
     def explain_unknown(self, count: int) -> str:
         """The warning about those."""
-        results = counted(count, "stored result", "stored results")
+        results = count_noun(count, "stored result", "stored results")
         it_is = "it is" if count == 1 else "they are"
         if self._settings.code is None:
             why = "cannot be checked, as no copy of the current code is made"

@@ -19,7 +19,7 @@ from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
 from hydra_exca.store import Claim, ClaimState, Entry
-from hydra_exca.text import counted
+from hydra_exca.text import count_noun
 
 from . import cancellation
 from .code_changes import CodeChanges, CodeCheck
@@ -180,12 +180,12 @@ class Launch:
             detaches = self.settings.on_interrupt is OnInterrupt.DETACH
         if not detaches:
             with _without_interrupts():
-                log.warning("exca: %s cancelled", counted(self.cancel_all(), "task is", "tasks are"))
+                log.warning("exca: %s cancelled", count_noun(self.cancel_all(), "task is", "tasks are"))
             return
         self.is_detached = True
         not_started = self.detach()
         if not_started:
-            log.warning("exca: %s not started, and given up", counted(not_started, "task was", "tasks were"))
+            log.warning("exca: %s not started, and given up", count_noun(not_started, "task was", "tasks were"))
 
     def detach(self) -> int:
         """Leaves the jobs to their cluster; returns how many tasks have none yet, and are given up."""
@@ -310,7 +310,7 @@ class Launch:
         if found.corrupt is not None and _is_still_corrupt(entry):
             aside = entry.set_outcome_aside()
             log.warning("%s; it is set aside as %s and computed again", found.corrupt, aside)
-        if found.ended is None or claim is None or not found.status.final:
+        if found.ended is None or claim is None or not found.status.is_final:
             return
         comes_back = found.status is Status.COMPLETED
         if comes_back and not (entry.has_previous() and has_failed_with_job(claim, found.ended)):

@@ -13,7 +13,7 @@ from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 from hydra_exca.store import CacheFolder
 
 if tp.TYPE_CHECKING:
-    from hydra_exca.provenance.launch_record import Launched
+    from hydra_exca.provenance.launch_record import LaunchDescription
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Settings:
     workers_per_job: int = 1
     on_failure: OnFailure = OnFailure.CONTINUE
     on_interrupt: OnInterrupt | None = None
-    provenance: tp.Callable[[], Launched] | None = None
+    provenance: tp.Callable[[], LaunchDescription] | None = None
     records_overrides: bool = True
     keeps_payload: bool = False
     code: str | None = None

@@ -17,7 +17,7 @@ from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Mode
 from hydra_exca.store import Claim, ClaimState, launches
 from hydra_exca.store import files as store_files
-from hydra_exca.text import counted
+from hydra_exca.text import count_noun
 
 from . import detached_starter
 from .launched_task import LaunchedTask
@@ -61,13 +61,13 @@ class Submission:
         self._program = b""
         self._arguments: dict[LaunchedTask, bytes] = {}
         self._has_payload = self._pickle(program, wanted)
-        self._launched = launch_record.Launched({}) if settings.provenance is None else settings.provenance()
+        self._launched = launch_record.LaunchDescription({}) if settings.provenance is None else settings.provenance()
 
     def __str__(self) -> str:
         """What was submitted, for people."""
         ids = dict.fromkeys(str(job).partition("_")[0] for job in self._job_ids.values() if job is not None)
         as_jobs = f" as job {', '.join(ids)}" if self._settings.cluster.name == "slurm" and ids else ""
-        packed = f" in {counted(len(self._jobs), 'job', 'jobs')}" if len(self._jobs) < len(self.claimed) else ""
+        packed = f" in {count_noun(len(self._jobs), 'job', 'jobs')}" if len(self._jobs) < len(self.claimed) else ""
         later = sum(len(self._jobs[number].positions) for number in self._unstarted()) if as_jobs else 0
         so_far = f" ({later} of them as soon as the queue has room)" if later else ""
         cluster = self._settings.cluster.name

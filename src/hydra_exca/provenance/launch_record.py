@@ -27,7 +27,7 @@ _OF_THE_LAUNCH = ("argv", "user", "working_directory", "git", "git_omitted")
 
 
 @dataclasses.dataclass(frozen=True)
-class Launched:
+class LaunchDescription:
     """What is known of a launch. ``patch`` is how its code differed from the commit, None if that is not kept."""
 
     record: Record
@@ -40,14 +40,14 @@ def describe_launch(
     max_mb: float = 50.0,
     left_out: tp.Collection[Path] = (),
     max_age_s: float = 0.0,
-) -> Launched:
+) -> LaunchDescription:
     """What is to be known later of a launch from this process, whose code is in ``folder``.
 
     ``env`` names the variables of the environment that are recorded, here and in the jobs. A patch of more than
     ``max_mb`` is left out, and so are untracked files below the folders ``left_out``. What git says may be
     ``max_age_s`` seconds old.
     """
-    git, omitted, patch = _of_job_around(folder) or _git(folder, max_mb, tuple(left_out), max_age_s)
+    git, omitted, patch = _enclosing_code(folder) or _recent_git_state(folder, max_mb, tuple(left_out), max_age_s)
     record = {
         "argv": list(sys.argv),
         "user": host_facts.describe_user(),
@@ -61,7 +61,7 @@ def describe_launch(
         "env": host_facts.recorded_environment(env),
         "env_allowed": sorted(env),
     }
-    return Launched(record, patch)
+    return LaunchDescription(record, patch)
 
 
 def describe_job(
@@ -107,48 +107,48 @@ def describe_job(
 # the code
 
 
-_outer: tuple[Record, Path] | None = None
+_enclosing: tuple[Record, Path] | None = None
 
 
-def settle_record(launched: Record, patch: Path) -> None:
+def set_enclosing_launch(launched: Record, patch: Path) -> None:
     """This process is a job of that launch, whose patch is kept there: launches from here have the same code."""
-    global _outer
-    _outer = launched, patch
+    global _enclosing
+    _enclosing = launched, patch
 
 
 _Code = tuple[Record | None, str | None, bytes | None]
-_looked_up: dict[tuple[tp.Any, ...], tuple[float, _Code]] = {}
+_recent_states: dict[tuple[tp.Any, ...], tuple[float, _Code]] = {}
 
 
-def _of_job_around(folder: Path) -> _Code | None:
+def _enclosing_code(folder: Path) -> _Code | None:
     """What was known when this job was submitted: the repository may have changed since."""
-    git = None if _outer is None else _outer[0].get("git")
-    if _outer is None or git is None or not folder.resolve().is_relative_to(git["root"]):
+    git = None if _enclosing is None else _enclosing[0].get("git")
+    if _enclosing is None or git is None or not folder.resolve().is_relative_to(git["root"]):
         return None
     if git["patch"] is None:
         return git, None, None
     try:
-        return git, None, _outer[1].read_bytes()
+        return git, None, _enclosing[1].read_bytes()
     except OSError as error:
         return {**git, "patch": None, "patch_omitted": str(error)}, None, None
 
 
-def _git(folder: Path, max_mb: float, left_out: tuple[Path, ...], max_age_s: float) -> _Code:
+def _recent_git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...], max_age_s: float) -> _Code:
     key = (folder, max_mb, left_out)
-    then, known = _looked_up.get(key, (0.0, None))
+    then, known = _recent_states.get(key, (0.0, None))
     now = time.monotonic()
     if known is None or now - then > max_age_s:
-        known = _ask_git(folder, max_mb, left_out)
-        _looked_up[key] = now, known
+        known = _git_state(folder, max_mb, left_out)
+        _recent_states[key] = now, known
     return known
 
 
-def _ask_git(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _Code:
+def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _Code:
     found, why_not = git_state.look_up_repository(folder)
     if found is None:
         return None, why_not, None
-    changed, changed_omitted = _changed(found.root, left_out)
-    patch, patch_omitted = _patch(found, max_mb) if changed != [] else (None, None)
+    changed, changed_omitted = _changed_files(found.root, left_out)
+    patch, patch_omitted = _make_patch(found, max_mb) if changed != [] else (None, None)
     record = {
         "root": str(found.root),
         "path": found.path,
@@ -164,7 +164,7 @@ def _ask_git(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _Code:
     return record, None, patch
 
 
-def _changed(root: Path, left_out: tuple[Path, ...]) -> tuple[list[str] | None, str | None]:
+def _changed_files(root: Path, left_out: tuple[Path, ...]) -> tuple[list[str] | None, str | None]:
     try:
         changed = git_state.uncommitted_changes(root, left_out)
     except git_state.GitError as error:
@@ -173,7 +173,7 @@ def _changed(root: Path, left_out: tuple[Path, ...]) -> tuple[list[str] | None, 
     return changed, f"{more} more are changed" if more > 0 else None
 
 
-def _patch(found: git_state.Repository, max_mb: float) -> tuple[bytes | None, str | None]:
+def _make_patch(found: git_state.Repository, max_mb: float) -> tuple[bytes | None, str | None]:
     if found.commit is None:
         return None, "there is no commit yet"
     try:

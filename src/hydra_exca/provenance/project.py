@@ -40,7 +40,7 @@ def describe_project(
 
     ``copy`` is the one that this process imports from. It is looked up once for a class and a cache folder.
     """
-    return {"name": name} if name is not None else dict(_project(target, str(cache), _pairs(copy)))
+    return {"name": name} if name is not None else dict(_project_of(target, str(cache), _copied_places(copy)))
 
 
 def project_folder(target: tp.Any, copy: CopyLocation | None = None) -> Path | None:
@@ -48,16 +48,16 @@ def project_folder(target: tp.Any, copy: CopyLocation | None = None) -> Path | N
 
     ``copy`` is the one that this process imports from.
     """
-    source = _original(_source(target), _pairs(copy))
+    source = _original(_source(target), _copied_places(copy))
     return None if source is None or _installed_package(source) is not None else source.parent
 
 
-def _pairs(copy: CopyLocation | None) -> _Pairs:
+def _copied_places(copy: CopyLocation | None) -> _Pairs:
     return () if copy is None else tuple((copy.folder / place, source) for source, place in copy.sources)
 
 
 @functools.lru_cache(maxsize=_CACHED)
-def _project(target: tp.Any, cache: str, copied: _Pairs) -> dict[str, tp.Any]:
+def _project_of(target: tp.Any, cache: str, copied: _Pairs) -> dict[str, tp.Any]:
     source = _original(_source(target), copied)
     if source is None:
         return {}
@@ -65,7 +65,7 @@ def _project(target: tp.Any, cache: str, copied: _Pairs) -> dict[str, tp.Any]:
     if package is not None:
         return {"package": package}
     place = {"folder": os.path.relpath(source.parent, Path(cache).resolve())}
-    around = _origin(source.parent)
+    around = _git_origin(source.parent)
     if around is not None and around.remote is not None:
         return {**place, "remote": around.remote, "path": around.path}
     return place
@@ -128,5 +128,5 @@ def _installed_package(source: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=_CACHED)
-def _origin(folder: Path) -> git.Origin | None:
+def _git_origin(folder: Path) -> git.Origin | None:
     return git.find_origin(folder)

@@ -34,17 +34,17 @@ class Recorder:
     launched: dict[str, tp.Any]
     overrides: tuple[str, ...] = ()
 
-    def begin(self, entry: Entry, claim: Claim, started: float, code: str | None) -> None:
+    def record_start(self, entry: Entry, claim: Claim, started: float, code: str | None) -> None:
         """Says where the task runs, for the case that it never ends; not beside an outcome that may come back."""
         with _logged(entry):
             if self.launched and not entry.has_previous():
                 self._write(entry, claim, code, launch_record.describe_job(self.launched, self.overrides, started))
 
-    def end(self, entry: Entry, claim: Claim, outcome: Outcome) -> None:
+    def record_end(self, entry: Entry, claim: Claim, outcome: Outcome) -> None:
         """Says how it ended, if it is still the owner of the entry who says so."""
         with _logged(entry):
             if self.launched and entry.owns(claim):
-                how = outcome.started, _exit(outcome), outcome.ended
+                how = outcome.started, _exit_text(outcome), outcome.ended
                 self._write(entry, claim, outcome.code, launch_record.describe_job(self.launched, self.overrides, *how))
 
     def _write(self, entry: Entry, claim: Claim, code: str | None, record: dict[str, tp.Any]) -> None:
@@ -53,7 +53,7 @@ class Recorder:
         files.write_file(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
 
 
-def write_record(entry: Entry, launched: launch_record.Launched) -> None:
+def write_record(entry: Entry, launched: launch_record.LaunchDescription) -> None:
     """Says in an entry who computes there from now on, without a launch."""
     with _logged(entry):
         if launched.patch is None:
@@ -91,7 +91,7 @@ def copy_patch(launched: tp.Mapping[str, tp.Any], launch: Path, folder: Path) ->
         temporary.unlink(missing_ok=True)  # of two links to one file replacing one removes none
 
 
-def _exit(outcome: Outcome) -> str:
+def _exit_text(outcome: Outcome) -> str:
     """How a task ended, in words: ``completed``, or ``failed: <type of the error>``, with the code of a SystemExit."""
     if outcome.status is Status.COMPLETED:
         return "completed"

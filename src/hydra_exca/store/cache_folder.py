@@ -100,7 +100,7 @@ class FactoryFolder:
             return found
         for name in self._candidates(identity):
             entry = self._entry(name)
-            outcome = _readable(entry, identity)
+            outcome = _read_outcome_or_none(entry, identity)
             if outcome is not None or self._belongs(entry, identity):
                 return entry, outcome
         return None, None
@@ -136,7 +136,7 @@ class FactoryFolder:
         Its readable part depends on how the task was asked for, so the name is decided by whoever comes first,
         and once: by the digest's first digits, or by more of them if another identity has the same.
         """
-        with _translated(self.path):
+        with _disk_errors_translated(self.path):
             entry = self.find_entry(identity)
             if entry is None:
                 return self._create(identity)
@@ -151,15 +151,15 @@ class FactoryFolder:
         known = _read_json(self.path / paths.PROJECT)
         if known and project and not _same_project(known, project):
             raise CacheError(
-                f"{self.path} holds results of another project (in {_describe(known)}), and this one (in "
-                f"{_describe(project)}) has the same name for what computes. Tell them apart by another folder or "
+                f"{self.path} holds results of another project (in {_project_text(known)}), and this one (in "
+                f"{_project_text(project)}) has the same name for what computes. Tell them apart by another folder or "
                 "another version; a sweep can also have hydra.launcher.project=<a name>. If it is the same project, "
                 f"moved or renamed: remove {self.path / paths.PROJECT}"
             )
 
     def create(self, project: dict[str, tp.Any]) -> None:
         """Makes the shelf and records whose it is, if known; raises CacheError if it is another project's."""
-        with _translated(self.path):
+        with _disk_errors_translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
             if project and not (self.path / paths.PROJECT).exists():
                 files.publish_file(self.path / paths.PROJECT, files.dump_json(project), durable=True)
@@ -192,7 +192,7 @@ class FactoryFolder:
 
     def _belongs(self, entry: Entry, identity: Identity) -> bool:
         """Whether an entry without an outcome of this identity is its own: nobody else's, by the record of its name."""
-        return _readable(entry) is None and any(
+        return _read_outcome_or_none(entry) is None and any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
             for record in (_read_json(self._name_path(identity, length)) for length in _LENGTHS)
         )
@@ -212,14 +212,14 @@ class FactoryFolder:
         raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
 
     def _is_free(self, entry: Entry, identity: Identity) -> bool:
-        outcome = _readable(entry)
+        outcome = _read_outcome_or_none(entry)
         return outcome is None or identity.same_as(outcome.identity)
 
     def _name_path(self, identity: Identity, length: int) -> Path:
         return self.path / paths.NAMES / identity.digest[:length]
 
 
-def _readable(entry: Entry, identity: Identity | None = None) -> Outcome | None:
+def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Outcome | None:
     """The outcome, if it can be read and is that ``identity``'s; if not, whoever asks for the standing is told."""
     try:
         return entry.outcome() if identity is None else entry.outcome_for(identity)
@@ -236,7 +236,7 @@ def _read_json(path: Path) -> tp.Any:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> tp.Iterator[None]:
+def _disk_errors_translated(path: Path) -> tp.Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -255,7 +255,7 @@ def _same_project(known: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
     return all(known.get(key) == project.get(key) for key in keys)
 
 
-def _describe(project: dict[str, tp.Any]) -> str:
+def _project_text(project: dict[str, tp.Any]) -> str:
     if "remote" in project:
         return f"{project['remote']}/{project.get('path', '')}"
     if "package" in project:

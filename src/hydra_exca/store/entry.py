@@ -63,7 +63,7 @@ class Outcome:
 
         Nearly always its bytes are those that would be written today: they are neither read nor compared leaf by leaf.
         """
-        head, mine = _HEAD.match(data), identity.stored()
+        head, mine = _HEAD.match(data), identity.stored_bytes()
         if head is None or not data.startswith(mine, head.end()):
             outcome = cls.from_json(data)
             return outcome if identity.same_as(outcome.identity) else None
@@ -208,7 +208,7 @@ class Entry:
         """Writes the value that the owner of ``claim`` computed; nobody sees it before the outcome says so."""
         return values.store_value(self.path, claim.number, value)
 
-    def commit(self, claim: Claim, outcome: Outcome) -> bool:
+    def commit_outcome(self, claim: Claim, outcome: Outcome) -> bool:
         """Writes the marker, if ``claim`` still owns the entry; False when it does not: nothing was written.
 
         The next claim is published first, so that nobody can start between asking who owns the entry and writing.

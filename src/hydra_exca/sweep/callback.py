@@ -22,7 +22,7 @@ if tp.TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
-    from hydra_exca.provenance.launch_record import Launched
+    from hydra_exca.provenance.launch_record import LaunchDescription
 
     from .other_launchers import Sent
 
@@ -36,7 +36,7 @@ class _Launching:
     code: LaunchCode | None = None
     sees_the_end: bool = False
     failed: int = 0
-    launched: tp.Callable[[Path], Launched] | None = None
+    launched: tp.Callable[[Path], LaunchDescription] | None = None
 
 
 _launching = _Launching()
@@ -54,7 +54,7 @@ def sweep_code() -> LaunchCode | None:
     return _launching.code
 
 
-def launched_by_exca(folder: Path) -> Launched:
+def launched_by_exca(folder: Path) -> LaunchDescription:
     """What is recorded of this launch, whose code is in ``folder``."""
     from hydra_exca.provenance import launch_record
 
@@ -80,7 +80,7 @@ class ExcaCallback(Callback):
         self.record_env = tuple(record_env)
         self.workdir = {"copied": "auto", **(workdir or {})}
         self._sent: Sent | None = None
-        self._launched: Launched | None = None
+        self._launched: LaunchDescription | None = None
         self._started = 0.0
         self._has_options_of_launcher = False
 
@@ -213,7 +213,7 @@ class ExcaCallback(Callback):
     def _cache(self, config: DictConfig) -> Path:
         return Path(config.hydra.runtime.cwd) / Path(self.folder or "exca").expanduser()
 
-    def _of_launch(self, folder: Path, options: CodeOptions) -> Launched:
+    def _of_launch(self, folder: Path, options: CodeOptions) -> LaunchDescription:
         from hydra_exca.provenance import launch_record
 
         max_mb = options.rules.max_mb

@@ -61,7 +61,7 @@ class Identifier:
         fields = self._exclude(_beside(uid.canonical(resolved.identity), extra))
         kinds = {_place(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
         fields = _beside(fields, {"hydra.types": kinds} if kinds else {})
-        return uid.make_identity(**make, fields=fields, label=label.label(self._swept(overrides)))
+        return uid.make_identity(**make, fields=fields, label=label.readable_label(self._swept(overrides)))
 
     @functools.cached_property
     def _function_factory(self) -> str:

@@ -20,7 +20,7 @@ from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import LookupResult
 from hydra_exca.launch.results import Result
 from hydra_exca.store import CacheFolder
-from hydra_exca.text import counted, relative
+from hydra_exca.text import count_noun, relative_path
 
 from . import tasks
 from .options import SweepOptions
@@ -67,9 +67,9 @@ def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) ->
     entries = [result.entry for result in results if result.entry_or_none is not None]
     if entries:
         results_in = ", ".join(
-            relative(Path(shelf)) for shelf in dict.fromkeys(entry.factory_folder for entry in entries)
+            relative_path(Path(shelf)) for shelf in dict.fromkeys(entry.factory_folder for entry in entries)
         )
-        log.info("exca: results in %s, outputs in %s", results_in, relative(sweep_folder))
+        log.info("exca: results in %s, outputs in %s", results_in, relative_path(sweep_folder))
     for result in failed:
         log.error("exca: failed: %s", _headline(result, retry=result.how == "cached"))
     return failed
@@ -120,7 +120,7 @@ def _unused_versions(lookups: tp.Sequence[LookupResult], folder: CacheFolder) ->
     for factory, versions in used.items():
         whose = f" of {factory}" if len(used) > 1 else ""
         for version, count in folder.other_versions(factory, *versions).items():
-            yield f"version {version}{whose} has {counted(count, 'result', 'results')} that this launch does not use"
+            yield f"version {version}{whose} has {count_noun(count, 'result', 'results')} that this launch does not use"
 
 
 def _headline(result: Result, retry: bool = False) -> str:
@@ -134,7 +134,7 @@ def _headline(result: Result, retry: bool = False) -> str:
 
 def _log(error: ExcaError) -> str:
     path = getattr(error, "log", None)
-    return f" (log: {relative(Path(path))})" if path else ""
+    return f" (log: {relative_path(Path(path))})" if path else ""
 
 
 def _kind(error: ExcaError) -> str:
@@ -181,4 +181,4 @@ def _ask_whether_to_cancel(launch: Launch) -> None:
         print("\nCancel the jobs of this launch? [y/N] ", end="", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             if sys.stdin.readline().strip().lower() in ("y", "yes"):
-                log.warning("exca: %s cancelled", counted(launch.cancel_all(), "task is", "tasks are"))
+                log.warning("exca: %s cancelled", count_noun(launch.cancel_all(), "task is", "tasks are"))

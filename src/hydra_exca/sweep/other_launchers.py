@@ -52,7 +52,9 @@ class Sent:
         active.import_from(self.copy)
 
 
-def send_code(code: LaunchCode | None, launched: launch_record.Launched, cache: Path, config: DictConfig) -> Sent:
+def send_code(
+    code: LaunchCode | None, launched: launch_record.LaunchDescription, cache: Path, config: DictConfig
+) -> Sent:
     """Copies the code for the jobs of another launcher, and makes them import from the copy; see `come_back`.
 
     The launching process does, too: some launchers run the jobs in it, and all compose their configs there.

@@ -131,7 +131,7 @@ def told(function: tp.Callable[[], tp.Any]) -> tp.Any:
 @stable
 @given(objects())
 def test_the_quick_fields_of_a_model_are_those_of_the_general_rules(obj: pydantic.BaseModel) -> None:
-    general = told(lambda: Walk().fields(obj, model_schema.record_of(type(obj)), model_schema.NOTHING))
+    general = told(lambda: Walk().field_forms(obj, model_schema.record_schema(type(obj)), model_schema.NO_NAMES))
     assert told(lambda: uid.model_fields(obj)) == general
 
 
@@ -153,7 +153,9 @@ def test_the_quick_form_of_plain_data_is_that_of_the_general_rules(value: tp.Any
     except (UnusualError, model_schema.UnfitError):
         return
     lean, full = (
-        Walk()._parts(value, model_schema.ANYTHING, model_schema.NOTHING) if isinstance(value, dict) else (quickly,) * 2
+        Walk()._compound_forms(value, model_schema.ANYTHING, model_schema.NO_NAMES)
+        if isinstance(value, dict)
+        else (quickly,) * 2
     )
     assert uid.encode([quickly, quickly]) == uid.encode([lean, full])
 
@@ -166,7 +168,7 @@ def test_an_identity_is_stored_as_the_bytes_that_it_says(obj: pydantic.BaseModel
     except ConfigError:
         return
     for each in (uid.make_identity("é.f", "1", fields, full), uid.make_identity('a"b', "1", fields, label=label)):
-        assert each.stored() == files.dump_json(each.to_json())
+        assert each.stored_bytes() == files.dump_json(each.to_json())
 
 
 class Pair(pydantic.BaseModel):
@@ -237,7 +239,7 @@ def test_an_object_that_was_asked_before_has_the_identity_of_one_that_was_not(
             CHANGES[name](obj, copy.deepcopy(value) if isinstance(value, Pair) else value)
         asked = [obj.infra.identity() for _ in range(2)]
         fresh = uid.model_identity(obj.infra.factory(), obj.infra.version, obj)
-        assert {each.stored() for each in asked} == {fresh.stored()}
+        assert {each.stored_bytes() for each in asked} == {fresh.stored_bytes()}
 
 
 def test_what_changes_while_an_object_is_asked_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -848,12 +848,14 @@ def test_values_of_other_types_are_leaves_of_flatten() -> None:
     ],
 )
 def test_labels_read_as_overrides(given: dict[str, tp.Any], expected: str) -> None:
-    assert label.label(given) == expected
+    assert label.readable_label(given) == expected
 
 
 def test_plain_and_canonical_values_have_one_label() -> None:
     plain = {"a": pathlib.PurePath("x/y"), "b": Color.RED, "c": np.float32(0.5), "d": NAN, "e": {"k": (1, 2)}}
-    assert label.label(plain) == label.label(uid.canonical(plain)) == "a=x_y,b=RED,c=0.5,d=nan,e.k=1-2"
+    assert (
+        label.readable_label(plain) == label.readable_label(uid.canonical(plain)) == "a=x_y,b=RED,c=0.5,d=nan,e.k=1-2"
+    )
 
 
 @stable

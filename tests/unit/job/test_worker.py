@@ -508,7 +508,7 @@ def test_a_job_of_slurm_that_is_out_of_time_runs_again(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm", signal_delay_s=30, max_num_timeout=1)
     with begun(side, "--time=1") as job:
         warn(job)
-        assert runs_again(side) and paths.timeouts(side.launch, 0).stat().st_size == 1
+        assert runs_again(side) and paths.timeout_counts(side.launch, 0).stat().st_size == 1
 
 
 @pytest.mark.slurm
@@ -523,7 +523,7 @@ def test_a_preemption_uses_up_no_start(tmp_path: Path) -> None:
     side = JobSide(tmp_path, waiting(tmp_path), cluster="slurm", signal_delay_s=30, max_num_timeout=1)
     with begun(side, "--time=60") as job:
         warn(job)
-        assert runs_again(side) and not paths.timeouts(side.launch, 0).exists()
+        assert runs_again(side) and not paths.timeout_counts(side.launch, 0).exists()
 
 
 @pytest.mark.slurm

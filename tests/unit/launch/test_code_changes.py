@@ -623,7 +623,7 @@ def commit(cache: Cache, claim: Claim, value: str) -> None:
     entry.set_previous_aside(keep_output=False)
     stored = entry.store_value(claim, value)
     outcome = Outcome(Status.COMPLETED, claim.number, task().identity.to_json(), stored, token="theirs", code="new")
-    assert entry.commit(claim, outcome)
+    assert entry.commit_outcome(claim, outcome)
 
 
 def test_what_another_launch_is_about_to_replace_is_waited_for(cache: Cache) -> None:

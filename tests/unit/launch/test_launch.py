@@ -740,7 +740,7 @@ def test_force_computes_also_when_the_cancelled_jobs_own_launch_notes_its_end_fi
 
         def and_its_launch_notices(lookup: tp.Any, running: tp.Any) -> None:
             end(lookup, running)
-            entry.commit(claim, Outcome(Status.FAILED, 0, task().identity.to_json(), error=lost))
+            entry.commit_outcome(claim, Outcome(Status.FAILED, 0, task().identity.to_json(), error=lost))
 
         monkeypatch.setattr(cancellation, "cancel_jobs", and_its_launch_notices)
         forced = one(tmp_path, says(tmp_path, "forced"), "force")

@@ -38,4 +38,4 @@ def test_the_public_words_are_these() -> None:
 
 
 def test_a_status_is_final_when_an_outcome_is_stored() -> None:
-    assert [status for status in Status if status.final] == [Status.COMPLETED, Status.FAILED]
+    assert [status for status in Status if status.is_final] == [Status.COMPLETED, Status.FAILED]

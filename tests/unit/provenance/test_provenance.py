@@ -596,7 +596,7 @@ def test_an_attempt_that_has_lost_its_entry_leaves_the_record_of_the_new_owner(t
 
 def test_while_a_value_may_come_back_its_record_stays(tmp_path: Path) -> None:
     seen = []
-    launched = launch_record.Launched(KNOWN)
+    launched = launch_record.LaunchDescription(KNOWN)
     settings = Settings(
         CacheFolder(tmp_path), clusters.get_cluster("inline", clusters.Options()), provenance=lambda: launched
     )

@@ -99,23 +99,23 @@ def test_a_claim_that_cannot_be_read_is_nobodys_and_keeps_its_number(entry: Entr
 def test_an_owner_whose_claim_was_taken_over_cannot_commit(entry: Entry) -> None:
     entry.publish_claim(claim(1, "a"))
     entry.publish_claim(claim(2, "b"))
-    assert not entry.commit(claim(1, "a"), outcome("a")) and entry.outcome() is None
+    assert not entry.commit_outcome(claim(1, "a"), outcome("a")) and entry.outcome() is None
 
 
 def test_an_owner_cannot_commit_twice(entry: Entry) -> None:
     entry.publish_claim(claim())
-    assert entry.commit(claim(), outcome("first")) and not entry.commit(claim(), outcome("second"))
+    assert entry.commit_outcome(claim(), outcome("first")) and not entry.commit_outcome(claim(), outcome("second"))
 
 
 def test_a_claim_that_was_given_up_cannot_commit(entry: Entry) -> None:
     entry.publish_claim(claim())
     entry.release_claim(claim())
-    assert not entry.commit(claim(), outcome("late")) and entry.outcome() is None
+    assert not entry.commit_outcome(claim(), outcome("late")) and entry.outcome() is None
 
 
 def test_a_claim_that_was_committed_cannot_be_given_up(entry: Entry) -> None:
     entry.publish_claim(claim())
-    entry.commit(claim(), outcome("value"))
+    entry.commit_outcome(claim(), outcome("value"))
     assert not entry.release_claim(claim())
 
 
@@ -128,11 +128,11 @@ def test_of_two_outcomes_the_accepted_one_stays(entry: Entry, monkeypatch: pytes
         won = take(self, committing)
         monkeypatch.setattr(Entry, "publish_claim", take)
         mine = committing.next(ClaimState.RUNNING, token="successor")
-        assert entry.publish_claim(mine) and entry.commit(mine, outcome("accepted"))
+        assert entry.publish_claim(mine) and entry.commit_outcome(mine, outcome("accepted"))
         return won
 
     monkeypatch.setattr(Entry, "publish_claim", then_it_was_away)
-    entry.commit(claim(1, "dead"), outcome("late"))
+    entry.commit_outcome(claim(1, "dead"), outcome("late"))
     assert value_of(entry) == "accepted"
 
 
@@ -206,7 +206,7 @@ def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path)
         entry.publish_claim(claim(1, "old"))
 
         def act(me: int, entry: Entry = entry) -> bool:
-            return entry.publish_claim(claim(2, "new")) if me else entry.commit(claim(1, "old"), outcome("old"))
+            return entry.publish_claim(claim(2, "new")) if me else entry.commit_outcome(claim(1, "old"), outcome("old"))
 
         assert sorted(at_once(act)) == [False, True]
         owner = entry.current_claim()
@@ -236,7 +236,7 @@ def test_a_worker_whose_claim_was_given_up_computes_nothing(entry: Entry) -> Non
 
 def test_a_worker_that_finds_an_outcome_computes_nothing(entry: Entry) -> None:
     entry.publish_claim(claim())
-    entry.commit(claim(), outcome("there"))
+    entry.commit_outcome(claim(), outcome("there"))
     worker.attempt_task(entry, IDENTITY, "launch", lambda attempt: pytest.fail("it ran"))
     assert value_of(entry) == "there"
 
@@ -323,7 +323,7 @@ class Claims(RuleBasedStateMachine):
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(sorted(self.held)))
-        won = self.entry.commit(self.held[owner], outcome(f"{owner}{self.held[owner].number}"))
+        won = self.entry.commit_outcome(self.held[owner], outcome(f"{owner}{self.held[owner].number}"))
         owns = self.open == owner and self.held[owner].number == self.number
         assert won == (owns and self.accepted is None)
         if owns:

@@ -345,7 +345,7 @@ def test_a_script_that_registers_a_format_can_be_loaded_by_its_own_process(tmp_p
     if __name__ == "__main__":
         from hydra_exca.store import formats
         mine = Thing()
-        script.load(script.Script(__file__))
+        script.load_script(script.Script(__file__))
         print([formats.encode(each, "it", forced)[0].name
                for each in (mine, __import__("__main__").Thing()) for forced in (None, "thing")])
     """

@@ -52,7 +52,7 @@ def commit(entry: Entry, value: tp.Any, of: uid.Identity | None = None) -> Outco
     """What a job does: takes the next claim, stores its value, writes the marker."""
     owner = entry.current_claim()
     mine = claim(1 if owner is None else owner.number + 1)
-    assert entry.publish_claim(mine) and entry.commit(mine, completed(entry.store_value(mine, value), of))
+    assert entry.publish_claim(mine) and entry.commit_outcome(mine, completed(entry.store_value(mine, value), of))
     outcome = entry.outcome()
     assert outcome is not None
     return outcome
@@ -453,7 +453,7 @@ def test_a_forced_attempt_that_completes_drops_the_old_value(forced: Entry) -> N
 
 
 def test_a_forced_attempt_that_fails_keeps_the_old_value(forced: Entry) -> None:
-    forced.commit(owner_of(forced), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
+    forced.commit_outcome(owner_of(forced), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
     assert forced.load_value(forced.previous_outcome())[0] == "old"
 
 
@@ -461,7 +461,7 @@ def test_a_retry_keeps_the_output_folder(entry: Entry) -> None:
     entry.output.mkdir()
     (entry.output / "checkpoint").touch()
     entry.publish_claim(claim())
-    entry.commit(claim(), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
+    entry.commit_outcome(claim(), Outcome(Status.FAILED, 0, identity().to_json(), error={"kind": "raised"}))
     entry.set_previous_aside(keep_output=True)
     assert entry.outcome() is None and os.listdir(entry.output) == ["checkpoint"]
 
@@ -673,7 +673,7 @@ def test_a_default_entry_under_other_rules_is_never_opened(tmp_path: Path) -> No
     stored = {**today.to_json(), "scheme": uid.SCHEME - 1, "digest": "0" * 64}
     mine = claim()
     before.publish_claim(mine)
-    before.commit(mine, Outcome(Status.COMPLETED, 0, stored, value={"format": "json", "inline": "old"}))
+    before.commit_outcome(mine, Outcome(Status.COMPLETED, 0, stored, value={"format": "json", "inline": "old"}))
     assert shelf(tmp_path).open_entry(today).outcome() is None
 
 
@@ -710,7 +710,7 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
             entry.set_previous_aside(keep_output=False)
             entry.output.mkdir(exist_ok=True)
             (entry.output / "file").touch()
-            entry.commit(mine, completed(entry.store_value(mine, ["x" * 5000, f"{os.getpid()}.{number}"])))
+            entry.commit_outcome(mine, completed(entry.store_value(mine, ["x" * 5000, f"{os.getpid()}.{number}"])))
             ready.set()  # from now on: how long one takes depends on the machine
 
     seen = set()

@@ -46,7 +46,7 @@ class Row:
     @property
     def place(self) -> tuple[str, int] | None:
         """The token of the launch, and the number of the job in it; None for a job that is no launch's."""
-        place = paths.script_place(self.command)
+        place = paths.parse_script_path(self.command)
         return None if place is None else (place[0], place[1] + array_index(self.job))
 
     def report(self) -> JobReport:

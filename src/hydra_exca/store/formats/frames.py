@@ -22,7 +22,7 @@ def dump_frame(frame: tp.Any) -> bytes:
     if frame.columns.inferred_type.startswith("mixed"):  # pandas would warn before it changes them
         raise ValueError("parquet would change its columns")
     data: bytes = frame.to_parquet(engine="pyarrow")
-    changed = next(_changes(frame, load_frame(data)), None)
+    changed = next(_differences(frame, load_frame(data)), None)
     if changed is not None:
         raise ValueError(f"parquet would change its {changed}")
     return data
@@ -33,7 +33,7 @@ def load_frame(data: bytes) -> tp.Any:
     return pandas.read_parquet(io.BytesIO(data), engine="pyarrow", use_threads=False)
 
 
-def _changes(frame: tp.Any, back: tp.Any) -> tp.Iterator[str]:
+def _differences(frame: tp.Any, back: tp.Any) -> tp.Iterator[str]:
     """What is not the same in two frames, in words."""
     if not (builtin.is_json(frame.attrs) and json.dumps(frame.attrs) == json.dumps(back.attrs)):
         yield "attrs"

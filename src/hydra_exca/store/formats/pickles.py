@@ -24,7 +24,7 @@ def pickle_value(value: tp.Any, what: str) -> bytes:
     try:
         _ValuePickler(buffer, protocol=5).dump(value)
     except Exception as error:
-        raise ConfigError(f"{what} cannot be pickled: {_culprit(value, error)}") from error
+        raise ConfigError(f"{what} cannot be pickled: {_describe_culprit(value, error)}") from error
     return buffer.getvalue()
 
 
@@ -33,7 +33,7 @@ class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
 
     def reducer_override(self, obj: tp.Any) -> tp.Any:
         if isinstance(obj, (type, types.FunctionType)):
-            reference = script.reference(obj)
+            reference = script.attribute_reference(obj)
             if reference is not None:
                 return script.attribute, reference
         if isinstance(obj, types.CodeType):
@@ -46,17 +46,17 @@ def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...],
     return make(*arguments).replace(co_filename=filename)
 
 
-def _culprit(value: tp.Any, error: Exception) -> str:
+def _describe_culprit(value: tp.Any, error: Exception) -> str:
     """Which part of ``value`` does not pickle: found by trying the parts, deepest first."""
-    path, part = _deepest(value, (), 0)
+    path, part = _deepest_unpicklable(value, (), 0)
     where = f"its {path} is" if path else "it is"
     return f"{where} of type {type(part).__module__}.{type(part).__qualname__} ({type(error).__name__}: {error})"
 
 
-def _deepest(value: tp.Any, trail: tuple[str, ...], depth: int) -> tuple[str, tp.Any]:
+def _deepest_unpicklable(value: tp.Any, trail: tuple[str, ...], depth: int) -> tuple[str, tp.Any]:
     for name, part in _parts(value) if depth < 8 else ():
-        if not _pickles(part):
-            return _deepest(part, (*trail, name), depth + 1)
+        if not _can_pickle(part):
+            return _deepest_unpicklable(part, (*trail, name), depth + 1)
     return " -> ".join(trail), value
 
 
@@ -74,7 +74,7 @@ def _parts(value: tp.Any) -> tp.Iterator[tuple[str, tp.Any]]:
         yield from ((f"attribute {name!r}", part) for name, part in vars(value).items())
 
 
-def _pickles(value: tp.Any) -> bool:
+def _can_pickle(value: tp.Any) -> bool:
     try:
         _ValuePickler(io.BytesIO(), protocol=5).dump(value)
     except Exception:  # noqa: BLE001  see dumps

@@ -82,7 +82,7 @@ def register_format(name: str, kind: type, dump: Dump, load: Load, *, runs_code:
         raise ConfigError(f"a format cannot be registered as {name!r}: the name {why}. Choose another one")
     new = Format(name, lambda value: isinstance(value, kind), dump, load, runs_code, kind)
     for known in _registered:
-        if known.name == name and not _is_again(known, new):
+        if known.name == name and not _is_reregistered(known, new):
             raise ConfigError(
                 f"format {name!r} is registered already, for {type_name(known.kind)} and with other functions: "
                 "what they wrote could be read wrongly. Choose another name"
@@ -95,7 +95,7 @@ def format_named(name: str | None) -> str | None:
     if name in _AUTO:
         return None
     found = _ALIASES.get(str(name), str(name))
-    if not _all_named(found):
+    if not _formats_named(found):
         names = ", ".join(sorted({each.name for each in (*_registered, *_BUILTIN)}))
         raise ConfigError(
             f"there is no format {name!r}. There are {names}; Auto or None chooses by a value's type, and "
@@ -106,7 +106,7 @@ def format_named(name: str | None) -> str | None:
 
 def format_for(name: str, where: str) -> Format:
     """The format in which something is stored; CacheError names ``where`` if this process does not have it."""
-    found = _all_named(_ALIASES.get(name, name))
+    found = _formats_named(_ALIASES.get(name, name))
     if not found:
         raise CacheError(
             f"{where} is in the format {name!r}, which is not registered in this process: import the module that "
@@ -156,7 +156,7 @@ def _candidates(value: tp.Any, what: str, forced: str | None) -> tp.Iterator[For
     if forced is None:
         yield from (known for known in (*_registered, *_BUILTIN) if known.fits(value))
         return
-    fitting = [known for known in _all_named(forced) if known.fits(value)]
+    fitting = [known for known in _formats_named(forced) if known.fits(value)]
     if not fitting:
         raise ConfigError(
             f"{what} is of type {type_name(type(value))}, and would not come back from the format {forced!r} exactly "
@@ -172,19 +172,19 @@ def _dump(known: Format, value: tp.Any, array: Dump) -> bytes:
     return data
 
 
-def _all_named(name: str) -> list[Format]:
+def _formats_named(name: str) -> list[Format]:
     return [known for known in (*_registered, *_BUILTIN) if known.name == name]
 
 
-def _is_again(one: Format, other: Format) -> bool:
+def _is_reregistered(one: Format, other: Format) -> bool:
     """Whether a module that is loaded again (as the script, or in a notebook) registers what it did before."""
     pairs = ((one.kind, other.kind), (one.dump, other.dump), (one.load, other.load))
-    return one.runs_code == other.runs_code and all(_is_same(*pair) for pair in pairs)
+    return one.runs_code == other.runs_code and all(_is_same_function(*pair) for pair in pairs)
 
 
-def _is_same(one: tp.Any, other: tp.Any) -> bool:
+def _is_same_function(one: tp.Any, other: tp.Any) -> bool:
     if inspect.ismethod(one) and inspect.ismethod(other):
-        return _is_same(one.__func__, other.__func__) and _is_same(one.__self__, other.__self__)
+        return _is_same_function(one.__func__, other.__func__) and _is_same_function(one.__self__, other.__self__)
     if not (inspect.isfunction(one) and inspect.isfunction(other)) and not (
         isinstance(one, type) and isinstance(other, type)
     ):

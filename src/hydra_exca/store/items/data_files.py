@@ -50,7 +50,7 @@ class NewFile:
             os.fsync(self._fileno())
             self._unsynced = False
 
-    def check(self) -> None:
+    def check_linked(self) -> None:
         """Raises FileNotFoundError if it was removed meanwhile: nobody would see what is written to it."""
         if not os.path.samestat(os.stat(self._path), os.fstat(self._fileno())):
             raise FileNotFoundError(errno.ENOENT, "it was replaced", self._path)

@@ -189,7 +189,7 @@ class ItemWriter:
     def _check_files(self) -> None:
         for file in (*self._data.values(), self._index):
             if file is not None:
-                file.check()
+                file.check_linked()
 
     def _check_open(self) -> None:
         if self._ended is not None or self._pid != os.getpid():

@@ -162,9 +162,11 @@ folders = st.sampled_from(["/data/exca/launches", "/home/me/my results/launches"
 @given(folders, st.from_regex(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{12}", fullmatch=True), st.integers(0, 10**7))
 def test_a_script_tells_its_launch_and_its_first_job(folder: str, token: str, first: int) -> None:
     script = paths.job_script(Path(folder, token), first)
-    assert paths.script_place(str(script)) == paths.script_place(f"sbatch --parsable {script}") == (token, first)
+    assert (
+        paths.parse_script_path(str(script)) == paths.parse_script_path(f"sbatch --parsable {script}") == (token, first)
+    )
 
 
 @pytest.mark.parametrize("command", ["", "(null)", "/data/launches/t/payload.pkl", "/data/launches/t/x.sh", "1.sh"])
 def test_what_is_no_script_of_a_launch_tells_nothing(command: str) -> None:
-    assert paths.script_place(command) is None
+    assert paths.parse_script_path(command) is None
