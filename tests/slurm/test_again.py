@@ -11,7 +11,6 @@ from apps import App, Result, Started, wait_until
 from faults import OwnSlurm, OwnSlurms, end_time_of
 from places import ROOT, SUPPORT
 
-pytestmark = pytest.mark.slurm
 ON_N1 = "+hydra.launcher.additional_parameters={nodelist: n1}"
 ALONE = ["seed=2"]
 PACKED = ["seed=1,2,3", "hydra.launcher.tasks_per_job=3"]

@@ -14,7 +14,6 @@ import pytest
 from apps import wait_until
 from faults import How, OwnSlurm, OwnSlurms, accepted, calls, counted, sbatch_that, stop_orphans, without
 
-pytestmark = pytest.mark.slurm
 LAUNCH = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
 HOLD = "echo $$ >> pids; echo start; sleep 600"
 

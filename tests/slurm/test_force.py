@@ -10,7 +10,6 @@ import pytest
 from apps import App, Started, wait_until
 from faults import sbatch_that
 
-pytestmark = pytest.mark.slurm
 FORCE = ["hydra.launcher.mode=force", "hydra.sweep.dir=forced", "hydra.launcher.poll_s=2"]
 LATER = "+hydra.launcher.additional_parameters={begin: now+1hour}"
 # the forced one finds "changed" and returns something else at once

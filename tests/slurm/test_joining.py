@@ -13,7 +13,6 @@ import pytest
 from apps import App, Result, Started, wait_until
 from faults import How, OwnSlurms, accepted, sbatch_that
 
-pytestmark = pytest.mark.slurm
 TASKS = int(os.environ.get("EXCA_TESTS_TASKS", "20"))
 IN_JOBS_OF_8 = "hydra.launcher.tasks_per_job=8"
 IN_FIVE_JOBS = f"hydra.launcher.tasks_per_job={TASKS // 5}"

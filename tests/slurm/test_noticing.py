@@ -19,7 +19,6 @@ from faults import OwnSlurm, OwnSlurms, calls, counted, end_time_of
 from hydra_exca.clusters import JobState
 from hydra_exca.clusters.slurm import commands
 
-pytestmark = pytest.mark.slurm
 DOWN_S = float(os.environ.get("EXCA_TESTS_DOWN_S", "40"))
 POLL = "hydra.launcher.poll_s=2"
 HOLD = "+hydra.launcher.additional_parameters={hold: true}"

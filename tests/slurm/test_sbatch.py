@@ -1,10 +1,8 @@
-"""Submitting to Slurm: what sbatch is given, an sbatch that fails on the way, and a queue with little room."""
+"""Submitting to Slurm: an sbatch that fails on the way, and a queue with little room."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import typing as tp
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ from cluster_jobs import (
 )
 from faults import OwnSlurm, OwnSlurms, accepted, calls, counted, sbatch_that, without
 
-from hydra_exca.clusters import Batch, ClusterSubmission, Options
+from hydra_exca.clusters import Batch, ClusterSubmission
 from hydra_exca.clusters.slurm import sbatch
 from hydra_exca.errors import SubmissionError
 
@@ -46,101 +44,9 @@ def use(monkeypatch: pytest.MonkeyPatch, environment: tp.Mapping[str, str]) -> N
         monkeypatch.setenv(name, value)
 
 
-# -- what sbatch is given ----------------------------------------------------------------------------------------------
-
-
-def script(
-    folder: Path, count: int = 1, first: int = 0, most: int = 3, after: str | None = None, **slurm: tp.Any
-) -> str:
-    """The script of an array, with options that only Slurm knows."""
-    return sbatch._script_text(sbatch.Array(folder, "some.module", first, count, most, Options(slurm=slurm), after))
-
-
-def settings(text: str) -> list[str]:
-    return [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH --")]
-
-
-def test_several_jobs_are_an_array_of_which_so_many_run_at_a_time(tmp_path: Path) -> None:
-    assert "array=0-4%3" in settings(script(tmp_path, count=5))
-
-
-def test_one_job_is_no_array(tmp_path: Path) -> None:
-    assert [line for line in settings(script(tmp_path)) if line.startswith("array")] == []
-
-
-@pytest.mark.parametrize(("index", "number"), [(None, "1000"), ("0", "1000"), ("7", "1007")])
-def test_a_job_is_told_its_number_in_the_launch(tmp_path: Path, index: str | None, number: str) -> None:
-    """By the shell of the node, which alone knows which job of the array it is."""
-    (line,) = [line for line in script(tmp_path, count=8, first=1000).splitlines() if "some.module" in line]
-    echoed = f"echo {line.partition('-m some.module ')[2]}"
-    environment = {} if index is None else {"SLURM_ARRAY_TASK_ID": index}
-    done = subprocess.run(["bash", "-c", echoed], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(tmp_path), number]
-
-
-def test_an_array_may_wait_for_another_beside_what_the_user_wants(tmp_path: Path) -> None:
-    assert "dependency=singleton,afterany:12" in settings(script(tmp_path, after="12", dependency="singleton"))
-
-
-def test_a_job_is_warned_as_early_as_the_user_says(tmp_path: Path) -> None:
-    assert "signal=USR2@45" in settings(script(tmp_path, signal_delay_s=45))
-
-
-@pytest.mark.parametrize(
-    ("options", "name", "value"),
-    [
-        (Options(), "timeout_min", 60),
-        (Options({"timeout_min": 7}), "timeout_min", 7),
-        (Options({"mem_gb": 3}), "mem_gb", 3),
-        (Options(slurm={"partition": "short"}), "slurm_partition", "short"),
-        (Options({"nodes": 2}), "slurm_srun_args", ["--kill-on-bad-exit=1"]),
-        (Options({"nodes": 2}, {"srun_args": ["--mpi=none"]}), "slurm_srun_args", ["--mpi=none"]),
-    ],
-)
-def test_an_option_has_the_name_that_submitit_knows(options: Options, name: str, value: tp.Any) -> None:
-    assert sbatch.sbatch_parameters(options)[name] == value
-
-
-@pytest.mark.parametrize("options", [Options({"mem_gb": None}), Options(slurm={"account": None})])
-def test_what_is_not_set_is_left_to_the_site(options: Options) -> None:
-    assert set(sbatch.sbatch_parameters(options)) == {"timeout_min", "slurm_array_parallelism"}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "folder"),
-    [(None, "/cache/launches/t"), ("/logs", "/logs/t"), ("/logs/%j", "/logs/t"), ("/logs/a/%A/b", "/logs/a/t")],
-)
-def test_the_folder_for_the_first_output_is_known_before_any_id_is(wanted: str | None, folder: str) -> None:
-    assert sbatch.log_folder(Path("/cache/launches/t"), wanted) == Path(folder)
-
-
-def test_a_job_that_submits_jobs_does_not_hand_them_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "3", "SBATCH_X": "y", "SLURM_CONF": "c", "MINE": "m"})
-    environment = sbatch.environment_outside_job()
-    assert environment is not None
-    kept = {name: environment.get(name) for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SBATCH_X")}
-    assert set(kept.values()) == {None} and (environment["SLURM_CONF"], environment["MINE"]) == ("c", "m")
-
-
-def test_a_command_of_slurms_is_not_the_terminals() -> None:
-    """A Ctrl-C is for the launch, which waits for sbatch's answer."""
-    done = sbatch.run_command([sys.executable, "-c", "import os; print(os.getpgid(0))"])
-    assert done is not None and int(done.stdout) != os.getpgid(0)
-
-
-def test_a_command_that_is_not_there_gives_no_answer() -> None:
-    assert sbatch.run_command(["no-such-command"]) is None
-
-
-def test_a_command_that_takes_too_long_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sbatch, "ANSWER_S", 0.1)
-    assert sbatch.run_command(["sleep", "60"]) is None
-
-
 # -- an sbatch that fails ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slurm
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_was_accepted_by_an_sbatch_that_failed_is_found_and_not_submitted_again(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
@@ -154,7 +60,6 @@ def test_what_was_accepted_by_an_sbatch_that_failed_is_found_and_not_submitted_a
     assert (list(submission.job_ids.values()), runs(mine)) == (names, [1] * count)
 
 
-@pytest.mark.slurm
 def test_an_sbatch_that_could_not_reach_slurm_is_called_again(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +70,6 @@ def test_an_sbatch_that_could_not_reach_slurm_is_called_again(
     assert runs(mine) == [1, 1] and len((tmp_path / "fault" / "calls").read_text().splitlines()) == 3
 
 
-@pytest.mark.slurm
 def test_an_sbatch_that_never_reaches_slurm_is_an_error_in_its_words(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +79,6 @@ def test_an_sbatch_that_never_reaches_slurm_is_an_error_in_its_words(
         submit("slurm", batch())
 
 
-@pytest.mark.slurm
 def test_where_nobody_can_tell_whether_jobs_were_accepted_the_error_says_so(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +88,6 @@ def test_where_nobody_can_tell_whether_jobs_were_accepted_the_error_says_so(
         submit("slurm", batch())
 
 
-@pytest.mark.slurm
 def test_a_refusal_is_not_tried_again(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +97,6 @@ def test_a_refusal_is_not_tried_again(
     assert len(calls(tmp_path / "counted", "sbatch")) == 1
 
 
-@pytest.mark.slurm
 def test_a_refused_array_leaves_the_earlier_ones_and_tells_of_them(
     batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +108,6 @@ def test_a_refused_array_leaves_the_earlier_ones_and_tells_of_them(
     assert runs(mine) == [1, 0, 0]
 
 
-@pytest.mark.slurm
 def test_what_was_submitted_before_a_refusal_is_known(batch: Callable[..., Batch]) -> None:
     made: list[ClusterSubmission] = []
     with submitting(made) as submit, pytest.raises(SubmissionError):
@@ -253,7 +153,6 @@ def most_queued(slurm: OwnSlurm, submission: ClusterSubmission, count: int) -> i
     return max(seen)
 
 
-@pytest.mark.slurm
 def test_arrays_are_cut_where_slurm_takes_no_larger_ones(
     submit: Submit, batch: Callable[..., Batch], own: Callable[..., OwnSlurm]
 ) -> None:
@@ -268,7 +167,6 @@ def test_arrays_are_cut_where_slurm_takes_no_larger_ones(
     assert runs(mine) == [1] * 7
 
 
-@pytest.mark.slurm
 def test_each_group_of_equal_resources_is_an_array_of_its_own(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch(count=4)
     submission = submit("slurm", mine, per_job=[{}, {}, {"timeout_min": 7}, {"timeout_min": 7}])
@@ -277,7 +175,6 @@ def test_each_group_of_equal_resources_is_an_array_of_its_own(submit: Submit, ba
     assert len(arrays(submission)) == 2 and runs(mine) == [1] * 4
 
 
-@pytest.mark.slurm
 @pytest.mark.parametrize(("largest", "count", "most"), [(4, 12, 3), (2, 8, 2), (2, 7, 3)])
 def test_no_more_jobs_run_at_a_time_than_may_over_all_arrays(
     submit: Submit, batch: Callable[..., Batch], own: Callable[..., OwnSlurm], largest: int, count: int, most: int
@@ -289,7 +186,6 @@ def test_no_more_jobs_run_at_a_time_than_may_over_all_arrays(
     assert most_at_a_time(mine) == most and runs(mine) == [1] * count
 
 
-@pytest.mark.slurm
 def test_what_one_array_needs_no_more_another_may_use(
     submit: Submit, batch: Callable[..., Batch], own: Callable[..., OwnSlurm]
 ) -> None:
@@ -302,7 +198,6 @@ def test_what_one_array_needs_no_more_another_may_use(
     assert most_at_a_time(mine) <= 4
 
 
-@pytest.mark.slurm
 def test_no_more_jobs_are_in_the_queue_than_the_launch_may_have(
     submit: Submit, batch: Callable[..., Batch], own: Callable[..., OwnSlurm]
 ) -> None:
@@ -312,7 +207,6 @@ def test_no_more_jobs_are_in_the_queue_than_the_launch_may_have(
     assert most_queued(slurm, submission, 7) == 3 and runs(mine) == [1] * 7
 
 
-@pytest.mark.slurm
 def test_a_full_queue_is_waited_for(submit: Submit, batch: Callable[..., Batch], own: Callable[..., OwnSlurm]) -> None:
     own()
     mine = batch("wait", count=3)
@@ -324,7 +218,6 @@ def test_a_full_queue_is_waited_for(submit: Submit, batch: Callable[..., Batch],
     started(mine, submission, 2)
 
 
-@pytest.mark.slurm
 @pytest.mark.parametrize("known", [True, False])
 def test_a_limit_of_the_site_is_never_exceeded_and_all_jobs_run(
     submit: Submit,
@@ -346,7 +239,6 @@ def test_a_limit_of_the_site_is_never_exceeded_and_all_jobs_run(
     assert tried == len(arrays(submission)) if known else tried > len(arrays(submission))
 
 
-@pytest.mark.slurm
 def test_a_queue_that_is_full_of_other_jobs_is_waited_for(
     submit: Submit, batch: Callable[..., Batch], own: Callable[..., OwnSlurm]
 ) -> None:
@@ -361,7 +253,6 @@ def test_a_queue_that_is_full_of_other_jobs_is_waited_for(
     assert runs(mine) == [1, 1, 1]
 
 
-@pytest.mark.slurm
 def test_one_job_that_is_over_a_limit_with_none_before_it_is_an_error_in_slurms_words(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +261,6 @@ def test_one_job_that_is_over_a_limit_with_none_before_it_is_an_error_in_slurms_
         submit("slurm", batch(count=4))
 
 
-@pytest.mark.slurm
 def test_what_is_over_a_limit_while_others_of_the_launch_run_is_submitted_later(
     submit: Submit, batch: Callable[..., Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,7 +272,6 @@ def test_what_is_over_a_limit_while_others_of_the_launch_run_is_submitted_later(
     assert runs(mine) == [1] * 4
 
 
-@pytest.mark.slurm
 def test_a_job_that_was_not_submitted_yet_is_cancelled_by_never_being_submitted(
     submit: Submit, batch: Callable[..., Batch]
 ) -> None:
@@ -392,7 +281,6 @@ def test_a_job_that_was_not_submitted_yet_is_cancelled_by_never_being_submitted(
     assert ends(submission, 2)[1].reason == "cancelled before it was submitted" and runs(mine) == [1, 0]
 
 
-@pytest.mark.slurm
 def test_while_slurm_does_not_answer_nothing_is_concluded_and_it_is_said_once(
     submit: Submit,
     batch: Callable[..., Batch],

@@ -11,7 +11,6 @@ from apps import App, Started, wait_until
 from faults import OwnSlurm, OwnSlurms, calls, counted
 from infra_models import Counted
 
-pytestmark = pytest.mark.slurm
 SEEDS = "seed=" + ",".join(map(str, range(1, 16)))
 VALUES = [10 * seed for seed in range(1, 16)]
 HOLD = 'note("start", cfg.seed)\nwait_for("go", 300)\nreturn 10 * cfg.seed\n'

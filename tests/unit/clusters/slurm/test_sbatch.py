@@ -1,0 +1,108 @@
+"""What sbatch is given, and how Slurm's commands are run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import typing as tp
+from pathlib import Path
+
+import pytest
+
+from hydra_exca.clusters import Options
+from hydra_exca.clusters.slurm import sbatch
+
+
+def script(
+    folder: Path, count: int = 1, first: int = 0, most: int = 3, after: str | None = None, **slurm: tp.Any
+) -> str:
+    """The script of an array, with options that only Slurm knows."""
+    return sbatch._script_text(sbatch.Array(folder, "some.module", first, count, most, Options(slurm=slurm), after))
+
+
+def settings(text: str) -> list[str]:
+    return [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH --")]
+
+
+def test_several_jobs_are_an_array_of_which_so_many_run_at_a_time(tmp_path: Path) -> None:
+    assert "array=0-4%3" in settings(script(tmp_path, count=5))
+
+
+def test_one_job_is_no_array(tmp_path: Path) -> None:
+    assert [line for line in settings(script(tmp_path)) if line.startswith("array")] == []
+
+
+@pytest.mark.app
+@pytest.mark.parametrize(("index", "number"), [(None, "1000"), ("0", "1000"), ("7", "1007")])
+def test_a_job_is_told_its_number_in_the_launch(tmp_path: Path, index: str | None, number: str) -> None:
+    """By the shell of the node, which alone knows which job of the array it is."""
+    (line,) = [line for line in script(tmp_path, count=8, first=1000).splitlines() if "some.module" in line]
+    echoed = f"echo {line.partition('-m some.module ')[2]}"
+    environment = {} if index is None else {"SLURM_ARRAY_TASK_ID": index}
+    done = subprocess.run(["bash", "-c", echoed], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(tmp_path), number]
+
+
+def test_an_array_may_wait_for_another_beside_what_the_user_wants(tmp_path: Path) -> None:
+    assert "dependency=singleton,afterany:12" in settings(script(tmp_path, after="12", dependency="singleton"))
+
+
+def test_a_job_is_warned_as_early_as_the_user_says(tmp_path: Path) -> None:
+    assert "signal=USR2@45" in settings(script(tmp_path, signal_delay_s=45))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "value"),
+    [
+        (Options(), "timeout_min", 60),
+        (Options({"timeout_min": 7}), "timeout_min", 7),
+        (Options({"mem_gb": 3}), "mem_gb", 3),
+        (Options(slurm={"partition": "short"}), "slurm_partition", "short"),
+        (Options({"nodes": 2}), "slurm_srun_args", ["--kill-on-bad-exit=1"]),
+        (Options({"nodes": 2}, {"srun_args": ["--mpi=none"]}), "slurm_srun_args", ["--mpi=none"]),
+    ],
+)
+def test_an_option_has_the_name_that_submitit_knows(options: Options, name: str, value: tp.Any) -> None:
+    assert sbatch.sbatch_parameters(options)[name] == value
+
+
+@pytest.mark.parametrize("options", [Options({"mem_gb": None}), Options(slurm={"account": None})])
+def test_what_is_not_set_is_left_to_the_site(options: Options) -> None:
+    assert set(sbatch.sbatch_parameters(options)) == {"timeout_min", "slurm_array_parallelism"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "folder"),
+    [(None, "/cache/launches/t"), ("/logs", "/logs/t"), ("/logs/%j", "/logs/t"), ("/logs/a/%A/b", "/logs/a/t")],
+)
+def test_the_folder_for_the_first_output_is_known_before_any_id_is(wanted: str | None, folder: str) -> None:
+    assert sbatch.log_folder(Path("/cache/launches/t"), wanted) == Path(folder)
+
+
+def test_a_job_that_submits_jobs_does_not_hand_them_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "3", "SBATCH_X": "y", "SLURM_CONF": "c", "MINE": "m"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    environment = sbatch.environment_outside_job()
+    assert environment is not None
+    kept = {name: environment.get(name) for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SBATCH_X")}
+    assert set(kept.values()) == {None} and (environment["SLURM_CONF"], environment["MINE"]) == ("c", "m")
+
+
+@pytest.mark.app
+def test_a_command_of_slurms_is_not_the_terminals() -> None:
+    """A Ctrl-C is for the launch, which waits for sbatch's answer."""
+    done = sbatch.run_command([sys.executable, "-c", "import os; print(os.getpgid(0))"])
+    assert done is not None and int(done.stdout) != os.getpgid(0)
+
+
+@pytest.mark.app
+def test_a_command_that_is_not_there_gives_no_answer() -> None:
+    assert sbatch.run_command(["no-such-command"]) is None
+
+
+@pytest.mark.app
+def test_a_command_that_takes_too_long_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sbatch, "ANSWER_S", 0.1)
+    assert sbatch.run_command(["sleep", "60"]) is None
