@@ -1,4 +1,4 @@
-"""The command ``hydra-exca``: what is known of a stored result, and the same task once more."""
+"""The command ``hydra-exca``: shows the records of a stored result, and runs its task again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Command = tp.TypeVar("_Command", bound=tp.Callable[..., tp.Any])
 
 
 class _RefusedError(click.ClickException):
-    """What cannot be done, as one message and a status of its own."""
+    """A refusal: one message, and an exit status of its own."""
 
     exit_code = 2
 

@@ -25,7 +25,7 @@ class FoundEntry:
 
     @property
     def name(self) -> str:
-        """How it can be typed: ``factory,version/uid``."""
+        """The name to type: ``factory,version/uid``."""
         return str(self.path.relative_to(self.cache))
 
     @property

@@ -1,4 +1,4 @@
-"""What was written down of an entry: by its launch, its job, and whoever has stored its outcome."""
+"""The records of an entry: of its launch, its job, and its outcome."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Records:
 
     @functools.cached_property
     def job(self) -> Json:
-        """What its job has recorded; nothing where that is of another attempt than the outcome."""
+        """The record of its job; empty if that is of another attempt than the outcome."""
         record = _read_json(self.found.path / paths.PROVENANCE)
         return record if record.get("launch") in (None, self.token) else {}
 
     def get(self, name: str) -> tp.Any:
-        """What its job has recorded under a name, or else its launch."""
+        """The value that its job, or else its launch, has recorded under a name."""
         value = self.job.get(name)
         return self.launch.get(name) if value is None else value
 
@@ -98,7 +98,7 @@ class Records:
         return next((each / paths.PATCH for each in (self.found.path, *launch) if (each / paths.PATCH).exists()), None)
 
     def log(self) -> str | None:
-        """Where the log of the last attempt is."""
+        """The path of the last attempt's log."""
         if self.outcome is not None:
             return self.entry.log_path(self.outcome)
         path = None if self.claim is None else self.entry.log_paths(self.claim.number)[0]
@@ -121,7 +121,7 @@ class Records:
 
 
 def _read_json(path: Path) -> Json:
-    """What a record says, nothing if it is not there or cannot be read as one."""
+    """The content of a record; empty if it is missing or damaged."""
     try:
         read = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -81,7 +81,7 @@ def describe_recorded(records: Records) -> rerun.Recorded:
 
 
 def _suggest_checkout(records: Records) -> str:
-    """What to do without the copy of the code."""
+    """Advice for a rerun without the copy of the code."""
     git, patch = records.part("git"), records.patch()
     if not git.get("commit"):
         return "No git commit was recorded either"

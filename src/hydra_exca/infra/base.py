@@ -1,4 +1,4 @@
-"""What TaskInfra and MapInfra share: settings, identity of the owner, clones."""
+"""The base class of TaskInfra and MapInfra: settings, identity of the owner, clones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CHANGE_S = 5.0  # so old may be what git says of code that this process has imp
 
 
 class BaseInfra(binding.Bindable, pydantic.BaseModel):
-    """Where results are kept and where they are computed. Of its settings only ``version`` is part of a uid.
+    """Settings of a cache and of the cluster that computes its results. Of them only ``version`` is part of a uid.
 
     ``folder`` None: nothing is kept. ``cluster`` None: in this process. The others are submitit's, under the names
     that exca gives them.
@@ -137,7 +137,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return type(other) is type(self) and self.__dict__ == other.__dict__
 
     def __getstate__(self) -> dict[tp.Any, tp.Any]:
-        """What it was set to, and what of the rest another process can use: an owner ties its infras anew."""
+        """The settings, and what else another process can use; an owner binds its infras again."""
         state = super().__getstate__()
         private = type(self)().__pydantic_private__ or {}
         in_class = ("_name", "_applied") if self._owner is None else ()  # of a class that is pickled by value
@@ -365,7 +365,7 @@ class _RememberedIdentity(tp.NamedTuple):
 
 
 def _contents(owner: pydantic.BaseModel, left_out: tuple[str, ...]) -> list[tp.Any] | None:
-    """What its fields are made of, None where that cannot be known."""
+    """The objects that its fields are made of, None if they cannot be known."""
     try:
         return fast_models.model_contents(owner, left_out)
     except UnusualError:

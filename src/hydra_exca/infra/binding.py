@@ -1,4 +1,4 @@
-"""How an infra finds the method it decorates and the object it belongs to.
+"""Binds an infra to the method that it decorates and to the object that it belongs to.
 
 An infra is written in a class body and decorates a method there. Each object of the class gets an infra of its
 own, which takes from the one in the class what it does not set itself, and which knows its owner.
@@ -61,7 +61,7 @@ class Bindable:
     """An infra, as its owner's class uses it."""
 
     def settings(self) -> dict[str, tp.Any]:
-        """What was set, as another infra can be given."""
+        """The settings that were made, as keyword arguments for another infra."""
         raise NotImplementedError
 
     def bind_to(self, owner: pydantic.BaseModel, name: str, default: tp.Any) -> None:

@@ -81,7 +81,7 @@ class _FunctionCall(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _complete(cls, data: tp.Any) -> tp.Any:
-        """What is set of the infra is checked together with what the function's has besides."""
+        """Validates given settings of the infra together with those of the function's infra."""
         given = data.get("infra") if isinstance(data, dict) else None
         if not isinstance(given, dict):
             return data
@@ -152,7 +152,7 @@ def _default(parameter: inspect.Parameter) -> tp.Any:
 
 
 def _signature(function: tp.Callable[..., tp.Any]) -> inspect.Signature:
-    """How the function is called from now on; TypeError if its calls cannot be told apart, or not be stored."""
+    """The signature of the decorated function. Raises TypeError if its calls cannot be identified or stored."""
     if not inspect.isfunction(function) or function.__name__ == "<lambda>":
         raise TypeError(f"with_infra decorates a function that is written with def, and not {function!r}")
     known = getattr(function, "config", None)

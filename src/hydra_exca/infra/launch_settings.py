@@ -81,7 +81,7 @@ def prepare_payload(infra: JobSettings, code: LaunchCode | None, payload: Payloa
 
 
 def logs_pattern(template: Path | str) -> str:
-    """Where logs go, but for what only the job knows."""
+    """The path of the logs, with placeholders for what only the job knows."""
     text = str(template).replace("{user}", files.user_name(os.getuid()))
     return text if text.startswith("{folder}") else str(located(text))
 

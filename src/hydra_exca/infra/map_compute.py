@@ -1,4 +1,4 @@
-"""How the items of a map are computed: here, in a pool of this process, or in a job."""
+"""Computes the items of a map: in this process, in a pool of it, or in a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of tasks: submitted together, asked for one by one."""
+"""Jobs of tasks: submitted together, queried one by one."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ class TaskJob:
             self._launch.cancel(tp.cast(Task, self._task))
 
     def stdout(self) -> str | None:
-        """What the last attempt printed, None if nothing is there."""
+        """The standard output of the last attempt, None if there is none."""
         return self._log(0)
 
     def stderr(self) -> str | None:
-        """What the last attempt printed to standard error, None if nothing is there."""
+        """The standard error of the last attempt, None if there is none."""
         return self._log(1)
 
     def _result(self) -> Result:

@@ -94,7 +94,7 @@ class CodeChanges:
         return len(self.cases) - self._running
 
     def _headline(self) -> str:
-        """How many tasks there are of each kind, and which files differ."""
+        """The number of tasks of each kind, and the files that differ."""
         counts = [sum(case.kind == kind for case in self.cases) for kind in range(len(_KINDS))]
         kinds = [count_noun(count, *_KINDS[kind]) for kind, count in enumerate(counts) if count]
         is_one = len(self.cases) == 1

@@ -75,7 +75,7 @@ class Launch:
         self._failed: LaunchedTask | None = None
 
     def plan_tasks(self) -> list[LookupResult]:
-        """What was found for each task and what would be done: the same object for tasks of the same identity.
+        """The lookup result of each task, with what would be done; tasks of the same identity share one.
 
         Raises an error that lists every task whose stored outcome cannot be used. Writes nothing.
         """
@@ -86,7 +86,7 @@ class Launch:
         return [results[task.identity.key] for task in self.tasks]
 
     def look_up(self) -> list[LookupResult]:
-        """The same, whatever may be wrong. Writes nothing."""
+        """The lookup result of each task, also where the launch would have to refuse it. Writes nothing."""
         results = self._look_up()
         return [results[task.identity.key] for task in self.tasks]
 
@@ -133,11 +133,11 @@ class Launch:
         return any(submission.has_unstarted() for submission in self._monitor.submissions)
 
     def open_submissions(self) -> list[str]:
-        """What this launch has submitted and still waits for, in words."""
+        """The submissions that this launch still waits for, in words."""
         return [str(submission) for submission in self._monitor.submissions if submission.is_open()]
 
     def result(self, task: Task) -> Result:
-        """What became of a task so far: of one that is still open, neither a value nor an error."""
+        """The result of a task so far; an open one has neither a value nor an error."""
         launched = self._launched[task.identity.key]
         outcome, how = launched.outcome, launched.how
         tokens = {submission.token for submission in self._monitor.submissions}
@@ -359,7 +359,7 @@ class Launch:
         self._monitor.watch(submission.claimed, [task for task in missing if not submission.holds(task)])
 
     def _run_again(self, orphans: list[LaunchedTask]) -> None:
-        """What lost its job through no fault of its own, or its launch."""
+        """Submits tasks again whose job or launch ended, through no fault of theirs, before they ran."""
         if self.settings.mode is Mode.READ_ONLY:
             for launched in orphans:
                 problem = CacheError(f"{launched.uid} was given up; mode=read-only runs nothing")

@@ -12,7 +12,7 @@ from .settings import Task
 
 
 class LaunchedTask:
-    """What a launch has done about one task: what it has claimed or joined, and how the task has ended.
+    """One task as the launch proceeds: claimed or joined, and how it has ended.
 
     What the lookup found stays as it was, in ``lookup``; everything else follows the launch. ``how`` is the word for
     people: cached, joined, run or not run. ``claim`` is the last one seen. Outcomes that were stored up to claim
@@ -56,7 +56,7 @@ class LaunchedTask:
 
     @property
     def name(self) -> str:
-        """How it was asked for, for messages."""
+        """Its overrides, or else its uid, for messages."""
         return " ".join(self.task.overrides) or self.uid
 
     @property

@@ -1,4 +1,4 @@
-"""What is stored or running for the tasks of a launch. A lookup changes nothing on disk."""
+"""Looks up what is stored or running for the tasks of a launch. A lookup changes nothing on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMMIT_S = 60.0
 
 
 class LookupResult(tp.NamedTuple):
-    """What a lookup found for one identity, and what a launch is to do about it.
+    """The result of a lookup for one identity, with the action that it means for the launch.
 
     ``entry`` is None if nothing was ever stored or claimed for the identity, ``claim`` is the one after which the next
     is taken. ``mode`` is the mode that applies to this task. ``ended`` is the report on the job of a running entry
@@ -99,7 +99,7 @@ class Lookup:
         return [reports[id(claim)] for claim in claims]
 
     def job_reference(self, claim: Claim) -> clusters.JobReference:
-        """How a cluster identifies a claim's job. The job id of a queued one is in its launch's record."""
+        """The reference by which a cluster knows a claim's job. The id of a queued one is in its launch's record."""
         started = claim.state is not ClaimState.QUEUED
         job = claim.job if started or claim.cluster != "slurm" else self._recorded_job(claim)
         return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)

@@ -15,7 +15,7 @@ from .settings import Task
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one task: a value or an error, and whether it was cached, joined, run or not run.
+    """The result of one task: a value or an error, and whether it was cached, joined, run or not run.
 
     ``entry_or_none`` is None if nothing was ever stored or claimed for it; ``uid`` is then the name it would have.
     """

@@ -23,7 +23,7 @@ _LAG_S = 2.0  # on a network file system a file may take longer to be seen than 
 
 @dataclasses.dataclass(frozen=True)
 class JobPaths:
-    """Where a job's files are, or will be: ``folder`` is where Slurm writes at first."""
+    """The paths of a job's files, which may not exist yet; Slurm writes into ``folder`` at first."""
 
     stdout: Path
     stderr: Path

@@ -64,7 +64,7 @@ class Submission:
         self._launched = launch_record.LaunchDescription({}) if settings.provenance is None else settings.provenance()
 
     def __str__(self) -> str:
-        """What was submitted, for people."""
+        """The number of tasks, their cluster and jobs, for messages."""
         ids = dict.fromkeys(str(job).partition("_")[0] for job in self._job_ids.values() if job is not None)
         as_jobs = f" as job {', '.join(ids)}" if self._settings.cluster.name == "slurm" and ids else ""
         packed = f" in {count_noun(len(self._jobs), 'job', 'jobs')}" if len(self._jobs) < len(self.claimed) else ""

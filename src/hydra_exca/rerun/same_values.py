@@ -19,9 +19,9 @@ class IncomparableError(Exception):
 
 
 def difference(one: tp.Any, other: tp.Any) -> str | None:
-    """Where two values differ first: ``['loss'][3]``, or "" for all of them. None if they are the same.
+    """The place where two values first differ: ``['loss'][3]``, or "" for all of them. None if they are the same.
 
-    Raises IncomparableError where that cannot be told.
+    Raises IncomparableError if they cannot be compared.
     """
     try:
         return _difference(one, other, "", set())
@@ -82,7 +82,7 @@ def _compare_tables(one: tp.Any, other: tp.Any) -> Answer:
 
 
 def _compare_objects(one: tp.Any, other: tp.Any) -> Answer:
-    """What the class says. A record of arrays cannot say it, and goes by its parts, as what has no say does."""
+    """Compares by the class's own equality; records, and classes without one, by their attributes."""
     kind: tp.Any = type(one)
     if kind.__eq__ is object.__eq__:
         return _compare_attributes(one, other)
