@@ -284,7 +284,7 @@ def test_a_host_without_gpus_has_none(tmp_path: Path) -> None:
     assert host.visible_gpus(tmp_path) == []
 
 
-PEAK = "from hydra_exca import provenance; print(provenance.of_job({})['peak_memory_bytes'])"
+PEAK = "from hydra_exca.provenance import launch_record; print(launch_record.describe_job({})['peak_memory_bytes'])"
 LARGE = 400_000_000  # bytes
 
 

@@ -145,7 +145,7 @@ def test_libraries_that_the_program_does_not_use_are_not_imported(tmp_path: Path
     from pathlib import Path
     from hydra_exca.store import Items, ItemWriter, values
     for number, value in enumerate(["a", {"a": 1}, (1,), b"a", "a" * 5000]):
-        assert values.load(Path(), values.store(Path(), number, value), ()) == value
+        assert values.load_value(Path(), values.store_value(Path(), number, value), ()) == value
         with ItemWriter(Path(), f"{number}-a") as writer:
             writer.add("key", value)
         assert Items(Path()).get("key") == value
@@ -343,10 +343,10 @@ def test_a_script_that_registers_a_format_can_be_loaded_by_its_own_process(tmp_p
     def load(data): return Thing()
     hydra_exca.register_format("thing", Thing, dump, load)
     if __name__ == "__main__":
-        from hydra_exca.store import formats
+        from hydra_exca.store.formats import registry
         mine = Thing()
         script.load_script(script.Script(__file__))
-        print([formats.encode(each, "it", forced)[0].name
+        print([registry.encode_value(each, "it", forced)[0].name
                for each in (mine, __import__("__main__").Thing()) for forced in (None, "thing")])
     """
     (tmp_path / "program.py").write_text(textwrap.dedent(program))
