@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hydra_exca import script
-from hydra_exca.store.formats import pickles
+from hydra_exca.store import pickles
 
 GUARD = '\nif __name__ == "__main__":\n    main()\n'
 ASK = """
@@ -213,7 +213,7 @@ def test_a_class_of_the_script_is_the_same_one_in_the_next_run(tmp_path: Path) -
     text = """
 import json, sys, pickle
 from pathlib import Path
-from hydra_exca.store.formats import pickles
+from hydra_exca.store import pickles
 class Model:
     def __eq__(self, other):
         return type(self) is type(other)
@@ -225,6 +225,12 @@ def main():
 """
     write(tmp_path, "train.py", text + GUARD)
     assert [run("train.py", cwd=tmp_path) for _ in range(2)] == [[True, True]] * 2
+
+
+def test_stored_pickles_name_our_functions_as_they_always_did() -> None:
+    """Results that are stored already would be lost otherwise."""
+    assert (pickles._code.__module__, pickles._code.__qualname__) == ("hydra_exca.store.pickles", "_code")
+    assert (script.attribute.__module__, script.attribute.__qualname__) == ("hydra_exca.script", "attribute")
 
 
 def test_code_that_is_pickled_by_value_keeps_the_name_of_its_file_and_its_lines() -> None:

@@ -1,4 +1,4 @@
-"""The canonical form of a value: plain JSON that two values share exactly when they are the same.
+"""The canonical form of a value: plain JSON that is equal for two values exactly when they are the same.
 
 Types outside JSON are written ``{"~tag": ...}``; a key of a user's dict that starts with ``~`` gets one more.
 The rules are in ``docs/design/uid.md``.
@@ -20,7 +20,7 @@ from .model_schema import ANYTHING, MISSING, NO_NAMES, ExpectedType, NameTree, U
 from .scalars import LEAVES, Json, UnusualError, class_name, is_clean, is_same_form, scalar_rule, text_form
 
 SCHEME = 1
-"""Number of the rules. The golden values in the tests never change without it changing."""
+"""Version of these rules. The golden values in the tests change only together with it."""
 
 FormPair: tp.TypeAlias = tuple[Json, Json]
 
@@ -43,7 +43,7 @@ def canonical(value: tp.Any, key: str = "") -> Json:
     """
     try:
         return scalars.plain_form(value)
-    except (UnusualError, UnfitError, RecursionError):  # the walk knows all rules, and tells where something is
+    except (UnusualError, UnfitError, RecursionError):  # the walk knows all rules, and its errors name the place
         pass
     with NamedErrors(key):
         return Walk().forms(value)[1]
@@ -55,7 +55,7 @@ def encode(form: Json) -> bytes:
 
 
 def digest(form: Json) -> str:
-    """64 hex digits: sha256 of the number of the rules and of the bytes of a canonical form."""
+    """64 hex digits: the sha256 of `SCHEME` and of the bytes of a canonical form."""
     return hashlib.sha256(b"exca-%d:" % SCHEME + encode(form)).hexdigest()
 
 
@@ -81,9 +81,9 @@ class NamedErrors:
 
 
 class Walk:
-    """One walk over a value. It gives pairs: without the defaults of records, and with them.
+    """One walk over a value. It gives two canonical forms: without the defaults of records, and with them.
 
-    ``forced`` counts the records met that a discriminator tells apart: a field with one stays, default or not.
+    ``forced`` counts the records met that have a discriminator: a field with such a record stays, default or not.
     """
 
     __slots__ = ("_open", "forced")
@@ -129,16 +129,16 @@ class Walk:
     # -- containers
 
     def sequence_forms(self, value: tp.Sequence[tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
-        lean, full = [], []
+        non_default, with_defaults = [], []
         for index, item in enumerate(value):
             try:
-                one, other = self.forms(item, expect.items or ANYTHING)
+                short, long = self.forms(item, expect.items or ANYTHING)
             except UnfitError as error:
                 error.parts.append(str(index))
                 raise
-            lean.append(one)
-            full.append(other)
-        return lean, full
+            non_default.append(short)
+            with_defaults.append(long)
+        return non_default, with_defaults
 
     def set_forms(self, value: tp.AbstractSet[tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
         form = {"~set": sorted(map(self.full_form, value), key=encode)}
@@ -147,8 +147,8 @@ class Walk:
     def mapping_forms(self, value: dict[tp.Any, tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
         # a dict that was put where only a record should be must not pass for that record
         if expect.classes or not all(type(key) is str and is_clean(key) for key in value):
-            lean, full = self._item_forms(value, expect)
-            return {"~dict": sorted(lean, key=encode)}, {"~dict": sorted(full, key=encode)}
+            non_default, with_defaults = self._item_forms(value, expect)
+            return {"~dict": sorted(non_default, key=encode)}, {"~dict": sorted(with_defaults, key=encode)}
         result: FormPair = {}, {}
         for key in sorted(value):
             below = skip.get(key)
@@ -163,14 +163,14 @@ class Walk:
         return result
 
     def ordered_forms(self, value: tp.Mapping[tp.Any, tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
-        lean, full = self._item_forms(value, expect)
-        return {"~ordered": lean}, {"~ordered": full}
+        non_default, with_defaults = self._item_forms(value, expect)
+        return {"~ordered": non_default}, {"~ordered": with_defaults}
 
     def _item_forms(self, value: tp.Mapping[tp.Any, tp.Any], expect: ExpectedType) -> tuple[list[Json], list[Json]]:
-        lean, full = self.sequence_forms(list(value.values()), expect, NO_NAMES)
+        non_default, with_defaults = self.sequence_forms(list(value.values()), expect, NO_NAMES)
         keys = list(map(self.full_form, value))
-        return [list(item) for item in zip(keys, lean, strict=True)], [
-            list(item) for item in zip(keys, full, strict=True)
+        return [list(item) for item in zip(keys, non_default, strict=True)], [
+            list(item) for item in zip(keys, with_defaults, strict=True)
         ]
 
     def tagged_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
@@ -194,8 +194,8 @@ class Walk:
         slots = any(vars(klass).get("__slots__") for klass in cls.__mro__)
         if slots or getattr(value, "__dict__", None):
             raise UnfitError(f"a {class_name(cls)} holds more than a {base.__name__}: convert it")
-        lean, full = self.forms(_PLAIN[base](value), expect, skip)
-        return {"~sub": [class_name(cls), lean]}, {"~sub": [class_name(cls), full]}
+        non_default, with_defaults = self.forms(_PLAIN[base](value), expect, skip)
+        return {"~sub": [class_name(cls), non_default]}, {"~sub": [class_name(cls), with_defaults]}
 
     # -- records
 
@@ -208,20 +208,23 @@ class Walk:
                 skip, {name for option in expect.classes for name in model_schema.record_schema(option).names}
             )
         keys = [key for key in expect.keys if key in facts.names]
-        lean, full = self.field_forms(value, facts, skip, keys)
-        told_apart = not expect.keys or (keys and all(key in full for key in keys))
-        if not sure or expect.tagged or not told_apart:
-            lean, full = {"~class": class_name(cls), **lean}, {"~class": class_name(cls), **full}
+        non_default, with_defaults = self.field_forms(value, facts, skip, keys)
+        is_told_apart = not expect.keys or (keys and all(key in with_defaults for key in keys))
+        if not sure or expect.tagged or not is_told_apart:
+            non_default, with_defaults = (
+                {"~class": class_name(cls), **non_default},
+                {"~class": class_name(cls), **with_defaults},
+            )
         self.forced += bool(expect.keys) or expect.tagged
-        return lean, full
+        return non_default, with_defaults
 
     def field_forms(
         self, value: tp.Any, facts: model_schema.RecordSchema, skip: NameTree, keys: tp.Container[str] = ()
     ) -> FormPair:
-        """The fields of a record: those that differ from the defaults (and ``keys``), and all."""
+        """The forms of a record's fields: those that differ from the defaults (and ``keys``), and all."""
         get = vars(value).get if facts.is_model else functools.partial(getattr, value)
-        lean: dict[str, Json] = {}
-        full: dict[str, Json] = {}
+        non_default: dict[str, Json] = {}
+        with_defaults: dict[str, Json] = {}
         for name, expect, default, below in facts.counted_fields(value, skip):
             forced, child = self.forced, get(name, MISSING)
             try:
@@ -234,13 +237,15 @@ class Walk:
                     raise UnfitError(f"{facts.cls.__qualname__} has no value for its field {name!r}") from None
                 error.parts.append(name)
                 raise
-            full[name] = form
+            with_defaults[name] = form
             if self.forced > forced or name in keys or not is_default(form, expect, default, below):
-                lean[name] = one
+                non_default[name] = one
         extra = facts.extra_values(value) if facts.allows_extra else None
         if extra:
-            self._add_extra(extra, facts, model_schema.merge_trees(skip, facts.excluded_tree(value)), lean, full)
-        return lean, full
+            self._add_extra(
+                extra, facts, model_schema.merge_trees(skip, facts.excluded_tree(value)), non_default, with_defaults
+            )
+        return non_default, with_defaults
 
     def _add_extra(
         self, extra: dict[str, tp.Any], facts: model_schema.RecordSchema, skip: NameTree, *forms: dict[str, Json]
@@ -248,11 +253,11 @@ class Walk:
         # an alias frees the name of its field for an extra of the same name
         clash = {key: value for key, value in extra.items() if key in facts.names}
         apart = {key: value for key, value in extra.items() if key not in facts.names}
-        for form, found in zip(forms, self.forms(apart, ANYTHING, skip), strict=True):
-            form.update(found)
+        for form, values in zip(forms, self.forms(apart, ANYTHING, skip), strict=True):
+            form.update(values)
         if clash:
-            for form, found in zip(forms, self.forms(clash), strict=True):
-                form["~extra"] = found
+            for form, values in zip(forms, self.forms(clash), strict=True):
+                form["~extra"] = values
 
 
 def escape_key(key: str) -> str:
@@ -264,16 +269,16 @@ def is_default(form: Json, expect: ExpectedType, default: model_schema.Default, 
     if default.form and not skip:
         return is_same_form(form, default.form[0])
     if default.value is not MISSING:
-        known = _default_form(default, expect) if not skip else _form_or_missing(default.value, expect, skip)
+        default_form = _default_form(default, expect) if not skip else _form_or_missing(default.value, expect, skip)
     elif default.factory is not None:
         try:
-            made = default.factory()
+            value = default.factory()
         except Exception:  # noqa: BLE001 - the user's code; without a default the field counts, which is always right
             return False
-        known = _form_or_missing(made, expect, skip)
+        default_form = _form_or_missing(value, expect, skip)
     else:
         return False
-    return is_same_form(form, known)
+    return is_same_form(form, default_form)
 
 
 def _form_or_missing(value: tp.Any, expect: ExpectedType, skip: NameTree = NO_NAMES) -> Json:

@@ -1,7 +1,7 @@
-"""The fields of most models, in the time that a launch has for one of thousands.
+"""The fields of ordinary models, fast enough for a launch of thousands of tasks.
 
-What does not depend on the object is worked out once for its class. Whatever is out of the ordinary is left to the
-walk in ``canonical``, whose rules these are; ``tests/test_quick.py`` holds the two together.
+What does not depend on the object is computed once per class. Anything unusual is left to ``canonical.Walk``, whose
+rules these are: ``tests/unit/identity/test_fast_models.py`` compares the two.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if tp.TYPE_CHECKING:
     import pydantic
 
 _Field: tp.TypeAlias = tuple[str, tp.Any, model_schema.Default, model_schema.ExpectedType, type | None]
-"""Name, the default as it is in an object that has it, default, what may stand there, the only model that may."""
+"""Name, default value, default, expected type, and the only model class that may stand there, if there is one."""
 
 
 class _ClassPlan(tp.NamedTuple):
     fields: tuple[_Field, ...]
     excluded: tuple[str, ...]
-    is_moving: bool  # a function makes a default
+    is_moving: bool  # a function makes a default, perhaps another one each time
 
 
 def model_fields(
@@ -41,20 +41,20 @@ def model_fields(
 
 
 def model_contents(model: pydantic.BaseModel, leave_out: tuple[str, ...] = ()) -> list[tp.Any]:
-    """What the fields of a model are made of, in a row. While it is the very same objects, the fields are the same.
+    """The objects that the fields of a model are made of. As long as they are the same ones, the fields are the same.
 
     Raises UnusualError where that cannot be known: for a value that is neither plain data nor a model, and where a
     function makes a default, which may be another each time.
     """
-    found: list[tp.Any] = []
+    contents: list[tp.Any] = []
     try:
-        _add_model(model, _class_plan(type(model), leave_out), found)
+        _add_model(model, _class_plan(type(model), leave_out), contents)
     except (KeyError, RecursionError, model_schema.UnfitError) as error:
         raise UnusualError from error
-    return found
+    return contents
 
 
-def _add_model(model: pydantic.BaseModel, plan: _ClassPlan | None, found: list[tp.Any]) -> None:
+def _add_model(model: pydantic.BaseModel, plan: _ClassPlan | None, contents: list[tp.Any]) -> None:
     if plan is None or plan.is_moving:
         raise UnusualError
     values = model.__dict__
@@ -62,12 +62,12 @@ def _add_model(model: pydantic.BaseModel, plan: _ClassPlan | None, found: list[t
         child = values[name]
         kind: tp.Any = type(child)
         if kind in SCALARS:
-            found.append(child)
+            contents.append(child)
         elif kind is only:
-            found.append(kind)
-            _add_model(child, _class_plan(kind), found)
+            contents.append(kind)
+            _add_model(child, _class_plan(kind), contents)
         elif expect.is_plain:
-            scalars.append_contents(child, found)
+            scalars.append_contents(child, contents)
         else:
             raise UnusualError
 
@@ -79,37 +79,37 @@ def _fields(
         raise UnusualError
     excluded += _prefixed(prefix, plan.excluded)
     values = model.__dict__
-    lean: dict[str, Json] = {}
-    full: dict[str, Json] = {}
-    for name, known, default, expect, only in plan.fields:
+    non_default: dict[str, Json] = {}
+    with_defaults: dict[str, Json] = {}
+    for name, default_value, default, expect, only in plan.fields:
         child = values[name]
         kind: tp.Any = type(child)
         if kind in SCALARS:
-            full[name] = one = form = LEAVES[kind](child)
-            if child is known:
+            with_defaults[name] = one = form = LEAVES[kind](child)
+            if child is default_value:
                 continue
         elif kind is only:
             one, form = _fields(child, _class_plan(kind), f"{prefix}{name}.", excluded)
-            full[name] = form
+            with_defaults[name] = form
         elif expect.is_plain:
-            full[name] = one = form = scalars.plain_form(child)
+            with_defaults[name] = one = form = scalars.plain_form(child)
         else:
             raise UnusualError
         if not is_default(form, expect, default):
-            lean[name] = one
-    return lean, full
+            non_default[name] = one
+    return non_default, with_defaults
 
 
 @functools.lru_cache(maxsize=4096)
 def _class_plan(cls: tp.Hashable, leave_out: tuple[str, ...] = ()) -> _ClassPlan | None:
-    """What is known of a class; None where objects of it must be asked."""
+    """What holds for all objects of a class; None if that depends on the object."""
     facts = model_schema.record_schema(tp.cast(type, cls))
     skip = model_schema.name_tree(leave_out)
     facts.check_names(skip, facts.names)
     static = facts.fixed_exclusions
     counted = None if static is None else facts.counted_fields(None, skip)
     is_simple = facts.is_model and not facts.allows_extra
-    if counted is None or static is None or not is_simple or any(each[3] for each in counted):
+    if counted is None or static is None or not is_simple or any(field[3] for field in counted):
         return None
     fields = tuple((name, default.value, default, expect, _only_model(expect)) for name, expect, default, _ in counted)
     factories = [default.factory for _, _, default, _ in counted if default.factory is not None]

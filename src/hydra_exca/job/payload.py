@@ -19,8 +19,7 @@ from hydra_exca import paths, script
 from hydra_exca.code import Snapshot
 from hydra_exca.code.active import _process, current
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.store import files
-from hydra_exca.store.formats import pickles
+from hydra_exca.store import files, pickles
 
 _WINDOW = 32 * 1024  # as far as zlib looks back
 _LEVEL = 6

@@ -27,8 +27,8 @@ from places import ROOT
 
 import hydra_exca
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
-from hydra_exca.store import Items, ItemWriter, values
-from hydra_exca.store.formats import pickles, registry
+from hydra_exca.store import Items, ItemWriter, pickles, values
+from hydra_exca.store.formats import registry
 
 stable = examples(100)
 DOC = ROOT / "docs" / "formats.md"

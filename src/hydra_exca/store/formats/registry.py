@@ -14,8 +14,9 @@ import typing as tp
 
 from hydra_exca import script
 from hydra_exca.errors import CacheError, ConfigError
+from hydra_exca.store import pickles
 
-from . import builtin, frames, pickles
+from . import builtin, frames
 
 Dump = tp.Callable[[tp.Any], bytes]
 Load = tp.Callable[[bytes], tp.Any]

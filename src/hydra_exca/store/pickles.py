@@ -1,6 +1,7 @@
 """Pickles that name what cannot be pickled, and the user's script by name.
 
-Loading one runs code: see `files.check_trusted`.
+Loading one runs code: see `files.check_trusted`. Stored pickles name `_code` and `script.attribute` by their modules:
+moving or renaming either makes them unreadable.
 """
 
 from __future__ import annotations
@@ -77,6 +78,6 @@ def _parts(value: tp.Any) -> tp.Iterator[tuple[str, tp.Any]]:
 def _can_pickle(value: tp.Any) -> bool:
     try:
         _ValuePickler(io.BytesIO(), protocol=5).dump(value)
-    except Exception:  # noqa: BLE001  see dumps
+    except Exception:  # noqa: BLE001  see `pickle_value`
         return False
     return True
