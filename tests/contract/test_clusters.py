@@ -524,16 +524,16 @@ def test_local_jobs_outlive_a_signal_to_the_terminals_group(submit: Submit, batc
 def test_what_a_job_started_ends_with_it() -> None:
     with subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '60'])"]) as parent:
         family = until(lambda: psutil.Process(parent.pid).children())
-        local.end_process(parent.pid)
+        process.end_processes(parent.pid)
         until(lambda: not any(member.is_running() for member in family))
 
 
 def test_a_process_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_GRACE_S", 0.1)
+    monkeypatch.setattr(process, "_GRACE_S", 0.1)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as stubborn:
         assert stubborn.stdout is not None and stubborn.stdout.readline()
-        local.end_process(stubborn.pid)
+        process.end_processes(stubborn.pid)
         assert stubborn.wait(10) == -signal.SIGKILL
 
 

@@ -19,7 +19,7 @@ from hydra_exca import TaskInfra, paths
 from hydra_exca.clusters import process
 from hydra_exca.identity import uid
 from hydra_exca.job import payload
-from hydra_exca.job.worker import Attempt
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry
 

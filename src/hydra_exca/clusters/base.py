@@ -8,6 +8,8 @@ import enum
 import typing as tp
 from pathlib import Path
 
+from hydra_exca import paths
+
 _SLURM = "slurm_"
 AGAIN = 75  # the exit code of a job of this machine that is to be started again: sysexits.h's EX_TEMPFAIL
 
@@ -20,6 +22,12 @@ def job_command(python: str, module: str, folder: Path) -> list[str]:
     """
     deaf = ["/bin/sh", "-c", 'trap "" USR2; exec "$0" "$@"']
     return [*deaf, python, "-u", "-P", "-m", module, str(folder)]
+
+
+def count_timeouts(launch: Path, number: int) -> int:
+    """How often a job of a launch was out of time and started again."""
+    path = paths.timeout_counts(launch, number)
+    return path.stat().st_size if path.exists() else 0
 
 
 class JobState(enum.Enum):

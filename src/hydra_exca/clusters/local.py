@@ -15,7 +15,6 @@ from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
 
 from . import environment
-from . import process as process_module
 from .base import (
     AGAIN,
     Batch,
@@ -26,16 +25,14 @@ from .base import (
     JobSpec,
     JobState,
     Options,
+    count_timeouts,
     job_command,
 )
 from .inline import process_report
-
-if tp.TYPE_CHECKING:
-    import psutil
+from .process import end_processes, exit_reason, keep_until_ended
 
 log = logging.getLogger("exca.clusters")
-_GRACE_S = 5.0  # between SIGTERM and SIGKILL
-_PAUSE_S = 0.01
+_EXIT_S = 5.0  # for processes that have stored their outcome to exit
 _SIGNAL_DELAY_S = 120.0  # hydra-submitit-launcher's
 _WARNED_PART = 0.25  # of a time limit, at most
 
@@ -62,7 +59,7 @@ class LocalCluster(Cluster):
         return [process_report(reference) for reference in references]
 
     def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
-        end_process(*(each.owner["pid"] for each in references if process_report(each).state is JobState.RUNNING))
+        end_processes(*(each.owner["pid"] for each in references if process_report(each).state is JobState.RUNNING))
 
 
 def usable_cores() -> int:
@@ -79,47 +76,6 @@ def visible_gpus() -> list[str] | None:
         return None
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
     return [str(index) for index in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
-
-
-def end_process(*pids: int) -> None:
-    """Ends the processes of jobs and all they started: SIGTERM, then SIGKILL for what is left."""
-    family = [member for pid in pids for member in _family(pid)]
-    for member in family:
-        _signal(member, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_S
-    # psutil's own wait would collect the exit codes of children, which subprocess is to have
-    while (left := [member for member in family if _runs(member)]) and time.monotonic() < deadline:
-        time.sleep(_PAUSE_S)
-    for member in left:
-        _signal(member, signal.SIGKILL)
-
-
-def _runs(process: psutil.Process) -> bool:
-    import psutil  # here and below: only where something is to be ended
-
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    import psutil
-
-    try:
-        leader = psutil.Process(pid)
-        return [leader, *leader.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    import psutil
-
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 @dataclasses.dataclass
@@ -170,7 +126,7 @@ class _LocalSubmission(ClusterSubmission):
 
     def cancel_job(self, number: int) -> bool:
         if number in self._running:
-            end_process(self._running[number].process.pid)
+            end_processes(self._running[number].process.pid)
         elif self._waiting.pop(number, None):
             self._cancelled.append(number)
         return True
@@ -194,7 +150,7 @@ class _LocalSubmission(ClusterSubmission):
         return reports
 
     def close(self) -> None:
-        deadline = time.monotonic() + _GRACE_S
+        deadline = time.monotonic() + _EXIT_S
         for running in self._running.values():
             try:
                 running.process.wait(max(0.0, deadline - time.monotonic()))
@@ -214,7 +170,7 @@ class _LocalSubmission(ClusterSubmission):
 
     def cancel_all(self) -> tp.Sequence[int]:
         numbers = [*self.stop_submitting(), *self._running]
-        end_process(*(running.process.pid for running in self._running.values()))
+        end_processes(*(running.process.pid for running in self._running.values()))
         for running in self._running.values():
             running.process.wait()
         self._running.clear()
@@ -225,14 +181,14 @@ class _LocalSubmission(ClusterSubmission):
         running = self._running.pop(number)
         self._gpus = [gpu for gpu in self._every_gpu if gpu in (*self._gpus, *running.gpus)]  # neighbours together
         if running.process.poll() is None:
-            end_process(running.process.pid)
+            end_processes(running.process.pid)
             running.process.wait()
             reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
             return JobReport(JobState.ENDED, reason, timed_out=True)
-        if running.process.returncode == AGAIN and self._timeouts(number) > running.timeouts:
+        if running.process.returncode == AGAIN and count_timeouts(self._batch.folder, number) > running.timeouts:
             self._waiting = {number: running.spec, **self._waiting}
             return None
-        return JobReport(JobState.ENDED, process_module.exit_reason(running.process.returncode))
+        return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:
         """In their order: one that has to wait for GPUs is not overtaken."""
@@ -254,12 +210,8 @@ class _LocalSubmission(ClusterSubmission):
         log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
         return [str(number) for number in range(wanted * min(self._most, usable_cores()))]
 
-    def _timeouts(self, number: int) -> int:
-        """How often a job says that it was out of time."""
-        path = paths.timeout_counts(self._batch.folder, number)
-        return path.stat().st_size if path.exists() else 0
-
     def _start(self, spec: JobSpec, gpus: tuple[str, ...]) -> None:
+        timeouts = count_timeouts(self._batch.folder, spec.number)
         with open(paths.job_log(self._batch.folder, spec.number), "ab") as output:
             process = subprocess.Popen(
                 [*job_command(self._python, self._batch.module, self._batch.folder), str(spec.number)],
@@ -269,8 +221,8 @@ class _LocalSubmission(ClusterSubmission):
                 start_new_session=True,
                 env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
             )
-        process_module.keep_until_ended(process)
-        self._running[spec.number] = _Running(process, spec, gpus, time.monotonic(), self._timeouts(spec.number))
+        keep_until_ended(process)
+        self._running[spec.number] = _Running(process, spec, gpus, time.monotonic(), timeouts)
         self._jobs[spec.number] = str(process.pid)
 
 

@@ -1,17 +1,24 @@
-"""Which process is meant, for sure: a pid alone comes again."""
+"""Processes of this machine: descriptions that outlive a reused pid, exit codes as text, and their ends."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import socket
 import threading
+import time
 import typing as tp
 from pathlib import Path
 
 if tp.TYPE_CHECKING:
     import subprocess
+
+    import psutil
+
+_GRACE_S = 5.0  # between SIGTERM and SIGKILL
+_PAUSE_S = 0.01
 
 
 def describe_process(pid: int | None = None) -> dict[str, tp.Any]:
@@ -82,7 +89,7 @@ def _read_link(path: str) -> str | None:
 
 
 def exit_reason(code: int) -> str:
-    """What an exit code of subprocess tells.
+    """An exit code of `subprocess` as text.
 
     >>> exit_reason(-9), exit_reason(3)
     ('killed by SIGKILL (signal 9)', 'exit code 3')
@@ -93,6 +100,51 @@ def exit_reason(code: int) -> str:
         return f"killed by {signal.Signals(-code).name} (signal {-code})"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def end_processes(*pids: int) -> None:
+    """Ends these processes and all they started: SIGTERM, then SIGKILL for what is left."""
+    family = [member for pid in pids for member in _with_descendants(pid)]
+    for member in family:
+        send_signal(member, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_S
+    # psutil's own wait would collect the exit codes of children, which subprocess is to have
+    while (left := [member for member in family if _is_running(member)]) and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+    for member in left:
+        send_signal(member, signal.SIGKILL)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All that a process has started and that still runs, itself left out."""
+    return _with_descendants(pid)[1:]
+
+
+def send_signal(process: psutil.Process, number: int) -> None:
+    """Signals a process, unless it has ended or is another user's by now."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process.send_signal(number)
+
+
+def _with_descendants(pid: int) -> list[psutil.Process]:
+    import psutil
+
+    try:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _is_running(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 _processes: set[subprocess.Popen[bytes]] = set()

@@ -20,7 +20,7 @@ from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
 from hydra_exca.identity import fast_models, uid
 from hydra_exca.identity.scalars import UnusualError
 from hydra_exca.identity.uid import Identity
-from hydra_exca.job.worker import describe_error
+from hydra_exca.job.error_report import describe_error
 from hydra_exca.launch.settings import Settings
 from hydra_exca.provenance import launch_record, project
 from hydra_exca.status import Mode

@@ -16,7 +16,7 @@ import pydantic
 from hydra_exca.clusters import describe_process, process
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload as payloads
-from hydra_exca.job.worker import Attempt
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.store import files
 from hydra_exca.store.items.claims import ItemClaim
 from hydra_exca.store.items.reader import Items, ItemWriter

@@ -13,7 +13,7 @@ import pydantic
 from hydra_exca import clusters
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 from hydra_exca.identity.uid import Identity
-from hydra_exca.job.worker import Attempt
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import Lookup
 from hydra_exca.launch.settings import Settings, Task

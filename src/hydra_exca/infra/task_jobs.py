@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra_exca import clusters
 from hydra_exca.errors import ExcaError, TaskFailedError
 from hydra_exca.job import checkpoints
-from hydra_exca.job.worker import Attempt
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task

@@ -24,11 +24,10 @@ from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome
 
-from . import checkpoints
-from . import logs as job_logs
-from . import payload as payloads
-from .checkpoints import Checkpoint, CheckpointCall
+from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
 from .error_report import RankError, describe_error
+from .logs import link_logs, redirect_output
+from .payload import Part, Payload, unpickle
 
 log = logging.getLogger("exca.worker")
 
@@ -58,15 +57,15 @@ Compute = tp.Callable[[Attempt], tp.Any]
 
 
 class AttemptGuard:
-    """Who may end a process from outside while it computes. This one is nobody.
+    """Lets something outside end a process while it computes. This one lets nothing.
 
-    Once ``leaving`` is set the process is on its way out: nothing that the user's code returns or raises then counts.
+    Once ``exit_request`` is set the process is on its way out: nothing that the user's code returns or raises counts.
     """
 
-    leaving: SystemExit | None = None
+    exit_request: SystemExit | None = None
 
-    def watch(self, attempt: Attempt) -> None:
-        """From now on it is this one that would be ended."""
+    def watch_attempt(self, attempt: Attempt) -> None:
+        """From now on this attempt is the one to end."""
 
 
 def attempt_task(
@@ -138,15 +137,15 @@ def _compute_and_commit(
     value = error = None
     if recorder is not None:
         recorder.record_start(entry, claim, started, attempt.code)
-    guard.watch(attempt)
+    guard.watch_attempt(attempt)
     try:
         value = entry.store_value(claim, _compute_value(attempt, compute, guard))
     except KeyboardInterrupt:
         raise
     except BaseException as raised:
-        if guard.leaving is not None and raised is guard.leaving:
+        if guard.exit_request is not None and raised is guard.exit_request:
             raise
-        error = raised.told if isinstance(raised, RankError) else describe_error(raised)
+        error = raised.description if isinstance(raised, RankError) else describe_error(raised)
     outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=attempt_log_paths(attempt)[0])
     if recorder is not None:
         recorder.record_end(entry, claim, outcome)
@@ -164,13 +163,13 @@ def _compute_value(attempt: Attempt, compute: Compute, guard: AttemptGuard) -> t
         _exit_if_forked(process, None)
     except BaseException as raised:
         _exit_if_forked(process, raised)
-        if guard.leaving is not None:
-            raise guard.leaving from None
+        if guard.exit_request is not None:
+            raise guard.exit_request from None
         raise
     finally:
         attempt.is_computed = True
-    if guard.leaving is not None:
-        raise guard.leaving
+    if guard.exit_request is not None:
+        raise guard.exit_request
     return value
 
 
@@ -217,10 +216,10 @@ def make_outcome(
     )
 
 
-# what is told
+# logs
 
 
-def redirect_to_log(attempt: Attempt, payload: payloads.Payload, rank: int = 0) -> None:
+def redirect_to_log(attempt: Attempt, payload: Payload, rank: int = 0) -> None:
     """Sends this process's output, and that of what it starts, to the log of the attempt.
 
     Another rank than the first has a log of its own only where a place for logs was asked for.
@@ -232,8 +231,8 @@ def redirect_to_log(attempt: Attempt, payload: payloads.Payload, rank: int = 0) 
     if payload.logs is not None:
         place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
         stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"
-        job_logs.link_logs(logs, Path(place), stem)
-    job_logs.redirect_output(logs, payload.stderr_to_stdout)
+        link_logs(logs, Path(place), stem)
+    redirect_output(logs, payload.stderr_to_stdout)
 
 
 def attempt_log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
@@ -260,20 +259,20 @@ class LoadedProgram:
     ``ready`` is called once it is: all that loading changes of the process has been changed.
     """
 
-    def __init__(self, launch: Path, payload: payloads.Payload, ready: tp.Callable[[], None]) -> None:
+    def __init__(self, launch: Path, payload: Payload, ready: tp.Callable[[], None]) -> None:
         self._launch = launch
         self._payload = payload
         self._ready = ready
         self._program: Program | None = None
 
-    def computing(self, part: payloads.Part, position: int) -> Compute:
-        """What computes the task at ``position``."""
+    def compute_function(self, part: Part, position: int) -> Compute:
+        """The function that computes the task at ``position``."""
 
         def compute(attempt: Attempt) -> tp.Any:
             program = self._program or self._load()
             try:
-                attempt.resumed = checkpoints.read_resumed_call(self._launch, position)
-                return program(payloads.unpickle(part.argument), attempt)
+                attempt.resumed = read_resumed_call(self._launch, position)
+                return program(unpickle(part.argument), attempt)
             except Exception as error:  # whoever reads only the log is told too
                 print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
                 raise
@@ -283,7 +282,7 @@ class LoadedProgram:
     def _load(self) -> Program:
         self._payload.enter()
         launch_record.set_enclosing_launch(self._payload.provenance, self._launch / paths.PATCH)
-        program: Program = payloads.unpickle(self._payload.program)
+        program: Program = unpickle(self._payload.program)
         self._ready()
         self._program = program
         return program

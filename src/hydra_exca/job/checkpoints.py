@@ -1,7 +1,6 @@
-"""A user's own ``checkpoint``: what it says when a task is told to end, and what it leaves for the next start.
+"""Checkpoints of the user's code: called when a task has to end, they return what the next start is to call.
 
-As submitit has it: it returns what is to be called next time (anything with function, args and kwargs), or None for
-"do not start me again".
+As in submitit: a checkpoint returns anything with function, args and kwargs, or None for "do not start me again".
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import dataclasses
 import enum
 import functools
 import inspect
-import os
-import sys
 import traceback
 import typing as tp
 from pathlib import Path
@@ -19,14 +16,15 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.store import files
 
-from . import payload as payloads
+from .logs import write_to_log
+from .payload import pickle_named, unpickle
 
 Checkpoint = tp.Callable[[], tp.Any]
 _NAMES = ("__submitit_checkpoint__", "checkpoint")
 
 
 class CheckpointAnswer(enum.Enum):
-    """What a task says to being ended."""
+    """The answer of a task's checkpoint when the task has to end."""
 
     NOTHING = "nothing"  # it has no checkpoint, or that failed
     AGAIN = "again"
@@ -52,9 +50,9 @@ class CheckpointCall:
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint of the function, to be called with what the function is called with."""
         for name in _NAMES:
-            known = getattr(self.function, name, None)
-            if callable(known):
-                return functools.partial(known, *self.args, **self.kwargs)
+            checkpoint = getattr(self.function, name, None)
+            if callable(checkpoint):
+                return functools.partial(checkpoint, *self.args, **self.kwargs)
         return None
 
 
@@ -65,23 +63,23 @@ def checkpoint_of_object(obj: tp.Any) -> Checkpoint | None:
     """
     if not callable(getattr(type(obj), "checkpoint", None)):
         return None
-    found: Checkpoint = obj.checkpoint
+    checkpoint: Checkpoint = obj.checkpoint
     try:
-        inspect.signature(found).bind()
+        inspect.signature(checkpoint).bind()
     except (TypeError, ValueError):
         return None
-    return found
+    return checkpoint
 
 
 def call_checkpoint(checkpoint: Checkpoint | None, launch: Path, position: int) -> CheckpointAnswer:
-    """Calls a task's checkpoint and keeps what it wants to be called next time."""
+    """Calls a task's checkpoint and stores what the next start is to call."""
     if checkpoint is None:
         return CheckpointAnswer.NOTHING
     try:
-        again = checkpoint()
-        if again is None:
+        resume = checkpoint()
+        if resume is None:
             return CheckpointAnswer.REFUSED
-        _store_call(again, launch, position)
+        _store_call(resume, launch, position)
         return CheckpointAnswer.AGAIN
     except Exception:  # noqa: BLE001  the user's code, and whatever it returns
         write_to_log(f"checkpoint failed, and the task will start again as if it had none:\n{traceback.format_exc()}")
@@ -89,23 +87,18 @@ def call_checkpoint(checkpoint: Checkpoint | None, launch: Path, position: int) 
 
 
 def read_resumed_call(launch: Path, position: int) -> CheckpointCall | None:
-    """What an earlier start of the task wants to be called instead of its function, None if there is no such thing."""
+    """What an earlier start of the task wants called instead of its function, None if there is no such thing."""
     path = paths.resumed_call(launch, position)
     try:
-        return CheckpointCall(*payloads.unpickle(files.read_trusted(path, ())))
+        return CheckpointCall(*unpickle(files.read_trusted(path, ())))
     except FileNotFoundError:
         return None
 
 
-def write_to_log(message: str) -> None:
-    """Tells whoever reads the task's log; not through a buffer, which the signal may have interrupted."""
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"exca: {message}\n".encode(errors="replace"))
-
-
-def _store_call(again: tp.Any, launch: Path, position: int) -> None:
+def _store_call(resume: tp.Any, launch: Path, position: int) -> None:
     path = paths.resumed_call(launch, position)
-    if not all(hasattr(again, name) for name in ("function", "args", "kwargs")):
+    if not all(hasattr(resume, name) for name in ("function", "args", "kwargs")):
         path.unlink(missing_ok=True)
         return
-    call = (again.function, tuple(again.args), dict(again.kwargs))
-    files.write_file(path, payloads.pickle_named(call, "what checkpoint returned"), mode=files.PRIVATE)
+    call = (resume.function, tuple(resume.args), dict(resume.kwargs))
+    files.write_file(path, pickle_named(call, "what checkpoint returned"), mode=files.PRIVATE)

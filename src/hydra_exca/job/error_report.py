@@ -1,4 +1,4 @@
-"""What is recorded of an error."""
+"""Descriptions of errors, as they are stored."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "runpy"}
 
 
 class RankError(Exception):
-    """What another rank has raised, as it is stored."""
+    """An error that another rank has raised, as `describe_error` describes it."""
 
-    def __init__(self, told: dict[str, tp.Any]) -> None:
-        super().__init__(told["message"])
-        self.told = told
+    def __init__(self, description: dict[str, tp.Any]) -> None:
+        super().__init__(description["message"])
+        self.description = description
 
 
 def describe_error(error: BaseException) -> dict[str, tp.Any]:
-    """Type, message and traceback of what a task raised, as text, without the frames above the task's own code."""
+    """The type, message and traceback of an error as text, without the frames above the task's own code."""
     kind = type(error)
     if isinstance(error, ConfigError):
         return {"kind": "raised", "type": kind.__name__, "message": str(error), "traceback": ""}

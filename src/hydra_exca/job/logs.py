@@ -1,4 +1,4 @@
-"""What a job prints, and the files that it goes to."""
+"""The logs of a job: files that what it prints goes to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
 
 
 def link_logs(logs: Logs, folder: Path, stem: str) -> None:
-    """Makes links of the logs, to new files in ``folder``. If there can be none, the logs are files where they are."""
+    """Makes the logs links to new files in ``folder``; if that fails, they stay files where they are."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for link in logs:
@@ -32,6 +32,11 @@ def link_logs(logs: Logs, folder: Path, stem: str) -> None:
                 os.symlink(os.path.relpath(file, link.parent.resolve()), link)
     except OSError as error:
         log.warning("the logs stay in %s: %s cannot be written: %s", logs[0].parent, folder, error.strerror)
+
+
+def write_to_log(message: str) -> None:
+    """Adds a line to the task's log; not through a buffer, which the signal may have interrupted."""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"exca: {message}\n".encode(errors="replace"))
 
 
 def _create_file(folder: Path, stem: str, suffix: str) -> Path:

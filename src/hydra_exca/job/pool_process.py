@@ -1,51 +1,202 @@
-"""A process that computes tasks of a pack, one after another, and what it and the pack's first process tell each other.
+"""A process of a task pool, from both ends: as the pool sees it, and what runs in it.
 
-Between two tasks the working directory, the environment, sys.path, sys.argv, standard output and standard error, and
-the signal handlers are made what they were. All else that a task changes in its process is there for the next one.
+The pool forks it and assigns it one task after another over a socket; it answers with messages. What to do about a
+warning comes through a pipe beside, together with SIGUSR2. Between two tasks the working directory, the environment,
+sys.path, sys.argv, standard output and standard error, and the signal handlers are made what they were. All else that
+a task changes in its process is there for the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
+import fcntl
 import functools
 import os
 import signal
 import socket
 import sys
+import time
 import typing as tp
 from pathlib import Path
 
 from hydra_exca.clusters.base import AGAIN
+from hydra_exca.clusters.process import descendants, send_signal
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.store import Entry
 
-from . import payload as payloads
 from .attempt import Attempt, LoadedProgram, attempt_task, redirect_to_log
 from .checkpoints import CheckpointAnswer
+from .payload import PartReader, read_part
 from .signals import RunningJob, SignalHandlers
 
-GO_ON = b"c"  # the orders that come with SIGUSR2: call the checkpoint, and go on;
-OUT_OF_TIME = b"t"  # or leave, unless the checkpoint says that there is no second start;
-PREEMPTED = b"p"  # or leave
+if tp.TYPE_CHECKING:
+    import psutil
+
+# the orders that come with SIGUSR2: call the checkpoint, and ...
+GO_ON = b"c"  # go on
+OUT_OF_TIME = b"t"  # leave, unless the checkpoint refuses a second start
+PREEMPTED = b"p"  # leave
+# the messages; an answer to an order is the value of a CheckpointAnswer
 COMPUTED, SKIPPED, CLAIM = "computed", "skipped", "claim"
+POOL_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR2)  # that the pool waits for
+_GRACE_S = 5.0  # between asking a process to end, and killing it
+_EXIT_S = 10.0  # for a process that has nothing to do any more
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_KEPT = (signal.SIGKILL, signal.SIGSTOP)
+_NOT_SETTABLE = (signal.SIGKILL, signal.SIGSTOP)
 
 
-class ParentPipe:
-    """The child's end of its line to the pack: positions come, lines go. Orders come beside, with a signal."""
+# the pool's end
 
-    def __init__(self, line: socket.socket, orders: int) -> None:
-        self._line = line
+
+@dataclasses.dataclass(eq=False)
+class PoolProcess:
+    """A forked process: the task that it computes, the order that it was sent, until when it may go on."""
+
+    pid: int
+    messages: socket.socket
+    orders: int
+    position: int | None = None
+    entry: Entry | None = None
+    claim: int | None = None  # the number of the one that it computes under
+    must_answer: bool = False  # to an order
+    answer: CheckpointAnswer | None = None
+    is_unwanted: bool = False
+    is_silent: bool = False  # no message will come: it exits, or the task has closed the socket
+    deadline: float | None = None
+    _buffer: bytes = b""
+    _is_ending: bool = False
+    _family: list[psutil.Process] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def fork(cls, job: RunningJob, close_pool: tp.Callable[[], None]) -> PoolProcess:
+        """Starts a process that computes tasks of the job; raises OSError if there can be none.
+
+        ``close_pool()`` closes in it what only the pool is to have: other processes see by that when the pool is gone.
+        """
+        ours, theirs = socket.socketpair()
+        reading, writing = os.pipe()
+        fcntl.fcntl(reading, fcntl.F_SETFL, fcntl.fcntl(reading, fcntl.F_GETFL) | os.O_NONBLOCK)
+        child, pool = cls(-1, ours, writing), os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, POOL_SIGNALS)
+        try:
+            child.pid = os.fork()
+        except OSError:
+            child.close_pipes()
+            raise
+        finally:
+            if child.pid != 0:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                theirs.close()
+                os.close(reading)
+        if child.pid == 0:
+            child.close_pipes()
+            close_pool()
+            _serve_tasks(job, PoolConnection(theirs, reading), mask, pool)
+            raise SystemExit(0)
+        return child
+
+    def read_messages(self) -> list[str]:
+        """The messages that came since the last call."""
+        try:
+            while data := self.messages.recv(4096, socket.MSG_DONTWAIT):
+                self._buffer += data
+            self.is_silent = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.is_silent = True
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [line.decode() for line in lines]
+
+    def assign_task(self, position: int, shared: bool) -> bool:
+        """Lets it compute a task; False if it has ended."""
+        try:
+            self.messages.sendall(f"{position} {int(shared)}\n".encode())
+        except OSError:
+            return False
+        self.position, self.entry, self.claim = position, None, None
+        self.must_answer, self.answer = False, None
+        return True
+
+    def send_order(self, order: bytes) -> None:
+        os.write(self.orders, order)
+        self.must_answer = True
+        os.kill(self.pid, signal.SIGUSR2)
+
+    def dismiss(self) -> None:
+        """Lets it exit: it has nothing to do any more."""
+        if self.deadline is None:
+            self.messages.shutdown(socket.SHUT_WR)
+            self.deadline = time.monotonic() + _EXIT_S
+
+    def request_end(self) -> None:
+        """Sends SIGTERM, once; it and all it has started are killed if they are there a while later."""
+        if not self._is_ending:
+            self._is_ending = True
+            self._family = descendants(self.pid)
+            self.terminate()
+            self.deadline = time.monotonic() + _GRACE_S
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)  # its pid is not used again before `exit_code` has waited for it
+
+    def enforce_deadline(self) -> None:
+        """Asks it to end once its time to exit has passed, and kills it when it does not."""
+        if self.deadline is None or time.monotonic() < self.deadline:
+            return
+        self.deadline = None
+        if self._is_ending:
+            os.kill(self.pid, signal.SIGKILL)
+            self._kill_family()
+        else:
+            self.request_end()
+
+    def exit_code(self) -> int | None:
+        """The exit code as `subprocess` has it; None as long as it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def clean_up(self) -> None:
+        """After its end: kills what it has started, if it was asked to end."""
+        self.close_pipes()
+        self._kill_family()
+
+    def close_pipes(self) -> None:
+        self.messages.close()
+        os.close(self.orders)
+
+    def task_entry(self, job: RunningJob) -> Entry:
+        """The entry of the task that it computes."""
+        assert self.position is not None
+        if self.entry is None:
+            self.entry = Entry(Path(read_part(job.launch, job.payload, self.position).entry))
+        return self.entry
+
+    def _kill_family(self) -> None:
+        for member in self._family:
+            send_signal(member, signal.SIGKILL)
+
+
+# its own end
+
+
+class PoolConnection:
+    """The process's end of the socket and the pipe from the pool."""
+
+    def __init__(self, messages: socket.socket, orders: int) -> None:
+        self._messages = messages
         self._orders = orders
         self._buffer = b""
 
-    def next(self) -> tuple[int, bool] | None:
-        """The next position, and whether other tasks came before it; None if there is none, or no pack any more."""
+    def receive_task(self) -> tuple[int, bool] | None:
+        """The next position, and whether other tasks came before it; None if there is none, or no pool any more."""
         while b"\n" not in self._buffer:
             try:
-                data = self._line.recv(4096)
+                data = self._messages.recv(4096)
             except ConnectionError:
                 data = b""
             if not data:
@@ -55,16 +206,16 @@ class ParentPipe:
         position, shared = line.split()
         return int(position), shared == b"1"
 
-    def say(self, word: str) -> bool:
-        """Tells the pack; False if it is gone."""
+    def send_message(self, message: str) -> bool:
+        """False if the pool is gone."""
         try:
-            self._line.sendall(f"{word}\n".encode())
+            self._messages.sendall(f"{message}\n".encode())
             return True
         except OSError:
             return False
 
-    def order(self) -> bytes:
-        """The last order that came, nothing if none did."""
+    def read_order(self) -> bytes:
+        """The last order that came, b"" if none did."""
         try:
             return os.read(self._orders, 4096)[-1:]
         except BlockingIOError:
@@ -72,45 +223,45 @@ class ParentPipe:
 
 
 class PoolSignals(SignalHandlers):
-    """The signals of a process of a pack. srun sends them to all of a job; only what the pack orders is done."""
+    """Signal handlers in a process of a pool. srun sends them to all of a job; only what the pool orders is done."""
 
-    def __init__(self, job: RunningJob, link: ParentPipe) -> None:
+    def __init__(self, job: RunningJob, pool: PoolConnection) -> None:
         super().__init__(job)
-        self._link = link
+        self._pool = pool
 
-    def begin(self, position: int) -> None:
-        """This is the task now; no order came for it yet."""
-        self._link.order()
+    def begin_task(self, position: int) -> None:
+        """Drops what was ordered before: it was meant for another task."""
+        self._pool.read_order()
         self.position, self.attempt = position, None
 
-    def watch(self, attempt: Attempt) -> None:
-        super().watch(attempt)
-        self._link.say(f"{CLAIM} {attempt.claim.number}")
+    def watch_attempt(self, attempt: Attempt) -> None:
+        super().watch_attempt(attempt)
+        self._pool.send_message(f"{CLAIM} {attempt.claim.number}")
 
-    def over(self) -> None:
-        """It is no more."""
+    def end_task(self) -> None:
         self.position, self.attempt = -1, None
 
-    def warned(self) -> None:
-        order = self._link.order()
+    def on_warning(self) -> None:
+        order = self._pool.read_order()
         if not order or self.position < 0:
             return
-        answer = self.ask()
-        self._link.say(answer.value)
+        answer = self.call_checkpoint()
+        self._pool.send_message(answer.value)
         self.leave_if_terminated()
         if order == PREEMPTED or (order == OUT_OF_TIME and answer is not CheckpointAnswer.REFUSED):
             self.leave(AGAIN)
 
 
 class ProcessState:
-    """What tasks commonly change in their process, as it is now."""
+    """A copy of what tasks commonly change in their process."""
 
     def __init__(self) -> None:
         self._folder = os.getcwd()
         self._environment = dict(os.environ)
         self._path, self._argv = list(sys.path), list(sys.argv)
         self._streams = sys.stdout, sys.stderr
-        self._handlers = {number: signal.getsignal(number) for number in signal.valid_signals() if number not in _KEPT}
+        settable = [number for number in signal.valid_signals() if number not in _NOT_SETTABLE]
+        self._handlers = {number: signal.getsignal(number) for number in settable}
 
     def restore(self) -> None:
         os.chdir(self._folder)
@@ -124,45 +275,31 @@ class ProcessState:
                 signal.signal(number, handler)
 
 
-class LogFiles:
-    """Where this process prints between two tasks."""
-
-    def __init__(self) -> None:
-        self._own = os.dup(1), os.dup(2)
-
-    def restore(self) -> None:
-        """What was printed is in the task's log; what comes is in that of the job."""
-        flush_output()
-        _libc().fflush(None)
-        for number, own in enumerate(self._own, start=1):
-            os.dup2(own, number)
-
-
 class TaskServer:
-    """Computes what the pack hands over, until it hands over no more."""
+    """Computes the tasks that the pool assigns, until it assigns no more."""
 
-    def __init__(self, job: RunningJob, link: ParentPipe) -> None:
+    def __init__(self, job: RunningJob, pool: PoolConnection) -> None:
         self._job = job
-        self._link = link
-        self._handlers = PoolSignals(job, link)
+        self._pool = pool
+        self._handlers = PoolSignals(job, pool)
         self._handlers.install()
-        self._loaded = LoadedProgram(job.launch, job.payload, self._keep)
-        self._parts = payloads.PartReader(job.launch, job.payload)
-        self._kept: ProcessState | None = None
-        self._logs = LogFiles()
+        self._program = LoadedProgram(job.launch, job.payload, self._save_state)
+        self._parts = PartReader(job.launch, job.payload)
+        self._state: ProcessState | None = None
+        self._job_log = os.dup(1), os.dup(2)
 
     def serve(self) -> None:
-        while (handed := self._link.next()) is not None:
-            position, shared = handed
-            self._handlers.begin(position)
+        while (task := self._pool.receive_task()) is not None:
+            position, shared = task
+            self._handlers.begin_task(position)
             self._compute(position, shared)
-            told = SKIPPED if self._handlers.attempt is None else COMPUTED
-            flush_output()
-            if self._kept is not None:
-                self._kept.restore()
-            self._logs.restore()
-            self._handlers.over()
-            if not self._link.say(told) or sys.stdout.closed or sys.stderr.closed:  # it could not print
+            message = SKIPPED if self._handlers.attempt is None else COMPUTED
+            _flush_output()
+            if self._state is not None:
+                self._state.restore()
+            self._print_to_job_log()
+            self._handlers.end_task()
+            if not self._pool.send_message(message) or sys.stdout.closed or sys.stderr.closed:  # it could not print
                 return
 
     def _compute(self, position: int, shared: bool) -> None:
@@ -172,8 +309,8 @@ class TaskServer:
             entry,
             part.identity,
             self._job.launch.name,
-            self._loaded.computing(part, position),
-            redirect=self._redirect,
+            self._program.compute_function(part, position),
+            redirect=lambda attempt: redirect_to_log(attempt, self._job.payload),
             copy=self._job.payload.copy,
             recorder=Recorder(self._job.launch, self._job.payload.provenance, part.overrides),
             shared=shared,
@@ -182,15 +319,35 @@ class TaskServer:
         if status is None and self._handlers.attempt is not None:
             entry.mark_attempt_ended(self._handlers.attempt.claim)  # whoever has taken it waits for that
 
-    def _redirect(self, attempt: Attempt) -> None:
-        redirect_to_log(attempt, self._job.payload)
-
-    def _keep(self) -> None:
+    def _save_state(self) -> None:
         self._handlers.install()
-        self._kept = ProcessState()
+        self._state = ProcessState()
+
+    def _print_to_job_log(self) -> None:
+        """Leaves what was printed in the task's log; what comes until the next task is in that of the job."""
+        _flush_output()
+        _libc().fflush(None)
+        for number, own in enumerate(self._job_log, start=1):
+            os.dup2(own, number)
 
 
-def flush_output() -> None:
+def _serve_tasks(job: RunningJob, connection: PoolConnection, mask: tp.Iterable[int], pool: int) -> None:
+    """Runs in the forked process, with its signals held back; ``mask`` are those held back before the fork.
+
+    It ends with the pool: the launch takes the job for ended then, and has others compute its tasks.
+    """
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != pool:  # it is gone already
+        os._exit(1)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    server = TaskServer(job, connection)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    server.serve()
+
+
+def _flush_output() -> None:
     """Writes what was printed, through whatever the task has put there."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -200,19 +357,3 @@ def flush_output() -> None:
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
-
-
-def serve_tasks(job: RunningJob, line: socket.socket, orders: int, mask: tp.Iterable[int], pack: int) -> None:
-    """What a process does that the pack has forked, with its signals held back; ``mask`` are those held back before.
-
-    It ends with the pack: the launch takes the job for ended then, and has others compute its tasks.
-    """
-    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != pack:  # it is gone already
-        os._exit(1)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    server = TaskServer(job, ParentPipe(line, orders))
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    server.serve()

@@ -1,4 +1,4 @@
-"""Several processes of one Slurm job: which of them this is, and what they let one another know.
+"""The ranks of a Slurm job of several processes: all run the program, the value of the first one counts.
 
 They have the folder of their launch in common, and nothing else that is sure to work between nodes.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.clusters import process
+from hydra_exca.polling import Pause
 from hydra_exca.store import Entry, Outcome
 
-from . import payload as payloads
 from .attempt import (
     Attempt,
     Compute,
@@ -29,14 +29,16 @@ from .attempt import (
     redirect_to_log,
 )
 from .error_report import RankError, describe_error
-from .signals import RunningJob, SecondaryRankSignals
+from .payload import read_part
+from .signals import RunningJob, SignalHandlers
 
 log = logging.getLogger("exca.job")
+_PATIENCE_S = 10.0  # how long the first rank may still take to end when another has raised
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """This process is number ``rank`` of ``count``. ``start`` tells the starts of a job that is requeued apart."""
+    """This process is number ``rank`` of ``count``. ``start`` distinguishes the starts of a job that is requeued."""
 
     rank: int
     count: int
@@ -46,85 +48,78 @@ class Ranks:
 
     @classmethod
     def of_this_process(cls, launch: Path, position: int) -> tp.Self:  # type: ignore[name-defined,unused-ignore]
-        known = os.environ
-        rank, count = int(known.get("SLURM_PROCID", 0)), int(known.get("SLURM_NTASKS", 1))
-        return cls(rank, count, launch, position, known.get("SLURM_RESTART_COUNT", "0"))
+        rank, count = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
+        return cls(rank, count, launch, position, os.environ.get("SLURM_RESTART_COUNT", "0"))
 
     @property
-    def requeued(self) -> bool:
+    def is_requeued(self) -> bool:
         return self.start != "0"
 
-    def decide(self) -> bool:
-        """Whether this is the rank that says how the task ended: the first one that asks."""
+    def acquire_decision(self) -> bool:
+        """Lets the first rank that calls this, and no other, decide how the task ended; True for that one."""
         try:
             os.close(os.open(paths.rank_decision(self.folder, self.position, self.start), os.O_CREAT | os.O_EXCL))
             return True
         except FileExistsError:
             return False
 
-    def tell(self, error: dict[str, tp.Any]) -> None:
-        """Lets the first rank know what this one raised."""
+    def write_error(self, error: dict[str, tp.Any]) -> None:
+        """Writes what this rank raised, for the first one."""
         path = paths.rank_error(self.folder, self.position, self.start, self.rank)
         temporary = path.with_name(paths.temporary_name(path.name, "rank"))
         temporary.write_text(json.dumps(error))
         os.replace(temporary, path)
 
-    def told(self) -> dict[str, tp.Any] | None:
-        """What another rank has raised, the earliest if there are several."""
+    def read_error(self) -> dict[str, tp.Any] | None:
+        """The error of another rank, the earliest if there are several."""
         ranks = (paths.rank_error(self.folder, self.position, self.start, rank) for rank in range(1, self.count))
         errors = sorted((path for path in ranks if path.exists()), key=lambda path: path.stat().st_mtime_ns)
         return json.loads(errors[0].read_text()) if errors else None
 
 
-_PATIENCE_S = 10.0  # how long the first rank may still take to end when another has raised
-
-
-_PAUSE_S = 0.2
-
-
 def as_first_rank(ranks: Ranks, compute: Compute) -> Compute:
-    """What the first rank does: its value counts once it is there; until then what another rank raised does."""
+    """Makes ``compute`` that of the first rank: its value counts once it is there, until then another rank's error."""
 
-    def first(attempt: Attempt) -> tp.Any:
+    def compute_first(attempt: Attempt) -> tp.Any:
         try:
             value = compute(attempt)
         except Exception as raised:
-            told = ranks.told()
-            if told is None:
+            error = ranks.read_error()
+            if error is None:
                 raise
             also = f"\nThen the first rank raised:\n{describe_error(raised)['traceback']}"
-            raise RankError({**told, "traceback": told["traceback"] + also}) from raised
-        told = ranks.told()
-        if not ranks.decide() and told is not None:
-            raise RankError(told)
-        if told is not None:
-            log.warning("%s; the first rank's value counts\n%s", told["message"], told["traceback"])
+            raise RankError({**error, "traceback": error["traceback"] + also}) from raised
+        error = ranks.read_error()
+        if not ranks.acquire_decision() and error is not None:
+            raise RankError(error)
+        if error is not None:
+            log.warning("%s; the first rank's value counts\n%s", error["message"], error["traceback"])
         return value
 
-    return first
+    return compute_first
 
 
 def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
-    """What another rank than the first one does."""
-    handlers = SecondaryRankSignals(job)
+    """Runs the program in another rank than the first; its value is not used."""
+    handlers = SignalHandlers(job, ignore=True)
     handlers.install()
-    part = payloads.read_part(job.launch, job.payload, ranks.position)
+    part = read_part(job.launch, job.payload, ranks.position)
     entry, started = Entry(Path(part.entry)), time.time()
     owner = entry.current_claim()
-    if owner is None or not is_wanted(owner, job.launch.name) or (ranks.requeued and entry.outcome() is not None):
+    if owner is None or not is_wanted(owner, job.launch.name) or (ranks.is_requeued and entry.outcome() is not None):
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
         return
     claim = dataclasses.replace(owner, job=current_job_id(owner.cluster), owner=process.describe_process())
     attempt = Attempt(entry, claim, code=None if job.payload.copy is None else job.payload.copy.digest)
     redirect_to_log(attempt, job.payload, ranks.rank)
     try:
-        LoadedProgram(job.launch, job.payload, handlers.install).computing(part, ranks.position)(attempt)
+        LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, ranks.position)(attempt)
     except BaseException as raised:
         if isinstance(raised, KeyboardInterrupt) or (isinstance(raised, SystemExit) and not raised.code):
             raise
         error = describe_error(raised)
         error["message"] = f"{error['message']} (in rank {ranks.rank} of {ranks.count})"
-        ranks.tell(error)
+        ranks.write_error(error)
         log_path = attempt_log_paths(attempt, ranks.rank)[0]
         if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error, log_path=log_path)):
             raise
@@ -136,9 +131,9 @@ def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
 
     Once the first rank has a value, it takes the time it needs to store it.
     """
-    entry, patience, decided = attempt.entry, time.monotonic() + _PATIENCE_S, False
+    entry, deadline, decided, pause = attempt.entry, time.monotonic() + _PATIENCE_S, False, Pause()
     while entry.outcome() is None:
-        decided = decided or (time.monotonic() > patience and ranks.decide())
+        decided = decided or (time.monotonic() > deadline and ranks.acquire_decision())
         claim = entry.current_claim()
         if (
             decided
@@ -147,5 +142,5 @@ def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
             and entry.commit_outcome(claim, outcome)
         ):
             return True
-        time.sleep(_PAUSE_S)
+        pause.sleep()
     return False

@@ -31,7 +31,7 @@ from .results import Result, stored_error
 from .settings import Settings, Task
 
 if tp.TYPE_CHECKING:
-    from hydra_exca.job.worker import Program
+    from hydra_exca.job.attempt import Program
 
     from .submission import Submission
 

@@ -12,6 +12,7 @@ from hydra_exca import clusters, paths
 from hydra_exca.code import Snapshot, active
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload, worker
+from hydra_exca.job.attempt import Attempt, Program, attempt_task
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Mode
@@ -41,7 +42,7 @@ class _SubmittedJob:
 class Submission:
     """The tasks that one submission has claimed, and their jobs."""
 
-    def __init__(self, settings: Settings, program: worker.Program, wanted: tp.Sequence[LaunchedTask]) -> None:
+    def __init__(self, settings: Settings, program: Program, wanted: tp.Sequence[LaunchedTask]) -> None:
         """Checks and pickles everything first: what cannot work is refused before anything is claimed."""
         settings.check()
         self._settings = settings
@@ -279,7 +280,7 @@ class Submission:
         )
         return settings.prepare(header)
 
-    def _pickle(self, program: worker.Program, wanted: tp.Sequence[LaunchedTask]) -> bool:
+    def _pickle(self, program: Program, wanted: tp.Sequence[LaunchedTask]) -> bool:
         """Pickles what is to be written down; False if that is nothing."""
         if self._runs_here and not self._settings.keeps_payload:
             return False
@@ -310,12 +311,12 @@ class Submission:
         task, cluster = launched.task, self._settings.cluster
         assert isinstance(cluster, clusters.InlineCluster)
 
-        def compute(attempt: worker.Attempt) -> tp.Any:
+        def compute(attempt: Attempt) -> tp.Any:
             copy = self._copy if self._settings.chdir else None
             with contextlib.nullcontext() if copy is None else active.inside(copy):
                 return cluster.call(lambda: self._raw_program(task.argument, attempt))
 
-        worker.attempt_task(
+        attempt_task(
             launched.entry,
             task.identity.to_json(),
             self.token,

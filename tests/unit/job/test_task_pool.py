@@ -16,8 +16,9 @@ from cluster_jobs import until
 from job_side import JobSide, Tools
 from submitit.helpers import DelayedSubmission
 
+from hydra_exca.clusters import AGAIN
 from hydra_exca.clusters.slurm import own_job
-from hydra_exca.job.worker import AGAIN, Attempt
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.store import ClaimState
 
 pytestmark = pytest.mark.app

@@ -19,11 +19,11 @@ from job_side import Fit, JobSide, Tools
 from submitit.helpers import DelayedSubmission
 
 from hydra_exca import paths
-from hydra_exca.clusters import process
+from hydra_exca.clusters import AGAIN, process
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.infra.task_jobs import MethodProgram
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.job.checkpoints import checkpoint_of_object
-from hydra_exca.job.worker import AGAIN, Attempt
 from hydra_exca.store import ClaimState
 
 NO_SLURM = {"SLURM_CONF": os.devnull, "SLURM_JOB_ID": "999999"}  # the scheduler cannot be asked

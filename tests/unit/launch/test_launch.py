@@ -34,7 +34,7 @@ from hydra_exca.errors import (
     TaskFailedError,
 )
 from hydra_exca.identity import uid
-from hydra_exca.job.worker import Attempt
+from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.launch import Launch, Result
 from hydra_exca.launch.launched_task import LaunchedTask

@@ -15,8 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hypothesis_profiles import examples
 
 from hydra_exca.identity import uid
-from hydra_exca.job import worker
-from hydra_exca.job.attempt import AttemptGuard
+from hydra_exca.job.attempt import Attempt, AttemptGuard, attempt_task
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome, claims
 
@@ -152,17 +151,17 @@ def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepte
             go_on.wait(30)
         return won
 
-    def second(attempt: worker.Attempt) -> str:
+    def second(attempt: Attempt) -> str:
         go_on.set()
         first.join(30)
         accepted.append(value_of(entry))
         return "second"
 
     monkeypatch.setattr(Entry, "publish_claim", stalls)
-    first = threading.Thread(target=worker.attempt_task, args=(entry, IDENTITY, "launch", lambda attempt: "first"))
+    first = threading.Thread(target=attempt_task, args=(entry, IDENTITY, "launch", lambda attempt: "first"))
     first.start()
     assert stalled.wait(30)
-    worker.attempt_task(entry, IDENTITY, "launch", second)
+    attempt_task(entry, IDENTITY, "launch", second)
     go_on.set()
     first.join(30)
     assert value_of(entry) == (accepted[0] if accepted else "first")
@@ -192,7 +191,7 @@ def test_of_many_starts_under_one_claim_one_computes(tmp_path: Path) -> None:
 
     def start(me: int) -> bool:
         ran: list[int] = []
-        worker.attempt_task(Entry(tmp_path), IDENTITY, "launch", lambda attempt: ran.append(me) or me)
+        attempt_task(Entry(tmp_path), IDENTITY, "launch", lambda attempt: ran.append(me) or me)
         return bool(ran) and value_of(Entry(tmp_path)) == me
 
     assert sum(at_once(start, processes=8)) == 1
@@ -218,26 +217,26 @@ def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path)
 
 def test_a_worker_whose_claim_was_taken_over_before_it_starts_computes_nothing(entry: Entry) -> None:
     entry.publish_claim(claim(1, "other"))
-    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
     assert os.listdir(entry.path) == ["claim.1.json"]
 
 
 def test_a_worker_whose_claim_is_taken_over_while_it_computes_writes_no_outcome(entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
-    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: entry.publish_claim(claim(3, "other")))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: entry.publish_claim(claim(3, "other")))
     assert entry.outcome() is None
 
 
 def test_a_worker_whose_claim_was_given_up_computes_nothing(entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.RELEASED))
-    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: pytest.fail("it ran"))
     assert entry.outcome() is None
 
 
 def test_a_worker_that_finds_an_outcome_computes_nothing(entry: Entry) -> None:
     entry.publish_claim(claim())
     entry.commit_outcome(claim(), outcome("there"))
-    worker.attempt_task(entry, IDENTITY, "launch", lambda attempt: pytest.fail("it ran"))
+    attempt_task(entry, IDENTITY, "launch", lambda attempt: pytest.fail("it ran"))
     assert value_of(entry) == "there"
 
 
@@ -246,23 +245,23 @@ def test_a_requeued_worker_computes_under_a_claim_of_its_own(entry: Entry) -> No
 
     guard = AttemptGuard()
 
-    def preempted(attempt: worker.Attempt) -> None:
-        guard.leaving = SystemExit(0)
-        raise guard.leaving
+    def preempted(attempt: Attempt) -> None:
+        guard.exit_request = SystemExit(0)
+        raise guard.exit_request
 
     with pytest.raises(SystemExit):
-        worker.attempt_task(entry, IDENTITY, "mine", preempted, guard=guard)
-    worker.attempt_task(entry, IDENTITY, "mine", lambda attempt: attempt.claim.number)
+        attempt_task(entry, IDENTITY, "mine", preempted, guard=guard)
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: attempt.claim.number)
     assert value_of(entry) == 3
 
 
 def test_an_exit_of_the_task_is_its_error(entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
 
-    def leaves(attempt: worker.Attempt) -> None:
+    def leaves(attempt: Attempt) -> None:
         raise SystemExit("no data")
 
-    worker.attempt_task(entry, IDENTITY, "mine", leaves)
+    attempt_task(entry, IDENTITY, "mine", leaves)
     found = entry.outcome()
     assert found is not None and found.error is not None and found.error["type"] == "SystemExit"
 
@@ -275,10 +274,10 @@ class MuteError(Exception):
 def test_an_error_that_cannot_be_shown_is_an_outcome_too(entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
 
-    def fails(attempt: worker.Attempt) -> None:
+    def fails(attempt: Attempt) -> None:
         raise MuteError
 
-    worker.attempt_task(entry, IDENTITY, "mine", fails)
+    attempt_task(entry, IDENTITY, "mine", fails)
     found = entry.outcome()
     assert found is not None and found.error is not None and "MuteError" in found.error["type"]
 

@@ -23,7 +23,7 @@ from hydra_exca.sweep.configs.tree import Path as Place
 from . import pins
 
 if tp.TYPE_CHECKING:
-    from hydra_exca.job.worker import Attempt
+    from hydra_exca.job.attempt import Attempt
 
 log = logging.getLogger("exca.sweep")
 
