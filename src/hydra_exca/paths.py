@@ -24,6 +24,7 @@
         jobs/<uid>/       the entry of a job that computes some of them
   code/<digest>/          snapshots, read-only; one that is to be elsewhere has its digest in .exca-code
   code/.files/<digest>.json   what is in the files of one
+  code/.contents.<user>/  the files of all snapshots by their SHA-256, which snapshots are hard links to
   code/.seen/<project>.json   which files of a project were read when, as the index of git has it
   launches/<token>/       one launch: its record, payload, and what the cluster needs
     <n>.again <n>.timeouts   what a task wants to be called next time; how often a job was out of time
@@ -125,6 +126,11 @@ def item_claim_number(name: str) -> int | None:
 def snapshot_manifest(folder: Path, digest: str) -> Path:
     """What tells what is in the files of a snapshot."""
     return folder / CODE / ".files" / f"{digest}.json"
+
+
+def code_files(folder: Path, user: int) -> Path:
+    """The files of all snapshots of a user, each once."""
+    return folder / CODE / f".contents.{user}"
 
 
 def read_files_index(folder: Path, key: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hydra_exca import code as code_copies
 
-from . import Snapshot, Sources
+from . import Snapshot
 
 
 @dataclasses.dataclass(eq=False)
@@ -64,11 +64,6 @@ def current() -> Snapshot | None:
 def import_from(copy: Snapshot | None) -> None:
     """Makes this process import from a copy, or none, from now on; its working directory stays."""
     _process.settle(copy, None)
-
-
-def copied() -> Sources:
-    """What this process imports from a copy: where each copy is, and what of."""
-    return () if _process.code is None else _process.code.originals()
 
 
 def missing_in_copy(error: BaseException) -> str:

@@ -34,10 +34,7 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         self._roots = copy.import_roots()
         self._folders = {str(copy.folder), os.path.realpath(copy.folder)}  # a script may resolve its own path
         self._places: dict[str, str] = {}
-        self._sources: dict[str, list[str]] = {}
         self._left: set[str] = set()  # originals with anything that was left out
-        self._snapshots = _chain(copy)
-        self._passed_over = frozenset[str]().union(*(each.passed_over for each in self._snapshots))
         # last of all: what is in these folders beside the modules was not found before
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
@@ -69,12 +66,14 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         return led or self._of_others(name, path, target) or self._instead(name, path, found)
 
     def _search(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
-        """What the copies of these folders lead to, each with what was left out of it."""
+        """The module in the copies of these folders, or in the originals of those that it was left out of."""
         places: list[str] = []
         for place in map(self._place, path):
-            left = [each for each in self._originals(place) if self._was_left(_PATH.find_spec(name, [each]))]
-            self._left.update(left)
-            places += [place, *left]
+            places.append(place)
+            original = self.copy.original_of(Path(place)) if self._is_copy(place) else None
+            if original is not None and self._was_left(_PATH.find_spec(name, [str(original)])):
+                self._left.add(str(original))
+                places.append(str(original))
         return _PATH.find_spec(name, places, target)
 
     def _settled(self, found: _Spec, folders: tp.Sequence[str]) -> _Spec | None:
@@ -101,14 +100,14 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         if found is None:
             return False
         if found.origin is not None:
-            return found.origin.endswith(_COMPILED) or self._was_passed_over(found.origin)
+            return found.origin.endswith(_COMPILED) or self._was_not_copied(found.origin)
         folders = [*(found.submodule_search_locations or ())]
-        inside = any(each.startswith(f"{folder}{os.sep}") for each in self._passed_over for folder in folders)
-        return inside or any(map(self._was_passed_over, folders))
+        inside = any(each.startswith(f"{folder}{os.sep}") for each in self.copy.not_copied for folder in folders)
+        return inside or any(map(self._was_not_copied, folders))
 
-    def _was_passed_over(self, path: str) -> bool:
+    def _was_not_copied(self, path: str) -> bool:
         places = {Path(path), Path(path).resolve()}
-        return any(str(each) in self._passed_over for place in places for each in (place, *place.parents))
+        return any(str(each) in self.copy.not_copied for place in places for each in (place, *place.parents))
 
     def _is_left(self, place: str) -> bool:
         """Whether it is in the original of a folder, and was found there for want of a copy."""
@@ -168,24 +167,6 @@ class CopyFinder(importlib.abc.MetaPathFinder):
 
     def _is_copy(self, path: str) -> bool:
         return any(f"{path}{os.sep}".startswith(f"{folder}{os.sep}") for folder in self._folders)
-
-    def _originals(self, place: str) -> list[str]:
-        """What a folder in the copy was copied from; where that is a copy, too, also what that was copied from."""
-        if place not in self._sources:
-            found, path = [], Path(place)
-            for copy in self._snapshots if self._is_copy(place) else ():
-                source = copy.source_of(path)
-                if source is None:
-                    break
-                found.append(str(source))
-                path = source
-            self._sources[place] = found
-        return self._sources[place]
-
-
-def _chain(copy: Snapshot) -> list[Snapshot]:
-    """A copy, and what it was made from."""
-    return [copy, *([] if copy.within is None else _chain(copy.within))]
 
 
 def _around(found: _Spec) -> str:

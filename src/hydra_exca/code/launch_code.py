@@ -10,13 +10,14 @@ from pathlib import Path
 from hydra_exca import code
 
 from . import AUTO, Manifest, Rules, Snapshot, Wanted, active
+from .selection import is_copied
 
 log = logging.getLogger("exca.workdir")
 
 
 @dataclasses.dataclass(frozen=True)
 class CodeOptions:
-    """What is copied and where to; see `workdir.find`. ``left_out`` are folders that are never part of it.
+    """What is copied and where to; see `select_sources`. ``left_out`` are folders that are never part of it.
 
     The yaml files below the folders ``configs`` are copied, but they are no code that a result depends on: what they
     give is in the identity of the tasks.
@@ -42,15 +43,17 @@ class LaunchCode:
         self._names: frozenset[str] = frozenset()
         self._tree: tuple[Wanted, Manifest] | None = None
         self._is_checked = False
-        current = active.current()
-        again = current is not None and current.request == self._request
-        self._snapshot = current if again or (current is not None and AUTO in options.copied) else None
+        # a launch in a job uses the copy that the job runs from: the code of the first submission
+        self._snapshot = active.current()
 
     def check(self) -> None:
         """Raises ConfigError if it cannot be copied, or was to be committed and is not."""
-        if self._snapshot is not None or self._is_checked:
+        if self._is_checked:
             return
         rules = self.options.rules
+        if self._snapshot is not None:
+            self._check_copied(self._snapshot)
+            return
         if self.options.folder is not None:
             code.check_place(self.options.folder, rules)
         wanted, tree = self._look()
@@ -102,9 +105,10 @@ class LaunchCode:
         if self._snapshot is None:
             wanted, tree = self._look()
             options = self.options
-            made = code.take_snapshot(wanted, self._cache, options.rules, options.folder, options.left_out, tree)
-            self._snapshot = dataclasses.replace(made, request=self._request, within=active.current())
-            log.debug("the code runs from %s", made.folder)
+            self._snapshot = code.take_snapshot(
+                wanted, self._cache, options.rules, options.folder, options.left_out, tree
+            )
+            log.debug("the code runs from %s", self._snapshot.folder)
         return self._snapshot
 
     @property
@@ -112,16 +116,11 @@ class LaunchCode:
         """The working directory that the copy stands in for in jobs; None where jobs keep theirs."""
         return self._home if self.options.chdir else None
 
-    @property
-    def _request(self) -> tp.Any:
-        return (self.options, self._home)
-
     def _look(self) -> tuple[Wanted, Manifest]:
         if self._tree is None:
             options = self.options
-            current = active.current()
             wanted = code.select_sources(
-                options.copied, self._home, options.rules, current, self._names, with_script=options.with_script
+                options.copied, self._home, options.rules, self._names, with_script=options.with_script
             )
             self._tree = wanted, code.make_manifest(wanted.sources, self._cache, options.rules, self.left_out)
         return self._tree
@@ -132,12 +131,23 @@ class LaunchCode:
         folder = self.options.folder
         return self.options.left_out if folder is None else (*self.options.left_out, folder)
 
+    def _check_copied(self, snapshot: Snapshot) -> None:
+        """Raises ConfigError if code is asked for that is not in the copy, since its present state would be another."""
+        rules = self.options.rules
+        missing = [name for name in self.options.copied if name != AUTO and not is_copied(name, self._home, snapshot)]
+        if missing:
+            raise rules.errors(
+                [
+                    f"{name!r} is not in {snapshot.folder}, the copy of the code that this job runs from, and jobs of "
+                    "jobs run from the same copy: copy it for the first launch, too"
+                    for name in missing
+                ]
+            )
+        self._is_checked = True
+
     def _check_commits(self, wanted: Wanted) -> None:
-        current = active.current()
-        # what comes from a copy was looked at when it was copied
-        sources = [pair for pair in wanted.sources if current is None or not pair[0].is_relative_to(current.folder)]
         left_out = [self._cache, *self.left_out]
-        for root, commit in code.check_committed(tuple(sources), left_out, self.options.rules).items():
+        for root, commit in code.check_committed(wanted.sources, left_out, self.options.rules).items():
             log.info("the code of %s is that of commit %s", root, commit)
 
 

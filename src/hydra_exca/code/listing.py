@@ -42,7 +42,7 @@ class Walked(tp.NamedTuple):
     """The files to copy, and what of the same folders is left where it is: folders, and files that are modules."""
 
     files: dict[str, File]
-    passed_over: frozenset[str]
+    not_copied: frozenset[str]
 
 
 def list_files(
@@ -76,7 +76,7 @@ def walk_sources(
     except OSError as error:
         raise unreadable(error, rules) from error
     _check_size(found, rules)
-    return Walked({name: found[name] for name in sorted(found)}, walk.passed_over)
+    return Walked({name: found[name] for name in sorted(found)}, walk.not_copied)
 
 
 class _Here(tp.NamedTuple):
@@ -104,13 +104,13 @@ class _Walk:
         self._files: dict[str, File] = {}
         self._links: dict[str, tuple[str, str]] = {}
         self._outside: list[str] = []
-        self._passed_over = set(left_out)  # what this launch writes later is no code either
+        self._not_copied = set(left_out)  # what this launch writes later is no code either
 
     @property
-    def passed_over(self) -> frozenset[str]:
+    def not_copied(self) -> frozenset[str]:
         """What is in the sources and is not copied; never what is around one of them."""
         around = {each for source, _ in self._sources for each in _around(source)}
-        return frozenset(place for place in self._passed_over - around if self._copy_of(place) is not None)
+        return frozenset(place for place in self._not_copied - around if self._copy_of(place) is not None)
 
     def enter_all(self) -> None:
         """Takes the files that were asked for, and what is to be copied of the folders that were."""
@@ -171,7 +171,7 @@ class _Walk:
 
     def _pass_over(self, entry: os.DirEntry[str]) -> None:
         if entry.name not in _NO_CODE and (entry.name.endswith(_MODULES) or os.path.isdir(entry)):
-            self._passed_over.add(entry.path)
+            self._not_copied.add(entry.path)
 
     @functools.cached_property
     def _loaded(self) -> Loaded:

@@ -32,9 +32,8 @@ Seen: tp.TypeAlias = dict[str, list[tp.Any]]
 class Manifest:
     """The files by the names of their copies, what is in each in few words, and the digest of all that.
 
-    ``passed_over`` is what stays where it is: files and folders of the sources. ``contents`` has the bytes of the files
-    that were just read; ``noted`` is what is known from reading them, and the digest that the same sources had when
-    they were copied ``last``.
+    ``not_copied`` is what stays where it is: files and folders of the sources. ``contents`` has the bytes of the files
+    that were just read, ``noted`` what is known of all files from reading them.
     """
 
     files: dict[str, File]
@@ -42,12 +41,7 @@ class Manifest:
     digest: str
     contents: dict[str, bytes] = dataclasses.field(repr=False)
     noted: dict[str, tp.Any] = dataclasses.field(repr=False)
-    passed_over: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
-
-    @property
-    def last(self) -> str | None:
-        digest = self.noted.get("last")
-        return digest if isinstance(digest, str) else None
+    not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
 
 def make_manifest(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path] = ()) -> Manifest:
@@ -78,26 +72,14 @@ def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[st
         return None
 
 
-def newest_digest(cache: Path) -> str | None:
-    """The digest of the last snapshot that this user has made of anything."""
-    try:
-        with os.scandir(paths.snapshot_manifest(cache, "").parent) as entries:
-            found = [(entry.stat(), entry.name) for entry in entries if entry.name[0] != "."]
-        return max((stat.st_mtime_ns, name) for stat, name in found if is_trusted_owner(stat.st_uid))[1].partition(".")[
-            0
-        ]
-    except (OSError, ValueError):
-        return None
-
-
 def store_manifest(cache: Path, tree: Manifest, sources: Sources) -> None:
-    """Notes what is in a copy, and that these sources had it last: the next one links the files that did not change."""
+    """Writes down what is in a copy, and what is known of the files of its sources from reading them."""
     path = paths.snapshot_manifest(cache, tree.digest)
     if read_manifest(cache, tree.digest, trusted=True) is None:
         _write(path, {"files": tree.told, "sources": [[str(source), str(copy)] for source, copy in sources]})
     path = _seen_path(cache, sources)
-    if tree.last != tree.digest or not path.exists():
-        _write(path, {**tree.noted, "last": tree.digest})
+    if not path.exists():
+        _write(path, tree.noted)
 
 
 def sha256(data: bytes) -> str:
@@ -107,7 +89,7 @@ def sha256(data: bytes) -> str:
 def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path]) -> Manifest:
     # a cache can be the folder of the project itself: what is in it is left out by name then
     ours = [cache, cache / paths.CODE, cache / paths.LAUNCHES]
-    files, passed_over = walk_sources(sources, [*ours, *left_out], rules, finding.loaded_files)
+    files, not_copied = walk_sources(sources, [*ours, *left_out], rules, finding.loaded_files)
     path = _seen_path(cache, sources)
     noted = _read_seen(path)
     reader = _Reader(noted["files"], rules)
@@ -116,7 +98,7 @@ def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[P
     noted["files"] = {file.path: reader.seen[file.path] for file in files.values() if file.link is None}
     if reader.learnt and (cache / paths.CODE).is_dir():
         _write(path, noted)
-    return Manifest(files, told, _digest(told), reader.contents, noted, passed_over)
+    return Manifest(files, told, _digest(told), reader.contents, noted, not_copied)
 
 
 def _digest(told: tp.Mapping[str, str]) -> str:

@@ -18,10 +18,7 @@ from hydra_exca import paths
 
 from . import git
 from .rules import AUTO, OWN, PACKAGES, Rules
-from .snapshot import Module, Sources
-
-if tp.TYPE_CHECKING:
-    from .snapshot import Snapshot
+from .snapshot import Module, Snapshot, Sources
 
 log = logging.getLogger("exca.workdir")
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -44,7 +41,6 @@ def select_sources(
     copied: tp.Sequence[str],
     started_from: Path,
     rules: Rules = _EVERYTHING,
-    within: Snapshot | None = None,
     names: tp.Iterable[str] = (),
     *,
     with_script: bool = False,
@@ -52,12 +48,12 @@ def select_sources(
     """Where the files, folders and importable packages are, and what their copies are called.
 
     Relative paths are kept relative, absolute ones go by their last name; ``auto`` is `automatic_sources`, with
-    ``names``, and what is in the script's project keeps its place in that. What the snapshot ``within`` has a copy of
-    is that copy. ``with_script`` adds the file that was started, if it is in none of these. Raises ConfigError for
-    names that are none of these, and where the copies of two would be in one place.
+    ``names``, and what is in the script's project keeps its place in that. ``with_script`` adds the file that was
+    started, if it is in none of these. Raises ConfigError for names that are none of these, and where the copies of two
+    would be in one place.
     """
     found = automatic_sources(names) if AUTO in copied else Wanted()
-    pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules, within)]
+    pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules)]
     named = tuple(dict.fromkeys(_in_project(place, copy, found.sources) for place, copy in pairs))
     roots = [_import_root(source, copy) for source, copy in named]
     again = {(source.resolve(), copy) for source, copy in named}
@@ -240,27 +236,23 @@ def _is_within(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> bool:
     return any(path.is_relative_to(source) for source, _ in sources)
 
 
-def _sources(name: str, started_from: Path, rules: Rules, within: Snapshot | None) -> Sources:
+def _sources(name: str, started_from: Path, rules: Rules) -> Sources:
     """Where ``name`` is, and what its copy is called; a namespace package can be in several places."""
     path = Path(name).expanduser()
-    place = _in_copy(started_from / path, within)
+    place = started_from / path
     if place.exists():
         last = place.resolve().name if ".." in path.parts else path.name
         return ((place, Path(last) if path.is_absolute() or ".." in path.parts else path),)
-    try:
-        whole = name.partition(".")[0]  # a part of a package is imported through the whole
-        spec = importlib.util.find_spec(whole)
-    except (ImportError, ValueError):
-        spec = None
+    package, spec = _find_package(name)
     locations = [] if spec is None else package_folders(spec)
     if locations:
         own = [each for each in locations if not is_installed(Path(each))] or locations[:1]
-        copies = [Path(whole), *(Path(PACKAGES, f"{whole}.{number}", whole) for number in range(1, len(own)))]
-        return tuple((_in_copy(Path(each), within), copy) for each, copy in zip(own, copies, strict=True))
+        copies = [Path(package), *(Path(PACKAGES, f"{package}.{number}", package) for number in range(1, len(own)))]
+        return tuple((Path(each), copy) for each, copy in zip(own, copies, strict=True))
     origin = getattr(spec, "origin", None)
     if origin is None or not os.path.exists(origin):
         raise rules.error(f"{name!r} is no file, no folder and no package")
-    return ((_in_copy(Path(origin), within), Path(Path(origin).name)),)
+    return ((Path(origin), Path(Path(origin).name)),)
 
 
 def _in_project(place: Path, copy: Path, sources: Sources) -> tuple[Path, Path]:
@@ -285,9 +277,22 @@ def _check_places(sources: Sources, rules: Rules) -> None:
                     raise rules.error(f"two of them would be copied to {str(copy)!r}: {source} and {place}")
 
 
-def _in_copy(path: Path, within: Snapshot | None) -> Path:
-    copy = path if within is None else within.copy_of(path)
-    return copy if copy.exists() else path
+def is_copied(name: str, started_from: Path, snapshot: Snapshot) -> bool:
+    """Whether a snapshot has a copy of the file, folder or importable package that a name stands for."""
+    _, spec = _find_package(name)
+    places = [started_from / Path(name).expanduser()]
+    if spec is not None:
+        places += map(Path, package_folders(spec) or [spec.origin or "."])
+    return any(snapshot.contains(snapshot.copy_of(place)) for place in places)
+
+
+def _find_package(name: str) -> tuple[str, tp.Any]:
+    """The package that a dotted name is imported through, and its specification, None if there is no such package."""
+    package = name.partition(".")[0]
+    try:
+        return package, importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return package, None
 
 
 def _import_root(source: Path, copy: Path) -> Path:

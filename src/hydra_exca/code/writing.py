@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.machinery
+import logging
 import os
 import shutil
 import stat
@@ -19,8 +20,9 @@ from . import selection as finding
 from .manifest import Manifest
 from .rules import Rules
 from .selection import Wanted
-from .snapshot import Module, Snapshot, Sources, log
+from .snapshot import Module, Snapshot, Sources
 
+log = logging.getLogger("exca.workdir")
 _DAY_NS = 86_400 * 10**9  # every file of a snapshot was last changed at a midnight, so that a later change shows
 _OLD_NS = 7 * _DAY_NS
 _WRITABLE = 0o222
@@ -31,34 +33,49 @@ class ChangedError(Exception):
     """A file is no longer what its digest says."""
 
 
-class Last:
-    """The files of an earlier copy, by what is in them."""
+class FilePool:
+    """The files of all copies that a user has in a cache, each once, named by what is in it; copies link to them."""
 
-    def __init__(self, cache: Path, digest: str | None) -> None:
-        known = None if digest is None else manifest.read_manifest(cache, digest, trusted=True)
-        folder, own = copy_places(cache, str(digest))
-        self._folder = str(own if own.exists() else folder)
-        self._names = {told: name for name, told in (known or {}).items()}
+    def __init__(self, cache: Path) -> None:
+        self._folder = paths.code_files(cache, os.getuid())
 
-    def link(self, told: str, size: int, path: str) -> bool:
-        """Makes ``path`` a hard link to a file with the same in it; False if there is none, or it was changed."""
-        name = self._names.get(told)
-        if name is None:
-            return False
-        place = f"{self._folder}/{name}"
+    def link(self, content: str, size: int, path: str) -> bool:
+        """Makes ``path`` a hard link to the file with this content; False if there is none.
+
+        As root, a file can be written in place through one copy, which changes it in all: one that is no longer what
+        its name says is removed, so that `add` replaces it.
+        """
+        place = self._place(content)
         try:
-            if not _is_as_written(os.lstat(place), told, size):
+            if not _is_as_written(os.lstat(place), content, size) and not _has_content(place, content):
+                os.unlink(place)
                 return False
-            _renew(place)  # first: who may not do this copies the file
+            _renew(place)
             os.link(place, path, follow_symlinks=False)
             return True
-        except OSError:  # too many links, another file system, somebody else's file
+        except OSError:  # none there, too many links, no links on this file system
             return False
 
+    def add(self, content: str, path: str) -> None:
+        """Keeps a file of a copy for later ones, where the file system has hard links."""
+        with contextlib.suppress(OSError):
+            try:
+                os.link(path, self._place(content), follow_symlinks=False)
+            except FileNotFoundError:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                os.link(path, self._place(content), follow_symlinks=False)
 
-def is_own_copy(owner: int) -> bool:
-    """Whether nobody else can change what that user owns."""
-    return snapshot.is_trusted_owner(owner)
+    def _place(self, content: str) -> str:
+        return f"{self._folder}/{content.replace(' ', '.')}"
+
+
+def _has_content(path: str, content: str) -> bool:
+    """Whether a file of ours, which somebody has touched, still is what it was."""
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode) or not snapshot.is_trusted_owner(found.st_uid):
+        return False
+    same_mode = bool(found.st_mode & 0o100) is _is_executable(content)
+    return same_mode and manifest.sha256(Path(path).read_bytes()) == content.partition(" ")[0]
 
 
 def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
@@ -67,8 +84,11 @@ def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
     return folder, folder.with_name(f"{digest}.{os.getuid()}")
 
 
-def write_copy(tree: Manifest, folder: Path, last: Last, *, read_only: bool) -> None:
-    """Raises ChangedError when a file is no longer what its digest says."""
+def write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
+    """Fills a folder, read-only with links to the files of a pool, or writable without one.
+
+    Raises ChangedError when a file is no longer what its digest says.
+    """
     made: set[str] = set()
     for name, file in tree.files.items():
         path = f"{folder}/{name}"
@@ -79,9 +99,11 @@ def write_copy(tree: Manifest, folder: Path, last: Last, *, read_only: bool) -> 
         told = tree.told[name]
         if file.link is not None:
             os.symlink(file.link, path)
-        elif not last.link(told, file.stat.st_size, path):
-            _write(path, _content(tree, name), executable=_is_executable(told), read_only=read_only)
-    if read_only:
+        elif pool is None or not pool.link(told, file.stat.st_size, path):
+            _write(path, _content(tree, name), executable=_is_executable(told), read_only=pool is not None)
+            if pool is not None:
+                pool.add(told, path)
+    if pool is not None:
         for here, _, _ in os.walk(folder, topdown=False):
             os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
 
@@ -221,10 +243,9 @@ def take_snapshot(
 ) -> Snapshot:
     """Copies what `select_sources` found below ``<cache>/code/<digest>``, unless that copy is there.
 
-    Files are read-only.
-
-    Files that have not changed since the last copy are hard links to it. With ``folder`` the copy is there instead,
-    and can be written; ConfigError if that holds anything else. ``known`` is what `make_manifest` has just found.
+    Files are read-only, and those with the same content in several copies are hard links to one. With ``folder`` the
+    copy is there instead, and can be written; ConfigError if that holds anything else. ``known`` is what
+    `make_manifest` has just found.
     """
     left_out = [*left_out, *([] if folder is None else [folder])]
     for _ in range(_TRIES):
@@ -234,7 +255,7 @@ def take_snapshot(
             target = _make(tree, wanted, cache, rules) if folder is None else _put(tree, wanted, cache, folder, rules)
             sources = tuple((source.resolve(), copy) for source, copy in wanted.sources)
             modules = tuple(module for module in finding.imported_modules() if _is_of(module, sources))
-            return Snapshot(target, tree.digest, sources, wanted.roots, modules, passed_over=tree.passed_over)
+            return Snapshot(target, tree.digest, sources, wanted.roots, modules, not_copied=tree.not_copied)
     raise rules.error("files change while they are copied; try again")
 
 
@@ -252,7 +273,7 @@ def _make(tree: Manifest, wanted: Wanted, cache: Path, rules: Rules) -> Path:
             _set_aside(target)
     if not target.exists():
         with _filling(target, rules) as temporary:
-            write_copy(tree, temporary, Last(cache, tree.last or manifest.newest_digest(cache)), read_only=True)
+            write_copy(tree, temporary, FilePool(cache))
         if not target.exists():
             raise ChangedError
     manifest.store_manifest(cache, tree, wanted.sources)
@@ -314,7 +335,7 @@ def _put(tree: Manifest, wanted: Wanted, cache: Path, folder: Path, rules: Rules
     """The copy in a folder that was named. A mark in it tells later what it is."""
     if not _holds(folder, tree, rules):
         with _filling(folder, rules) as temporary:
-            write_copy(tree, temporary, Last(cache, None), read_only=False)
+            write_copy(tree, temporary, None)
             (temporary / paths.CODE_MARK).write_text(f"{tree.digest}\n")
         if not _holds(folder, tree, rules):  # another launch was quicker
             raise ChangedError

@@ -267,18 +267,3 @@ def test_a_module_of_a_folder_that_was_passed_over_as_written_is_imported_from_w
         tell(file=plug.__file__)
     """)
     assert told["file"] == str(folder.folder / "lib/plug/__init__.py")
-
-
-def test_a_copy_of_a_copy_takes_what_it_left_out_from_the_first_copy(folder: Folder) -> None:
-    folder.write("own/__init__.py", "own/big.py")
-    told = folder.run("""
-        import dataclasses
-        first = copy("own")
-        rules = code.Rules(excludes=("big.py",))
-        found = code.select_sources(["own"], first.folder, rules)
-        made = code.take_snapshot(found, Path("cache").absolute(), rules)
-        code.import_from_copy(dataclasses.replace(made, within=first))
-        import own.big
-        tell(big=own.big.__file__, first=first.folder)
-    """)
-    assert told["big"] == f"{told['first']}/own/big.py"

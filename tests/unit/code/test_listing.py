@@ -268,7 +268,7 @@ def test_what_is_passed_over_is_told_as_folders_and_modules(repository: Path, wr
     write(".gitignore", text="gen/\nlocal.py\nlocal.txt\n")
     write("a.py", "gen/deep/b.py", "local.py", "local.txt", "run/.hydra/hydra.yaml", "run/c.py", "__pycache__/a.pyc")
     tree = code.make_manifest(((repository, Path()),), repository.parent / "cache", DEFAULT)
-    assert tree.passed_over == {f"{repository}/{name}" for name in ("gen", "local.py", "run")}
+    assert tree.not_copied == {f"{repository}/{name}" for name in ("gen", "local.py", "run")}
 
 
 @pytest.mark.app
@@ -283,7 +283,7 @@ def test_what_is_passed_over_makes_no_other_code(repository: Path, write: Write)
 
 def test_a_cache_that_is_the_folder_of_the_project_does_not_pass_over_all_of_it(root: Path, write: Write) -> None:
     write("a.py", f"{paths.LAUNCHES}/x/b.py")
-    found = code.make_manifest(((root, Path()),), root, DEFAULT).passed_over
+    found = code.make_manifest(((root, Path()),), root, DEFAULT).not_copied
     assert str(root / paths.LAUNCHES) in found and str(root) not in found
 
 

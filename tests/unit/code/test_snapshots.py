@@ -197,6 +197,40 @@ def test_a_file_that_a_job_has_changed_is_in_no_later_copy(root: Path) -> None:
     assert content(snapshot(root).folder) == content(root)
 
 
+@pytest.mark.parametrize("text", ["C = 9\n", "", "C = 10\n"])
+def test_a_stored_file_that_was_written_in_place_is_replaced(root: Path, text: str) -> None:
+    """By a job of root, in an old copy that no launch looks at again."""
+    before = snapshot(root)
+    (root / "lib/b.py").write_text("B = 2\n")
+    snapshot(root)
+    _write(before.folder / "lib/c.py", text)
+    for number in (3, 4):
+        (root / "lib/b.py").write_text(f"B = {number}\n")
+        after = snapshot(root)
+        assert content(after.folder) == content(root)
+    assert len(stored_files(root)) == len({path.stat().st_ino for path in stored_files(root)}) == 7
+
+
+def test_a_stored_file_that_was_only_touched_is_linked_to(root: Path) -> None:
+    before = snapshot(root)
+    os.utime(before.folder / "lib/c.py")
+    (root / "lib/b.py").write_text("B = 2\n")
+    assert len(inodes(snapshot(root)) - inodes(before)) == 1
+
+
+def test_the_same_text_as_a_file_and_as_a_program_is_two_files(root: Path) -> None:
+    for name in ("x.py", "y.py"):
+        (root / name).write_text("same\n")
+    (root / "y.py").chmod(0o755)
+    copy = snapshot(root).folder
+    assert content(copy) == content(root) and (copy / "x.py").stat().st_ino != (copy / "y.py").stat().st_ino
+
+
+def stored_files(root: Path) -> list[Path]:
+    """The files that the copies of a project are links to."""
+    return list((root.parent / "cache/code").glob(".contents.*/*"))
+
+
 def test_a_folder_that_is_called_as_a_module_is_none_too_many(root: Path) -> None:
     make(root, {"lib/x.py/y.py": ""})
     assert snapshot(root) == snapshot(root) and len(copies(root)) == 1

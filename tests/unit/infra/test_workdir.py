@@ -290,6 +290,17 @@ def test_a_job_of_a_job_runs_the_code_of_the_first_submission_whatever_it_copies
     assert len(project.copies) == 1
 
 
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_a_job_of_a_job_that_needs_other_code_than_the_first_is_an_error(
+    project: Project, capfd: pytest.CaptureFixture[str], cluster: str | None
+) -> None:
+    """What is there now would be other code than that of the first submission."""
+    project.write("more.py", "")
+    with pytest.raises(AssertionError):
+        nested(project, {**code("main.py", "lib"), "cluster": cluster}, code("main.py", "more.py"))
+    assert "infra.workdir.copied: 'more.py' is not in " in capfd.readouterr().err
+
+
 def test_a_job_of_a_job_without_a_workdir_runs_in_the_copy_too(project: Project) -> None:
     values = nested(project, code("main.py", "lib"), JOB)
     assert values[:2] == [["launched", str(project.copies[0])]] * 2
@@ -560,17 +571,3 @@ def test_a_stored_result_needs_no_commit(committed: Path) -> None:
     stored = Where(infra=infra(committed)).fit()
     (committed / "lib/part.py").write_text("changed = True\n")
     assert Where(infra=infra(committed, log_commit=True)).fit() == stored
-
-
-# -- copies -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_copy_of_a_copy_knows_what_it_is_a_copy_of(here: Path) -> None:
-    first = code_copies.take_snapshot(code_copies.select_sources(["lib"], here), here / "cache")
-    again = code_copies.take_snapshot(
-        code_copies.select_sources([str(here / "lib")], here, within=first), here / "other"
-    )
-    again = code_copies.Snapshot(again.folder, again.digest, again.sources, within=first)
-    assert again.sources[0][0].is_relative_to(first.folder)
-    assert again.originals() == ((again.folder / "lib", (here / "lib").resolve()),)
-    assert again.copy_of(here / "lib/part.py") == again.folder / "lib/part.py"
