@@ -1,9 +1,9 @@
 """Snapshots of code: what jobs import, as it was when they were launched.
 
-wanted = find(["auto"], started_from, rules)      # what is to be copied
-tree = look(wanted.sources, cache, rules)         # as it is now, and its digest
-copy = snapshot(wanted, cache, rules, known=tree) # <cache>/code/<digest>
-prefer(copy)                                      # in a job: import from there
+selection = select_sources(["auto"], started_from, rules)          # what is to be copied
+manifest = make_manifest(selection.sources, cache, rules)          # as it is now, and its digest
+snapshot = take_snapshot(selection, cache, rules, known=manifest)  # <cache>/code/<digest>
+import_from_copy(snapshot)                                         # in a job: import from there
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typing as tp
 from .listing import list_files
 from .manifest import Manifest, changed_files, make_manifest, read_manifest
 from .rules import AUTO, Rules
-from .selection import LoadedFiles, Wanted, automatic_sources, loaded_files, script_sources, select_sources
+from .selection import LoadedFiles, Selection, automatic_sources, loaded_files, script_sources, select_sources
 from .snapshot import Snapshot, Sources
 from .writing import check_place, take_snapshot
 
@@ -27,9 +27,9 @@ __all__ = [
     "LoadedFiles",
     "Manifest",
     "Rules",
+    "Selection",
     "Snapshot",
     "Sources",
-    "Wanted",
     "automatic_sources",
     "changed_files",
     "check_committed",

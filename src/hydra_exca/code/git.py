@@ -1,4 +1,4 @@
-"""What git says of a folder: its repository, the commit, what differs from it. Only looks."""
+"""The git repository of a folder: its commit, and the changes since. Nothing is written."""
 
 from __future__ import annotations
 

@@ -33,57 +33,57 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         self._modules = {module.name: module for module in copy.modules}
         self._roots = copy.import_roots()
         self._folders = {str(copy.folder), os.path.realpath(copy.folder)}  # a script may resolve its own path
-        self._places: dict[str, str] = {}
-        self._left: set[str] = set()  # originals with anything that was left out
+        self._copied_paths: dict[str, str] = {}
+        self._originals: set[str] = set()  # of folders in the copy that lack something
         # last of all: what is in these folders beside the modules was not found before
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
     def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
         if name.partition(".")[0] in rules.OWN:
             return None
-        return self._top(name, target) if path is None else self._below(name, path, target)
+        return self._find_top_level(name, target) if path is None else self._find_submodule(name, path, target)
 
-    def _top(self, name: str, target: tp.Any) -> _Spec | None:
+    def _find_top_level(self, name: str, target: tp.Any) -> _Spec | None:
         for finder in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter):
             if finder.find_spec(name) is not None:
                 return None
         known = self._modules.get(name)
         if known is not None and known.file is not None:
-            found = self._moved(_Spec(name, None, origin=known.file), [*known.folders])
+            found = self._moved_spec(_Spec(name, None, origin=known.file), [*known.folders])
             if found is not None:
                 return found
-        found = self._search(name, [*self._roots, *sys.path], target)
-        led = None if found is None else self._settled(found, known.folders if known else ())
+        found = self._search_folders(name, [*self._roots, *sys.path], target)
+        settled = None if found is None else self._accept_spec(found, known.folders if known else ())
         if found is None:
-            led = self._shared(self._of_others(name, None, target))
-        return led or self._instead(name, sys.path, found)
+            settled = self._extend_search_path(self._ask_other_finders(name, None, target))
+        return settled or self._refuse_new_module(name, sys.path, found)
 
-    def _below(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
-        found = led = None
-        if any(self._is_copy(self._place(each)) for each in path):
-            found = self._search(name, path, target)
-            led = None if found is None else self._settled(found, ())
-        return led or self._of_others(name, path, target) or self._instead(name, path, found)
+    def _find_submodule(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
+        found = settled = None
+        if any(self._is_copy(self._copied_path(each)) for each in path):
+            found = self._search_folders(name, path, target)
+            settled = None if found is None else self._accept_spec(found, ())
+        return settled or self._ask_other_finders(name, path, target) or self._refuse_new_module(name, path, found)
 
-    def _search(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
+    def _search_folders(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
         """The module in the copies of these folders, or in the originals of those that it was left out of."""
         places: list[str] = []
-        for place in map(self._place, path):
+        for place in map(self._copied_path, path):
             places.append(place)
             original = self.copy.original_of(Path(place)) if self._is_copy(place) else None
-            if original is not None and self._was_left(_PATH.find_spec(name, [str(original)])):
-                self._left.add(str(original))
+            if original is not None and self._is_from_original(_PATH.find_spec(name, [str(original)])):
+                self._originals.add(str(original))
                 places.append(str(original))
         return _PATH.find_spec(name, places, target)
 
-    def _settled(self, found: _Spec, folders: tp.Sequence[str]) -> _Spec | None:
+    def _accept_spec(self, found: _Spec, folders: tp.Sequence[str]) -> _Spec | None:
         if found.origin is None:
-            return self._namespace(found, folders)
-        return self._in_copy(found) or (found if self._is_left(_around(found)) else None)
+            return self._namespace_spec(found, folders)
+        return self._spec_in_copy(found) or (found if self._is_original(_search_folder_of(found)) else None)
 
-    def _instead(self, name: str, path: tp.Sequence[str], found: _Spec | None) -> _Spec | None:
+    def _refuse_new_module(self, name: str, path: tp.Sequence[str], found: _Spec | None) -> _Spec | None:
         """Leaves a module to the usual finders, but where these would find one that was made after the launch."""
-        hidden = [each for each in path if not self._is_copy(each) and self._is_copy(self._place(each))]
+        hidden = [each for each in path if not self._is_copy(each) and self._is_copy(self._copied_path(each))]
         new = _PATH.find_spec(name, hidden) if hidden else None
         if new is None or new.origin is None:
             return None
@@ -95,7 +95,7 @@ class CopyFinder(importlib.abc.MetaPathFinder):
             name=name,
         )
 
-    def _was_left(self, found: _Spec | None) -> bool:
+    def _is_from_original(self, found: _Spec | None) -> bool:
         """Whether it was there at the launch and is not in the copy, or is compiled."""
         if found is None:
             return False
@@ -109,25 +109,25 @@ class CopyFinder(importlib.abc.MetaPathFinder):
         places = {Path(path), Path(path).resolve()}
         return any(str(each) in self.copy.not_copied for place in places for each in (place, *place.parents))
 
-    def _is_left(self, place: str) -> bool:
-        """Whether it is in the original of a folder, and was found there for want of a copy."""
-        return place in self._left
+    def _is_original(self, place: str) -> bool:
+        """Whether a folder is the original of one in the copy, from which a module was left out."""
+        return place in self._originals
 
-    def _in_copy(self, found: _Spec) -> _Spec | None:
+    def _spec_in_copy(self, found: _Spec) -> _Spec | None:
         if found.origin is None or self._is_copy(found.origin):
             return found
-        return self._moved(found, finding.package_folders(found))  # through links, it may lead to what was copied
+        return self._moved_spec(found, finding.package_folders(found))  # through links, it may lead to what was copied
 
-    def _namespace(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
+    def _namespace_spec(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
         """A namespace package with the folders that it has now: later ones could be originals."""
-        places = [self._place(place) for place in (*(found.submodule_search_locations or ()), *more)]
-        if not any(self._is_copy(place) or self._is_left(os.path.dirname(place)) for place in places):
+        places = [self._copied_path(place) for place in (*(found.submodule_search_locations or ()), *more)]
+        if not any(self._is_copy(place) or self._is_original(os.path.dirname(place)) for place in places):
             return None
         made = _Spec(found.name, None, is_package=True)
         made.submodule_search_locations = list(dict.fromkeys(places))
         return made
 
-    def _of_others(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
+    def _ask_other_finders(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
         """What the import hook of an editable installation finds, moved into the copy."""
         usual = (self, _PATH, importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
         for finder in sys.meta_path:
@@ -135,10 +135,10 @@ class CopyFinder(importlib.abc.MetaPathFinder):
                 continue
             found = finder.find_spec(name, path, target)
             if found is not None:
-                return self._moved(found, finding.package_folders(found))
+                return self._moved_spec(found, finding.package_folders(found))
         return None
 
-    def _shared(self, found: _Spec | None) -> _Spec | None:
+    def _extend_search_path(self, found: _Spec | None) -> _Spec | None:
         """The same, on the search path too: processes of multiprocessing are given that, and no finder."""
         if found is not None:
             for place in found.submodule_search_locations or [found.origin or ""]:
@@ -148,29 +148,29 @@ class CopyFinder(importlib.abc.MetaPathFinder):
                     sys.path.append(root)
         return found
 
-    def _moved(self, found: _Spec, folders: list[str]) -> _Spec | None:
+    def _moved_spec(self, found: _Spec, folders: list[str]) -> _Spec | None:
         """The same module in the copy, None if it is not there."""
-        places = [self._place(folder) for folder in folders]
+        places = [self._copied_path(folder) for folder in folders]
         if found.origin is None or not os.path.isfile(found.origin):
-            return self._namespace(found, places) if folders else None
-        file = self._place(found.origin)
+            return self._namespace_spec(found, places) if folders else None
+        file = self._copied_path(found.origin)
         if not self._is_copy(file):
             return None
         return importlib.util.spec_from_file_location(found.name, file, submodule_search_locations=places or None)
 
-    def _place(self, path: str) -> str:
+    def _copied_path(self, path: str) -> str:
         """Where the copy of a file or folder is; the path itself if there is none."""
-        if path not in self._places:
+        if path not in self._copied_paths:
             copy = self.copy.copy_of(Path(path or "."))
-            self._places[path] = str(copy)
-        return self._places[path]
+            self._copied_paths[path] = str(copy)
+        return self._copied_paths[path]
 
     def _is_copy(self, path: str) -> bool:
         return any(f"{path}{os.sep}".startswith(f"{folder}{os.sep}") for folder in self._folders)
 
 
-def _around(found: _Spec) -> str:
-    """The folder that a module was found in."""
+def _search_folder_of(found: _Spec) -> str:
+    """The folder of the search path that a module was found in."""
     folder = os.path.dirname(found.origin or "")
     return os.path.dirname(folder) if found.submodule_search_locations is not None else folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra_exca import code
 
-from . import AUTO, Manifest, Rules, Snapshot, Wanted, active
+from . import AUTO, Manifest, Rules, Selection, Snapshot, active
 from .selection import is_copied
 
 log = logging.getLogger("exca.workdir")
@@ -17,7 +17,7 @@ log = logging.getLogger("exca.workdir")
 
 @dataclasses.dataclass(frozen=True)
 class CodeOptions:
-    """What is copied and where to; see `select_sources`. ``left_out`` are folders that are never part of it.
+    """What is copied and where to; see `select_sources`. ``never_copied`` are folders that are never part of it.
 
     The yaml files below the folders ``configs`` are copied, but they are no code that a result depends on: what they
     give is in the identity of the tasks.
@@ -29,7 +29,7 @@ class CodeOptions:
     with_script: bool = False
     log_commit: bool = False
     chdir: bool = False
-    left_out: tuple[Path, ...] = ()
+    never_copied: tuple[Path, ...] = ()
     configs: tuple[Path, ...] = ()
 
 
@@ -41,7 +41,7 @@ class LaunchCode:
         self._cache = cache
         self._home = active.home()
         self._names: frozenset[str] = frozenset()
-        self._tree: tuple[Wanted, Manifest] | None = None
+        self._tree: tuple[Selection, Manifest] | None = None
         self._is_checked = False
         # a launch in a job uses the copy that the job runs from: the code of the first submission
         self._snapshot = active.current()
@@ -56,12 +56,12 @@ class LaunchCode:
             return
         if self.options.folder is not None:
             code.check_place(self.options.folder, rules)
-        wanted, tree = self._look()
-        for source, copy in wanted.named:
+        selection, tree = self._read_code()
+        for source, copy in selection.named:
             if not any(_is_below(name, copy) for name in tree.files):
                 raise rules.error(f"no file in {str(copy)!r} ({source}) is to be copied", "includes")
         if self.options.log_commit:
-            self._check_commits(wanted)
+            self._check_commits(selection)
         self._is_checked = True
 
     def include(self, names: tp.Iterable[str]) -> None:
@@ -72,17 +72,19 @@ class LaunchCode:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to copy: of a program that was typed in, say."""
-        return self._snapshot is None and not self._look()[1].files
+        return self._snapshot is None and not self._read_code()[1].files
 
     @property
     def digest(self) -> str:
         """That of the code as it was when it was first looked at."""
-        return self._look()[1].digest if self._snapshot is None else self._snapshot.digest
+        return self._read_code()[1].digest if self._snapshot is None else self._snapshot.digest
 
     def changes(self, digest: str) -> list[str] | None:
         """The files of code in which another digest differs; none of configs. None if that is not known."""
         told = (
-            self._look()[1].told if self._snapshot is None else code.read_manifest(self._cache, self._snapshot.digest)
+            self._read_code()[1].fingerprints
+            if self._snapshot is None
+            else code.read_manifest(self._cache, self._snapshot.digest)
         )
         changed = None if told is None else code.changed_files(self._cache, digest, told)
         return None if changed is None else [name for name in changed if not self._is_config(name)]
@@ -90,7 +92,7 @@ class LaunchCode:
     def _is_config(self, name: str) -> bool:
         if not name.endswith((".yaml", ".yml")):
             return False
-        sources = self._look()[0].sources if self._snapshot is None else self._snapshot.sources
+        sources = self._read_code()[0].sources if self._snapshot is None else self._snapshot.sources
         folders = [
             (copy, source.resolve(), folder.resolve()) for source, copy in sources for folder in self.options.configs
         ]
@@ -103,10 +105,10 @@ class LaunchCode:
     def snapshot(self) -> Snapshot:
         """The copy of the code as it was when it was first looked at."""
         if self._snapshot is None:
-            wanted, tree = self._look()
+            selection, tree = self._read_code()
             options = self.options
             self._snapshot = code.take_snapshot(
-                wanted, self._cache, options.rules, options.folder, options.left_out, tree
+                selection, self._cache, options.rules, options.folder, options.never_copied, tree
             )
             log.debug("the code runs from %s", self._snapshot.folder)
         return self._snapshot
@@ -116,20 +118,20 @@ class LaunchCode:
         """The working directory that the copy stands in for in jobs; None where jobs keep theirs."""
         return self._home if self.options.chdir else None
 
-    def _look(self) -> tuple[Wanted, Manifest]:
+    def _read_code(self) -> tuple[Selection, Manifest]:
         if self._tree is None:
             options = self.options
-            wanted = code.select_sources(
+            selection = code.select_sources(
                 options.copied, self._home, options.rules, self._names, with_script=options.with_script
             )
-            self._tree = wanted, code.make_manifest(wanted.sources, self._cache, options.rules, self.left_out)
+            self._tree = selection, code.make_manifest(selection.sources, self._cache, options.rules, self.never_copied)
         return self._tree
 
     @property
-    def left_out(self) -> tuple[Path, ...]:
+    def never_copied(self) -> tuple[Path, ...]:
         """The folders that are never part of it."""
         folder = self.options.folder
-        return self.options.left_out if folder is None else (*self.options.left_out, folder)
+        return self.options.never_copied if folder is None else (*self.options.never_copied, folder)
 
     def _check_copied(self, snapshot: Snapshot) -> None:
         """Raises ConfigError if code is asked for that is not in the copy, since its present state would be another."""
@@ -145,9 +147,9 @@ class LaunchCode:
             )
         self._is_checked = True
 
-    def _check_commits(self, wanted: Wanted) -> None:
-        left_out = [self._cache, *self.left_out]
-        for root, commit in code.check_committed(wanted.sources, left_out, self.options.rules).items():
+    def _check_commits(self, selection: Selection) -> None:
+        never_copied = [self._cache, *self.never_copied]
+        for root, commit in code.check_committed(selection.sources, never_copied, self.options.rules).items():
             log.info("the code of %s is that of commit %s", root, commit)
 
 

@@ -19,8 +19,6 @@ from .snapshot import Sources
 Loaded: tp.TypeAlias = tuple[tp.Collection[str], tp.Collection[str]]
 """Files, and the folders around them."""
 
-"""Where each file or folder is, and what its copy is called."""
-
 _MB = 1_000_000
 _SHOWN = 10
 _SHOWN_CHANGES = 20
@@ -38,7 +36,7 @@ class File:
     link: str | None = None
 
 
-class Walked(tp.NamedTuple):
+class Listing(tp.NamedTuple):
     """The files to copy, and what of the same folders is left where it is: folders, and files that are modules."""
 
     files: dict[str, File]
@@ -47,39 +45,39 @@ class Walked(tp.NamedTuple):
 
 def list_files(
     sources: Sources,
-    left_out: tp.Collection[Path],
+    never_copied: tp.Collection[Path],
     rules: Rules,
     loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
 ) -> dict[str, File]:
     """The files to copy, as `walk_sources` finds them."""
-    return walk_sources(sources, left_out, rules, loaded).files
+    return walk_sources(sources, never_copied, rules, loaded).files
 
 
 def walk_sources(
     sources: Sources,
-    left_out: tp.Collection[Path],
+    never_copied: tp.Collection[Path],
     rules: Rules,
     loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
-) -> Walked:
+) -> Listing:
     """The files to copy, by the names of their copies, sorted; and what is not copied.
 
-    What programs have written is not among them, nor what git ignores, nor what is ``left_out``; but for the files
+    What programs have written is not among them, nor what git ignores, nor what is ``never_copied``; but for the files
     that are ``loaded``, and what is right beside these. Links that lead from one place of what is copied to another are
     kept. Raises ConfigError for links that lead out of it, for what cannot be read, and for too many bytes.
     """
-    walk = _Walk(sources, frozenset(os.path.realpath(place) for place in left_out), rules, loaded)
+    walk = _Walk(sources, frozenset(os.path.realpath(place) for place in never_copied), rules, loaded)
     try:
-        walk.enter_all()
-        found = walk.settled()
+        walk.walk_all()
+        found = walk.resolved_links()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise unreadable(error, rules) from error
     _check_size(found, rules)
-    return Walked({name: found[name] for name in sorted(found)}, walk.not_copied)
+    return Listing({name: found[name] for name in sorted(found)}, walk.not_copied)
 
 
-class _Here(tp.NamedTuple):
+class _FolderOnWalk(tp.NamedTuple):
     """A folder on the way: the name of its copy, its path from the source on with a slash, what git ignores in it.
 
     With ``only_loaded`` git ignores it, or programs write it: it is there for the loaded files in it.
@@ -95,33 +93,33 @@ class _Walk:
     """Goes through the sources, and remembers what links lead to until all files are known."""
 
     def __init__(
-        self, sources: Sources, left_out: frozenset[str], rules: Rules, loaded: tp.Callable[[], Loaded]
+        self, sources: Sources, never_copied: frozenset[str], rules: Rules, loaded: tp.Callable[[], Loaded]
     ) -> None:
         self._sources = [(os.path.realpath(source), _name(copy)) for source, copy in sources]
-        self._left_out = left_out
+        self._never_copied = never_copied
         self._rules = rules
         self._get_loaded = loaded
         self._files: dict[str, File] = {}
         self._links: dict[str, tuple[str, str]] = {}
         self._outside: list[str] = []
-        self._not_copied = set(left_out)  # what this launch writes later is no code either
+        self._not_copied = set(never_copied)  # what this launch writes later is no code either
 
     @property
     def not_copied(self) -> frozenset[str]:
         """What is in the sources and is not copied; never what is around one of them."""
-        around = {each for source, _ in self._sources for each in _around(source)}
+        around = {each for source, _ in self._sources for each in _with_parents(source)}
         return frozenset(place for place in self._not_copied - around if self._copy_of(place) is not None)
 
-    def enter_all(self) -> None:
-        """Takes the files that were asked for, and what is to be copied of the folders that were."""
+    def walk_all(self) -> None:
+        """Collects the files that were asked for, and what is to be copied of the folders that were."""
         for source, copy in self._sources:
             if os.path.isfile(source):
                 self._files[copy] = File(source, os.stat(source))
             else:
                 ignored = ignored_by_git(source) if self._rules.ignores else frozenset()
-                self._folder(_Here(copy, "", ignored), _entries(source))
+                self._walk_folder(_FolderOnWalk(copy, "", ignored), _entries(source))
 
-    def settled(self) -> dict[str, File]:
+    def resolved_links(self) -> dict[str, File]:
         """The files; a link is kept if what it leads to is among them, else it is a copy of the file."""
         if self._outside:
             more = len(self._outside) - _SHOWN
@@ -140,26 +138,26 @@ class _Walk:
                 files[name] = File(path, os.stat(path))
         return files
 
-    def _folder(self, here: _Here, entries: list[os.DirEntry[str]]) -> None:
+    def _walk_folder(self, here: _FolderOnWalk, entries: list[os.DirEntry[str]]) -> None:
         for entry in entries:
             path = here.inside + entry.name
-            if self._is_out(entry, path, here):
-                self._pass_over(entry)
+            if self._is_excluded(entry, path, here):
+                self._mark_not_copied(entry)
                 continue
             name = f"{here.copy}/{entry.name}" if here.copy else entry.name
             if entry.is_symlink():
-                self._link(entry, name, path)
+                self._walk_link(entry, name, path)
             elif entry.is_dir():
                 only_loaded = here.only_loaded or entry.path in here.ignored
-                self._subfolder(entry, _Here(name, f"{path}/", here.ignored, only_loaded))
+                self._walk_subfolder(entry, _FolderOnWalk(name, f"{path}/", here.ignored, only_loaded))
             elif not self._rules.includes_file(path):
-                self._pass_over(entry)
+                self._mark_not_copied(entry)
             elif entry.is_file() and not is_written_file(entry.path):
                 self._files[name] = File(entry.path, entry.stat())
 
-    def _is_out(self, entry: os.DirEntry[str], path: str, here: _Here) -> bool:
+    def _is_excluded(self, entry: os.DirEntry[str], path: str, here: _FolderOnWalk) -> bool:
         place = entry.path
-        if self._rules.excludes_path(path) or place in self._left_out:
+        if self._rules.excludes_path(path) or place in self._never_copied:
             return True
         if place in here.ignored:
             return place not in self._loaded[0 if entry.is_file(follow_symlinks=False) else 1]
@@ -169,7 +167,7 @@ class _Walk:
             return place not in self._loaded[1]
         return os.path.dirname(place) not in self._beside_loaded
 
-    def _pass_over(self, entry: os.DirEntry[str]) -> None:
+    def _mark_not_copied(self, entry: os.DirEntry[str]) -> None:
         if entry.name not in _NO_CODE and (entry.name.endswith(_MODULES) or os.path.isdir(entry)):
             self._not_copied.add(entry.path)
 
@@ -182,33 +180,33 @@ class _Walk:
         """The folders that directly hold a loaded file."""
         return {os.path.dirname(file) for file in self._loaded[0]}
 
-    def _subfolder(self, entry: os.DirEntry[str], here: _Here) -> None:
+    def _walk_subfolder(self, entry: os.DirEntry[str], here: _FolderOnWalk) -> None:
         entries = _entries(entry.path)
         names = {each.name for each in entries}
         if is_written(entry.path, names):
             if entry.path not in self._loaded[1]:
-                self._pass_over(entry)
+                self._mark_not_copied(entry)
                 return
             here = here._replace(only_loaded=True)
         if self._rules.ignores and ".git" in names:  # a repository of its own
             here = here._replace(ignored=ignored_by_git(entry.path))
-        self._folder(here, entries)
+        self._walk_folder(here, entries)
 
-    def _link(self, entry: os.DirEntry[str], name: str, inside: str) -> None:
+    def _walk_link(self, entry: os.DirEntry[str], name: str, inside: str) -> None:
         path, target = entry.path, os.path.realpath(entry.path)
         is_folder = os.path.isdir(target)
-        around = _around(target if is_folder else os.path.dirname(target))
+        around = _with_parents(target if is_folder else os.path.dirname(target))
         is_wanted = os.path.exists(target) and (is_folder or self._rules.includes_file(inside))
-        if not is_wanted or any(each in self._left_out for each in around):
-            self._pass_over(entry)
+        if not is_wanted or any(each in self._never_copied for each in around):
+            self._mark_not_copied(entry)
             return
         copy = self._copy_of(target)
         if copy is not None:
             self._links[name] = (path, copy)
-        elif any(map(is_written, around)) or (is_folder and not self._has_code(target)):
-            self._pass_over(entry)
+        elif any(map(is_written, around)) or (is_folder and not self._folder_has_code(target)):
+            self._mark_not_copied(entry)
         else:
-            self._outside.append(_leads_out(path, target, self._rules.key))
+            self._outside.append(_outside_message(path, target, self._rules.key))
 
     def _copy_of(self, target: str) -> str | None:
         for source, copy in self._sources:
@@ -219,11 +217,11 @@ class _Walk:
                 return f"{copy}/{inside}" if copy else inside
         return None
 
-    def _has_code(self, folder: str) -> bool:
+    def _folder_has_code(self, folder: str) -> bool:
         """Whether anything in a folder would be copied; of a very large one, whether the first part shows it."""
         seen = 0
         for here, folders, names in os.walk(folder):
-            if here in self._left_out or is_written(here, {*folders, *names}):
+            if here in self._never_copied or is_written(here, {*folders, *names}):
                 folders.clear()
                 continue
             folders[:] = [each for each in folders if not self._rules.excludes_path(each)]
@@ -255,11 +253,11 @@ def _folders(names: tp.Iterable[str]) -> set[str]:
     return found
 
 
-def _around(folder: str) -> list[str]:
+def _with_parents(folder: str) -> list[str]:
     return [folder, *map(str, Path(folder).parents)]
 
 
-def _leads_out(path: str, target: str, key: str) -> str:
+def _outside_message(path: str, target: str, key: str) -> str:
     return (
         f"the link {path} leads to {target}, which is not copied with it: name that in {key}.copied, too, or the "
         f"link in {key}.excludes"
@@ -290,7 +288,7 @@ def _mb(size: int) -> str:
     return f"{size / _MB:.1f} MB"
 
 
-def check_committed(sources: Sources, left_out: tp.Collection[Path], rules: Rules) -> dict[Path, str]:
+def check_committed(sources: Sources, never_copied: tp.Collection[Path], rules: Rules) -> dict[Path, str]:
     """The commit of each repository that the sources are in.
 
     All that is copied, and all else that git knows of these repositories, must be committed: ConfigError lists what
@@ -303,7 +301,7 @@ def check_committed(sources: Sources, left_out: tp.Collection[Path], rules: Rule
         if around is None or around.commit is None:
             raise _uncommitted([f"{source} is in no git repository, or in one without a commit"], rules)
         commits[around.root] = around.commit
-        found = list_files(((source, copy),), left_out, rules).values()
+        found = list_files(((source, copy),), never_copied, rules).values()
         files.setdefault(around.root, set()).update(_resolved(file.path) for file in found)
     changes = [f"{root / name}" for root in commits for name in _changed(root, files[root], rules)]
     if changes:

@@ -25,33 +25,33 @@ _FINE_NS = 50_000_000  # after that time the clock of a file system has moved on
 _COARSE_NS = 2_000_000_000  # where it only counts seconds or milliseconds
 _TRIES = 5
 
-Seen: tp.TypeAlias = dict[str, list[tp.Any]]
+Index: tp.TypeAlias = dict[str, list[tp.Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The files by the names of their copies, what is in each in few words, and the digest of all that.
+    """The files by the names of their copies, the fingerprint of each (see `compare`), and the digest of all these.
 
     ``not_copied`` is what stays where it is: files and folders of the sources. ``contents`` has the bytes of the files
-    that were just read, ``noted`` what is known of all files from reading them.
+    that were just read, ``index`` what is known of all files from reading them.
     """
 
     files: dict[str, File]
-    told: dict[str, str]
+    fingerprints: dict[str, str]
     digest: str
     contents: dict[str, bytes] = dataclasses.field(repr=False)
-    noted: dict[str, tp.Any] = dataclasses.field(repr=False)
+    index: dict[str, tp.Any] = dataclasses.field(repr=False)
     not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
 
-def make_manifest(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path] = ()) -> Manifest:
+def make_manifest(sources: Sources, cache: Path, rules: Rules, never_copied: tp.Collection[Path] = ()) -> Manifest:
     """The code as it is now. Raises ConfigError where it cannot be copied.
 
     As git does with its index, a file is read again only if its size, times or inode have changed since.
     """
     for _ in range(_TRIES):
         try:
-            return _look(sources, cache, rules, left_out)
+            return _read_sources(sources, cache, rules, never_copied)
         except FileNotFoundError as error:
             vanished = error
     raise rules.error(f"files vanish while they are read, the last one was {vanished.filename}; try again")
@@ -64,10 +64,10 @@ def changed_files(cache: Path, old: str, new: tp.Mapping[str, str]) -> list[str]
 
 
 def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[str, str] | None:
-    """What was in the files of a snapshot, None if nobody knows; if ``trusted``, nobody but another user."""
+    """The fingerprints of a snapshot's files, None if they are not stored; with ``trusted``, by a trusted user."""
     try:
-        noted = _read(paths.snapshot_manifest(cache, digest), trusted=trusted)
-        return {str(name): str(told) for name, told in noted["files"].items()}
+        stored = _read(paths.snapshot_manifest(cache, digest), trusted=trusted)
+        return {str(name): str(fingerprint) for name, fingerprint in stored["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
@@ -76,50 +76,50 @@ def store_manifest(cache: Path, tree: Manifest, sources: Sources) -> None:
     """Writes down what is in a copy, and what is known of the files of its sources from reading them."""
     path = paths.snapshot_manifest(cache, tree.digest)
     if read_manifest(cache, tree.digest, trusted=True) is None:
-        _write(path, {"files": tree.told, "sources": [[str(source), str(copy)] for source, copy in sources]})
-    path = _seen_path(cache, sources)
+        _write(path, {"files": tree.fingerprints, "sources": [[str(source), str(copy)] for source, copy in sources]})
+    path = _index_path(cache, sources)
     if not path.exists():
-        _write(path, tree.noted)
+        _write(path, tree.index)
 
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _look(sources: Sources, cache: Path, rules: Rules, left_out: tp.Collection[Path]) -> Manifest:
+def _read_sources(sources: Sources, cache: Path, rules: Rules, never_copied: tp.Collection[Path]) -> Manifest:
     # a cache can be the folder of the project itself: what is in it is left out by name then
     ours = [cache, cache / paths.CODE, cache / paths.LAUNCHES]
-    files, not_copied = walk_sources(sources, [*ours, *left_out], rules, finding.loaded_files)
-    path = _seen_path(cache, sources)
-    noted = _read_seen(path)
-    reader = _Reader(noted["files"], rules)
-    told = {name: reader.tell(name, file) for name, file in files.items()}
-    files.update(reader.newer)
-    noted["files"] = {file.path: reader.seen[file.path] for file in files.values() if file.link is None}
-    if reader.learnt and (cache / paths.CODE).is_dir():
-        _write(path, noted)
-    return Manifest(files, told, _digest(told), reader.contents, noted, not_copied)
+    files, not_copied = walk_sources(sources, [*ours, *never_copied], rules, finding.loaded_files)
+    path = _index_path(cache, sources)
+    index = _read_index(path)
+    reader = _Reader(index["files"], rules)
+    fingerprints = {name: reader.fingerprint(name, file) for name, file in files.items()}
+    files.update(reader.rewritten)
+    index["files"] = {file.path: reader.index[file.path] for file in files.values() if file.link is None}
+    if reader.is_updated and (cache / paths.CODE).is_dir():
+        _write(path, index)
+    return Manifest(files, fingerprints, _digest(fingerprints), reader.contents, index, not_copied)
 
 
-def _digest(told: tp.Mapping[str, str]) -> str:
-    return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in told.items())))[:16]
+def _digest(fingerprints: tp.Mapping[str, str]) -> str:
+    return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in fingerprints.items())))[:16]
 
 
 class _Reader:
-    """Tells what is in files, of those that it has seen before without reading them."""
+    """Gives the fingerprints of files; those that have not changed since they were indexed are not read again."""
 
-    def __init__(self, seen: Seen, rules: Rules) -> None:
-        self.seen = seen
+    def __init__(self, index: Index, rules: Rules) -> None:
+        self.index = index
         self._rules = rules
-        self.learnt = False
+        self.is_updated = False
         self.contents: dict[str, bytes] = {}
-        self.newer: dict[str, File] = {}  # those that were written to since they were listed
+        self.rewritten: dict[str, File] = {}  # those that were written to since they were listed
         self._room = _KEPT
 
-    def tell(self, name: str, file: File) -> str:
+    def fingerprint(self, name: str, file: File) -> str:
         if file.link is not None:
             return f"-> {file.link}"
-        known = self.seen.get(file.path)
+        known = self.index.get(file.path)
         if isinstance(known, list) and known[:-1] == _stamp(file.stat):
             return _with_mode(known[-1], file.stat)
         return self._read(name, file)
@@ -134,13 +134,13 @@ class _Reader:
         except OSError as error:
             raise unreadable(error, self._rules) from error
         digest = sha256(data)
-        self.seen[file.path] = [*(_stamp(stat) if _is_settled(stat) else []), digest]
-        self.learnt = self.learnt or _is_settled(stat)
+        self.index[file.path] = [*(_stamp(stat) if _is_settled(stat) else []), digest]
+        self.is_updated = self.is_updated or _is_settled(stat)
         if len(data) <= self._room:
             self._room -= len(data)
             self.contents[name] = data
         if _stamp(stat) != _stamp(file.stat):
-            self.newer[name] = dataclasses.replace(file, stat=stat)
+            self.rewritten[name] = dataclasses.replace(file, stat=stat)
         return _with_mode(digest, stat)
 
 
@@ -159,16 +159,16 @@ def _is_settled(stat: os.stat_result) -> bool:
     return time.time_ns() - changed_ns > tick
 
 
-def _seen_path(cache: Path, sources: Sources) -> Path:
-    """The notes of this user: what others note is not believed."""
+def _index_path(cache: Path, sources: Sources) -> Path:
+    """The index of this user: what others have written is not believed."""
     places = [(os.path.realpath(source), str(copy)) for source, copy in sources]
     return paths.read_files_index(cache, sha256(repr((os.getuid(), places)).encode())[:16])
 
 
-def _read_seen(path: Path) -> dict[str, tp.Any]:
+def _read_index(path: Path) -> dict[str, tp.Any]:
     try:
-        noted: dict[str, tp.Any] = _read(path, trusted=True)
-        return noted if isinstance(noted["files"], dict) else {"files": {}}
+        index: dict[str, tp.Any] = _read(path, trusted=True)
+        return index if isinstance(index["files"], dict) else {"files": {}}
     except (OSError, ValueError, KeyError, TypeError):
         return {"files": {}}
 

@@ -26,7 +26,7 @@ _EVERYTHING = Rules()
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class Selection:
     """What is to be copied; ``roots`` are the folders of the copy where imports look first.
 
     ``named`` are those of the sources that were asked for by name.
@@ -44,7 +44,7 @@ def select_sources(
     names: tp.Iterable[str] = (),
     *,
     with_script: bool = False,
-) -> Wanted:
+) -> Selection:
     """Where the files, folders and importable packages are, and what their copies are called.
 
     Relative paths are kept relative, absolute ones go by their last name; ``auto`` is `automatic_sources`, with
@@ -52,7 +52,7 @@ def select_sources(
     started, if it is in none of these. Raises ConfigError for names that are none of these, and where the copies of two
     would be in one place.
     """
-    found = automatic_sources(names) if AUTO in copied else Wanted()
+    found = automatic_sources(names) if AUTO in copied else Selection()
     pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules)]
     named = tuple(dict.fromkeys(_in_project(place, copy, found.sources) for place, copy in pairs))
     roots = [_import_root(source, copy) for source, copy in named]
@@ -61,10 +61,10 @@ def select_sources(
     if with_script:
         sources += _script_beside(sources)
     _check_places(sources, rules)
-    return Wanted(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *found.roots))), named)
+    return Selection(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *found.roots))), named)
 
 
-def automatic_sources(names: tp.Iterable[str] = ()) -> Wanted:
+def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
     """The project of the script, and whatever else is imported from outside of site-packages.
 
     The project is the git repository around the script, else the script's folder. Modules at the top level that are
@@ -80,7 +80,7 @@ def automatic_sources(names: tp.Iterable[str] = ()) -> Wanted:
             *around, last = module.name.split(".")
             sources.append((place, root.joinpath(*around, last if place.is_dir() else place.name)))
             roots.append(root)
-    return Wanted(tuple(sources), tuple(roots))
+    return Selection(tuple(sources), tuple(roots))
 
 
 def imported_modules() -> list[Module]:

@@ -1,4 +1,4 @@
-"""Writes copies of code, and tells whether one is still as it was written."""
+"""Copies code to folders, and checks that a copy is still as it was written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import manifest, snapshot
 from . import selection as finding
 from .manifest import Manifest
 from .rules import Rules
-from .selection import Wanted
+from .selection import Selection
 from .snapshot import Module, Snapshot, Sources
 
 log = logging.getLogger("exca.workdir")
@@ -45,7 +45,7 @@ class FilePool:
         As root, a file can be written in place through one copy, which changes it in all: one that is no longer what
         its name says is removed, so that `add` replaces it.
         """
-        place = self._place(content)
+        place = self._path(content)
         try:
             if not _is_as_written(os.lstat(place), content, size) and not _has_content(place, content):
                 os.unlink(place)
@@ -60,12 +60,12 @@ class FilePool:
         """Keeps a file of a copy for later ones, where the file system has hard links."""
         with contextlib.suppress(OSError):
             try:
-                os.link(path, self._place(content), follow_symlinks=False)
+                os.link(path, self._path(content), follow_symlinks=False)
             except FileNotFoundError:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                os.link(path, self._place(content), follow_symlinks=False)
+                os.link(path, self._path(content), follow_symlinks=False)
 
-    def _place(self, content: str) -> str:
+    def _path(self, content: str) -> str:
         return f"{self._folder}/{content.replace(' ', '.')}"
 
 
@@ -96,13 +96,13 @@ def write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
         if parent not in made:
             os.makedirs(f"{folder}/{parent}", exist_ok=True)
             made.add(parent)
-        told = tree.told[name]
+        fingerprint = tree.fingerprints[name]
         if file.link is not None:
             os.symlink(file.link, path)
-        elif pool is None or not pool.link(told, file.stat.st_size, path):
-            _write(path, _content(tree, name), executable=_is_executable(told), read_only=pool is not None)
+        elif pool is None or not pool.link(fingerprint, file.stat.st_size, path):
+            _write(path, _content(tree, name), executable=_is_executable(fingerprint), read_only=pool is not None)
             if pool is not None:
-                pool.add(told, path)
+                pool.add(fingerprint, path)
     if pool is not None:
         for here, _, _ in os.walk(folder, topdown=False):
             os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
@@ -118,7 +118,7 @@ def is_intact(folder: Path, tree: Manifest) -> bool:
         parent, _, last = name.rpartition("/")
         expected.setdefault(parent, {})[last] = name
     try:
-        return all(_is_whole_folder(f"{folder}/{parent}", names, tree) for parent, names in expected.items())
+        return all(_is_intact_folder(f"{folder}/{parent}", names, tree) for parent, names in expected.items())
     except OSError:
         return False
 
@@ -130,7 +130,7 @@ def renew_copy(folder: Path, tree: Manifest) -> None:
         path = f"{folder}/{name}"
         with contextlib.suppress(OSError):  # another user's
             found = os.lstat(path)
-            is_ours = file.link is not None or _is_as_written(found, tree.told[name], file.stat.st_size)
+            is_ours = file.link is not None or _is_as_written(found, tree.fingerprints[name], file.stat.st_size)
             if found.st_mtime_ns < limit and is_ours:
                 _renew(path)
 
@@ -144,7 +144,7 @@ def _renew(path: str | int) -> None:
         os.utime(path, ns=times, follow_symlinks=False)
 
 
-def _is_whole_folder(folder: str, names: dict[str, str], tree: Manifest) -> bool:
+def _is_intact_folder(folder: str, names: dict[str, str], tree: Manifest) -> bool:
     seen = 0
     if not snapshot.is_trusted_owner(os.lstat(folder).st_uid):
         return False
@@ -154,37 +154,37 @@ def _is_whole_folder(folder: str, names: dict[str, str], tree: Manifest) -> bool
             if name is None:
                 if entry.name.endswith(_MODULES) and not entry.is_dir():
                     return False
-            elif not _is_same(entry, name, tree):
+            elif not _is_unchanged(entry, name, tree):
                 return False
             else:
                 seen += 1
     return seen == len(names)
 
 
-def _is_same(entry: os.DirEntry[str], name: str, tree: Manifest) -> bool:
+def _is_unchanged(entry: os.DirEntry[str], name: str, tree: Manifest) -> bool:
     file = tree.files[name]
     if file.link is not None:
         return os.readlink(entry.path) == file.link
-    return _is_as_written(entry.stat(follow_symlinks=False), tree.told[name], file.stat.st_size)
+    return _is_as_written(entry.stat(follow_symlinks=False), tree.fingerprints[name], file.stat.st_size)
 
 
-def _is_as_written(found: os.stat_result, told: str, size: int) -> bool:
+def _is_as_written(found: os.stat_result, fingerprint: str, size: int) -> bool:
     if not stat.S_ISREG(found.st_mode) or found.st_size != size or found.st_mtime_ns % _DAY_NS:
         return False
     if not snapshot.is_trusted_owner(found.st_uid):
         return False
-    return bool(found.st_mode & 0o100) is _is_executable(told)
+    return bool(found.st_mode & 0o100) is _is_executable(fingerprint)
 
 
-def _is_executable(told: str) -> bool:
-    return told.endswith(" x")
+def _is_executable(fingerprint: str) -> bool:
+    return fingerprint.endswith(" x")
 
 
 def _content(tree: Manifest, name: str) -> bytes:
     if name in tree.contents:
         return tree.contents[name]
     data = Path(tree.files[name].path).read_bytes()
-    if manifest.sha256(data) != tree.told[name].partition(" ")[0]:
+    if manifest.sha256(data) != tree.fingerprints[name].partition(" ")[0]:
         raise ChangedError
     return data
 
@@ -202,8 +202,8 @@ def _write(path: str, data: bytes, *, executable: bool, read_only: bool) -> None
         os.close(descriptor)
 
 
-def content_of(path: Path) -> str | None:
-    """What is in a file of a copy, as `Tree.told` has it, but for whether it can be executed."""
+def _fingerprint_of(path: Path) -> str | None:
+    """The fingerprint of a file of a copy, as `Manifest.fingerprints` has it, but for whether it can be executed."""
     if path.is_symlink():
         return f"-> {os.readlink(path)}"
     return manifest.sha256(path.read_bytes()) if path.is_file() else None
@@ -219,8 +219,6 @@ def remove_copy(folder: Path) -> None:
 
 
 _TRIES = 5
-
-
 _EVERYTHING = Rules()
 
 
@@ -234,11 +232,11 @@ def check_place(folder: Path, rules: Rules) -> None:
 
 
 def take_snapshot(
-    wanted: Wanted,
+    selection: Selection,
     cache: Path,
     rules: Rules = _EVERYTHING,
     folder: Path | None = None,
-    left_out: tp.Collection[Path] = (),
+    never_copied: tp.Collection[Path] = (),
     known: Manifest | None = None,
 ) -> Snapshot:
     """Copies what `select_sources` found below ``<cache>/code/<digest>``, unless that copy is there.
@@ -247,15 +245,19 @@ def take_snapshot(
     copy is there instead, and can be written; ConfigError if that holds anything else. ``known`` is what
     `make_manifest` has just found.
     """
-    left_out = [*left_out, *([] if folder is None else [folder])]
+    never_copied = [*never_copied, *([] if folder is None else [folder])]
     for _ in range(_TRIES):
-        tree = known or manifest.make_manifest(wanted.sources, cache, rules, left_out)
+        tree = known or manifest.make_manifest(selection.sources, cache, rules, never_copied)
         known = None
         with contextlib.suppress(ChangedError, FileNotFoundError):
-            target = _make(tree, wanted, cache, rules) if folder is None else _put(tree, wanted, cache, folder, rules)
-            sources = tuple((source.resolve(), copy) for source, copy in wanted.sources)
+            target = (
+                _copy_to_cache(tree, selection, cache, rules)
+                if folder is None
+                else _copy_to_folder(tree, selection, cache, folder, rules)
+            )
+            sources = tuple((source.resolve(), copy) for source, copy in selection.sources)
             modules = tuple(module for module in finding.imported_modules() if _is_of(module, sources))
-            return Snapshot(target, tree.digest, sources, wanted.roots, modules, not_copied=tree.not_copied)
+            return Snapshot(target, tree.digest, sources, selection.roots, modules, not_copied=tree.not_copied)
     raise rules.error("files change while they are copied; try again")
 
 
@@ -263,24 +265,24 @@ def _is_of(module: Module, sources: Sources) -> bool:
     return any(place.is_relative_to(source) for place in module.places for source, _ in sources)
 
 
-def _make(tree: Manifest, wanted: Wanted, cache: Path, rules: Rules) -> Path:
+def _copy_to_cache(tree: Manifest, selection: Selection, cache: Path, rules: Rules) -> Path:
     """The copy below the cache. Of two launches that make the same one at once, one copy stays."""
-    target = _place(tree, cache, rules)
+    target = _choose_place(tree, cache, rules)
     if target.exists():
         if is_intact(target, tree):
             renew_copy(target, tree)
         else:
             _set_aside(target)
     if not target.exists():
-        with _filling(target, rules) as temporary:
+        with _filled_folder(target, rules) as temporary:
             write_copy(tree, temporary, FilePool(cache))
         if not target.exists():
             raise ChangedError
-    manifest.store_manifest(cache, tree, wanted.sources)
+    manifest.store_manifest(cache, tree, selection.sources)
     return target
 
 
-def _place(tree: Manifest, cache: Path, rules: Rules) -> Path:
+def _choose_place(tree: Manifest, cache: Path, rules: Rules) -> Path:
     """Where the copy is to be; never in place of one of another user: jobs may run from that."""
     candidates = copy_places(cache, tree.digest)
     for place in candidates:
@@ -300,7 +302,7 @@ def _owner(place: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _filling(target: Path, rules: Rules) -> tp.Iterator[Path]:
+def _filled_folder(target: Path, rules: Rules) -> tp.Iterator[Path]:
     """A folder to fill, which then is at ``target``, unless another launch was quicker; if that fails, nothing is."""
     temporary = target.with_name(paths.temporary_name(target.name, uuid.uuid4().hex))
     try:
@@ -331,19 +333,19 @@ def _set_aside(target: Path) -> None:
         log.warning("exca: the copy of the code %s was changed after it was made; it is set aside as %s", target, aside)
 
 
-def _put(tree: Manifest, wanted: Wanted, cache: Path, folder: Path, rules: Rules) -> Path:
+def _copy_to_folder(tree: Manifest, selection: Selection, cache: Path, folder: Path, rules: Rules) -> Path:
     """The copy in a folder that was named. A mark in it tells later what it is."""
-    if not _holds(folder, tree, rules):
-        with _filling(folder, rules) as temporary:
+    if not _is_copied_to(folder, tree, rules):
+        with _filled_folder(folder, rules) as temporary:
             write_copy(tree, temporary, None)
             (temporary / paths.CODE_MARK).write_text(f"{tree.digest}\n")
-        if not _holds(folder, tree, rules):  # another launch was quicker
+        if not _is_copied_to(folder, tree, rules):  # another launch was quicker
             raise ChangedError
-    manifest.store_manifest(cache, tree, wanted.sources)
+    manifest.store_manifest(cache, tree, selection.sources)
     return folder
 
 
-def _holds(folder: Path, tree: Manifest, rules: Rules) -> bool:
+def _is_copied_to(folder: Path, tree: Manifest, rules: Rules) -> bool:
     """Whether this code was copied to ``folder`` before. ConfigError if anything else is there."""
     check_place(folder, rules)
     mark = folder / paths.CODE_MARK
@@ -355,7 +357,9 @@ def _holds(folder: Path, tree: Manifest, rules: Rules) -> bool:
             "another folder",
             "folder",
         )
-    changed = [name for name in tree.files if content_of(folder / name) != tree.told[name].removesuffix(" x")]
+    changed = [
+        name for name in tree.files if _fingerprint_of(folder / name) != tree.fingerprints[name].removesuffix(" x")
+    ]
     if changed:
         raise rules.error(f"{folder / changed[0]} was changed after it was copied; remove {folder}", "folder")
     return True

@@ -218,7 +218,7 @@ class ExcaCallback(Callback):
 
         max_mb = options.rules.max_mb
         assert max_mb is not None
-        left_out = [*options.left_out, *filter(None, [options.folder])]
+        left_out = [*options.never_copied, *filter(None, [options.folder])]
         with _told():
             found = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
         return dataclasses.replace(found, record={"version": self.version, **found.record})

@@ -78,7 +78,7 @@ def read_code_options(
         folder=None if chosen["folder"] is None else started_from / Path(chosen["folder"]).expanduser(),
         log_commit=chosen["log_commit"],
         chdir=chosen["chdir"],
-        left_out=tuple(_outputs(config, started_from, rules)),
+        never_copied=tuple(_outputs(config, started_from, rules)),
         configs=tuple(_configs(config)),
     )
 
