@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -11,6 +12,15 @@ def relative_path(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def choices(names: Sequence[str]) -> str:
+    """The valid names as a sentence has them.
+
+    >>> choices(["local"]), choices(["cached", "retry", "force"])
+    ('local', 'cached, retry or force')
+    """
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def count_noun(count: int, one: str, many: str) -> str:

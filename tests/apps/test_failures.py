@@ -163,4 +163,4 @@ def test_a_failure_is_shown_when_it_happens(tmp_path: Path) -> None:
 
 def test_no_other_word_is_taken(tmp_path: Path) -> None:
     result = App(tmp_path).run(on_failure("explode"))
-    assert is_one_message(result) and "'explode' is none of continue, stop, cancel" in result.stderr
+    assert is_one_message(result) and "invalid on_failure 'explode': choose continue, stop or cancel" in result.stderr

@@ -266,7 +266,7 @@ def test_all_that_does_not_fit_the_model_of_a_method_is_one_message(tmp_path: Pa
     app = method_app(tmp_path)
     result = app.run("seed=abc,1", "+typo=3", "+infra.cluster=slurm", cluster="local")
     assert is_one_message(result), result.text
-    assert "2 of 2 tasks cannot work; nothing was run" in result.stderr
+    assert "2 of 2 tasks have an invalid configuration; nothing was submitted" in result.stderr
     found = [result.stderr.count(f"    {key}: ") for key in ("seed", "typo", "infra")]
     assert (found, app.notes) == ([1, 2, 2], [])
 

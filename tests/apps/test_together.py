@@ -79,7 +79,7 @@ def test_a_folder_that_does_not_resolve_is_told_with_its_task(tmp_path: Path) ->
     head = 'from omegaconf import OmegaConf\nOmegaConf.register_new_resolver("half", lambda x: 1 // x)\n'
     app = App(tmp_path, head=head, config="x: 1\nhydra: {sweep: {subdir: 'a${half:${x}}${hydra.job.num}'}}\n")
     run = app.run("x=2,0", cluster="inline")
-    assert "1 of 2 tasks cannot work" in run.text
+    assert "1 of 2 tasks has an invalid configuration" in run.text
     assert "with x=0" in run.text
 
 

@@ -21,7 +21,7 @@ def received(folder: Path, body: str = PLAIN, **how: str) -> App:
 
 def assert_two_problems(result: Result, app: App) -> None:
     assert is_one_message(result), result.text
-    assert "2 of 3 tasks cannot work; nothing was run" in result.stderr
+    assert "2 of 3 tasks have an invalid configuration; nothing was submitted" in result.stderr
     assert [result.stderr.count(f"with seed={seed}\n    seed: ") for seed in ("abc", "xyz")] == [1, 1]
     assert (app.notes, app.entries) == ([], [])
 

@@ -202,7 +202,7 @@ class ExcaCallback(Callback):
             problem = Problem(
                 "jobs can only run in the copy with hydra/launcher=exca", f"{code.options.rules.key}.chdir"
             )
-            raise ConfigError("The options of the copied code cannot work; nothing was run.", [problem])
+            raise ConfigError("The options of the copied code are invalid; nothing was submitted.", [problem])
 
     def _key(self, config: DictConfig) -> str:
         """Where the options of the copy are, for messages."""

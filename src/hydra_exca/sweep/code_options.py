@@ -66,7 +66,7 @@ def read_code_options(
     plain = {key: _plain(each) for key, each in given.items()}
     problems = [Problem(told, f"{key}.{name}") for name, value in plain.items() for told in _told(name, value)]
     if problems:
-        raise ConfigError("The options of the copied code cannot work; nothing was run.", problems)
+        raise ConfigError("The options of the copied code are invalid; nothing was submitted.", problems)
     chosen = {name: plain.get(name, option.default) for name, option in _OPTIONS.items()}
     copied = [chosen["copied"]] if isinstance(chosen["copied"], str) else chosen["copied"] or ()
     includes, excludes = tuple(chosen["includes"]), tuple(chosen["excludes"])

@@ -225,7 +225,7 @@ def _refuse_unsteady(first: tp.Any, second: tp.Any) -> None:
         return
     one, other = names_module.flatten(first), names_module.flatten(second)
     unsteady = [key for key in one if uid.encode(one[key]) != uid.encode(other.get(key))]
-    message = "it is another value each time the model is made (a random default, a clock): exclude it, or fix it"
+    message = "is not deterministic: each model gets another value (a random default, a clock); exclude or fix it"
     raise ConfigError("", [Problem(message, key) for key in unsteady])
 
 

@@ -10,7 +10,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQue
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import clusters, paths
+from hydra_exca import clusters, paths, text
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 
@@ -98,7 +98,9 @@ def _check_complete(plain: tp.Mapping[str, tp.Any]) -> None:
             f"has no {', '.join(lacking)}. A file of your own with the name launcher/exca.yaml stands in for that of "
             "the package: give it another name, and let it begin with `defaults: [exca, _self_]`"
         )
-        raise ConfigError("The launcher is not complete; nothing was run.", [Problem(told, "hydra.launcher")])
+        raise ConfigError(
+            "The launcher's options are incomplete; nothing was submitted.", [Problem(told, "hydra.launcher")]
+        )
 
 
 def version_as_typed(overrides: tp.Iterable[str]) -> str | None:
@@ -118,7 +120,7 @@ def _check(own: tp.Mapping[str, tp.Any], engine: tp.Mapping[str, tp.Any], jobs: 
     if not own["wait"] and own["cluster"] in (None, "inline", "debug"):
         problems.append(Problem("false needs jobs of their own: cluster=local or slurm", "hydra.launcher.wait"))
     if problems:
-        raise ConfigError("The launcher's options cannot work; nothing was run.", problems)
+        raise ConfigError("The launcher's options are invalid; nothing was submitted.", problems)
 
 
 def _choices(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
@@ -126,7 +128,7 @@ def _choices(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
     for name, choices in named:
         valid = [choice.value for choice in choices]
         if own[name] not in valid and not (name == "on_interrupt" and own[name] is None):
-            yield Problem(f"{own[name]!r} is none of {', '.join(valid)}", f"hydra.launcher.{name}")
+            yield Problem(f"invalid {name} {own[name]!r}: choose {text.choices(valid)}", f"hydra.launcher.{name}")
 
 
 def _names(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
@@ -190,7 +192,9 @@ def check_per_task(per_task: tp.Any) -> list[Problem]:
             Problem(f"{per_task!r} is no {{option: place in the config}}, as {{mem_gb: model.mem}} is", PER_TASK_KEY)
         ]
     unknown = [name for name in per_task if name not in _KNOWN]
-    return [Problem(f"{name!r} is none of {', '.join(sorted(_KNOWN))}", PER_TASK_KEY) for name in unknown]
+    return [
+        Problem(f"invalid option {name!r}: choose {text.choices(sorted(_KNOWN))}", PER_TASK_KEY) for name in unknown
+    ]
 
 
 def resources_of_task(

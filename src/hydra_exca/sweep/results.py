@@ -129,7 +129,7 @@ def check_sweeper(config: DictConfig, option: str) -> None:
     if uses_values(config):
         sweeper = OmegaConf.select(config, "hydra.sweeper._target_")
         problem = Problem(f"{option} returns no values, and {sweeper} needs them", f"hydra.launcher.{option}")
-        raise ConfigError("The launcher's options cannot work; nothing was run.", [problem])
+        raise ConfigError("The launcher's options are invalid; nothing was submitted.", [problem])
 
 
 def planned_returns(task: SweepTask, plan: str) -> JobReturn:

@@ -103,8 +103,11 @@ class Composer:
         if problems:
             problems = sorted(dict.fromkeys(problems), key=lambda problem: bool(problem.overrides))
             jobs = len({problem.overrides for problem in problems if problem.overrides or not problem.key})
-            told = f"{jobs} of {len(job_overrides)} tasks" if jobs else "The launcher's options"
-            raise ConfigError(f"{told} cannot work; nothing was run.", problems)
+            if not jobs:
+                raise ConfigError("The launcher's options are invalid; nothing was submitted.", problems)
+            have = "has" if jobs == 1 else "have"
+            message = f"{jobs} of {len(job_overrides)} tasks {have} an invalid configuration; nothing was submitted."
+            raise ConfigError(message, problems)
         return sorted(tasks, key=lambda task: task.number)
 
     @contextlib.contextmanager

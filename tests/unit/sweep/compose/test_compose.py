@@ -638,7 +638,7 @@ def test_a_job_that_is_shown_is_the_job_that_is_made(conf: Path, kind: str) -> N
     variants: dict[int, ConfigOverlay] = {}
     for each in compositions:
         if each.leaves is not None:
-            one = variants.setdefault(id(each.template), ConfigOverlay(each.template.copy())).show(each.variant(7))
+            one = variants.setdefault(id(each.template), ConfigOverlay(each.template.copy())).show_job(each.variant(7))
             assert unlike(described(one), described(each.config(7))) == []
 
 
