@@ -19,7 +19,7 @@ demo: .venv/demo
 
 # Two at once: these tests compute. A tenth of the inputs that hypothesis tries in `make test`.
 check: lint
-	$(BIN)/pytest -q -n 2 -m "not app and not slurm" --hypothesis-profile=check
+	$(BIN)/pytest -q -n 2 --no-programs --hypothesis-profile=check
 
 # What the tests need of Slurm they start and stop themselves; what they skip, they say. Many only wait: hence four at once.
 test: lint

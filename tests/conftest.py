@@ -15,6 +15,7 @@ import code_trees
 import hypothesis_profiles  # noqa: F401 - it registers them
 import pytest
 from faults import OwnSlurm, OwnSlurms, stop_orphans
+from program_guard import ProgramGuard, explain, may_start_programs
 from repositories import git
 
 TESTS = Path(__file__).parent
@@ -26,11 +27,20 @@ SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
 # they compare the examples of a clone of Hydra's repository, which no package has
 collect_ignore = [] if os.environ.get("HYDRA_REPOSITORY") else ["property/test_hydra_examples.py"]
 MARKS_OF_FOLDERS = {"apps": "app", "contract": "app", "slurm": "slurm", "property": "property"}
+_FAILED = pytest.StashKey[bool]()
+_GUARD = pytest.StashKey[ProgramGuard]()
 
 _RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    says = "leave out tests marked app or slurm, and fail any other that starts a program"
+    parser.addoption("--no-programs", action="store_true", help=says)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("no_programs"):
+        config.stash[_GUARD] = ProgramGuard()
     os.environ.setdefault(_RUN, str(os.getpid()))
     # a shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,19 +49,41 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKS_OF_FOLDERS:
             item.add_marker(MARKS_OF_FOLDERS[folder])
+    if config.getoption("no_programs"):
+        left_out = [item for item in items if may_start_programs(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not may_start_programs(item)]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[pytest.TestReport]:
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if _GUARD in item.config.stash:
+        item.config.stash[_GUARD].start()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A start that was refused in a thread, or caught by what is tested, fails the test all the same."""
+    result = yield
+    started = item.config.stash[_GUARD].stop() if _GUARD in item.config.stash else []
+    if started and not item.stash.get(_FAILED, False):
+        pytest.fail(explain(started))
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
     report: pytest.TestReport = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped, and with CI=true nothing may be: {report.longrepr}"
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
     return report
 
 

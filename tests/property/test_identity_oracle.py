@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from hypothesis_profiles import examples
 from oracle_models import OURS, REQUIRED, Adam, Field, More, Oracle, Shape, Step, Values, answer, asking_exca
 
+pytestmark = pytest.mark.app  # of exca, whose answers ours are compared with
+
 stable = examples(120)
 
 

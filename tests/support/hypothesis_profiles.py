@@ -11,6 +11,11 @@ settings.register_profile("check", settings.get_profile("test"), max_examples=10
 settings.load_profile("test")
 
 
+def is_small() -> bool:
+    """Whether a run is to try less than usual."""
+    return settings.default.max_examples < 100
+
+
 def examples(count: int, **options: Any) -> settings:
     """So many inputs in the profile `test`, and in others in proportion."""
     return settings(max_examples=max(1, count * settings.default.max_examples // 100), **options)

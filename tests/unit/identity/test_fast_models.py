@@ -344,6 +344,7 @@ LOOK = """
 """
 
 
+@pytest.mark.app
 def test_looking_up_many_takes_one_listing_and_one_read_for_each_hit(tmp_path: Path) -> None:
     shelf = CacheFolder(tmp_path).factory_folder("app.f", "1")
     shelf.create({})

@@ -344,6 +344,7 @@ def test_what_is_pinned_or_secret_shows_only_a_digest() -> None:
     assert uid.canonical(uid.RunDependent("${now:%H}")) == {"~run": "${now:%H}"}
 
 
+@pytest.mark.app
 def test_importing_takes_nothing_heavy() -> None:
     heavy = "{'numpy', 'torch', 'pandas', 'omegaconf', 'hydra'}"
     code = f"import sys, hydra_exca.identity.uid; print({heavy} & set(sys.modules))"

@@ -456,6 +456,7 @@ def test_a_function_of_a_notebook_travels_by_value(cluster: str | None, tmp_path
     assert notes() == ["simulate 3", "simulate 4"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("name", ["script.py", "other.py"])
 def test_configs_and_functions_are_pickled_by_the_name_of_the_function(name: str, tmp_path: Path) -> None:
     write(tmp_path / "script.py", module(None))
@@ -476,6 +477,7 @@ def test_configs_and_functions_are_pickled_by_the_name_of_the_function(name: str
     assert name == "script.py" or lines[1] == lines[0]  # cloudpickle alone takes the script's things along
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local"])
 def test_a_stored_config_is_of_the_functions_class_in_the_next_process(cluster: str | None, tmp_path: Path) -> None:
     again = """
@@ -491,6 +493,7 @@ def test_a_stored_config_is_of_the_functions_class_in_the_next_process(cluster: 
     assert [run(script) for _ in range(2)] == ["True 6.0\n"] * 2
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local", SLURM])
 def test_a_function_may_call_itself_in_its_jobs(cluster: str | None, tmp_path: Path, notes: tp.Any) -> None:
     text = """
@@ -509,6 +512,7 @@ def test_a_function_may_call_itself_in_its_jobs(cluster: str | None, tmp_path: P
     assert notes() == [f"fibonacci {n}" for n in range(4)]
 
 
+@pytest.mark.app
 def test_a_parameter_that_is_new_and_has_a_default_changes_no_result(tmp_path: Path, notes: tp.Any) -> None:
     main = "print(simulate(a=3))\n"
     script = write(tmp_path / "script.py", module("local") + main)
@@ -518,6 +522,7 @@ def test_a_parameter_that_is_new_and_has_a_default_changes_no_result(tmp_path: P
     assert notes() == ["simulate 3"]
 
 
+@pytest.mark.app
 def test_helpers_are_imported_when_they_are_asked_for() -> None:
     code = "import sys, hydra_exca; print('pydantic' in sys.modules, hydra_exca.helpers.find_slurm_job.__name__)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False find_slurm_job\n"

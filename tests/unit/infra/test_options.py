@@ -52,6 +52,7 @@ def environment(tmp_path: Path) -> Path:
     return prefix
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [*JOBS_OF_THEIR_OWN, pytest.param("auto", marks=pytest.mark.slurm)])
 def test_jobs_run_under_the_python_of_the_environment(folder: Path, environment: Path, cluster: str) -> None:
     infra = {"folder": folder, "cluster": cluster, "conda_env": environment}
@@ -78,6 +79,7 @@ def test_under_another_python_its_packages_stand_where_those_of_the_launch_did(
     assert sys.path == ["/copy", "/script", "/new/lib", "/new/packages", "/editable"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("form", ["relative", "home"])
 def test_an_environment_may_be_given_by_a_path_of_any_form(
     folder: Path, environment: Path, form: str, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +90,7 @@ def test_an_environment_may_be_given_by_a_path_of_any_form(
     assert Python(infra={"folder": folder, "cluster": "local", "conda_env": conda_env}).fit()[0] == str(environment)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("beside", ["sys.prefix", "CONDA_EXE"])
 def test_an_environment_is_known_by_its_name_beside_the_one_that_runs(
     folder: Path, environment: Path, beside: str, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +102,7 @@ def test_an_environment_is_known_by_its_name_beside_the_one_that_runs(
     assert Python(infra={"folder": folder, "cluster": "local", "conda_env": "other"}).fit()[0] == str(environment)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 @pytest.mark.parametrize(
     ("conda_env", "told"),
@@ -116,6 +120,7 @@ def test_an_environment_without_a_python_is_an_error_before_anything_is_submitte
     assert not folder.exists()
 
 
+@pytest.mark.app
 def test_an_environment_that_cannot_run_jobs_is_an_error_before_anything_is_submitted(
     folder: Path, environment: Path
 ) -> None:
@@ -145,6 +150,7 @@ def test_an_inherited_environment_where_no_jobs_run_is_refused_too(folder: Path)
         Model(infra={"cluster": None})  # type: ignore[arg-type]
 
 
+@pytest.mark.app
 def test_a_setting_that_is_assigned_is_checked_when_jobs_are_submitted(folder: Path) -> None:
     task = Where(infra={"folder": folder})
     task.infra.conda_env = "other"
@@ -156,6 +162,7 @@ def test_a_setting_that_is_assigned_is_checked_when_jobs_are_submitted(folder: P
 # -- max_pickle_size_gb -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 def test_a_job_that_is_sent_too_much_is_an_error_that_names_the_largest_field(folder: Path, cluster: str) -> None:
     infra = {"folder": folder, "cluster": cluster, "max_pickle_size_gb": 1e-3}
@@ -168,6 +175,7 @@ def test_a_job_that_is_sent_too_much_is_an_error_that_names_the_largest_field(fo
     assert Big(data=bytes(2**19), infra=infra).fit() == 2**19
 
 
+@pytest.mark.app
 def test_what_stays_in_this_process_may_have_any_size(folder: Path) -> None:
     assert Big(data=bytes(10), infra={"folder": folder, "max_pickle_size_gb": 0}).fit() == 10
 
@@ -179,6 +187,7 @@ def logs_of(task: tp.Any) -> list[Path]:
     return sorted((task.infra.uid_folder() / "logs").glob("*.*"))
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 @pytest.mark.parametrize("logs", [None, "{folder}/logs", "{folder}/elsewhere/%j", "all/{user}", "all/%j/x"])
 def test_the_logs_of_a_job_are_where_they_are_asked_for_and_found_from_its_entry(
@@ -199,6 +208,7 @@ def test_the_logs_of_a_job_are_where_they_are_asked_for_and_found_from_its_entry
     assert out.resolve().parent == (folder.parent / place).resolve()
 
 
+@pytest.mark.app
 def test_the_logs_move_with_the_cache(folder: Path) -> None:
     task = Talks(infra={"folder": folder, "cluster": "local"})
     task.fit()
@@ -207,6 +217,7 @@ def test_the_logs_move_with_the_cache(folder: Path) -> None:
     assert moved.infra.job().stdout() == "to stdout 1\n"
 
 
+@pytest.mark.app
 def test_two_jobs_with_logs_in_one_folder_have_files_of_their_own(folder: Path) -> None:
     tasks = [Talks(x=x, infra={"folder": folder, "cluster": "local", "logs": folder.parent / "all"}) for x in (1, 2)]
     assert [task.fit() for task in tasks] == [1, 2]
@@ -214,6 +225,7 @@ def test_two_jobs_with_logs_in_one_folder_have_files_of_their_own(folder: Path) 
     assert len(list((folder.parent / "all").iterdir())) == 4
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(("x", "kind"), [(-1, TaskFailedError), (0, JobLostError)])
 def test_an_error_names_a_log_that_is_there(folder: Path, x: int, kind: type[TaskFailedError]) -> None:
     task = Talks(x=x, infra={"folder": folder, "cluster": "local", "logs": folder.parent / "all"})
@@ -222,6 +234,7 @@ def test_an_error_names_a_log_that_is_there(folder: Path, x: int, kind: type[Tas
     assert caught.value.log is not None and f"{x}" in Path(caught.value.log).read_text()
 
 
+@pytest.mark.app
 def test_logs_that_can_be_nowhere_else_stay_with_the_entry(folder: Path) -> None:
     (folder.parent / "file").write_text("")
     task = Talks(infra={"folder": folder, "cluster": "local", "logs": folder.parent / "file/logs"})

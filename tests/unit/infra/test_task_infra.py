@@ -84,11 +84,13 @@ def tree(folder: Path) -> list[str]:
 # -- calling ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_result_is_computed_once_and_returned_to_every_equal_object(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     assert [Counted(x=3, infra=infra).fit() for _ in range(3)] == [30] * 3
     assert notes() == ["fit 3"]
 
 
+@pytest.mark.app
 def test_an_array_comes_back_as_it_was(infra: dict[str, tp.Any]) -> None:
     computed = Train(infra=infra).fit()
     assert computed.shape == (3, 4)
@@ -104,6 +106,7 @@ def test_without_a_folder_it_just_computes(notes: tp.Any) -> None:
     assert task.infra.uid_folder() is None
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("folder_given", [False, True])
 def test_a_result_kept_in_ram_is_the_same_object(folder: Path, folder_given: bool, notes: tp.Any) -> None:
     task = Train(infra={"folder": folder if folder_given else None, "keep_in_ram": True})
@@ -126,6 +129,7 @@ def test_a_cluster_without_a_folder_is_refused() -> None:
         Counted(infra={"cluster": "slurm"})
 
 
+@pytest.mark.app
 def test_several_methods_have_several_caches(folder: Path, notes: tp.Any) -> None:
     task = Several(x=4, infra={"folder": folder}, other={"folder": folder})
     assert task.score() == ("score", 4)
@@ -136,6 +140,7 @@ def test_several_methods_have_several_caches(folder: Path, notes: tp.Any) -> Non
     assert task.other.uid().startswith("infra_models.Several.score,2/x=4")
 
 
+@pytest.mark.app
 def test_a_private_infra_works_like_any_other(folder: Path) -> None:
     task = Private(x=3)
     assert task.fit() == 3
@@ -234,6 +239,7 @@ def test_an_infra_of_another_object_cannot_be_assigned(folder: Path) -> None:
     assert two.fit() == 20
 
 
+@pytest.mark.app
 def test_an_infra_that_is_assigned_is_the_objects_own(folder: Path, notes: tp.Any) -> None:
     task = Counted(x=2)
     task.infra = TaskInfra(folder=folder)
@@ -242,6 +248,7 @@ def test_an_infra_that_is_assigned_is_the_objects_own(folder: Path, notes: tp.An
     assert notes() == ["fit 2"]
 
 
+@pytest.mark.app
 def test_an_infra_that_is_given_to_two_objects_is_taken_as_settings(folder: Path) -> None:
     given = TaskInfra(folder=folder)
     one, two = Counted(x=1, infra=given), Counted(x=2, infra=given)
@@ -266,6 +273,7 @@ def test_extra_fields_are_forbidden_unless_the_model_says_otherwise() -> None:
     assert "y=3" in Open(y=3).infra.uid()  # type: ignore[call-arg]
 
 
+@pytest.mark.app
 def test_a_cluster_may_be_given_where_the_class_has_the_folder(folder: Path) -> None:
     class Model(pydantic.BaseModel):
         x: int = 1
@@ -301,6 +309,7 @@ def test_a_sub_model_of_which_all_that_differs_is_excluded_is_not_in_the_config(
 # -- what is stored ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_the_objects_that_have_results_are_found(folder: Path) -> None:
     given = {"folder": folder, "mode": "retry"}
     tasks = [Counted(x=x, device="cuda", infra=given) for x in (1, 2, 3)]
@@ -312,6 +321,7 @@ def test_the_objects_that_have_results_are_found(folder: Path) -> None:
     assert [task.infra.status() for task in found] == ["completed"] * 3
 
 
+@pytest.mark.app
 def test_only_what_a_method_has_returned_is_found(folder: Path) -> None:
     with pytest.raises(TaskFailedError):
         Fails(infra={"folder": folder}).fit()
@@ -320,6 +330,7 @@ def test_only_what_a_method_has_returned_is_found(folder: Path) -> None:
     assert list(Counted().infra.iter_cached()) == []
 
 
+@pytest.mark.app
 def test_results_of_a_private_infra_are_found(folder: Path) -> None:
     task = Private(x=5)
     task._infra.folder = folder
@@ -328,6 +339,7 @@ def test_results_of_a_private_infra_are_found(folder: Path) -> None:
     assert found.x == 5 and found._infra.status() == "completed"
 
 
+@pytest.mark.app
 def test_what_todays_class_cannot_read_is_left_out_and_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     task = Counted(x=4, infra={"folder": folder})
     task.fit()
@@ -341,6 +353,7 @@ def test_what_todays_class_cannot_read_is_left_out_and_told(folder: Path, caplog
     assert len(warnings) == 2 and all("is left out" in each for each in warnings)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("guard", ["", 'if __name__ == "__main__":'])
 def test_tasks_that_a_job_of_a_script_asks_for_are_those_of_the_script(guard: str, tmp_path: Path) -> None:
     (tmp_path / "experiment.py").write_text(
@@ -373,6 +386,7 @@ class Whole(pydantic.BaseModel):
     assert made == ["experiment.Part.fit,0", "experiment.Whole.fit,0"]
 
 
+@pytest.mark.app
 def test_a_call_returns_what_is_stored_now_not_what_an_old_job_had_stored(folder: Path, notes: tp.Any) -> None:
     task = Counted(x=2, infra={"folder": folder})
     assert task.infra.job().result() == task.fit() == 20
@@ -401,6 +415,7 @@ def test_a_version_must_be_able_to_name_a_folder(version: str) -> None:
 # -- inheritance ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [
@@ -420,6 +435,7 @@ def test_the_cache_of_a_child_is_named_after_what_computes(
     assert [path.name for path in folder.glob("infra_models*")] == [f"infra_models.{name}"]
 
 
+@pytest.mark.app
 def test_a_child_with_a_second_infra_uses_both_caches(folder: Path) -> None:
     task = OverWithAnother(param=13, infra={"folder": folder}, infra2={"folder": folder})
     assert task.func() == 78
@@ -429,6 +445,7 @@ def test_a_child_with_a_second_infra_uses_both_caches(folder: Path) -> None:
     ]
 
 
+@pytest.mark.app
 def test_what_a_child_computes_through_super_is_not_what_its_parent_computes(folder: Path) -> None:
     class Doubled(Base):
         def func(self) -> int:
@@ -454,6 +471,7 @@ def test_a_childs_own_method_has_its_own_exclusions(folder: Path) -> None:
     assert "tag=x" in Base(tag="x").infra.uid()
 
 
+@pytest.mark.app
 def test_a_child_that_inherits_does_not_return_its_parents_result(folder: Path) -> None:
     class Parent2(pydantic.BaseModel):
         infra: TaskInfra = TaskInfra()
@@ -497,6 +515,7 @@ def test_only_infras_inherit_from_the_default_of_a_field() -> None:
     assert Outer(inner={"coeff": 2}).inner.x == 1  # type: ignore[arg-type]
 
 
+@pytest.mark.app
 def test_a_changed_version_is_a_new_cache(folder: Path, notes: tp.Any) -> None:
     for version in ("1", "2", "1"):
         Counted(infra={"folder": folder, "version": version}).fit()
@@ -631,6 +650,7 @@ def test_a_cache_leaves_out_dotted_names() -> None:
     assert "x" not in task.infra.config(uid=True).get("child", {})
 
 
+@pytest.mark.app
 def test_results_are_shared_across_what_is_left_out(folder: Path, notes: tp.Any) -> None:
     infra = {"folder": folder}
     Counted(infra=infra, device="cuda", coeff=3).fit()
@@ -653,6 +673,7 @@ def test_asking_changes_and_freezes_nothing(ask: str, folder: Path) -> None:
     assert task.seed == 4
 
 
+@pytest.mark.app
 def test_a_field_that_is_assigned_gives_the_new_result(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     task = Counted(x=1, infra=infra)
     first = task.infra.uid()
@@ -1146,6 +1167,7 @@ def test_an_array_without_a_folder_computes(notes: tp.Any) -> None:
     assert notes() == ["fit 1", "fit 2"]
 
 
+@pytest.mark.app
 def test_jobs_beyond_max_workers_start_though_nobody_asks(folder: Path, tmp_path: Path) -> None:
     base = Counted(infra={"folder": folder, "cluster": "local"})
     with base.infra.job_array(max_workers=1) as array:
@@ -1153,6 +1175,7 @@ def test_jobs_beyond_max_workers_start_though_nobody_asks(folder: Path, tmp_path
     wait_until(lambda: [task.infra.status() for task in array] == ["completed"] * 3, "all to be computed")
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("mode", ["force", "retry"])
 def test_modes_hold_for_an_array_once(mode: str, infra: dict[str, tp.Any], notes: tp.Any) -> None:
     Counted(x=1, infra=infra).fit()
@@ -1167,6 +1190,7 @@ def test_modes_hold_for_an_array_once(mode: str, infra: dict[str, tp.Any], notes
     assert notes() == expected
 
 
+@pytest.mark.app
 def test_a_job_can_be_cancelled_before_it_has_started(folder: Path, tmp_path: Path) -> None:
     tasks = [Waits(x=x, go=str(tmp_path / "go"), infra={"folder": folder, "cluster": "local"}) for x in range(12)]
     with tasks[0].infra.job_array() as array:
@@ -1181,6 +1205,7 @@ def test_a_job_can_be_cancelled_before_it_has_started(folder: Path, tmp_path: Pa
     assert all(re.search("SIGTERM|cancelled", str(error)) for error in errors)
 
 
+@pytest.mark.app
 def test_the_log_of_a_job_that_failed_has_the_traceback(remote: dict[str, tp.Any]) -> None:
     job = Fails(infra=remote).infra.job()
     assert job.exception() is not None
@@ -1190,6 +1215,7 @@ def test_the_log_of_a_job_that_failed_has_the_traceback(remote: dict[str, tp.Any
 # -- modes ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_stored_error_is_raised_again_in_mode_cached(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     for _ in range(2):
         with pytest.raises(TaskFailedError, match="no luck"):
@@ -1197,6 +1223,7 @@ def test_a_stored_error_is_raised_again_in_mode_cached(infra: dict[str, tp.Any],
     assert notes() == ["fit 2"]
 
 
+@pytest.mark.app
 def test_mode_retry_runs_what_failed_once(infra: dict[str, tp.Any], tmp_path: Path, notes: tp.Any) -> None:
     cure = tmp_path / "cure"
     with pytest.raises(TaskFailedError):
@@ -1212,6 +1239,7 @@ def test_mode_retry_runs_what_failed_once(infra: dict[str, tp.Any], tmp_path: Pa
     assert notes() == ["fit 1"] * 3
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("keep_in_ram", [True, False])
 def test_mode_force_computes_once_for_one_object(infra: dict[str, tp.Any], keep_in_ram: bool, notes: tp.Any) -> None:
     Counted(infra=infra).fit()
@@ -1228,6 +1256,7 @@ def test_mode_force_without_a_folder_computes_once_when_kept(notes: tp.Any) -> N
     assert notes() == ["fit 1"]
 
 
+@pytest.mark.app
 def test_mode_force_cancels_what_runs(remote: dict[str, tp.Any], tmp_path: Path, notes: tp.Any) -> None:
     go = tmp_path / "go"
     first = Waits(go=str(go), infra=remote).infra.job()
@@ -1238,6 +1267,7 @@ def test_mode_force_cancels_what_runs(remote: dict[str, tp.Any], tmp_path: Path,
     assert notes() == ["fit 1"] * 2
 
 
+@pytest.mark.app
 def test_mode_read_only_runs_nothing(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     with pytest.raises(CacheError, match="read-only"):
         Counted(infra={**infra, "mode": "read-only"}).fit()
@@ -1254,6 +1284,7 @@ def test_a_mode_is_checked() -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_an_error_says_type_message_and_traceback_of_the_original(infra: dict[str, tp.Any]) -> None:
     with pytest.raises(TaskFailedError) as caught:
         Fails(x=2, infra=infra).fit()
@@ -1264,6 +1295,7 @@ def test_an_error_says_type_message_and_traceback_of_the_original(infra: dict[st
     assert "hydra_exca" not in error.traceback
 
 
+@pytest.mark.app
 def test_an_error_that_does_not_pickle_is_told_all_the_same(infra: dict[str, tp.Any]) -> None:
     with pytest.raises(TaskFailedError) as caught:
         Fails(x=1, infra=infra).fit()
@@ -1293,6 +1325,7 @@ def test_a_field_without_a_rule_is_an_error_that_names_it(folder: Path) -> None:
 # -- nested jobs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_job_may_submit_jobs(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     task = Parent(child={"infra": infra}, infra=infra)
     assert task.fit() == 31
@@ -1450,6 +1483,7 @@ def test_a_uid_names_factory_version_and_fields(folder: Path) -> None:
     assert Counted(x=3, infra={"folder": folder}).infra.uid() == Counted(x=3).infra.uid()
 
 
+@pytest.mark.app
 def test_the_folder_of_a_uid_is_made_when_asked(folder: Path) -> None:
     task = Counted(x=3, infra={"folder": folder})
     assert task.infra.uid_folder() == folder / task.infra.uid()
@@ -1461,6 +1495,7 @@ def test_the_folder_of_a_uid_is_made_when_asked(folder: Path) -> None:
     assert (made / "config.yaml").exists() and (made / "outcome.json").exists()
 
 
+@pytest.mark.app
 def test_the_folder_may_be_relative_or_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -1532,12 +1567,14 @@ def test_several_tasks_per_node_return_the_first_ones_result(folder: Path) -> No
     assert Counted(x=2, infra=infra).fit() == 20
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", ["auto"])
 def test_auto_is_local_without_a_scheduler(cluster: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert Counted(x=2, infra={"folder": folder, "cluster": cluster}).fit() == 20
 
 
+@pytest.mark.app
 def test_a_cluster_changes_no_identity(folder: Path, notes: tp.Any) -> None:
     for cluster in (None, "local", "debug"):
         Counted(infra={"folder": folder, "cluster": cluster}).fit()

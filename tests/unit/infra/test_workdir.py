@@ -161,6 +161,7 @@ def installed(project: Project, how: str) -> None:
 # -- the code of the submission ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 def test_a_job_that_waits_runs_the_module_as_it_was_when_it_was_submitted(project: Project, cluster: str) -> None:
     project.write("model.py", MODEL)
@@ -172,12 +173,14 @@ def test_a_job_that_waits_runs_the_module_as_it_was_when_it_was_submitted(projec
     assert [each["file"] for each in found] == [str(copy / "model.py")] * 2
 
 
+@pytest.mark.app
 def test_without_a_copy_a_job_that_waits_runs_what_is_there_when_it_starts(project: Project) -> None:
     project.write("model.py", MODEL)
     project.write("main.py", "import json, sys\nfrom model import Train\n" + MAIN)
     assert [each["value"] for each in project.edited_while_queued("main.py", "model.py")] == ["launched", "edited"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
 def test_the_script_itself_runs_as_it_was(project: Project, cluster: str) -> None:
     project.write("main.py", MODEL + MAIN)
@@ -185,6 +188,7 @@ def test_the_script_itself_runs_as_it_was(project: Project, cluster: str) -> Non
     assert [each["value"] for each in found] == ["launched"] * 2
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("copied", [["pkg"], ["src"], ["."], ["src/pkg"]], ids=str)
 @pytest.mark.parametrize("how", ["path", "finder"])
 def test_a_copied_package_comes_before_the_one_installed_in_editable_mode(
@@ -205,6 +209,7 @@ def test_on_slurm_a_copied_package_comes_before_the_installed_one(project: Proje
     assert [each["value"] for each in found] == ["launched"] * 2
 
 
+@pytest.mark.app
 def test_a_package_is_copied_also_where_a_folder_around_it_has_its_name(project: Project) -> None:
     """As in a checkout whose folder is called as the package in it."""
     installed(project, "path")
@@ -276,6 +281,7 @@ def code(*copied: str, **more: tp.Any) -> dict[str, tp.Any]:
     return {**JOB, "workdir": {"copied": list(copied), **more}}
 
 
+@pytest.mark.app
 def test_a_job_that_submits_with_the_same_workdir_copies_nothing_again(project: Project) -> None:
     same = code("main.py", "lib", includes=["*"])
     values = nested(project, same, same)
@@ -283,6 +289,7 @@ def test_a_job_that_submits_with_the_same_workdir_copies_nothing_again(project: 
     assert values[:2] == [["launched", str(copy)]] * 2
 
 
+@pytest.mark.app
 def test_a_job_of_a_job_runs_the_code_of_the_first_submission_whatever_it_copies(project: Project) -> None:
     absolute = [str(project.folder / "lib"), str(project.folder / "main.py")]
     values = nested(project, code("main.py", "lib"), code(*absolute))
@@ -290,6 +297,7 @@ def test_a_job_of_a_job_runs_the_code_of_the_first_submission_whatever_it_copies
     assert len(project.copies) == 1
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local"])
 def test_a_job_of_a_job_that_needs_other_code_than_the_first_is_an_error(
     project: Project, capfd: pytest.CaptureFixture[str], cluster: str | None
@@ -301,11 +309,13 @@ def test_a_job_of_a_job_that_needs_other_code_than_the_first_is_an_error(
     assert "infra.workdir.copied: 'more.py' is not in " in capfd.readouterr().err
 
 
+@pytest.mark.app
 def test_a_job_of_a_job_without_a_workdir_runs_in_the_copy_too(project: Project) -> None:
     values = nested(project, code("main.py", "lib"), JOB)
     assert values[:2] == [["launched", str(project.copies[0])]] * 2
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local"])
 def test_relative_folders_count_from_where_the_program_was_started(project: Project, cluster: str | None) -> None:
     nested(project, {**code("main.py", "lib"), "cluster": cluster}, JOB)
@@ -345,6 +355,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "debug"])
 def test_in_this_process_the_working_directory_is_the_copy_while_the_method_runs(
     here: Path, cluster: str | None
@@ -354,6 +365,7 @@ def test_in_this_process_the_working_directory_is_the_copy_while_the_method_runs
     assert Path.cwd() == here
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local"])
 def test_without_chdir_only_imports_lead_into_the_copy(here: Path, cluster: str | None) -> None:
     task = Where(infra=infra(here, cluster, chdir=False))
@@ -361,17 +373,20 @@ def test_without_chdir_only_imports_lead_into_the_copy(here: Path, cluster: str 
     assert (task.infra.uid_folder() / "code").resolve().parent == here / "cache/code"  # type: ignore[operator]
 
 
+@pytest.mark.app
 def test_a_copy_that_is_too_large_is_refused_with_its_largest_files(here: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)infra\.workdir\.max_mb: .*lib/part.py"):
         Where(infra=infra(here, max_mb=1e-7, copied=["lib"])).fit()
 
 
+@pytest.mark.app
 def test_the_working_directory_comes_back_after_an_error(here: Path) -> None:
     with pytest.raises(TaskFailedError, match="negative"):
         Where(x=-1, infra=infra(here)).fit()
     assert Path.cwd() == here
 
 
+@pytest.mark.app
 def test_the_working_directory_comes_back_after_several_threads(here: Path) -> None:
     found: dict[int, str] = {}
 
@@ -393,6 +408,7 @@ def test_making_an_object_and_asking_about_it_copies_nothing(here: Path) -> None
     assert not (here / "cache").exists()
 
 
+@pytest.mark.app
 def test_a_stored_result_needs_no_copy(here: Path) -> None:
     stored = Where(infra=infra(here)).fit()
     assert Where(infra=infra(here, copied=["nothing_such"])).fit() == stored
@@ -403,6 +419,7 @@ def test_a_workdir_changes_no_uid(here: Path) -> None:
     assert Where(infra=infra(here)).infra.uid() == Where().infra.uid()
 
 
+@pytest.mark.app
 def test_an_entry_shows_the_code_that_computed_it(here: Path) -> None:
     task = Where(infra=infra(here, "local"))
     computed = task.fit()
@@ -412,6 +429,7 @@ def test_an_entry_shows_the_code_that_computed_it(here: Path) -> None:
     assert not link.is_symlink()
 
 
+@pytest.mark.app
 def test_a_workdir_may_be_assigned_as_a_dictionary(here: Path) -> None:
     task = Where(infra={"folder": here / "cache"})
     task.infra.workdir = {"copied": ["lib"]}  # type: ignore[assignment]
@@ -426,6 +444,7 @@ def test_an_object_with_a_workdir_is_made_again_from_its_configuration(here: Pat
 # -- what is copied ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(
     ("workdir", "copied"),
     [
@@ -444,6 +463,7 @@ def test_of_a_folder_the_files_are_copied_that_are_asked_for(
     assert listing(Path(Where(infra=infra(here, **workdir)).fit())) == copied
 
 
+@pytest.mark.app
 def test_an_absolute_path_goes_by_its_last_name(here: Path) -> None:
     assert listing(Path(Where(infra=infra(here, copied=[here / "lib"])).fit())) == ["lib/part.py"]
     (here / "deep/er").mkdir(parents=True)
@@ -452,6 +472,7 @@ def test_an_absolute_path_goes_by_its_last_name(here: Path) -> None:
     assert listing(Path(found)) == ["deep/er/part.py", "er/part.py"]
 
 
+@pytest.mark.app
 def test_an_importable_package_is_copied_by_its_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "src/some_package").mkdir(parents=True)
     (here / "src/some_package/__init__.py").write_text("")
@@ -459,6 +480,7 @@ def test_an_importable_package_is_copied_by_its_name(here: Path, monkeypatch: py
     assert listing(Path(Where(infra=infra(here, copied=["some_package"])).fit())) == ["some_package/__init__.py"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -482,6 +504,7 @@ def test_what_cannot_be_copied_is_said_and_nothing_runs(
     assert Where(infra=infra(here, cluster)).fit()
 
 
+@pytest.mark.app
 def test_what_cannot_be_copied_leaves_a_stored_value_where_it_is(here: Path) -> None:
     stored = Where(infra=infra(here)).fit()
     with pytest.raises(ConfigError, match="is no copy of code"):
@@ -503,6 +526,7 @@ def test_a_workdir_without_a_folder_is_an_error_when_it_is_to_run(here: Path) ->
 # -- a place of its own -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_the_copy_goes_to_the_folder_that_is_named_and_is_used_again(here: Path) -> None:
     (here / "sent").mkdir()
     for x in (0, 1):
@@ -510,6 +534,7 @@ def test_the_copy_goes_to_the_folder_that_is_named_and_is_used_again(here: Path)
     assert not list((here / "cache/code").glob("[!.]*"))
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("changed", ["lib/part.py", "sent/lib/part.py"])
 def test_a_folder_with_another_code_is_not_used(here: Path, changed: str) -> None:
     Where(infra=infra(here, folder="sent")).fit()
@@ -518,6 +543,7 @@ def test_a_folder_with_another_code_is_not_used(here: Path, changed: str) -> Non
         Where(x=0, infra=infra(here, folder="sent")).fit()
 
 
+@pytest.mark.app
 def test_what_jobs_leave_in_the_folder_does_not_count(here: Path) -> None:
     Where(infra=infra(here, folder="sent", includes=["*"], copied=["."])).fit()
     (here / "sent/result.txt").write_text("")
@@ -540,6 +566,7 @@ def committed(here: Path) -> Path:
     return here
 
 
+@pytest.mark.app
 def test_the_commit_of_committed_code_is_logged(committed: Path, caplog: pytest.LogCaptureFixture) -> None:
     (committed / "untracked.py").write_text("")
     with caplog.at_level(logging.INFO, "exca.workdir"):
@@ -547,6 +574,7 @@ def test_the_commit_of_committed_code_is_logged(committed: Path, caplog: pytest.
     assert git(committed, "rev-parse", "HEAD") in caplog.text
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("changed", ["lib/part.py", "lib/data.csv", "lib/new.py"])
 def test_code_that_is_not_committed_is_an_error_that_lists_it(committed: Path, changed: str) -> None:
     (committed / changed).write_text("changed = True\n")
@@ -555,6 +583,7 @@ def test_code_that_is_not_committed_is_an_error_that_lists_it(committed: Path, c
     assert not (committed / "cache").exists()
 
 
+@pytest.mark.app
 def test_code_that_git_ignores_is_not_committed(committed: Path) -> None:
     (committed / ".git/info/exclude").write_text("new.py\n")
     (committed / "lib/new.py").write_text("")
@@ -562,11 +591,13 @@ def test_code_that_git_ignores_is_not_committed(committed: Path) -> None:
         Where(infra=infra(committed, log_commit=True)).fit()
 
 
+@pytest.mark.app
 def test_code_in_no_repository_has_no_commit(here: Path) -> None:
     with pytest.raises(ConfigError, match="is in no git repository"):
         Where(infra=infra(here, log_commit=True)).fit()
 
 
+@pytest.mark.app
 def test_a_stored_result_needs_no_commit(committed: Path) -> None:
     stored = Where(infra=infra(committed)).fit()
     (committed / "lib/part.py").write_text("changed = True\n")
