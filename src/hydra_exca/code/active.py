@@ -16,7 +16,7 @@ from . import Snapshot
 
 @dataclasses.dataclass(eq=False)
 class _Stay:
-    """A time for which a copy is the working directory; ``before`` is where it was until then."""
+    """A period in which a copy is the working directory; ``before`` is the one before it."""
 
     copy: Snapshot
     before: Path
@@ -37,7 +37,7 @@ class _Process:
         self.stays[:] = [] if copy is None or origin is None else [_Stay(copy, Path(origin))]
 
     def origin(self, here: Path) -> Path | None:
-        """What the copies stand in for, None where the working directory is in none of them."""
+        """The folder that the copies stand in for; None if the working directory is in none of them."""
         inside = any(here.is_relative_to(stay.copy.folder.resolve()) for stay in self.stays)
         return self.stays[0].before if inside else None
 
@@ -67,7 +67,7 @@ def import_from(copy: Snapshot | None) -> None:
 
 
 def missing_in_copy(error: BaseException) -> str:
-    """What to say of an error that is there because code runs from a copy; nothing for any other error."""
+    """A hint to add to an error that only occurs because code runs from a copy; "" for any other error."""
     copy = current()
     if copy is None or not isinstance(error, OSError) or not isinstance(error.filename, (str, os.PathLike)):
         return ""
@@ -82,13 +82,13 @@ def missing_in_copy(error: BaseException) -> str:
 
 
 def home() -> Path:
-    """Where relative paths in settings count from: the working directory, or what a copy stands in for there."""
+    """The folder that relative paths in settings count from: the working directory, or the one that a copy replaces."""
     here = Path.cwd()
     return _process.origin(here) or here
 
 
 def located(path: Path | str) -> Path:
-    """Where a path in settings leads: a relative one from `home`, one of the user from theirs."""
+    """The absolute path of a path in settings: relative ones count from `home`, and ``~`` is expanded."""
     expanded = Path(path).expanduser()
     return expanded if expanded.is_absolute() else home() / expanded
 

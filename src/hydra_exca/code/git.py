@@ -11,9 +11,9 @@ from pathlib import Path
 
 TIMEOUT_S = 30.0
 _WALK_S = 60.0  # where it goes through all that is there
-_IN_NONE = "not a git repository"
+_NO_REPOSITORY = "not a git repository"
 # of a hook or another program: they would lead git elsewhere than to the folder that is asked about
-_ELSEWHERE = (
+_MISLEADING_VARIABLES = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -74,19 +74,19 @@ def look_up_repository(folder: Path) -> tuple[Repository | None, str | None]:
     try:
         origin = _origin(folder)
     except GitError as error:
-        return None, None if _IN_NONE in str(error) else str(error)
-    found = Repository(
+        return None, None if _NO_REPOSITORY in str(error) else str(error)
+    repository = Repository(
         root=origin.root,
         path=origin.path,
-        commit=_line(folder, "rev-parse", "--verify", "-q", "HEAD"),
+        commit=_read_line(folder, "rev-parse", "--verify", "-q", "HEAD"),
         remote=origin.remote,
-        branch=_line(folder, "symbolic-ref", "--short", "-q", "HEAD"),
+        branch=_read_line(folder, "symbolic-ref", "--short", "-q", "HEAD"),
     )
-    return found, None
+    return repository, None
 
 
 def find_origin(folder: Path) -> Origin | None:
-    """The part of `find_repository` that every launch asks for, which takes less time."""
+    """Where the folder is in its repository: the part of `find_repository` that every launch needs, and faster."""
     try:
         return _origin(folder)
     except GitError:
@@ -94,12 +94,12 @@ def find_origin(folder: Path) -> Origin | None:
 
 
 def _origin(folder: Path) -> Origin:
-    told = os.fsdecode(_ask(folder, "rev-parse", "--show-toplevel", "--show-prefix"))
-    root, _, path = told.removesuffix("\n").partition("\n")
-    if told.count("\n") != 2:  # a line break in one of the names
-        root = _text(_ask(folder, "rev-parse", "--show-toplevel"))
-        path = _line(folder, "rev-parse", "--show-prefix") or ""
-    remote = _line(folder, "config", "--get", "remote.origin.url")
+    output = os.fsdecode(_run_git(folder, "rev-parse", "--show-toplevel", "--show-prefix"))
+    root, _, path = output.removesuffix("\n").partition("\n")
+    if output.count("\n") != 2:  # a line break in one of the names
+        root = _text(_run_git(folder, "rev-parse", "--show-toplevel"))
+        path = _read_line(folder, "rev-parse", "--show-prefix") or ""
+    remote = _read_line(folder, "config", "--get", "remote.origin.url")
     return Origin(Path(root), path, None if remote is None else plain_remote(remote))
 
 
@@ -122,30 +122,32 @@ def ignored_names(folder: Path) -> list[str]:
     NoRepositoryError if there is none, and GitError if git does not say.
     """
     asked = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory")
-    told = _ask(folder, "-c", "safe.directory=*", *asked, timeout_s=_WALK_S)
-    return [os.fsdecode(name) for name in told.split(b"\0") if name]
+    output = _run_git(folder, "-c", "safe.directory=*", *asked, timeout_s=_WALK_S)
+    return [os.fsdecode(name) for name in output.split(b"\0") if name]
 
 
 def tracked_files(root: Path) -> set[str]:
-    """The files that git knows, as seen from root, those of submodules too. Raises GitError if git does not say."""
-    told = _ask(root, "ls-files", "-z", "--recurse-submodules")
-    return {os.fsdecode(name) for name in told.split(b"\0") if name}
+    """The files that git knows, as seen from root, those of submodules too. Raises GitError if git fails."""
+    output = _run_git(root, "ls-files", "-z", "--recurse-submodules")
+    return {os.fsdecode(name) for name in output.split(b"\0") if name}
 
 
 def uncommitted_changes(root: Path, left_out: tp.Collection[Path] = (), *, untracked: bool = True) -> list[str]:
     """The files that differ from the commit, and those that git neither knows nor ignores; sorted, as seen from root.
 
     Of the folders ``left_out`` only what git knows counts; so it does everywhere where git is configured to show no
-    untracked files. Raises GitError if git does not say.
+    untracked files. Raises GitError if git fails.
     """
     # who keeps all of a home folder in git has it so that git does not look for new files there
-    untracked = untracked and _line(root, "config", "--get", "status.showUntrackedFiles") not in ("no", "false")
+    untracked = untracked and _read_line(root, "config", "--get", "status.showUntrackedFiles") not in ("no", "false")
     files = f"--untracked-files={'all' if untracked else 'no'}"
-    told = _ask(root, "status", "--porcelain", "-z", "--no-renames", files)
-    lines = [os.fsdecode(line) for line in told.split(b"\0") if line]
+    output = _run_git(root, "status", "--porcelain", "-z", "--no-renames", files)
+    lines = [os.fsdecode(line) for line in output.split(b"\0") if line]
     home = root.resolve()
-    passed_over = [f"{folder.resolve().relative_to(home)}/" for folder in left_out if _is_below(folder, home)]
-    return sorted(line[3:] for line in lines if not (line[:2] == "??" and line[3:].startswith(tuple(passed_over))))
+    excluded_prefixes = [f"{folder.resolve().relative_to(home)}/" for folder in left_out if _is_below(folder, home)]
+    return sorted(
+        line[3:] for line in lines if not (line[:2] == "??" and line[3:].startswith(tuple(excluded_prefixes)))
+    )
 
 
 def _is_below(folder: Path, root: Path) -> bool:
@@ -160,7 +162,7 @@ def make_patch(root: Path, limit: int | None = None) -> bytes:
     import tempfile  # takes its time, and no job needs it
 
     with tempfile.TemporaryFile() as file:  # it may be larger than the memory
-        _ask(root, *_DIFF, to=file)
+        _run_git(root, *_DIFF, to=file)
         size = file.seek(0, os.SEEK_END)
         if limit is not None and size > limit:
             raise GitError(f"it has {size / 1e6:.1f} MB, and the limit is {limit / 1e6:g} MB")
@@ -168,9 +170,9 @@ def make_patch(root: Path, limit: int | None = None) -> bytes:
         return file.read()
 
 
-def _line(folder: Path, *arguments: str) -> str | None:
+def _read_line(folder: Path, *arguments: str) -> str | None:
     try:
-        return _text(_ask(folder, *arguments))
+        return _text(_run_git(folder, *arguments))
     except GitError:
         return None
 
@@ -179,12 +181,12 @@ def _text(said: bytes) -> str:
     return os.fsdecode(said).strip()
 
 
-def _ask(
+def _run_git(
     folder: Path, *arguments: str, to: tp.IO[bytes] | int = subprocess.PIPE, timeout_s: float | None = None
 ) -> bytes:
-    if not _is_in_one(folder):
-        raise NoRepositoryError(_IN_NONE)
-    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    if not _may_be_in_repository(folder):
+        raise NoRepositoryError(_NO_REPOSITORY)
+    environment = {name: value for name, value in os.environ.items() if name not in _MISLEADING_VARIABLES}
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
     try:
         done = subprocess.run(
@@ -203,17 +205,17 @@ def _ask(
         raise GitError(f"git {arguments[0]} took longer than {timeout_s or TIMEOUT_S:g} s") from error
     if done.returncode != 0:
         said = _text(done.stderr).partition("\n")[0] or f"git ended with {done.returncode}"
-        raise (NoRepositoryError if _IN_NONE in said else GitError)(said)
+        raise (NoRepositoryError if _NO_REPOSITORY in said else GitError)(said)
     return done.stdout or b""
 
 
-def _is_in_one(folder: Path) -> bool:
+def _may_be_in_repository(folder: Path) -> bool:
     """Whether git is worth asking: a file or folder .git is in or above the folder, or that cannot be seen."""
     here = Path(os.path.realpath(folder))
-    return any(map(_may_be_there, (each / ".git" for each in (here, *here.parents))))
+    return any(map(_may_exist, (folder / ".git" for folder in (here, *here.parents))))
 
 
-def _may_be_there(path: Path) -> bool:
+def _may_exist(path: Path) -> bool:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The code of a launch: what it is now, and the copy that its jobs run from."""
+"""The code of a launch: its present state, and the copy that its jobs run from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("exca.workdir")
 
 @dataclasses.dataclass(frozen=True)
 class CodeOptions:
-    """What is copied and where to; see `select_sources`. ``never_copied`` are folders that are never part of it.
+    """The code to copy, and where to; see `select_sources`. ``never_copied`` are folders that are never part of it.
 
     The yaml files below the folders ``configs`` are copied, but they are no code that a result depends on: what they
     give is in the identity of the tasks.
@@ -76,17 +76,17 @@ class LaunchCode:
 
     @property
     def digest(self) -> str:
-        """That of the code as it was when it was first looked at."""
+        """The digest of the code as it was when it was first read."""
         return self._read_code()[1].digest if self._snapshot is None else self._snapshot.digest
 
     def changes(self, digest: str) -> list[str] | None:
-        """The files of code in which another digest differs; none of configs. None if that is not known."""
-        told = (
+        """The files that differ from the code of another digest, but for configs; None if its files are not known."""
+        current = (
             self._read_code()[1].fingerprints
             if self._snapshot is None
             else code.read_manifest(self._cache, self._snapshot.digest)
         )
-        changed = None if told is None else code.changed_files(self._cache, digest, told)
+        changed = None if current is None else code.changed_files(self._cache, digest, current)
         return None if changed is None else [name for name in changed if not self._is_config(name)]
 
     def _is_config(self, name: str) -> bool:
@@ -103,7 +103,7 @@ class LaunchCode:
         )
 
     def snapshot(self) -> Snapshot:
-        """The copy of the code as it was when it was first looked at."""
+        """The copy of the code as it was when it was first read."""
         if self._snapshot is None:
             selection, tree = self._read_code()
             options = self.options
@@ -141,7 +141,7 @@ class LaunchCode:
             raise rules.errors(
                 [
                     f"{name!r} is not in {snapshot.folder}, the copy of the code that this job runs from, and jobs of "
-                    "jobs run from the same copy: copy it for the first launch, too"
+                    "jobs run from the same copy: name it for the first launch, too"
                     for name in missing
                 ]
             )

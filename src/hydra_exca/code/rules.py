@@ -1,4 +1,4 @@
-"""Which files of a project are code."""
+"""The rules by which files of a project are code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be copied: what was named, or what this process imports from outside of site-packages."""
+"""The selection of code to copy: what was named, or what this process imports from outside of site-packages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EVERYTHING = Rules()
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What is to be copied; ``roots`` are the folders of the copy where imports look first.
+    """The sources of a copy; ``roots`` are the folders of the copy where imports look first.
 
     ``named`` are those of the sources that were asked for by name.
     """
@@ -52,16 +52,16 @@ def select_sources(
     started, if it is in none of these. Raises ConfigError for names that are none of these, and where the copies of two
     would be in one place.
     """
-    found = automatic_sources(names) if AUTO in copied else Selection()
+    automatic = automatic_sources(names) if AUTO in copied else Selection()
     pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules)]
-    named = tuple(dict.fromkeys(_in_project(place, copy, found.sources) for place, copy in pairs))
+    named = tuple(dict.fromkeys(_in_project(place, copy, automatic.sources) for place, copy in pairs))
     roots = [_import_root(source, copy) for source, copy in named]
     again = {(source.resolve(), copy) for source, copy in named}
-    sources = (*named, *(pair for pair in found.sources if pair not in again))
+    sources = (*named, *(pair for pair in automatic.sources if pair not in again))
     if with_script:
         sources += _script_beside(sources)
     _check_places(sources, rules)
-    return Selection(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *found.roots))), named)
+    return Selection(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *automatic.roots))), named)
 
 
 def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
@@ -106,7 +106,7 @@ class LoadedFiles(tp.NamedTuple):
 
 
 def loaded_files() -> LoadedFiles:
-    """What this process has loaded, and so cannot do without."""
+    """The files that this process has loaded, and so cannot do without."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     own = {os.path.realpath(file) for file in files if isinstance(file, str) and not _is_installed(file)}
     folders = {os.path.dirname(file) for file in own}
@@ -198,13 +198,13 @@ def _project() -> tuple[Path, Path] | None:
         spec = None  # of a profiler, say
     own = file.parent if spec is None else file.parents[len(spec.name.split(".")) - 1]
     for folder in (copy, around_it, own):
-        if folder is not None and (folder not in _no_projects() or _is_known(file, folder)):
+        if folder is not None and (folder not in _no_projects() or _is_tracked(file, folder)):
             return folder, Path()
     _warn_of_no_project(file)
     return file, Path(file.name)
 
 
-def _is_known(file: Path, folder: Path) -> bool:
+def _is_tracked(file: Path, folder: Path) -> bool:
     """Whether the repository of a folder has a file: not so of the one that keeps the settings of a home folder."""
     try:
         return str(file.relative_to(folder)) in git.tracked_files(folder)
@@ -256,7 +256,7 @@ def _sources(name: str, started_from: Path, rules: Rules) -> Sources:
 
 
 def _in_project(place: Path, copy: Path, sources: Sources) -> tuple[Path, Path]:
-    """What was named, with the place that its copy has with what is around it."""
+    """A named source; if it is in the project, with the place that its copy has there."""
     for source, around in sources:
         if place.resolve().is_relative_to(source):
             return place, around / place.resolve().relative_to(source)

@@ -1,4 +1,4 @@
-"""What the options of ``workdir`` mean: which code is copied for a sweep."""
+"""The options of ``workdir``: which code is copied for a sweep."""
 
 from __future__ import annotations
 
@@ -59,12 +59,14 @@ _OPTIONS = {
 def read_code_options(
     given: tp.Mapping[str, tp.Any], config: DictConfig, started_from: Path, key: str = KEY
 ) -> CodeOptions:
-    """What is to be copied: nothing where ``copied`` is empty. Raises ConfigError that lists all that is wrong.
+    """The code to copy, none where ``copied`` is empty. Raises ConfigError that lists all that is wrong.
 
     ``key`` is where the options are, for messages.
     """
     plain = {key: _plain(each) for key, each in given.items()}
-    problems = [Problem(told, f"{key}.{name}") for name, value in plain.items() for told in _told(name, value)]
+    problems = [
+        Problem(message, f"{key}.{name}") for name, value in plain.items() for message in _find_problems(name, value)
+    ]
     if problems:
         raise ConfigError("The options of the copied code are invalid; nothing was submitted.", problems)
     chosen = {name: plain.get(name, option.default) for name, option in _OPTIONS.items()}
@@ -95,7 +97,7 @@ def _plain(value: tp.Any) -> tp.Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _told(name: str, value: tp.Any) -> tp.Iterator[str]:
+def _find_problems(name: str, value: tp.Any) -> tp.Iterator[str]:
     if name not in _OPTIONS:
         yield f"there is no such option; there are {', '.join(_OPTIONS)}"
     elif not _OPTIONS[name].fits(value):
@@ -104,12 +106,12 @@ def _told(name: str, value: tp.Any) -> tp.Iterator[str]:
 
 def target_names(config: DictConfig) -> set[str]:
     """The top-level modules that ``_target_`` leads to, anywhere in a config but below ``hydra``."""
-    found: set[str] = set()
+    names: set[str] = set()
     for key in config:
         if key != "hydra":
             node = OmegaConf.to_container(OmegaConf.create({"": node_at(config, key)}), resolve=False)
-            found.update(_targets(node))
-    return found
+            names.update(_targets(node))
+    return names
 
 
 def _targets(value: tp.Any) -> tp.Iterator[str]:
@@ -154,7 +156,7 @@ def _has_code(folder: Path, started_from: Path, rules: Rules, loaded: tp.Callabl
     if started_from.resolve().is_relative_to(place) or str(place) in loaded().folders:
         return True
     try:
-        known = git.tracked_files(place)
+        tracked = git.tracked_files(place)
     except git.GitError:
         return False
-    return any(rules.includes_file(name) for name in known if not Path(name).name.startswith("."))
+    return any(rules.includes_file(name) for name in tracked if not Path(name).name.startswith("."))
