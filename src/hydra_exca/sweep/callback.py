@@ -30,7 +30,7 @@ LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
 
 @dataclasses.dataclass
-class _Launching:
+class _SweepState:
     """What the callback found out before the sweep, for the launcher of the same process."""
 
     code: LaunchCode | None = None
@@ -39,26 +39,26 @@ class _Launching:
     launched: tp.Callable[[Path], LaunchDescription] | None = None
 
 
-_launching = _Launching()
+_sweep_state = _SweepState()
 _OF_NO_LINE = (UserWarning, "hydra-exca-launcher", 1)  # a warning without a line of Hydra's source
 
 
 def hold_failures(count: int) -> bool:
     """Notes failures that are told when the whole sweep is over; False where nobody would tell them."""
-    _launching.failed += count
-    return _launching.sees_the_end
+    _sweep_state.failed += count
+    return _sweep_state.sees_the_end
 
 
 def sweep_code() -> LaunchCode | None:
     """The code of this sweep, None if it is not copied."""
-    return _launching.code
+    return _sweep_state.code
 
 
 def launched_by_exca(folder: Path) -> LaunchDescription:
     """What is recorded of this launch, whose code is in ``folder``."""
     from hydra_exca.provenance import launch_record
 
-    return launch_record.describe_launch(folder) if _launching.launched is None else _launching.launched(folder)
+    return launch_record.describe_launch(folder) if _sweep_state.launched is None else _sweep_state.launched(folder)
 
 
 class ExcaCallback(Callback):
@@ -92,17 +92,17 @@ class ExcaCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with a message when the code cannot be recorded or copied: nothing was submitted then."""
-        with _ending_the_program():
+        with _exiting_on_error():
             self._start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with status 1 where failures were held back until the sweep's last batch."""
-        global _launching
+        global _sweep_state
         if self._sent is not None:
             from . import other_launchers
 
-            other_launchers.come_back()
-        failed, _launching = _launching.failed, _Launching()
+            other_launchers.restore_process()
+        failed, _sweep_state = _sweep_state.failed, _SweepState()
         if failed:
             noun = "1 task" if failed == 1 else f"{failed} tasks"
             raise SystemExit(f"exca: {noun} of the sweep failed, see above; hydra.launcher.mode=retry runs what failed")
@@ -114,11 +114,11 @@ class ExcaCallback(Callback):
                 "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached."
             )
             warnings.warn_explicit(message, *_OF_NO_LINE)
-        with _ending_the_program():
+        with _exiting_on_error():
             options = self._options(config)
             if options.log_commit:
                 self._check_commits(options, config)
-            self._launched = self._of_launch(_folder_of_script(config), options)
+            self._launched = self._describe_launch(_folder_of_script(config), options)
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
         """In a plain run, validates what a sweep would have validated; ends the program where it does not fit."""
@@ -150,7 +150,7 @@ class ExcaCallback(Callback):
             code.check()
 
     def _start_sweep(self, config: DictConfig) -> None:
-        global _launching
+        global _sweep_state
         is_ours = _is_ours(config)
         if not is_ours:
             self._take_options_of(config)
@@ -160,12 +160,12 @@ class ExcaCallback(Callback):
             self._check_chdir(code, is_ours)
             code.check()
         if is_ours:  # what git says is asked for once, as the code is copied once
-            launched_in = functools.cache(lambda folder: self._of_launch(folder, options))
-            _launching = _Launching(code, sees_the_end=True, launched=launched_in)
+            launched_in = functools.cache(lambda folder: self._describe_launch(folder, options))
+            _sweep_state = _SweepState(code, sees_the_end=True, launched=launched_in)
         else:
             from . import other_launchers
 
-            launched = self._of_launch(_folder_of_script(config), options)
+            launched = self._describe_launch(_folder_of_script(config), options)
             self._sent = other_launchers.send_code(code, launched, self._cache(config), config)
 
     def _take_options_of(self, config: DictConfig) -> None:
@@ -213,22 +213,22 @@ class ExcaCallback(Callback):
     def _cache(self, config: DictConfig) -> Path:
         return Path(config.hydra.runtime.cwd) / Path(self.folder or "exca").expanduser()
 
-    def _of_launch(self, folder: Path, options: CodeOptions) -> LaunchDescription:
+    def _describe_launch(self, folder: Path, options: CodeOptions) -> LaunchDescription:
         from hydra_exca.provenance import launch_record
 
         max_mb = options.rules.max_mb
         assert max_mb is not None
         left_out = [*options.never_copied, *filter(None, [options.folder])]
-        with _told():
+        with _as_config_error():
             found = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
         return dataclasses.replace(found, record={"version": self.version, **found.record})
 
 
 @contextlib.contextmanager
-def _ending_the_program() -> tp.Iterator[None]:
+def _exiting_on_error() -> tp.Iterator[None]:
     """Whatever goes wrong inside ends the program with a message: Hydra would only warn, and go on."""
     try:
-        with _told():
+        with _as_config_error():
             yield
     except ExcaError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -237,7 +237,7 @@ def _ending_the_program() -> tp.Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told() -> tp.Iterator[None]:
+def _as_config_error() -> tp.Iterator[None]:
     """Makes what nobody foresaw an error with a message."""
     try:
         yield

@@ -58,10 +58,10 @@ class Identifier:
         if self._schema.receives and model is not None:
             fields, full, excluded = self._model_fields(model, resolved)
             return uid.make_identity(**make, fields={**fields, **extra}, full={**full, **extra}, excluded=excluded)
-        fields = self._exclude(_beside(uid.canonical(resolved.identity), extra))
-        kinds = {_place(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
-        fields = _beside(fields, {"hydra.types": kinds} if kinds else {})
-        return uid.make_identity(**make, fields=fields, label=label.readable_label(self._swept(overrides)))
+        fields = self._exclude(_merge_fields(uid.canonical(resolved.identity), extra))
+        kinds = {_path_text(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
+        fields = _merge_fields(fields, {"hydra.types": kinds} if kinds else {})
+        return uid.make_identity(**make, fields=fields, label=label.readable_label(self._swept_values(overrides)))
 
     @functools.cached_property
     def _function_factory(self) -> str:
@@ -108,7 +108,7 @@ class Identifier:
         names = _with_parents(key)
         return any(_matches(name, pattern) for name in names for pattern in self._options.exclude_from_uid)
 
-    def _swept(self, overrides: tp.Sequence[str]) -> Fields:
+    def _swept_values(self, overrides: tp.Sequence[str]) -> Fields:
         """The readable part: what was asked for on the command line, without what does not count."""
         parsed = [hydra_private.parse_overrides(line) for line in filter_overrides(overrides)]
         asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
@@ -125,7 +125,9 @@ class Identifier:
         """Fields that count, all fields, and what was left out, of the model that the function is handed."""
         excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
         fields, full = self._counted(real)
-        _refuse_unsteady(full, self._counted(self._schema.model(schema.without_missing(resolved.values_again)))[1])
+        _refuse_nondeterministic(
+            full, self._counted(self._schema.model(schema.without_missing(resolved.values_again)))[1]
+        )
         fields, full = self._steady_fields(resolved, fields, full)
         if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
             return fields, full, excluded
@@ -144,9 +146,9 @@ class Identifier:
                 self._counted(self._schema.model(schema.without_missing(world))) for world in resolved.assumed_values
             ]
         except pydantic.ValidationError:  # the stand-ins do not fit the model: go by the keys
-            return _replaced(fields, texts), _replaced(full, texts)
+            return _replace_run_values(fields, texts), _replace_run_values(full, texts)
         non_default, with_defaults = zip(*worlds, strict=True)
-        return _agreed(non_default, texts), _agreed(with_defaults, texts)
+        return _common_values(non_default, texts), _common_values(with_defaults, texts)
 
     def _counted(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
         return uid.model_fields(model, self._names_left_out(model))
@@ -163,7 +165,7 @@ class Identifier:
         return (*by_cache, *sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
 
 
-def _beside(fields: Fields, more: Fields) -> Fields:
+def _merge_fields(fields: Fields, more: Fields) -> Fields:
     """Fields with more of them, whose names give way: the user's keys may have any."""
     found = dict(fields)
     for name, value in more.items():
@@ -177,7 +179,7 @@ def _variations(name: str) -> tp.Iterator[str]:
         name += "'"
 
 
-def _place(path: Path) -> str:
+def _path_text(path: Path) -> str:
     """A path as text, another for each: that of most is dotted."""
     is_plain = all(
         type(key) is int or (type(key) is str and key and "." not in key and not key.isdigit()) for key in path
@@ -202,7 +204,7 @@ def _run_texts(identity: tp.Any, world: tp.Any, path: str = "") -> dict[str, str
     A model need not have the other keys that a text names, so what they contribute must not be lost.
     """
     if isinstance(identity, uid.RunDependent):
-        return {path: _told(identity.text, uid.canonical(world, path))}
+        return {path: _with_digest(identity.text, uid.canonical(world, path))}
     found: dict[str, str] = {}
     if type(identity) is type(world) and isinstance(identity, (dict, list)):
         for key, value in _items(identity):
@@ -215,11 +217,11 @@ def _items(tree: tp.Any) -> tp.Iterable[tuple[tp.Any, tp.Any]]:
     return tree.items() if isinstance(tree, dict) else enumerate(tree)
 
 
-def _told(text: str, constant: tp.Any) -> str:
+def _with_digest(text: str, constant: tp.Any) -> str:
     return f"{text} [{uid.digest(constant)[:16]}]"
 
 
-def _refuse_unsteady(first: tp.Any, second: tp.Any) -> None:
+def _refuse_nondeterministic(first: tp.Any, second: tp.Any) -> None:
     """A model that comes out differently each time has no identity: a default that is random, or a clock."""
     if uid.encode(first) == uid.encode(second):
         return
@@ -255,16 +257,16 @@ def _redacted(fields: tp.Any, secrets: dict[str, uid.Pinned], path: str = "") ->
     if isinstance(fields, list):
         return [_redacted(value, secrets, path) for value in fields]
     for place, secret in secrets.items():
-        if path == place or _shows(fields, secret.value):
+        if path == place or _contains_secret(fields, secret.value):
             return uid.canonical(secret)
     return fields
 
 
-def _shows(leaf: tp.Any, secret: tp.Any) -> bool:
+def _contains_secret(leaf: tp.Any, secret: tp.Any) -> bool:
     return isinstance(leaf, str) and isinstance(secret, str) and len(secret) > 3 and secret in leaf
 
 
-def _agreed(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") -> tp.Any:
+def _common_values(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") -> tp.Any:
     """What the worlds agree on; where they do not, the text of what is in the configuration there."""
     first, second, here = worlds
     if uid.encode(first) == uid.encode(second) == uid.encode(here):
@@ -273,19 +275,21 @@ def _agreed(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") 
         keys = dict.fromkeys(key for each in worlds for key in each)
         missing = {"~absent": True}
         return {
-            key: _agreed([each.get(key, missing) for each in worlds], texts, f"{path}.{key}" if path else key)
+            key: _common_values([each.get(key, missing) for each in worlds], texts, f"{path}.{key}" if path else key)
             for key in keys
         }
     folder = os.getcwd()
     told = [first, here] if depends_on_folder(first, here, folder) else [first]
-    text = _told(texts.get(path, "depends on the run"), without_folder(told, folder))
+    text = _with_digest(texts.get(path, "depends on the run"), without_folder(told, folder))
     return uid.canonical(uid.RunDependent(text))
 
 
-def _replaced(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
+def _replace_run_values(fields: tp.Any, texts: dict[str, str], path: str = "") -> tp.Any:
     if path in texts:
         return uid.canonical(uid.RunDependent(texts[path]))
     if not isinstance(fields, (dict, list)):
         return fields
-    made = {key: _replaced(value, texts, f"{path}.{key}" if path else str(key)) for key, value in _items(fields)}
+    made = {
+        key: _replace_run_values(value, texts, f"{path}.{key}" if path else str(key)) for key, value in _items(fields)
+    }
     return made if isinstance(fields, dict) else list(made.values())

@@ -153,7 +153,7 @@ class _Batch:
 
     def _engine_task(self, task: SweepTask, shared: tp.Collection[Template]) -> Task:
         composition = task.composition
-        composition = composition.by_name() if composition.template in shared else composition
+        composition = composition.without_template() if composition.template in shared else composition
         return Task(
             task.identity,
             HydraJob(composition, task.number, task.pins, task.sweep_folder, task.subfolder, task.environment),
@@ -203,7 +203,7 @@ class _Batch:
         code = callback.sweep_code()
         assert code is not None
         snapshot = code.snapshot()
-        hydra_private.read_from(self._context.config_loader, snapshot)
+        hydra_private.read_configs_from(self._context.config_loader, snapshot)
         return snapshot
 
     def _prepared(self, header: payload.Payload) -> payload.Payload:

@@ -55,11 +55,11 @@ class Sent:
 def send_code(
     code: LaunchCode | None, launched: launch_record.LaunchDescription, cache: Path, config: DictConfig
 ) -> Sent:
-    """Copies the code for the jobs of another launcher, and makes them import from the copy; see `come_back`.
+    """Copies the code for the jobs of another launcher, and makes them import from the copy; see `restore_process`.
 
     The launching process does, too: some launchers run the jobs in it, and all compose their configs there.
     """
-    come_back()  # from a sweep that was not ended, since it failed
+    restore_process()  # from a sweep that was not ended, since it failed
     folder = CacheFolder(cache)
     folder.create()
     copy = None if code is None else code.snapshot()
@@ -104,7 +104,7 @@ def _prefer(copy: Snapshot, launch: Path, *, in_process: bool) -> None:
         _set_environment({"PYTHONPATH": os.pathsep.join(dict.fromkeys(variables)), "PYTHONSAFEPATH": "1"})
         sys.path[:] = search
     _import_from(copy)
-    hydra_private.read_from(GlobalHydra.instance().config_loader(), copy)
+    hydra_private.read_configs_from(GlobalHydra.instance().config_loader(), copy)
 
 
 def _import_from(copy: Snapshot | None) -> None:
@@ -112,7 +112,7 @@ def _import_from(copy: Snapshot | None) -> None:
         active.import_from(copy)
 
 
-def come_back() -> None:
+def restore_process() -> None:
     """Ends what `send_code` began."""
     global _before
     if _before is not None:

@@ -89,13 +89,13 @@ class Composer:
         self._schema = kinds
         self._identifier = Identifier(options, function, kinds)
         self._problems: list[Problem] = []
-        self._alone: dict[Template, bool] = {}
+        self._needs_own_look: dict[Template, bool] = {}
 
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task a job. Raises ConfigError that lists every problem of every job."""
         groups: dict[int, list[_ComposedJob]] = {}
         for number, overrides in enumerate(job_overrides, first):
-            with self._noting(overrides):
+            with self._collecting_problems(overrides):
                 job = _ComposedJob(number, tuple(overrides), self._compose(list(overrides)))
                 groups.setdefault(self._group(job), []).append(job)
         tasks = [task for group, jobs in groups.items() for task in self._group_tasks(group, jobs)]
@@ -111,7 +111,7 @@ class Composer:
         return sorted(tasks, key=lambda task: task.number)
 
     @contextlib.contextmanager
-    def _noting(self, overrides: tp.Sequence[str]) -> tp.Iterator[None]:
+    def _collecting_problems(self, overrides: tp.Sequence[str]) -> tp.Iterator[None]:
         try:
             yield
         except ConfigError as error:
@@ -122,10 +122,10 @@ class Composer:
     def _group(self, job: _ComposedJob) -> int:
         """Jobs that are looked at together: those of a template, unless they have other leaves, or need a look each."""
         template = job.composition.template
-        if template not in self._alone:
+        if template not in self._needs_own_look:
             config = template.copy()
-            self._alone[template] = may_call_custom_resolvers(config) or resolve.may_vary_env_set(config)
-        is_alone = job.composition.leaves is None or self._alone[template]
+            self._needs_own_look[template] = may_call_custom_resolvers(config) or resolve.may_vary_env_set(config)
+        is_alone = job.composition.leaves is None or self._needs_own_look[template]
         return -1 - job.number if is_alone else id(template)
 
     def _group_tasks(self, group: int, jobs: tp.Sequence[_ComposedJob]) -> tp.Iterator[SweepTask]:
@@ -148,7 +148,7 @@ class Composer:
         for job, variant, resolved, folders in zip(
             jobs, variants, found, common.resolve_folders(variants), strict=True
         ):
-            with self._noting(job.overrides):
+            with self._collecting_problems(job.overrides):
                 yield self._task(job, resolved, folders, common.facts_of(variant))
 
     def _environment(self, config: DictConfig) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.sweep.configs.tree import structured_classes
-from hydra_exca.sweep.identity import _beside, _place
+from hydra_exca.sweep.identity import _merge_fields, _path_text
 
 
 @dataclasses.dataclass
@@ -56,12 +56,12 @@ def test_every_place_has_a_name_of_its_own() -> None:
     parts: list[tp.Any] = ["a", "b", "a.b", "1", 1, True, "True", "", None]
     paths = [path for length in (0, 1, 2) for path in itertools.product(parts, repeat=length)]
     distinct = {tuple((type(key), key) for key in path) for path in paths}
-    assert len({_place(path) for path in paths}) == len(distinct)
+    assert len({_path_text(path) for path in paths}) == len(distinct)
 
 
 def test_the_usual_place_is_named_with_dots() -> None:
-    assert _place(("a", "b", 0)) == "a.b.0"
+    assert _path_text(("a", "b", 0)) == "a.b.0"
 
 
 def test_what_is_ours_in_an_identity_takes_the_place_of_no_key_of_the_user() -> None:
-    assert _beside({"hydra.types": 1}, {"hydra.types": 2}) == {"hydra.types": 1, "hydra.types'": 2}
+    assert _merge_fields({"hydra.types": 1}, {"hydra.types": 2}) == {"hydra.types": 1, "hydra.types'": 2}

@@ -1,4 +1,4 @@
-"""What makes a job's config: a composed config, and what is put into a copy of it."""
+"""Compositions: a job's config as a shared template and the overrides that are applied to a copy of it."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class Template:
         return tp.cast(DictConfig, self._frozen.copy())
 
     @functools.cached_property
-    def absent(self) -> Template:
+    def placeholder(self) -> Template:
         """What stands for it where it is to be found by its name."""
-        return _Absent(self.name)
+        return _TemplatePlaceholder(self.name)
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
         return Template, (self.copy(),)
 
 
-class _Absent(Template):
+class _TemplatePlaceholder(Template):
     """What stands for a template that is elsewhere."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
-        return _Absent, (self.name,)
+        return _TemplatePlaceholder, (self.name,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +68,15 @@ class Composition:
         assert self.leaves is not None, "it has others"
         return JobVariant(self.leaves, number, self.lines, self.dirname)
 
-    def by_name(self) -> Composition:
-        """The same without its template, which travels by itself; of no use until it is found `among` others."""
-        return dataclasses.replace(self, template=self.template.absent)
+    def without_template(self) -> Composition:
+        """The same without its template, which is sent by itself; unusable until `with_template_from` restores it."""
+        return dataclasses.replace(self, template=self.template.placeholder)
 
-    def among(self, templates: tp.Mapping[str, Template]) -> Composition:
+    def with_template_from(self, templates: tp.Mapping[str, Template]) -> Composition:
         """The same with its template."""
-        template = self.template
-        return dataclasses.replace(self, template=templates[template.name]) if type(template) is _Absent else self
+        if type(self.template) is not _TemplatePlaceholder:
+            return self
+        return dataclasses.replace(self, template=templates[self.template.name])
 
     def config(self, number: int | None = None) -> DictConfig:
         """The job's config, as its taker's own; with a ``number`` Hydra knows the job by that."""
@@ -88,11 +89,11 @@ class Composition:
         if self.cache is not None:
             OmegaConf.set_cache(config, copy.deepcopy(self.cache))
         if number is not None:
-            numbered(config, number)
+            set_job_number(config, number)
         return config
 
 
-def numbered(config: DictConfig, number: int) -> None:
+def set_job_number(config: DictConfig, number: int) -> None:
     """Says which job of the sweep a config is that of."""
     with open_dict(config):
         config.hydra.job.id = str(number)

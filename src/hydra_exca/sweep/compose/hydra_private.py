@@ -32,7 +32,7 @@ def is_known_hydra() -> bool:
     return _AS_COMPARED.match(hydra.__version__) is not None
 
 
-def are_known(loader: ConfigLoader) -> bool:
+def is_known_loader(loader: ConfigLoader) -> bool:
     """Whether it is the loader, of a version of Hydra, whose way of composing is known."""
     if not is_known_hydra():
         return False
@@ -45,7 +45,7 @@ def are_known(loader: ConfigLoader) -> bool:
     return type(loader) is ConfigLoaderImpl and is_whole
 
 
-class ReadOnce:
+class CachingReader:
     """Composes with Hydra's own loader, which reads each config once for all that is composed here.
 
     So all jobs of a sweep are of the same files, and half of the time of composing is saved.
@@ -53,7 +53,7 @@ class ReadOnce:
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader: tp.Any = loader
-        self._is_known = are_known(loader)
+        self._is_known = is_known_loader(loader)
         self._read: dict[tp.Any, bytes] = {}
 
     def compose(self, master: DictConfig, lines: tp.Sequence[str]) -> DictConfig:
@@ -61,14 +61,14 @@ class ReadOnce:
         if not self._is_known:
             return tp.cast(DictConfig, self._loader.load_sweep_config(master, list(lines)))
         before = self._loader.repository
-        self._loader.repository = _Remembering(before, self._read)
+        self._loader.repository = _CachingRepository(before, self._read)
         try:
             return tp.cast(DictConfig, self._loader.load_sweep_config(master, list(lines)))
         finally:
             self._loader.repository = before
 
 
-class _Remembering:
+class _CachingRepository:
     """A repository of configs that gives out again what it has read, in copies: composing changes them."""
 
     def __init__(self, repository: tp.Any, read: dict[tp.Any, bytes]) -> None:
@@ -88,10 +88,10 @@ class _Remembering:
             pass
         return found
 
-    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _Remembering:
+    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _CachingRepository:
         """Shares the ConfigStore: Hydra copies its sources for each composition, and that store is most of them."""
         memo.setdefault(id(ConfigStore.instance()), ConfigStore.instance())
-        return _Remembering(copy.deepcopy(self._repository, memo), self._read)
+        return _CachingRepository(copy.deepcopy(self._repository, memo), self._read)
 
     def __getattr__(self, name: str) -> tp.Any:
         return getattr(self._repository, name)
@@ -145,40 +145,40 @@ def is_check(caller: types.FrameType) -> bool:
     return caller.f_code is Sweeper.validate_batch_is_legal.__code__
 
 
-def read_from(loader: ConfigLoader, snapshot: Snapshot) -> None:
+def read_configs_from(loader: ConfigLoader, snapshot: Snapshot) -> None:
     """Makes Hydra compose of the config files of a copy of the code. What was not copied it reads where it is."""
     repository = getattr(loader, "repository", None)
     if hasattr(repository, "sources"):
-        before = repository.repository if isinstance(repository, _Copied) else repository
-        loader.repository = _Copied(before, snapshot)  # type: ignore[attr-defined]
+        before = repository.repository if isinstance(repository, _CopiedRepository) else repository
+        loader.repository = _CopiedRepository(before, snapshot)  # type: ignore[attr-defined]
 
 
-class _Copied:
+class _CopiedRepository:
     """A repository of configs whose files are read from a copy of the code."""
 
     def __init__(self, repository: tp.Any, snapshot: Snapshot) -> None:
         self.repository = repository
         self._snapshot = snapshot
-        self._put_before()
+        self._prefer_copies()
 
     def initialize_sources(self, config_search_path: tp.Any) -> None:
         self.repository.initialize_sources(config_search_path)
-        self._put_before()
+        self._prefer_copies()
 
-    def _put_before(self) -> None:
-        self.repository.sources = [_before(source, self._snapshot) for source in self.repository.sources]
+    def _prefer_copies(self) -> None:
+        self.repository.sources = [_preferring_copy(source, self._snapshot) for source in self.repository.sources]
 
-    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _Copied:
-        return _Copied(copy.deepcopy(self.repository, memo), self._snapshot)
+    def __deepcopy__(self, memo: dict[int, tp.Any]) -> _CopiedRepository:
+        return _CopiedRepository(copy.deepcopy(self.repository, memo), self._snapshot)
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
-        return _Copied, (self.repository, self._snapshot)
+        return _CopiedRepository, (self.repository, self._snapshot)
 
     def __getattr__(self, name: str) -> tp.Any:
         return getattr(self.repository, name)
 
 
-def _before(source: ConfigSource, snapshot: Snapshot) -> ConfigSource:
+def _preferring_copy(source: ConfigSource, snapshot: Snapshot) -> ConfigSource:
     if isinstance(source, _CopiedSource):
         source = source.original
     if source.scheme() != "file":

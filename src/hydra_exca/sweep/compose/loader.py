@@ -19,8 +19,8 @@ class SweepLoader:
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
-        self._is_known = hydra_private.are_known(loader)
-        self._reader = hydra_private.ReadOnce(loader)
+        self._is_known = hydra_private.is_known_loader(loader)
+        self._reader = hydra_private.CachingReader(loader)
         self._templates: dict[int, Templates] = {}
         self._masters: dict[int, DictConfig] = {}  # as long as one is kept, no other has its id
         self._composed: dict[tuple[int, tuple[str, ...]], Composition] = {}
@@ -33,7 +33,7 @@ class SweepLoader:
         is_dropped = self._is_known and hydra_private.is_check(sys._getframe(1))  # noqa: SLF001
         return master_config if is_dropped else composition.config()
 
-    def take(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
+    def take_composition(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
         """What makes a job's config: composed before, or now."""
         composed = self._composed.pop((id(master_config), tuple(sweep_overrides)), None)
         return self._compose(master_config, tuple(sweep_overrides)) if composed is None else composed
@@ -42,7 +42,7 @@ class SweepLoader:
         """Whatever was not taken. The templates stay: all jobs of a sweep are of the same configs."""
         self._composed.clear()
         for templates in self._templates.values():
-            templates.rest()
+            templates.release_memory()
 
     @property
     def repository(self) -> tp.Any:
@@ -57,7 +57,7 @@ class SweepLoader:
         return getattr(self._loader, name)
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
-        return _itself, (self._loader,)  # in a job nothing is composed
+        return _same_loader, (self._loader,)  # in a job nothing is composed
 
     def _compose(self, master: DictConfig, overrides: tuple[str, ...]) -> Composition:
         templates = self._templates_of(master)
@@ -75,7 +75,7 @@ class SweepLoader:
         return self._templates[id(master)]
 
 
-def _itself(loader: ConfigLoader) -> ConfigLoader:
+def _same_loader(loader: ConfigLoader) -> ConfigLoader:
     return loader
 
 
@@ -89,7 +89,7 @@ def take_composition(context: HydraContext, master: DictConfig, overrides: list[
     """What makes a job's config."""
     loader = context.config_loader
     if isinstance(loader, SweepLoader):
-        return loader.take(master, overrides)
+        return loader.take_composition(master, overrides)
     return Composition(Template(loader.load_sweep_config(master, overrides)))
 
 

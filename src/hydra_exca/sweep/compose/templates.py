@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import os
 import re
 import typing as tp
@@ -25,6 +26,7 @@ from hydra_exca.sweep.configs.tree import Path, raw
 from . import hydra_private
 from .composition import Composition, Template
 
+log = logging.getLogger("exca.sweep")
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
@@ -32,7 +34,7 @@ _REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, Asse
 class Templates:
     """The templates of one sweep: all that is composed under one master config."""
 
-    def __init__(self, loader: ConfigLoader, reader: hydra_private.ReadOnce, master: DictConfig) -> None:
+    def __init__(self, loader: ConfigLoader, reader: hydra_private.CachingReader, master: DictConfig) -> None:
         self._loader = loader
         self._reader = reader
         self._master = master
@@ -43,13 +45,14 @@ class Templates:
         """What makes the config of a job, None where it is not certain to be what Hydra composes."""
         try:
             return self._compose(lines)
-        except _REFUSALS:  # Hydra says it in its own words
+        except _REFUSALS as error:  # Hydra says it in its own words
+            log.debug("Hydra composes %s: %r", " ".join(lines), error)
             return None
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         """Keeps of the templates only what takes little memory."""
         for choice in self._known.values():
-            choice.rest()
+            choice.release_memory()
 
     def _compose(self, lines: tuple[str, ...]) -> Composition | None:
         overrides = [hydra_private.parse_overrides(line) for line in lines]
@@ -101,13 +104,13 @@ class _Choice:
         deciding = str([self._dirname, raw(hydra.job.env_copy), raw(hydra.job).get("name")])
         self.is_certain = "${" not in deciding and is_steady
         self._slots: dict[str, tuple[Path, LeafSlot] | None] = {}
-        self._fitting: set[tuple[str, type]] = set()
+        self._accepted_types: set[tuple[str, type]] = set()
 
     def is_current(self) -> bool:
         """Whether Hydra would find the same around it now as when this was composed."""
         return self._environ == _environ() and self._folder == os.getcwd()
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         self.__dict__.pop("_working", None)
         self._slots.clear()
 
@@ -135,12 +138,12 @@ class _Choice:
         return found
 
     def _converted(self, key: str, slot: LeafSlot, value: tp.Any) -> tp.Any:
-        if (key, type(value)) in self._fitting:
+        if (key, type(value)) in self._accepted_types:
             return value
         try:
             OmegaConf.update(self._working, key, value, merge=True)
             if slot.node_type is AnyNode:  # which takes any value of a type, as it is
-                self._fitting.add((key, type(value)))
+                self._accepted_types.add((key, type(value)))
             return slot.value
         finally:
             slot.reset()

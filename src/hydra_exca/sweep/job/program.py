@@ -80,7 +80,7 @@ class HydraProgram:
 
     def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
         output = self._show_output(job, attempt)
-        config = job.composition.among(self._templates).config(job.number)
+        config = job.composition.with_template_from(self._templates).config(job.number)
         with flag_override(config, ["readonly", "struct"], [False, False]):
             config.hydra.job.id = attempt.job_id
             # resolved once, at launch: the directory does not depend on the job's id or start
