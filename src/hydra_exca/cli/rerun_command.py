@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from hydra_exca import paths
+from hydra_exca.clusters.process import exit_reason
 from hydra_exca.errors import CacheError
 from hydra_exca.rerun import comparison, rerun
 from hydra_exca.store import files
@@ -47,7 +48,7 @@ def rerun_entry(found: FoundEntry, into: Path | None) -> int:
         file.seek(0)
         report = file.read()
     if not any(folder.iterdir()):
-        raise CacheError(f"{found.name} could not be run again: {python} ended {_describe_exit(code)} before it began")
+        raise CacheError(f"{found.name} could not be run again: {python} ended before it began: {exit_reason(code)}")
     return _report_comparison(json.loads(report)) if report else _report_death(code, folder, records)
 
 
@@ -59,7 +60,7 @@ def _report_comparison(found: dict[str, tp.Any]) -> int:
 def _report_death(code: int, folder: Path, records: Records) -> int:
     failure = comparison.stored_failure(records.entry)
     stored = "" if failure is None else f"; stored: {failure}"
-    click.echo(f"its process ended {_describe_exit(code)} before there was a value{stored}\noutputs: {folder}")
+    click.echo(f"its process ended before there was a value: {exit_reason(code)}{stored}\noutputs: {folder}")
     return OTHER
 
 
@@ -171,12 +172,3 @@ def _has_ended(child: subprocess.Popen[bytes], patience: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"with status {code}"
-    try:
-        return f"by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"by signal {-code}"

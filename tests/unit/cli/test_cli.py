@@ -481,7 +481,7 @@ def test_a_task_that_ends_its_process_tells_how(tmp_path: Path) -> None:
     result = cli(tmp_path, "rerun", "seed=1")
     assert (result.returncode, result.stdout.splitlines()[0]) == (
         1,
-        "its process ended by SIGKILL before there was a value",
+        "its process ended before there was a value: killed by SIGKILL (signal 9)",
     )
 
 
@@ -489,8 +489,9 @@ def test_a_lost_task_that_dies_again_tells_what_is_stored(tmp_path: Path) -> Non
     app = App(tmp_path, "import signal\nos.kill(os.getpid(), signal.SIGKILL)")
     app.run("seed=1", cluster="local")
     result = cli(tmp_path, "rerun", "seed=1")
-    told = "its process ended by SIGKILL before there was a value; stored: its job was lost: killed by SIGKILL"
-    assert (result.returncode, result.stdout.splitlines()[0]) == (1, f"{told} (signal 9)")
+    killed = "killed by SIGKILL (signal 9)"
+    told = f"its process ended before there was a value: {killed}; stored: its job was lost: {killed}"
+    assert (result.returncode, result.stdout.splitlines()[0]) == (1, told)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
