@@ -1,4 +1,4 @@
-"""A dictionary for configurations: dotted names, updates that merge, yaml, and what a pydantic model holds."""
+"""A dictionary for configurations: dotted names, updates that merge, YAML, and export of pydantic models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Patch: tp.TypeAlias = tp.Mapping[str, tp.Any] | tp.Iterable[tuple[str, tp.Any]]
 
 
 class ConfDictOps:
-    """What a patch can ask for besides values; any other text of the form ``=...=`` is refused as a typo."""
+    """The operations that a patch can contain; any other text of the form ``=...=`` is refused as a typo."""
 
     REPLACE, DELETE, BEFORE, AFTER = "=replace=", "=delete=", "=before=", "=after="
 
@@ -67,7 +67,7 @@ class ConfDict(dict[str, tp.Any]):
 
     @classmethod
     def from_model(cls, model: pydantic.BaseModel, uid: bool = False, exclude_defaults: bool = False) -> ConfDict:
-        """What a model holds: sub-models become dictionaries, all other values stay the objects they are.
+        """The values of a model: sub-models become dictionaries, all other values stay the same objects.
 
         ``uid``: without what the classes leave out of their uid; of an infra only the version. ``exclude_defaults``:
         without what is the default; fields with a discriminator stay.
@@ -252,7 +252,7 @@ def _check_patch(patch: tp.Any) -> None:
 
 
 def _move_key(node: dict[str, tp.Any], key: str) -> None:
-    """Does what the dictionary under ``key`` says of its place, once the sibling that it names is there."""
+    """Moves ``key`` as its dictionary asks, once the sibling that it names is there."""
     child = dict.__getitem__(node, key)
     asked = [op for op in (ConfDictOps.BEFORE, ConfDictOps.AFTER) if dict.__contains__(child, op)]
     if not asked:
@@ -274,7 +274,7 @@ def _move_key(node: dict[str, tp.Any], key: str) -> None:
 
 
 def _map_elements(value: tp.Any, function: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
-    """A container of what a function makes of the elements; any other value itself."""
+    """A container with a function applied to its elements; any other value unchanged."""
     if isinstance(value, dict):
         pairs = [(key, function(child)) for key, child in value.items()]
         return OrderedDict(pairs) if isinstance(value, OrderedDict) else dict(pairs)
@@ -286,7 +286,7 @@ def _same_sequence(value: tp.Any, items: list[tp.Any]) -> tp.Any:
 
 
 def _literal(cls: type[ConfDict], items: tp.Mapping[str, tp.Any]) -> ConfDict:
-    """A ConfDict of keys that are not taken apart."""
+    """A ConfDict of keys that are not split at dots. Stored pickles name this function: it keeps its name."""
     made = dict.__new__(cls) if cls is ConfDict else cls()
     dict.update(made, items)
     return made

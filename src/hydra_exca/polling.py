@@ -1,4 +1,4 @@
-"""Waiting for what nobody announces: how long to pause between two looks."""
+"""Pauses between two polls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
 
 
 class Pause:
-    """Waits a little, longer each time."""
+    """A pause that grows with each call, from 5 ms to 0.25 s."""
 
     def __init__(self) -> None:
         self._seconds = _FIRST_PAUSE_S

@@ -1,4 +1,4 @@
-"""The user's script: how jobs load it, and what its names are called.
+"""The user's script: how jobs load it, and how its classes and functions are named.
 
 A job loads it by its path as ``__mp_main__``, as multiprocessing does (multiprocessing.spawn), so that a
 function of it travels as a name and its classes are those of the next run. A script that would start the
@@ -26,7 +26,7 @@ _MAIN = ("__main__", "__mp_main__")
 
 @dataclasses.dataclass(frozen=True)
 class Script:
-    """Where the script is: its file, and its module name if it was started by ``python -m``."""
+    """The file of a script, and its module name if it was started by ``python -m``."""
 
     path: str
     module: str | None = None
@@ -75,12 +75,12 @@ _loading = False
 
 
 def is_loading() -> bool:
-    """Whether a job is loading the script just now: nothing that it starts then is meant."""
+    """Whether a job is loading the script now: launches that it starts then are not intended."""
     return _loading
 
 
 def attribute(name: str, module: str, unwrapped: int = 0) -> tp.Any:
-    """What ``module`` calls ``name``, without as many of its decorators as ``unwrapped`` says.
+    """The attribute ``name`` of ``module``, without ``unwrapped`` of its decorators. Stored pickles name this function.
 
     The script is meant by its name as a module, whether it is what runs here or is imported.
     """

@@ -1,4 +1,4 @@
-"""The words for where a task stands and for what a launch does about it."""
+"""The status of a task, and the choices of a launch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Status(enum.StrEnum):
-    """Where a task stands. The four values are public."""
+    """The status of a task. The four values are public."""
 
     NOT_SUBMITTED = "not submitted"
     RUNNING = "running"
@@ -20,7 +20,7 @@ class Status(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """What a launch does with tasks that were asked for before. The four values are public."""
+    """How a launch treats tasks that were run before. The four values are public."""
 
     CACHED = "cached"
     RETRY = "retry"
@@ -29,7 +29,7 @@ class Mode(enum.StrEnum):
 
 
 class OnFailure(enum.StrEnum):
-    """What a launch does when a task has failed. The three values are public."""
+    """How a launch goes on when a task has failed. The three values are public."""
 
     CONTINUE = "continue"
     STOP = "stop"
@@ -37,14 +37,14 @@ class OnFailure(enum.StrEnum):
 
 
 class OnInterrupt(enum.StrEnum):
-    """What becomes of the jobs of a launch that is interrupted. The two values are public."""
+    """What happens to the jobs of an interrupted launch. The two values are public."""
 
     DETACH = "detach"
     CANCEL = "cancel"
 
 
 class OnCodeChange(enum.StrEnum):
-    """What a launch does with stored results that other code has computed. The four values are public."""
+    """How a launch treats stored results that were computed with different code. The four values are public."""
 
     WARN = "warn"
     IGNORE = "ignore"

@@ -1,4 +1,4 @@
-"""Words and numbers of messages."""
+"""Formatting of paths and counts in messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def relative_path(path: Path) -> str:
-    """A path as short as it can be said from here."""
+    """A path relative to the working directory, if it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

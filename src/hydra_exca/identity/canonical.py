@@ -145,7 +145,7 @@ class Walk:
         return form, form
 
     def mapping_forms(self, value: dict[tp.Any, tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
-        # a dict that was put where only a record should be must not pass for that record
+        # a dict in the place of a record must not be equal to that record
         if expect.classes or not all(type(key) is str and is_clean(key) for key in value):
             non_default, with_defaults = self._item_forms(value, expect)
             return {"~dict": sorted(non_default, key=encode)}, {"~dict": sorted(with_defaults, key=encode)}
@@ -174,7 +174,7 @@ class Walk:
         ]
 
     def tagged_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
-        """The few other types with parts; their records are always written whole."""
+        """The few other types with parts; records in them keep their defaults."""
         tag, parts = _PARTS[type(value)]
         form = {tag: [self.full_form(part) for part in parts(value)]}
         return form, form

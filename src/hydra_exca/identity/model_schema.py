@@ -1,6 +1,6 @@
-"""What a class of records says of itself: fields, defaults, expected classes, names it leaves out of the identity.
+"""The schema of a model or dataclass: fields, defaults, expected types, names left out of the identity.
 
-A record is a pydantic model or a dataclass. All of it is read once per class; no value is touched here.
+A record is a pydantic model or a dataclass. Its class is read once; no value is looked at here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class UnfitError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class ExpectedType:
-    """What an annotation promises of the records at one place.
+    """The records that an annotation allows at one place.
 
     ``classes`` are those that need not say their name, because nothing else can stand there or because the
     discriminator ``keys`` tell them apart. ``tagged``: a callable discriminator, so the class is always shown.
@@ -72,12 +72,12 @@ class Default:
 
 
 CountedField: tp.TypeAlias = tuple[str, ExpectedType, Default, NameTree]
-"""A field that is part of the identity: name, what may stand there, default, and what of its value is left out."""
+"""A field that is part of the identity: name, expected type, default, and the names left out of its value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordSchema:
-    """The facts of one class. ``fields`` are sorted by name, so that reordering a class changes no identity."""
+    """The schema of one class. ``fields`` are sorted by name, so that reordering them changes no identity."""
 
     cls: type
     fields: tuple[tuple[str, ExpectedType, Default], ...]
@@ -92,18 +92,18 @@ class RecordSchema:
 
     @functools.cached_property
     def fixed_exclusions(self) -> NameTree | None:
-        """What the class leaves out, if that is the same for all instances."""
+        """The names that the class leaves out, None if that depends on the instance."""
         if any(hasattr(raw, "__get__") for raw in self.exclusions):
             return None
         return self._make_excluded_tree(None)
 
     @functools.cached_property
     def fixed_fields(self) -> tuple[CountedField, ...] | None:
-        """The fields that count, if they are the same for all instances."""
+        """The fields that count, None if that depends on the instance."""
         return None if self.fixed_exclusions is None else self._select_fields(self.fixed_exclusions)
 
     def counted_fields(self, instance: tp.Any, skip: NameTree) -> tuple[CountedField, ...]:
-        """The fields that count of ``instance``, and what of each does not, where ``skip`` is left out besides."""
+        """The fields of ``instance`` that count, each with the names left out of it; ``skip`` is left out, too."""
         static = self.fixed_fields
         return (
             static
@@ -112,7 +112,7 @@ class RecordSchema:
         )
 
     def whole_field_names(self, uid: bool) -> tp.Collection[str] | None:
-        """The fields that count (``uid``), or all; None if what counts is more than whole fields, or not always it."""
+        """The fields that count (``uid``), or all; None if parts of some are left out, or if the instance decides."""
         if self.allows_extra or not self.is_model:
             return None
         return self._fixed_whole_names if uid else self.names
@@ -141,7 +141,7 @@ class RecordSchema:
         return skip
 
     def extra_values(self, instance: tp.Any) -> dict[str, tp.Any]:
-        """What an instance holds beside its fields, where its class allows that."""
+        """The values of an instance that are not fields, if its class allows extra ones."""
         if not self.allows_extra:
             return {}
         if self.is_model:
@@ -158,7 +158,7 @@ class RecordSchema:
 
 
 def cached_per_class(function: tp.Callable[[type], T]) -> tp.Callable[[type], T]:
-    """Remembers what a function says of a class."""
+    """A decorator that caches a function of one class."""
     return functools.lru_cache(maxsize=4096)(function)
 
 
@@ -171,7 +171,7 @@ is_record_class = cached_per_class(is_record)
 
 @cached_per_class
 def record_schema(cls: type) -> RecordSchema:
-    """The facts of a model or dataclass; computed once (0.1 ms)."""
+    """The schema of a model or dataclass; computed once per class (0.1 ms)."""
     is_model = pydantic_types.is_model_class(cls)
     infos = cls.model_fields if pydantic_types.is_model_class(cls) else getattr(cls, "__pydantic_fields__", None)
     if infos is not None:
@@ -226,7 +226,7 @@ _SCALARS = (int, float, str, bool, bytes, type(None))  # never taken for a recor
 def expected_type(
     annotation: tp.Any, metadata: tp.Sequence[tp.Any] = (), aliases: tuple[tp.Any, ...] = ()
 ) -> ExpectedType:
-    """What ``annotation`` promises of the records in its values; ``aliases`` are the named types it stands in."""
+    """The records that ``annotation`` allows; ``aliases`` are the named types around it."""
     origin, args = tp.get_origin(annotation), tp.get_args(annotation)
     if origin is tp.Annotated:
         return expected_type(args[0], [*args[1:], *metadata], aliases)
@@ -292,7 +292,7 @@ def _exclusions(cls: type, fields: tp.Iterable[str], counted: tuple[str, ...] | 
 
 
 def _declared(cls: type, name: str) -> tp.Any:
-    """What the nearest class of the MRO says under ``name``.
+    """The attribute ``name`` of the nearest class in the MRO, MISSING if none has it.
 
     Pydantic makes private attributes of underscore variables, out of ``vars``, and copies those of the bases.
     """
@@ -331,7 +331,7 @@ def name_tree(names: tp.Iterable[str]) -> NameTree:
 
 
 def merge_trees(one: NameTree, other: NameTree) -> NameTree:
-    """Both trees as one; an end in either is an end."""
+    """The union of both trees; a name that ends in either ends."""
     if not one or not other:
         return one or other
     result = {**one, **other}

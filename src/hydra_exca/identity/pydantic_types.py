@@ -1,4 +1,4 @@
-"""What is a pydantic model, told without importing pydantic: where nobody has imported it, nothing is one."""
+"""Recognizes pydantic models without importing pydantic: if nobody has imported it, there are none."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The canonical form of values without parts: numbers, text, dates, names of classes and functions, arrays.
 
-``LEAVES`` has the rule of an exact type, ``rule_of`` those of families of types.
+``LEAVES`` has the rule of an exact type, `scalar_rule` finds those of families of types.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _foreign(cls: type) -> tp.Callable[[tp.Any], Json] | None:
 
 @cached_per_class
 def scalar_rule(cls: type) -> tp.Callable[[tp.Any], Json] | None:
-    """The rule of a type that is found by what it derives from."""
+    """The rule for a type by its base classes, None if it is no scalar."""
     if issubclass(cls, enum.Enum):
         return _enum
     if issubclass(cls, type):
@@ -198,7 +198,7 @@ SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 class UnusualError(Exception):
-    """There is more in a value than plain data: the general rules say what it is."""
+    """A value is not plain data: only the general rules of `canonical.Walk` apply."""
 
 
 def plain_form(value: tp.Any) -> Json:
@@ -234,24 +234,24 @@ def _names(value: dict[tp.Any, tp.Any]) -> list[str]:
     return sorted(value)
 
 
-def append_contents(value: tp.Any, found: list[tp.Any]) -> None:
-    """Adds what plain data is made of: the scalars, which cannot change, and what tells how they stand together."""
+def append_contents(value: tp.Any, contents: list[tp.Any]) -> None:
+    """Appends the parts of plain data: the scalars, which are immutable, and marks for how they are nested."""
     kind = type(value)
     if kind in SCALARS:
-        found.append(value)
+        contents.append(value)
     elif kind is dict:
-        found.append(dict)
+        contents.append(dict)
         for key, child in value.items():
             if type(key) is not str:
                 raise UnusualError
-            found.append(key)
-            append_contents(child, found)
-        found.append(_END)
+            contents.append(key)
+            append_contents(child, contents)
+        contents.append(_END)
     elif kind is list or kind is tuple:
-        found.append(kind)
+        contents.append(kind)
         for child in value:
-            append_contents(child, found)
-        found.append(_END)
+            append_contents(child, contents)
+        contents.append(_END)
     else:
         raise UnusualError
 

@@ -1,6 +1,6 @@
-"""The identity of a task: which results are the same one, and the name they have on disk.
+"""The identity of a task: which results are the same, and their name on disk.
 
-Pure: nothing here writes, and no object that is given is changed.
+Pure: nothing here writes, and no argument is changed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def model_fields(
 
 
 def _general_forms(model: pydantic.BaseModel, leave_out: tp.Sequence[str]) -> tuple[dict[str, Json], dict[str, Json]]:
-    """The same by the general rules; errors say where in the model they are."""
+    """The same by the general rules, with errors that name the field."""
     with NamedErrors():
         facts = model_schema.record_schema(type(model))
         skip = model_schema.name_tree(leave_out)
@@ -79,18 +79,9 @@ def class_exclusions(model: pydantic.BaseModel) -> tuple[str, ...]:
         return model_schema.excluded_names(model)
 
 
-# -- dotted names ---------------------------------------------------------------------------------------------------
-
-
-# -- the readable part ------------------------------------------------------------------------------------------------
-
-
-# -- identities -------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a result is the result of.
+    """The identity of a result.
 
     ``fields`` is the canonical form that is hashed, ``full`` the same with defaults. ``excluded`` are the dotted
     names left out, known so that a field left out since is not taken for one that is gone.
@@ -111,11 +102,11 @@ class Identity:
 
     @functools.cached_property
     def key(self) -> str:
-        """What tells it from all others, as text."""
+        """A text that no other identity has."""
         return f"{self.factory},{self.version}/{self.digest}"
 
     def to_json(self) -> dict[str, Json]:
-        """What is stored with a result, to be compared on every hit."""
+        """The form that is stored with a result and compared on every hit."""
         return {
             "scheme": SCHEME,
             "factory": self.factory,
@@ -127,7 +118,7 @@ class Identity:
         }
 
     def stored_bytes(self) -> bytes:
-        """The bytes of ``to_json`` where it is stored: who finds these need neither read nor compare it."""
+        """The bytes of ``to_json`` in an outcome: a reader that finds these need not parse or compare them."""
         return self._stored if self.lasts else self._encoded()
 
     @functools.cached_property
@@ -189,9 +180,9 @@ _readable = readable_label
 
 
 def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str]:
-    """One message for each default of a stored identity that is another one today, or gone.
+    """One message for each default of a stored identity that has changed since, or is gone.
 
-    Such a default is not part of the uid, so the stored result is that of another value than the code of today has.
+    Defaults are not part of the uid, so the stored result was computed with a value that the current code does not use.
     """
     if is_same_form(stored["full"], today.full):
         return []

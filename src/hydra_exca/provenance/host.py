@@ -1,4 +1,4 @@
-"""What this process is: its python and what is installed there, its user, host, job, memory."""
+"""Facts of this process: its Python and installed distributions, user, host, Slurm job, memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SLURM = {
 
 
 def describe_python() -> Record:
-    """The python that runs here."""
+    """The Python that runs this process."""
     return {
         "version": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -43,7 +43,7 @@ def is_same_python(python: Record, other: tp.Any) -> bool:
 
 
 def distributions() -> dict[str, str]:
-    """All that can be imported from, with the versions. What was looked up once is not, as long as nothing changes."""
+    """The installed distributions with their versions; each folder is read again only after it has changed."""
     found: dict[str, str] = {}
     for folder in sys.path:
         for name, version in _installed(folder, _changed_at(folder)).items():
@@ -69,7 +69,7 @@ def _is_plain(folder: str) -> bool:
 
 
 def _of_folder(folder: str) -> tp.Iterator[str]:
-    """What `_of_finders` gives, in half of the time that importing them takes."""
+    """The same as `_of_finders`, in half of the time that importing ``importlib.metadata`` takes."""
     try:
         names = os.listdir(folder or ".")
     except OSError:
@@ -106,7 +106,7 @@ def describe_user() -> str:
 
 
 def recorded_environment(names: tp.Iterable[str]) -> dict[str, str]:
-    """Those of the named variables that are set."""
+    """The named environment variables that are set."""
     return {name: os.environ[name] for name in sorted(names) if name in os.environ}
 
 
@@ -118,7 +118,7 @@ def describe_slurm() -> Record | None:
 
 
 def peak_memory() -> int:
-    """Of this process, and of the largest of those that it has waited for."""
+    """Peak memory in bytes: of this process, or of the largest child that it has waited for."""
     found = re.search(r"^VmHWM:\s*(\d+) kB", _text_of(Path("/proc/self/status")), re.MULTILINE)
     # ru_maxrss of a process starts with that of the one that has started it
     own = int(found.group(1)) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,6 @@
-"""What is recorded of a launch and of each of its jobs: whose code it was, by whom it was run, where, with what.
+"""The record of a launch and of each of its jobs: code, user, host, installed distributions.
 
-Of the environment only variables that were named are recorded. What cannot be found out is None, with the reason where
+Only environment variables that were named are recorded. What cannot be found out is None, with the reason where
 there is one; it is never an error.
 """
 
@@ -41,7 +41,7 @@ def describe_launch(
     left_out: tp.Collection[Path] = (),
     max_age_s: float = 0.0,
 ) -> LaunchDescription:
-    """What is to be known later of a launch from this process, whose code is in ``folder``.
+    """The record of a launch from this process, whose code is in ``folder``.
 
     ``env`` names the variables of the environment that are recorded, here and in the jobs. A patch of more than
     ``max_mb`` is left out, and so are untracked files below the folders ``left_out``. What git says may be
@@ -72,8 +72,7 @@ def describe_job(
     ended: float | None = None,
     root: Path = Path("/"),
 ) -> Record:
-    """What is to be known later of a task that this process computes; it has ended if there is an ``exit``,
-    just now unless ``ended`` says when.
+    """The record of a task that this process computes. It has ended if ``exit`` is given, at ``ended`` or now.
 
     What depends only on the python and the host is the launch's, where they are. The memory is the most that this
     process, or any process that it has started and waited for, ever had: of several tasks in one process, the later

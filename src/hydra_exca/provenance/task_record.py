@@ -1,6 +1,6 @@
-"""What a task leaves in its entry of how it was computed: the record and the patch, beside the outcome.
+"""The record of how a task was computed, with the patch, in its entry.
 
-No result depends on it: what goes wrong here is logged, and the task goes on.
+No result depends on it: an error here is logged, and the task goes on.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Recorder:
     overrides: tuple[str, ...] = ()
 
     def record_start(self, entry: Entry, claim: Claim, started: float, code: str | None) -> None:
-        """Says where the task runs, for the case that it never ends; not beside an outcome that may come back."""
+        """Records where the task runs, in case it never ends; not beside an outcome that may be restored."""
         with _logged(entry):
             if self.launched and not entry.has_previous():
                 self._write(entry, claim, code, launch_record.describe_job(self.launched, self.overrides, started))
 
     def record_end(self, entry: Entry, claim: Claim, outcome: Outcome) -> None:
-        """Says how it ended, if it is still the owner of the entry who says so."""
+        """Records how the task ended, if ``claim`` still owns the entry."""
         with _logged(entry):
             if self.launched and entry.owns(claim):
                 how = outcome.started, _exit_text(outcome), outcome.ended
@@ -54,7 +54,7 @@ class Recorder:
 
 
 def write_record(entry: Entry, launched: launch_record.LaunchDescription) -> None:
-    """Says in an entry who computes there from now on, without a launch."""
+    """Records in an entry the process that computes it from now on, without a launch."""
     with _logged(entry):
         if launched.patch is None:
             (entry.path / paths.PATCH).unlink(missing_ok=True)

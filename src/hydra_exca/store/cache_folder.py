@@ -1,4 +1,4 @@
-"""The cache folder and its shelves: one ``<factory>,<version>`` folder each."""
+"""The cache folder, and the folders ``<factory>,<version>`` in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets an
 
 
 class CacheFolder:
-    """The folder that holds all: entries, snapshots, launches."""
+    """The folder of all entries, snapshots and launches."""
 
     def __init__(self, path: Path, trust_users: tp.Collection[str] = ()) -> None:
         self.path = path
@@ -31,9 +31,9 @@ class CacheFolder:
         return FactoryFolder(paths.factory_folder(self.path, factory, version), self.trust_users)
 
     def other_versions(self, factory: str, *used: str, at_most: int = 3) -> dict[str, int]:
-        """How many results the versions of a factory hold that are not among ``used``: the newest few, newest first.
+        """The number of results of the versions of a factory that are not in ``used``: the newest few, newest first.
 
-        A version without a result is passed over, and so is one that cannot be read.
+        Versions without a result, and those that cannot be read, are left out.
         """
         found: dict[str, int] = {}
         for version in self._versions(factory):
@@ -45,13 +45,13 @@ class CacheFolder:
         return found
 
     def _versions(self, factory: str) -> list[str]:
-        """The versions of a factory; first those that have been given an entry last."""
+        """The versions of a factory, the most recently changed first."""
         changed: dict[str, float] = {}
         with contextlib.suppress(OSError), os.scandir(self.path) as folders:
-            for each in folders:
-                version = paths.version_of(each.name, factory)
+            for folder in folders:
+                version = paths.version_of(folder.name, factory)
                 if version is not None:
-                    changed[version] = each.stat().st_mtime
+                    changed[version] = folder.stat().st_mtime
         return sorted(changed, key=lambda version: (-changed[version], version))
 
     def check_writable(self) -> None:
@@ -89,11 +89,11 @@ class FactoryFolder:
         return self.lookup(identity)[0]
 
     def lookup(self, identity: Identity, of_many: bool = False) -> tuple[Entry | None, Outcome | None]:
-        """The entry of ``identity`` and its outcome, as far as there are such.
+        """The entry of ``identity`` and its outcome, None where there is none.
 
-        Most entries go by the name that their task has today, and are found by it. For the others the folder is listed,
-        once for any number of questions; `refresh` lists it again. ``of_many`` says that it was, for this question and
-        others beside it: what is not listed is not there.
+        Most entries have the name that their task has today, and are found by it. For the others the folder is listed
+        once for any number of lookups, until `refresh`. ``of_many`` says that the listing is current: an entry that it
+        does not have does not exist.
         """
         found = self.read_stored(identity) if self._listing is None or not of_many else None
         if found is not None:
@@ -127,7 +127,7 @@ class FactoryFolder:
             return 0
 
     def refresh(self) -> None:
-        """Forgets the listing: the next question sees what others have created since."""
+        """Drops the listing: the next lookup sees what others have created since."""
         self._listing = None
 
     def open_entry(self, identity: Identity) -> Entry:
@@ -158,7 +158,7 @@ class FactoryFolder:
             )
 
     def create(self, project: dict[str, tp.Any]) -> None:
-        """Makes the shelf and records whose it is, if known; raises CacheError if it is another project's."""
+        """Creates the folder and records its project, if known; raises CacheError if it is another project's."""
         with _disk_errors_translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
             if project and not (self.path / paths.PROJECT).exists():
@@ -220,7 +220,7 @@ class FactoryFolder:
 
 
 def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Outcome | None:
-    """The outcome, if it can be read and is that ``identity``'s; if not, whoever asks for the standing is told."""
+    """The outcome, if it is readable and that of ``identity``; `Entry.read_state` raises for one that is damaged."""
     try:
         return entry.outcome() if identity is None else entry.outcome_for(identity)
     except CorruptEntryError:
@@ -228,7 +228,7 @@ def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Out
 
 
 def _read_json(path: Path) -> tp.Any:
-    """What the file says, None if there is none or a crash of the machine left it empty."""
+    """The content of a JSON file, None if there is none or a crash of the machine left it empty."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

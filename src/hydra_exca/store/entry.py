@@ -115,7 +115,7 @@ class Entry:
 
     @property
     def factory_folder(self) -> str:
-        """The folder that it is in, with others of its factory and version."""
+        """The folder of its factory and version."""
         return self._text.rpartition("/")[0]
 
     @property
@@ -160,7 +160,7 @@ class Entry:
             raise CorruptEntryError(f"{path} cannot be read: {error}") from error
 
     def has_value(self) -> bool:
-        """Whether its task is completed, which takes no more than the first words of its outcome."""
+        """Whether its task is completed; reads only the first bytes of the outcome."""
         try:
             with open(self.path / paths.OUTCOME, "rb", buffering=0) as file:
                 return file.read(len(_COMPLETED)) == _COMPLETED
@@ -201,7 +201,7 @@ class Entry:
             return False
 
     def publish_claim(self, claim: Claim) -> bool:
-        """Publishes ``claim``; False when somebody was quicker."""
+        """Publishes ``claim``; False if another process was faster."""
         return claims.publish(self.path, claim)
 
     def store_value(self, claim: Claim, value: tp.Any) -> Json:
@@ -229,14 +229,14 @@ class Entry:
         return True
 
     def release_claim(self, claim: Claim) -> bool:
-        """Gives ``claim`` up: what was set aside for it comes back, and the entry is nobody's."""
+        """Gives ``claim`` up: the value set aside for it is restored, and nobody owns the entry."""
         if not self.owns(claim):
             return False
         self.restore_previous()
         return self.publish_claim(claim.next(ClaimState.RELEASED))
 
     def remove_outcome(self) -> None:
-        """Removes the outcome and its value; the next launch computes anew."""
+        """Removes the outcome and its value; the next launch computes the task again."""
         for path in (self.path / paths.OUTCOME, self.path / paths.PREVIOUS):
             path.unlink(missing_ok=True)
         for value in self.path.glob(paths.value_name(0, "*").replace("0", "*")):
@@ -271,7 +271,7 @@ class Entry:
             shutil.rmtree(self.output)
 
     def has_previous(self) -> bool:
-        """Whether a value waits to be replaced, or to come back."""
+        """Whether a previous value is kept, to be replaced or restored."""
         return (self.path / paths.PREVIOUS).exists()
 
     def previous_outcome(self) -> Outcome:
@@ -295,7 +295,7 @@ class Entry:
         files.write_file(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
 
     def mark_attempt_ended(self, claim: Claim) -> None:
-        """Says that what computed under a claim, and lost it while its job went on, has ended."""
+        """Records that an attempt that lost its claim while its job went on has ended."""
         files.write_file(self._end_of(claim), b"")
 
     def has_attempt_ended(self, claim: Claim) -> bool:
@@ -306,7 +306,7 @@ class Entry:
         return self.path / paths.LOGS / paths.attempt_end(claim.number)
 
     def record_output_folder(self, folder: Path) -> None:
-        """Says that the outputs are in ``folder``, where links are not wanted or not to be had."""
+        """Records that the outputs are in ``folder``, where links are unwanted or impossible."""
         files.write_file(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
 
     def _drop_previous(self) -> None:

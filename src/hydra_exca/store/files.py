@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and reading only what can be trusted."""
+"""Atomic writing of files, and reading of trusted ones only."""
 
 from __future__ import annotations
 

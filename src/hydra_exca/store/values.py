@@ -1,6 +1,6 @@
 """The value of one task: inline in its marker when small, else a file of the format that its type gets.
 
-The format is named in the marker, and what is read is held against size and digest.
+The outcome names the format, and size and digest of what is read are checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Record = dict[str, tp.Any]
 
 
 def store_value(folder: Path, number: int, value: tp.Any) -> Record:
-    """Writes ``value`` below an entry's folder (or inline when small) and returns what the marker says of it."""
+    """Writes ``value`` into an entry's folder (or inline if small) and returns its record for the outcome."""
     known, data = registry.encode_value(value, "the result")
     inline = registry.JSON.dump(value) if known is registry.TEXT else data
     if known in (registry.TEXT, registry.JSON) and len(inline) <= INLINE_BYTES:
@@ -35,7 +35,7 @@ def store_value(folder: Path, number: int, value: tp.Any) -> Record:
 
 
 def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:
-    """The value that ``record`` speaks of.
+    """The value that ``record`` describes.
 
     Raises CorruptEntryError when the file is gone or differs from what was written, CacheError when it may not
     be trusted or when today's code cannot load it.
