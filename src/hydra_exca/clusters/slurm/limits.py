@@ -14,26 +14,26 @@ _FEW = 4  # room is used from this part of a limit on
 
 
 class Limits:
-    """What one array may hold, and how many jobs may be in the queue. ``learnt`` is what sbatch did not refuse."""
+    """How many jobs one array may hold, and the queue. ``learned_limit`` is what sbatch did not refuse."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self.learnt: int | None = None
+        self.learned_limit: int | None = None
         configuration = sbatch.run_command(commands.configuration_command())
         answered = configuration is not None and configuration.returncode == 0
-        self._known = commands.read_configuration(configuration.stdout) if configuration and answered else {}
-        largest = self._known.get("MaxArraySize", "")
+        self._configuration = commands.read_configuration(configuration.stdout) if configuration and answered else {}
+        largest = self._configuration.get("MaxArraySize", "")
         self.array_size = max(1, int(largest)) if largest.isdecimal() else _DEFAULT_MAX_ARRAY_SIZE
         self._site = self._site_limit()
 
     @property
-    def count_mine(self) -> bool:
+    def needs_own_count(self) -> bool:
         """Whether it matters how many jobs of this launch are in the queue."""
-        return self._options.max_queued is not None or self.learnt is not None
+        return self._options.max_queued is not None or self.learned_limit is not None
 
-    def room(self, mine: int, wanted: int) -> int:
+    def free_slots(self, mine: int, wanted: int) -> int:
         """For how many more jobs there is room beside ``mine`` of this launch; for none rather than for a few."""
-        own = [limit for limit in (self._options.max_queued, self.learnt) if limit is not None]
+        own = [limit for limit in (self._options.max_queued, self.learned_limit) if limit is not None]
         room = min([wanted, *(limit - mine for limit in own)])
         if self._site is not None:
             own.append(self._site)
@@ -47,12 +47,12 @@ class Limits:
 
     def _site_limit(self) -> int | None:
         """The association's or the quality's limit, None where none is enforced or none can be read."""
-        if "limits" not in self._known.get("AccountingStorageEnforce", ""):
+        if "limits" not in self._configuration.get("AccountingStorageEnforce", ""):
             return None
         answers = [sbatch.run_command(command) for command in commands.limits_commands(_user_name())]
         told = [answer.stdout if answer is not None and answer.returncode == 0 else "" for answer in answers]
         return commands.read_limit(
-            told[0], told[1], self._known.get("ClusterName", ""), sbatch.accounting_options(self._options)
+            told[0], told[1], self._configuration.get("ClusterName", ""), sbatch.accounting_options(self._options)
         )
 
 

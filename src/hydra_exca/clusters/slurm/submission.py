@@ -56,19 +56,19 @@ class SlurmSubmission(ClusterSubmission):
         if cancelled or time.monotonic() < self._next:
             return cancelled
         self._submit_more()
-        return self._ask()
+        return self._query()
 
-    def _ask(self) -> dict[int, JobReport]:
+    def _query(self) -> dict[int, JobReport]:
         numbers = list(self._open)
         reports = query.query_jobs([self._open[number] for number in numbers]) if numbers else []
-        self._say_whether_it_answers(all(report.state is not JobState.UNKNOWN for report in reports))
+        self._log_whether_slurm_answers(all(report.state is not JobState.UNKNOWN for report in reports))
         self._interval = min(self._options.poll_s, 1.5 * self._interval)
         self._next = time.monotonic() + self._interval
         news = {n: report for n, report in zip(numbers, reports, strict=True) if self._is_news(n, report)}
         for number, report in news.items():
             if report.state is JobState.ENDED:
                 self.stop_tracking(number)
-        self._hand_on()
+        self._redistribute_limit()
         return news
 
     def cancel_job(self, number: int) -> bool:
@@ -88,13 +88,13 @@ class SlurmSubmission(ClusterSubmission):
 
     def cancel_pending(self) -> tp.Sequence[int]:
         if self._open:
-            sbatch.run_command(commands.cancel_command(self._active(), pending=True))
+            sbatch.run_command(commands.cancel_command(self._active_arrays(), pending=True))
         return self.stop_submitting()
 
     def cancel_all(self) -> tp.Sequence[int]:
         numbers = [*self.stop_submitting(), *self._open]
         if self._open:
-            sbatch.run_command(commands.cancel_command(self._active()))
+            sbatch.run_command(commands.cancel_command(self._active_arrays()))
         deadline = time.monotonic() + _END_S
         while self._open and time.monotonic() < deadline:
             asked = list(self._open)
@@ -109,10 +109,10 @@ class SlurmSubmission(ClusterSubmission):
     def _submit_more(self) -> None:
         """As many arrays as there is room for, none that would let more run at a time than may."""
         most = max(1, self._options.array_parallelism)
-        spare = most - sum(min(share, self._left(array)) for array, share in self._arrays.items() if self._left(array))
+        spare = most - sum(min(share, self._count_open(array)) for array, share in self._arrays.items())
         if not self._backlog or spare < 1:
             return None
-        room = self._limits.room(self._in_queue(), len(self._backlog))
+        room = self._limits.free_slots(self._count_queued(), len(self._backlog))
         plan = arrays.cut_arrays(self._backlog, self._limits.array_size, room)
         submitted: list[str] = []
         for jobs, share in zip(plan, arrays.distribute_limit([len(jobs) for jobs in plan], spare), strict=True):
@@ -121,18 +121,18 @@ class SlurmSubmission(ClusterSubmission):
                 submitted.append(self._submit(jobs, share.most, after))
             except sbatch.TooManyQueuedError as error:
                 if len(jobs) == 1 and not self._open:
-                    raise sbatch.describe_refusal(error, jobs[0].options, self._so_far()) from error
-                self._limits.learnt = len(self._open) + len(jobs) // 2
+                    raise sbatch.describe_refusal(error, jobs[0].options, self._describe_submitted()) from error
+                self._limits.learned_limit = len(self._open) + len(jobs) // 2
                 return None if self._open else self._submit_more()
             except SubmissionError as error:
-                raise sbatch.describe_refusal(error, jobs[0].options, self._so_far()) from error
+                raise sbatch.describe_refusal(error, jobs[0].options, self._describe_submitted()) from error
         return None
 
-    def _in_queue(self) -> int:
+    def _count_queued(self) -> int:
         """How many of its jobs the queue has; what has left its outcome may take seconds to end."""
         done = (
             sbatch.run_command(commands.count_command(str(os.getuid())))
-            if self._ids and self._limits.count_mine
+            if self._ids and self._limits.needs_own_count
             else None
         )
         listed = done.stdout.split() if done is not None and done.returncode == 0 else []
@@ -150,26 +150,26 @@ class SlurmSubmission(ClusterSubmission):
         self._backlog = self._backlog[len(jobs) :]
         return job_id
 
-    def _so_far(self) -> str:
+    def _describe_submitted(self) -> str:
         if not self._ids:
             return "nothing was submitted"
         ids = ", ".join(self._arrays)
         return f"{len(self._ids)} of {len(self._batch.jobs)} were submitted before, as {ids}, and go on"
 
-    def _left(self, array: str) -> int:
+    def _count_open(self, array: str) -> int:
         return sum(1 for reference in self._open.values() if (reference.job or "").partition("_")[0] == array)
 
-    def _active(self) -> list[str]:
-        return [array for array in self._arrays if self._left(array)]
+    def _active_arrays(self) -> list[str]:
+        return [array for array in self._arrays if self._count_open(array)]
 
-    def _hand_on(self) -> None:
-        """Lets arrays have what others need no more of what may run at a time."""
-        active = self._active()
+    def _redistribute_limit(self) -> None:
+        """Raises the limits of arrays by what others no longer need."""
+        active = self._active_arrays()
         if self._backlog or len(self._arrays) < 2 or not active:
             return
         most = self._options.array_parallelism
         now = [self._arrays[array] for array in active]
-        larger = arrays.redistribute_limit([self._left(array) for array in active], now, most)
+        larger = arrays.redistribute_limit([self._count_open(array) for array in active], now, most)
         if sum(larger) - sum(now) < max(1, most // _ENOUGH):
             return
         for array, share in zip(active, larger, strict=True):
@@ -177,7 +177,7 @@ class SlurmSubmission(ClusterSubmission):
                 sbatch.run_command(commands.throttle_command(array, share))
                 self._arrays[array] = share
 
-    def _say_whether_it_answers(self, answers: bool) -> None:
+    def _log_whether_slurm_answers(self, answers: bool) -> None:
         if self._silent and answers:
             log.warning("exca: Slurm answers again")
         elif not self._silent and not answers:
