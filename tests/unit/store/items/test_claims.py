@@ -137,12 +137,12 @@ while left:
         left.difference_update(done)
         free = sorted(left - taken)[:7]
         return ItemClaim(token, {}, (tuple(free),)) if free else None
-    claim = claims.publish(decide)
+    claim = claims.claim_items(decide)
     if claim is not None:
         for key in claim.keys:
             print(key, flush=True)
             (stored / key).touch()
-        claims.finish(claim)
+        claims.finish_claim(claim)
 """
 
 
