@@ -696,6 +696,7 @@ def test_a_field_of_a_nested_model_that_is_assigned_gives_a_new_identity() -> No
     assert task.infra.uid() != first
 
 
+@pytest.mark.app
 def test_a_version_that_is_assigned_gives_the_new_result(folder: Path, notes: tp.Any) -> None:
     task = Counted(infra={"folder": folder, "keep_in_ram": True})
     task.fit()
@@ -704,6 +705,7 @@ def test_a_version_that_is_assigned_gives_the_new_result(folder: Path, notes: tp
     assert notes() == ["fit 1"] * 2
 
 
+@pytest.mark.app
 def test_a_folder_that_is_assigned_is_where_the_result_goes(folder: Path, tmp_path: Path, notes: tp.Any) -> None:
     task = Counted(infra={"folder": folder})
     task.infra.job().result()
@@ -726,6 +728,7 @@ COPIES: dict[str, tp.Callable[[tp.Any], tp.Any]] = {
 }
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("way", COPIES)
 def test_a_copy_is_equal_and_has_an_infra_of_its_own(way: str, folder: Path, notes: tp.Any) -> None:
     task = Counted(x=2, infra={"folder": folder})
@@ -740,6 +743,7 @@ def test_a_copy_is_equal_and_has_an_infra_of_its_own(way: str, folder: Path, not
     assert notes() == ["fit 2", "fit 3"]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("way", COPIES)
 def test_a_copy_of_what_has_run_works(way: str, folder: Path, notes: tp.Any) -> None:
     task = Counted(x=2, infra={"folder": folder, "keep_in_ram": True})
@@ -759,6 +763,7 @@ def test_a_copy_of_private_and_nested_infras_is_its_own(way: str) -> None:
     assert inner.fit() == 10
 
 
+@pytest.mark.app
 def test_a_copy_with_an_update_returns_its_own_result(folder: Path) -> None:
     task = Counted(x=2, infra={"folder": folder})
     assert task.fit() == 20
@@ -766,6 +771,7 @@ def test_a_copy_with_an_update_returns_its_own_result(folder: Path) -> None:
     assert task.fit() == 20
 
 
+@pytest.mark.app
 def test_an_object_made_without_validation_has_a_cache_too(folder: Path, notes: tp.Any) -> None:
     for _ in range(2):
         assert Counted.model_construct(x=2, infra=TaskInfra(folder=folder)).fit() == 20
@@ -773,6 +779,7 @@ def test_an_object_made_without_validation_has_a_cache_too(folder: Path, notes: 
     assert Counted.model_construct(x=3).fit() == 30
 
 
+@pytest.mark.app
 def test_a_model_that_validates_instances_anew_gets_infras_of_its_own(folder: Path) -> None:
     class Strict(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(revalidate_instances="always", validate_assignment=True)
@@ -794,6 +801,7 @@ def test_a_model_that_validates_instances_anew_gets_infras_of_its_own(folder: Pa
     assert inner.fit() == 7
 
 
+@pytest.mark.app
 def test_a_class_with_hooks_of_its_own_keeps_them(folder: Path) -> None:
     class Hooked(pydantic.BaseModel):
         x: int = 1
@@ -819,6 +827,7 @@ def test_a_class_with_hooks_of_its_own_keeps_them(folder: Path) -> None:
         Hooked(x=6)
 
 
+@pytest.mark.app
 def test_a_frozen_model_can_have_an_infra(folder: Path) -> None:
     class Frozen(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(frozen=True)
@@ -833,6 +842,7 @@ def test_a_frozen_model_can_have_an_infra(folder: Path) -> None:
     assert Frozen(x=3, infra={"folder": folder}).infra.status() == "completed"
 
 
+@pytest.mark.app
 def test_an_infra_may_be_optional(folder: Path) -> None:
     class Optional(pydantic.BaseModel):
         x: int = 1
@@ -846,6 +856,7 @@ def test_an_infra_may_be_optional(folder: Path) -> None:
     assert Optional(x=2, infra={"folder": folder}).fit() == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.app
 def test_equality_looks_at_fields_and_settings(folder: Path) -> None:
     assert Counted() == Counted()
     assert Counted() != Counted(x=2)
@@ -860,6 +871,7 @@ def test_repr_shows_what_is_set() -> None:
     assert repr(TaskInfra(folder="here")) == "TaskInfra(folder='here')"
 
 
+@pytest.mark.app
 def test_models_of_functions_work(infra: dict[str, tp.Any]) -> None:
     scale = 7
 
@@ -878,6 +890,7 @@ def test_models_of_functions_work(infra: dict[str, tp.Any]) -> None:
     assert copied.fit() == 14
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", [None, "local", SLURM])
 @pytest.mark.parametrize("guarded", [True, False])
 def test_models_of_a_script_work_and_are_found_again(cluster: str | None, guarded: bool, tmp_path: Path) -> None:
@@ -915,6 +928,7 @@ def test_models_of_a_script_work_and_are_found_again(cluster: str | None, guarde
 # -- status, jobs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_a_status_says_where_the_task_stands(remote: dict[str, tp.Any], tmp_path: Path) -> None:
     task = Waits(go=str(tmp_path / "go"), infra=remote)
     assert task.infra.status() == "not submitted"
@@ -926,6 +940,7 @@ def test_a_status_says_where_the_task_stands(remote: dict[str, tp.Any], tmp_path
     assert task.infra.status() == "completed"
 
 
+@pytest.mark.app
 def test_the_status_of_a_failed_task_is_failed(infra: dict[str, tp.Any]) -> None:
     task = Fails(infra=infra)
     with pytest.raises(TaskFailedError):
@@ -933,6 +948,7 @@ def test_the_status_of_a_failed_task_is_failed(infra: dict[str, tp.Any]) -> None
     assert task.infra.status() == "failed"
 
 
+@pytest.mark.app
 def test_a_status_writes_nothing(folder: Path) -> None:
     task = Counted(infra={"folder": folder})
     assert task.infra.status() == "not submitted"
@@ -943,6 +959,7 @@ def test_a_status_writes_nothing(folder: Path) -> None:
     assert tree(folder) == before
 
 
+@pytest.mark.app
 def test_a_job_is_submitted_once_and_not_waited_for(remote: dict[str, tp.Any], tmp_path: Path, notes: tp.Any) -> None:
     task = Waits(x=5, go=str(tmp_path / "go"), infra=remote)
     job = task.infra.job()
@@ -956,6 +973,7 @@ def test_a_job_is_submitted_once_and_not_waited_for(remote: dict[str, tp.Any], t
     assert notes() == ["fit 5"]
 
 
+@pytest.mark.app
 def test_a_job_of_what_is_stored_is_done(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     task = Counted(x=3, infra=infra)
     assert task.fit() == 30
@@ -977,6 +995,7 @@ def test_a_job_without_a_folder_tells_its_error_when_asked() -> None:
     assert isinstance(job.exception(), Exception)
 
 
+@pytest.mark.app
 def test_a_job_shows_what_was_printed(remote: dict[str, tp.Any]) -> None:
     task = Talks(infra=remote)
     job = task.infra.job()
@@ -987,6 +1006,7 @@ def test_a_job_shows_what_was_printed(remote: dict[str, tp.Any]) -> None:
     assert "to stdout" in (later.stdout() or "")
 
 
+@pytest.mark.app
 def test_a_job_that_failed_has_its_error(infra: dict[str, tp.Any]) -> None:
     job = Fails(x=2, infra=infra).infra.job()
     job.wait()
@@ -996,6 +1016,7 @@ def test_a_job_that_failed_has_its_error(infra: dict[str, tp.Any]) -> None:
         job.result()
 
 
+@pytest.mark.app
 def test_a_job_that_is_cancelled_is_lost(remote: dict[str, tp.Any], tmp_path: Path) -> None:
     task = Slow(infra=remote)
     job = task.infra.job()
@@ -1005,6 +1026,7 @@ def test_a_job_that_is_cancelled_is_lost(remote: dict[str, tp.Any], tmp_path: Pa
     assert task.infra.status() == "failed"
 
 
+@pytest.mark.app
 def test_a_job_that_never_started_can_be_cancelled(folder: Path, tmp_path: Path) -> None:
     task = Waits(go=str(tmp_path / "go"), infra={"folder": folder, "cluster": "local"})
     job = task.infra.job()
@@ -1014,6 +1036,7 @@ def test_a_job_that_never_started_can_be_cancelled(folder: Path, tmp_path: Path)
     assert job.done()
 
 
+@pytest.mark.app
 def test_a_cleared_job_is_forgotten(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     task = Counted(x=3, infra={**infra, "keep_in_ram": True})
     task.fit()
@@ -1023,6 +1046,7 @@ def test_a_cleared_job_is_forgotten(infra: dict[str, tp.Any], notes: tp.Any) -> 
     assert notes() == ["fit 3"] * 2
 
 
+@pytest.mark.app
 def test_clearing_cancels_a_job_that_runs(remote: dict[str, tp.Any], tmp_path: Path, notes: tp.Any) -> None:
     task = Slow(infra=remote)
     task.infra.job()
@@ -1041,12 +1065,14 @@ def _computes(pid: int) -> bool:
         return False
 
 
+@pytest.mark.app
 def test_clearing_what_was_never_submitted_does_nothing(folder: Path) -> None:
     Counted(infra={"folder": folder}).infra.clear_job()
     Counted().infra.clear_job()
     assert not folder.exists()
 
 
+@pytest.mark.app
 def test_clearing_a_failed_task_lets_it_run_again(folder: Path, tmp_path: Path) -> None:
     task = Flaky(cure=str(tmp_path / "cure"), infra={"folder": folder})
     with pytest.raises(TaskFailedError):
@@ -1059,6 +1085,7 @@ def test_clearing_a_failed_task_lets_it_run_again(folder: Path, tmp_path: Path) 
 # -- arrays -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.app
 def test_an_array_computes_its_tasks(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     base = Counted(infra=infra)
     with base.infra.job_array() as array:
@@ -1068,6 +1095,7 @@ def test_an_array_computes_its_tasks(infra: dict[str, tp.Any], notes: tp.Any) ->
     assert notes() == ["fit 0", "fit 1", "fit 2", "fit 3"]
 
 
+@pytest.mark.app
 def test_an_array_is_not_waited_for(remote: dict[str, tp.Any], tmp_path: Path, notes: tp.Any) -> None:
     base = Waits(go=str(tmp_path / "go"), infra=remote)
     with base.infra.job_array(max_workers=2) as array:
@@ -1080,6 +1108,7 @@ def test_an_array_is_not_waited_for(remote: dict[str, tp.Any], tmp_path: Path, n
     assert notes() == ["fit 1", "fit 2", "fit 3", "fit 4"]
 
 
+@pytest.mark.app
 def test_an_array_submits_only_what_is_missing(infra: dict[str, tp.Any], folder: Path, notes: tp.Any) -> None:
     base = Counted(infra=infra)
     base.infra.clone_obj(x=2).fit()
@@ -1091,6 +1120,7 @@ def test_an_array_submits_only_what_is_missing(infra: dict[str, tp.Any], folder:
     assert len(list((folder / "launches").iterdir())) == launches + 1
 
 
+@pytest.mark.app
 def test_an_array_of_what_is_stored_writes_nothing(folder: Path, notes: tp.Any) -> None:
     base = Counted(infra={"folder": folder})
     base.fit()
@@ -1117,6 +1147,7 @@ def test_an_empty_array_is_refused_unless_allowed(folder: Path) -> None:
     assert array == []
 
 
+@pytest.mark.app
 def test_repeated_tasks_are_refused_with_both_configs_unless_allowed(infra: dict[str, tp.Any], notes: tp.Any) -> None:
     base = Counted(infra=infra)
     same = [base.infra.clone_obj(x=3, device=device) for device in ("cpu", "cuda")]
@@ -1136,6 +1167,7 @@ def test_the_same_object_twice_is_a_repeated_task(folder: Path) -> None:
         array.extend([base, base])
 
 
+@pytest.mark.app
 def test_repeated_tasks_of_two_folders_are_no_repetition(folder: Path, tmp_path: Path, notes: tp.Any) -> None:
     base = Counted(infra={"folder": folder})
     with base.infra.job_array() as array:
@@ -1150,6 +1182,7 @@ def test_an_array_takes_only_tasks_of_its_method(folder: Path) -> None:
         array.append(Waits(infra={"folder": folder}))
 
 
+@pytest.mark.app
 def test_an_array_of_a_failure_and_a_success_keeps_both(infra: dict[str, tp.Any]) -> None:
     base = Fails(infra=infra)
     ok = Counted(infra=infra)
