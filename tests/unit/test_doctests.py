@@ -18,17 +18,12 @@ def _has_examples(module: str) -> bool:
     return spec is not None and spec.origin is not None and ">>> " in Path(spec.origin).read_text()
 
 
-STARTS_PROGRAMS = {"hydra_exca.code.git"}
 NAMES = [module.name for module in pkgutil.walk_packages(hydra_exca.__path__, "hydra_exca.")]
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.app] if name in STARTS_PROGRAMS else [])
-        for name in ["hydra_exca", *NAMES]
-        if _has_examples(name)
-    ],
+    [name for name in ["hydra_exca", *NAMES] if _has_examples(name)],
 )
 def test_the_examples_of_a_module_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # what an example writes

@@ -18,7 +18,7 @@ LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the lon
 def readable_label(fields: tp.Mapping[str, tp.Any]) -> str:
     """``fields`` for people, in the given order, shortened to a legal file name of at most 143 bytes; "" for none.
 
-    >>> label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
+    >>> readable_label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
     'coeff=3,optim.name=sgd,optim.lr=0.1,data=data_a_b.csv'
     """
     leaves = flatten(fields)
