@@ -167,7 +167,7 @@ def test_a_task_that_may_not_start_again_can_still_end_in_the_time_that_is_left(
     app = App(tmp_path, 'note("start 2 False")\nwait_for("go")\nreturn 20')
     with start(app, slurm, *ALONE, *SHORT) as launch:
         warn(app, slurm)
-        wait_until(lambda: "may not start again" in log_of_the_task(app), "the warning to come")
+        wait_until(lambda: "no restarts are left" in log_of_the_task(app), "the warning to come")
         app.write("go", "")
         assert launch.result().values == [20]
 
@@ -178,7 +178,7 @@ def test_a_task_does_not_start_again_more_often_than_it_may(slurm: OwnSlurm, tmp
         warn(app, slurm)
         wait_until(lambda: len(app.notes) == 2, "the second start")
         warn(app, slurm)
-        wait_until(lambda: "may not start again" in log_of_the_task(app), "the warning to come")
+        wait_until(lambda: "no restarts are left" in log_of_the_task(app), "the warning to come")
         app.write("go", "")
         assert launch.result().values == [20]
     assert len(app.notes) == 2

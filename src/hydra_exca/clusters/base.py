@@ -122,7 +122,7 @@ class Batch:
     """What a cluster is asked to run.
 
     ``folder`` is the launch's, and ends in its token. ``python -m <module> <folder> <number>`` is a job, where it has
-    a process of its own; ``here(number)`` does the same in this process. Jobs of equal options stand together.
+    a process of its own; ``run_inline(number)`` does the same in this process. Jobs of equal options stand together.
     """
 
     folder: Path

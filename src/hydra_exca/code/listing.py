@@ -78,7 +78,7 @@ def walk_sources(
 
 
 class _FolderOnWalk(tp.NamedTuple):
-    """A folder on the way: the name of its copy, its path from the source on with a slash, what git ignores in it.
+    """A folder being walked: the name of its copy, its path below the source with a slash, what git ignores in it.
 
     With ``only_loaded`` git ignores it, or programs write it: it is there for the loaded files in it.
     """
@@ -106,7 +106,7 @@ class _Walk:
 
     @property
     def not_copied(self) -> frozenset[str]:
-        """What is in the sources and is not copied; never what is around one of them."""
+        """The files and folders of the sources that are not copied; never a parent of a source."""
         around = {each for source, _ in self._sources for each in _with_parents(source)}
         return frozenset(place for place in self._not_copied - around if self._copy_of(place) is not None)
 
@@ -259,8 +259,8 @@ def _with_parents(folder: str) -> list[str]:
 
 def _outside_message(path: str, target: str, key: str) -> str:
     return (
-        f"the link {path} leads to {target}, which is not copied with it: name that in {key}.copied, too, or the "
-        f"link in {key}.excludes"
+        f"the link {path} leads to {target}, which is not copied with it: add the target to {key}.copied, or "
+        f"exclude the link with {key}.excludes"
     )
 
 

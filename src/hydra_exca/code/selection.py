@@ -90,7 +90,7 @@ def imported_modules() -> list[Module]:
 
 
 def _is_top(name: str) -> bool:
-    """Whether a module is in no folder of another one: the namespace of an import hook has none."""
+    """Whether a module is not inside another package's folder; an import hook's namespace package has no folder."""
     around = sys.modules.get(name.rpartition(".")[0])
     if around is None:
         return "." not in name
@@ -232,7 +232,7 @@ def _is_copy(folder: Path) -> bool:
 
 
 def _is_within(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> bool:
-    """Whether it is copied with something else already; an environment inside of a project is not."""
+    """Whether it is inside one of these sources, and so copied with it already."""
     return any(path.is_relative_to(source) for source, _ in sources)
 
 

@@ -42,8 +42,8 @@ class FilePool:
     def link(self, content: str, size: int, path: str) -> bool:
         """Makes ``path`` a hard link to the file with this content; False if there is none.
 
-        As root, a file can be written in place through one copy, which changes it in all: one that is no longer what
-        its name says is removed, so that `add` replaces it.
+        Root can write to read-only files, and hard links would spread the change to every copy. A file whose content no
+        longer has its digest is removed, so that `add` replaces it.
         """
         place = self._path(content)
         try:
@@ -124,7 +124,7 @@ def is_intact(folder: Path, tree: Manifest) -> bool:
 
 
 def renew_copy(folder: Path, tree: Manifest) -> None:
-    """Lets what removes old files keep a copy that is used: its files are no older than a week."""
+    """Touches the files of a copy in use at least once a week, so that cleaners of old files spare it."""
     limit = time.time_ns() - _OLD_NS
     for name, file in tree.files.items():
         path = f"{folder}/{name}"

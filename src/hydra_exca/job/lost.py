@@ -47,7 +47,7 @@ def store_lost_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
     """Makes a lost job's end the outcome, or gives back the value that it was to replace.
 
     False if ``claim`` owns the entry no more: nothing was written. The next claim is published first, as in
-    `Entry.commit`: a job that is alive after all, and about to store what it has computed, is not disturbed.
+    `Entry.commit_outcome`: a job that is alive after all, and about to store what it has computed, is not disturbed.
     """
     if not entry.has_previous():
         return entry.commit_outcome(claim, outcome)

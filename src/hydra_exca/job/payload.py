@@ -1,7 +1,7 @@
-"""What travels from a launch to its jobs: one file for all of them, and a slice of a second for each.
+"""The payload of a launch: one file for all its jobs, and a byte range of a second file for each task.
 
-Of the first everything is plain data but the program, which is unpickled last, when the job can import what
-the launch could.
+The first file is plain data, except for the program, which is unpickled last, when the job can import what the launch
+could.
 """
 
 from __future__ import annotations
@@ -244,6 +244,3 @@ def _belongs_to_python(folder: str) -> bool:
     packages = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     user = site.getusersitepackages()
     return folder in (*packages, user) or Path(folder).is_relative_to(library) or folder.endswith(_ZIP)
-
-
-# the copy of code that this process runs from

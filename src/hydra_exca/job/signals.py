@@ -103,7 +103,9 @@ class SignalHandlers(AttemptGuard):
         answer = self.call_checkpoint()
         self.leave_if_terminated()
         if not self.job.may_start_again(out_of_time):
-            write_to_log("the time is nearly up, and it may not start again: it goes on until its end")
+            write_to_log(
+                "the time is nearly up and no restarts are left (max_num_timeout): it continues until its time limit"
+            )
         elif answer is CheckpointAnswer.REFUSED:
             write_to_log("its checkpoint returned None: it does not start again")
             if not out_of_time:

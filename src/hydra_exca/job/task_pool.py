@@ -32,10 +32,13 @@ from .signals import TERMINATED, RunningJob
 
 log = logging.getLogger("exca.worker")
 _CHECK_S = 2.0  # how often the pool checks whether the running tasks are still wanted
-_LEAVE_S = 5.0  # for a task that has answered the order to end
-_STORE_S = 20.0  # of the time between the warning and the end, left for what comes after the checkpoints
-_ECHO_S = 1.0  # by which a signal for all may come later here than to a task's process
-_END_S = {"local": 4.0, "slurm": 60.0}  # for the tasks to end; whoever ends the job then kills what is left
+_EXIT_TIMEOUT_S = 5.0  # for a task that has answered the order to end
+_SAVE_RESERVE_S = 20.0  # reserved, before the time limit, for exiting after the checkpoints
+_SIGNAL_LAG_S = 1.0  # how much later than its processes the pool may receive a signal sent to the whole job
+_TERMINATE_TIMEOUT_S = {
+    "local": 4.0,
+    "slurm": 60.0,
+}  # for the tasks to end; whoever ends the job then kills what is left
 _LONGEST_WAIT_S = 60.0
 _TRIES = 2  # of a task whose process ends before it has a claim
 
@@ -178,10 +181,10 @@ class TaskPool:
             return
         child.must_answer, child.answer = False, CheckpointAnswer(message)
         if self._shutdown is not None and not self._keeps_running(child):
-            child.deadline = time.monotonic() + _LEAVE_S
+            child.deadline = time.monotonic() + _EXIT_TIMEOUT_S
 
     def _handle_death(self, child: PoolProcess, position: int, code: int) -> None:
-        """Sees to the task that a process has ended in the middle of."""
+        """Handles the task that a process was computing when it died."""
         if self._shutdown is not None:
             refused = not self._shutdown.out_of_time and child.answer is CheckpointAnswer.REFUSED
             (self._shutdown.refused if refused else self._shutdown.unfinished).append(position)
@@ -190,7 +193,7 @@ class TaskPool:
 
     def _is_terminated(self) -> bool:
         """Whether the signal that ended a process was meant for all of the job."""
-        deadline = time.monotonic() + _ECHO_S
+        deadline = time.monotonic() + _SIGNAL_LAG_S
         while signal.SIGTERM not in self._received and (left := deadline - time.monotonic()) > 0:
             self._wait(left)
         return signal.SIGTERM in self._received
@@ -246,9 +249,11 @@ class TaskPool:
         order = pool_process.OUT_OF_TIME if out_of_time else pool_process.PREEMPTED
         if goes_on:
             order = pool_process.GO_ON
-            write_to_log("the time is nearly up, and the job may not start again: it goes on until its end")
+            write_to_log(
+                "the time is nearly up and no restarts are left (max_num_timeout): the job continues until its time limit"
+            )
         else:
-            patience = max(_LEAVE_S, self._job.payload.signal_delay_s - _STORE_S)
+            patience = max(_EXIT_TIMEOUT_S, self._job.payload.signal_delay_s - _SAVE_RESERVE_S)
             self._shutdown = PoolShutdown(out_of_time, time.monotonic() + patience)
         for child in self._children:
             if child.position is not None:
@@ -297,7 +302,7 @@ class TaskPool:
         """Passes SIGTERM on, waits for tasks that store what they have, and ends."""
         for child in self._children:
             child.terminate()
-        deadline = time.monotonic() + _END_S[self._job.payload.cluster]
+        deadline = time.monotonic() + _TERMINATE_TIMEOUT_S[self._job.payload.cluster]
         while self._children and (left := deadline - time.monotonic()) > 0:
             self._wait(left)
             self._children = [child for child in self._children if child.exit_code() is None]

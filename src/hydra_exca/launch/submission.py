@@ -111,7 +111,7 @@ class Submission:
     def poll(self) -> list[tuple[LaunchedTask, clusters.JobReport]]:
         """Lets the cluster go on; returns its reports on jobs that have ended, or that are stuck for a known reason.
 
-        A report on a job is one on each of its tasks that have no outcome.
+        The report on a job is repeated for each of its tasks that has no outcome.
         """
         if self._submission is None:
             return []
@@ -135,7 +135,7 @@ class Submission:
     def due(self) -> list[LaunchedTask]:
         """The tasks that may have an outcome by now: of each job that is not over, those that it computes next.
 
-        A job begins its tasks in their order, unless one is handed out once more.
+        A job begins its tasks in their order, except those that it retries because their process died.
         """
         unstarted = set(self._unstarted())
         few = self._settings.workers_per_job + _AHEAD
@@ -184,7 +184,10 @@ class Submission:
         return self.give_up_unstarted()
 
     def give_up_unstarted(self) -> list[LaunchedTask]:
-        """Gives up what was not started, which nobody else could take from a live process, and returns it."""
+        """Gives up the tasks that were not started, and returns them.
+
+        Other launches do not take over claims of a process that is alive.
+        """
         return self._give_up_jobs(self._all_jobs() if self._submission is None else self._submission.stop_submitting())
 
     def cancel_unstarted(self) -> list[LaunchedTask]:
@@ -234,8 +237,6 @@ class Submission:
             shared=len(job.positions) >= self._settings.workers_per_job,
         )
 
-    # giving up
-
     def _specs(self) -> list[clusters.JobSpec]:
         workers = self._settings.workers_per_job
         return [clusters.JobSpec(job.number, job.options, min(workers, len(job.positions))) for job in self._jobs]
@@ -249,6 +250,8 @@ class Submission:
     def _tasks_left(self, job: _SubmittedJob) -> list[LaunchedTask]:
         return [self.claimed[position] for position in sorted(job.left)]
 
+    # giving up
+
     def _give_up_jobs(self, numbers: tp.Iterable[int]) -> list[LaunchedTask]:
         left = [task for number in numbers for task in self._tasks_left(self._jobs[number])]
         return [task for task in left if self._give_up(task)]
@@ -259,7 +262,7 @@ class Submission:
         if owner is None or owner.token != self.token or owner.state is ClaimState.RELEASED:
             return False
         outcome = task.entry.outcome()
-        if outcome is not None and outcome.claim >= owner.number:  # any other is the one that was to be replaced
+        if outcome is not None and outcome.claim >= owner.number:  # an older outcome is the one being replaced
             return False
         self.mark_ended(task)
         return task.entry.release_claim(owner)

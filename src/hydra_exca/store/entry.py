@@ -184,7 +184,7 @@ class Entry:
         return claims.owning_number(self.path) == claim.number
 
     def load_value(self, outcome: Outcome) -> tp.Any:
-        """The value of a completed outcome; see `values.load` for what it raises."""
+        """The value of a completed outcome; see `values.load_value` for what it raises."""
         assert outcome.value is not None
         return values.load_value(self._text, outcome.value, self.trust_users)
 

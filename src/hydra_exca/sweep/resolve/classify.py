@@ -61,7 +61,9 @@ class Classification:
 
 @dataclasses.dataclass(frozen=True)
 class Observations:
-    """The values of one leaf in the real, the first and the second world, and again backwards where that was asked.
+    """The values of one leaf in the real, the first and the second world.
+
+    If the user's resolvers are involved, the same values once more, in reverse order.
 
     ``here`` is the value in the world of that name, that of the first world where that was not asked; ``kinds`` are the
     classes of what it is made of in the constant worlds.
@@ -89,7 +91,7 @@ class Observations:
         reached = any(call.run for call in self.calls)
         customs = sum(call.custom for call in self.calls)
         if not self.is_deterministic:
-            # With one custom resolver that is the one that changes; beside a second one more would be lost.
+            # With one custom resolver we know which one changes; with two, leaving the leaf out could hide the other.
             return "run" if reached and customs < 2 else "changes"
         if self.differs_between_worlds or (reached and customs):
             return "run"
@@ -236,7 +238,7 @@ def _pins(top: Path, shape: Shape) -> dict[Path, tp.Any]:
 
 
 def _must_pin_container(found: tp.Iterable[Finding]) -> bool:
-    """Whether a pinned leaf is in no place of the job's config where it can be pinned by itself."""
+    """Whether a pinned leaf is not a node of the job's config, so that only its container can be pinned."""
     return any(isinstance(finding.identity, Pinned) and not finding.is_config_node for finding in found)
 
 

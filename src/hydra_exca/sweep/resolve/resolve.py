@@ -43,8 +43,8 @@ class Resolved:
 
     ``values`` is what the job would see now. In ``identity`` run-dependent leaves are ``RunDependent`` and those
     that reach the environment or custom resolvers ``Pinned``. ``pins`` maps paths to what the job must get in place
-    of an interpolation. ``sentinels`` are the values in the constant worlds, None if nothing depends on the run.
-    The trees share what is alike, also with those of other jobs: they are only to be read.
+    of an interpolation. ``assumed_values`` are the values in the constant worlds, None if nothing depends on the run.
+    The trees share equal parts, also with those of other jobs: do not change them.
     """
 
     def __init__(self, plain: Tree, seen: dict[Path, Classification], unset: tp.Iterable[str]) -> None:
@@ -82,7 +82,10 @@ class Resolved:
 
     @property
     def values_again(self) -> Tree:
-        """The values that the job would see now, but those that are ``unsteady`` as they were at another look."""
+        """The values that the job would see now.
+
+        A leaf that fails or is not deterministic has its value from the first assumed world instead.
+        """
         return self._fill_leaves(lambda seen: seen.values[1 if seen.problems else 0])
 
     def _values_in_world(self, number: int) -> Tree:
@@ -111,8 +114,8 @@ def resolve_all(
 ) -> list[Resolved]:
     """As `resolve`, for many jobs that differ in some leaves, none of which becomes an interpolation.
 
-    All jobs are observed in one world before the next is set, and what they have in common once. Not for a config that
-    `may_call_custom_resolvers`: those resolvers are to see one job at a time. ``environment`` is that of
+    All jobs are observed in one world before the next is set, and what they share is resolved once. Do not use this if
+    the config `may_call_custom_resolvers`: they must see one job at a time. ``environment`` is that of
     `resolve_env_set`: Hydra has set it when the function reads its config.
     """
     plain = unresolved(config, without="hydra")
@@ -213,13 +216,14 @@ class _VariantClassifier:
         self, variants: tp.Sequence[JobVariant], views: tp.Sequence[Views], assumed: tp.Collection[Path]
     ) -> None:
         """``assumed`` are the paths at which all jobs see the same in a world whose values are assumed."""
-        # Without a colon no resolver is called: nothing to play, and one look is enough.
+        # Without a colon no resolver is called, so no world needs to be set and one pass is enough.
         if any(":" in text for text in self._texts.values()):
             self._tracer.set_world(self._tracer.real)
         self._observe_in(variants, views, lambda path, seen: True)
         for world in (FIRST, SECOND):
             self._observe_in(variants, views, lambda path, seen: collect_calls(seen[:1]), world, assumed)
-        # Only the user's resolvers can change by themselves. Backwards, so that no clock or counter keeps in step.
+        # Only the user's resolvers can change by themselves. In reverse order, so that a clock or a counter cannot give
+        # the same values by coincidence.
         for world in (SECOND, FIRST, self._tracer.real):
             self._observe_in(
                 variants, views, lambda path, seen: any(call.custom for call in collect_calls(seen[:3])), world

@@ -1,4 +1,4 @@
-"""Worlds, assumed values of all that belongs to a run, and the tracer on which resolvers see one or another of them."""
+"""The tracer: shows resolvers one world or another, and records which of them are called."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class ResolveFailure:
 
 
 class Tracer:
-    """While it is open, resolvers see the world that was set, and each call of one is recorded.
+    """Inside the `with` block, resolvers see the world that was set, and each call of one is recorded.
 
-    Closing puts everything back; resolvers that were registered meanwhile stay.
+    Leaving it puts everything back, except that resolvers which were registered meanwhile stay.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Tracer:
             undo.callback(_set_environ, dict(os.environ))
             self._hydra_config = undo.enter_context(exchanged_hydra_config())
             undo.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # oc.deprecated warns each time; the job says it once
+            warnings.simplefilter("ignore")  # oc.deprecated would warn on every pass; the job itself warns once
             undo.enter_context(replaced_resolvers(self._traced))
             undo.enter_context(cached_parsing())
             self._undo = undo.pop_all()
@@ -126,7 +126,7 @@ class Tracer:
 
     @functools.cached_property
     def _run_settings(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
-        """Where the run-dependent values of ``full`` are: config, key, and what stands there."""
+        """The places of the run-dependent values in ``full_config``: config, key, and the node there."""
         hydra = self.full_config.hydra
         found = [(hydra.runtime, "cwd"), (hydra.job, "id"), (hydra.runtime, "output_dir")]
         found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
@@ -166,7 +166,7 @@ class Tracer:
             self._fill_in(self.full_config.hydra)
 
     def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
-        """The value at a key (a config, something plain, or a Failure) and the calls it took."""
+        """The value at a key (a config, a plain value, or a `ResolveFailure`) and the calls it took."""
         self._calls = set()
         value: tp.Any
         try:
@@ -229,7 +229,7 @@ class Tracer:
         return name
 
     def _strftime(self, root: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
-        # Hydra hands the times that composing the sweep has used on to its jobs, in the cache of their configs.
+        # Hydra passes the values of `now` that were used while composing on to the jobs, in the cache of their configs.
         known = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
         return known.get(args_str) or self._world.now.strftime(args[0])
 
