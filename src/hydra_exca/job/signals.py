@@ -104,7 +104,7 @@ class SignalHandlers(AttemptGuard):
         self.leave_if_terminated()
         if not self.job.may_start_again(out_of_time):
             write_to_log(
-                "the time is nearly up and no restarts are left (max_num_timeout): it continues until its time limit"
+                "the time is nearly up and no restarts are left (max_num_timeout): it continues until its limit"
             )
         elif answer is CheckpointAnswer.REFUSED:
             write_to_log("its checkpoint returned None: it does not start again")

@@ -250,7 +250,7 @@ class TaskPool:
         if goes_on:
             order = pool_process.GO_ON
             write_to_log(
-                "the time is nearly up and no restarts are left (max_num_timeout): the job continues until its time limit"
+                "the time is nearly up and no restarts are left (max_num_timeout): it continues until its limit"
             )
         else:
             patience = max(_EXIT_TIMEOUT_S, self._job.payload.signal_delay_s - _SAVE_RESERVE_S)
