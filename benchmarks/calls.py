@@ -91,7 +91,7 @@ class Ours(Infras):
 
     def load(self) -> float:
         entries = self._entries()
-        return per_task(lambda: [entry.value(entry.outcome()) for entry in entries], len(entries))
+        return per_task(lambda: [entry.load_value(entry.outcome()) for entry in entries], len(entries))
 
     def look_up(self) -> float:
         from hydra_exca.launch.lookup import Lookup
@@ -99,8 +99,8 @@ class Ours(Infras):
         from hydra_exca.store import CacheFolder
 
         asked = [each.infra.identity() for each in self._made(range(2 * self._tasks))]
-        survey = Lookup(CacheFolder(self._folder))
-        return per_task(lambda: survey.look(asked, lambda standing: Mode.CACHED), len(asked))
+        lookup = Lookup(CacheFolder(self._folder))
+        return per_task(lambda: lookup.look_up(asked, lambda result: Mode.CACHED), len(asked))
 
     def _entries(self) -> list[tp.Any]:
         from hydra_exca.store import CacheFolder

@@ -21,11 +21,12 @@ def matches_glob(name: str, patterns: tp.Iterable[str]) -> bool:
 def matches_key(key: str, patterns: tp.Iterable[str]) -> bool:
     """Whether a pattern matches a dotted key, or a key above it.
 
-    >>> matches_key("optim.lr", ["optim"]), matches_key("optimizer", ["optim"])
-    (True, False)
+    >>> matches_key("optim.lr", ["optim"]), matches_key("optimizer", ["optim"]), matches_key("a[0].x", ["a[0]"])
+    (True, False, True)
     """
     patterns = tuple(patterns)
-    return matches_glob(key, (*patterns, *(f"{pattern}.*" for pattern in patterns)))
+    is_below = any(key.startswith(f"{pattern}.") for pattern in patterns)
+    return is_below or matches_glob(key, (*patterns, *(f"{pattern}.*" for pattern in patterns)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -31,6 +31,16 @@ def test_excluded_globs_groups_and_names_make_no_other_task(tmp_path: Path, excl
     assert app.notes == ["start 1"]
 
 
+@pytest.mark.parametrize("pattern", ["devic?", "[cd]evice"])
+@pytest.mark.parametrize("kind", ["dictconfig", "model"])
+def test_all_that_a_pattern_of_the_shell_can_say_leaves_out(tmp_path: Path, kind: str, pattern: str) -> None:
+    head = "import hydra_exca\nimport pydantic\nclass Config(pydantic.BaseModel):\n    seed: int\n    device: str\n"
+    typed = {"head": head, "argument": "Config", "main": "hydra_exca.main"} if kind == "model" else {}
+    app = App(tmp_path, config="seed: 1\ndevice: cpu\n", **typed)  # type: ignore[arg-type]
+    assert app.run("device=cpu,cuda", f"hydra.launcher.exclude_from_uid=['{pattern}']").values == [10, 10]
+    assert app.notes == ["start 1"]
+
+
 def test_an_excluded_name_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     app = App(tmp_path, config="seed: 1\ndevice: cpu\n")
     result = app.run("seed=1,2", "hydra.launcher.exclude_from_uid=[devise]")

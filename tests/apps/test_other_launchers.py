@@ -163,6 +163,31 @@ def test_the_launching_process_is_afterwards_what_it_was(tmp_path: Path, launche
     assert "the same\n" in app.run(CALLBACK, launcher=launcher).stdout
 
 
+def test_a_sweep_after_one_that_has_failed_under_another_launcher_starts_from_what_was_there_before(
+    tmp_path: Path,
+) -> None:
+    app = project(tmp_path, "raise ValueError")
+    script = tmp_path / "train.py"
+    after = """
+    paths = list(sys.path)
+    try:
+        train()
+    except ValueError:
+        pass
+    assert sys.path != paths  # Hydra 1.3 does not say that such a sweep is over
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("hydra/launcher=")]
+    sys.argv += ["hydra/launcher=exca", "hydra/launcher/cluster=inline", "hydra.launcher.on_failure=continue"]
+    try:
+        train()
+    except SystemExit:
+        pass
+    print("the same" if sys.path == paths else [sys.path, paths])
+"""
+    text = script.read_text().removesuffix("    train()\n") + textwrap.indent(textwrap.dedent(after), "    ")
+    script.write_text(text)
+    assert "the same\n" in app.run(CALLBACK, launcher="basic", env={"HYDRA_FULL_ERROR": "1"}).stdout
+
+
 def test_another_launcher_that_takes_more_options_takes_ours(tmp_path: Path) -> None:
     app = project(tmp_path, "return model.__file__\n")
     result = app.run(CALLBACK, "+hydra.launcher.workdir.copied=[model.py]", launcher="submitit_local")

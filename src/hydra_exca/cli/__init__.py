@@ -47,7 +47,7 @@ def main() -> None:
 @_of_entry
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, as JSON.")
 def _show(uid: str, folder: Path | None, as_json: bool) -> None:
-    """Print what is needed to run a task rerun_command."""
+    """Print what is needed to run a task again."""
     try:
         known = show_command.read_entry(_find_entry(uid, folder))
     except (ExcaError, OSError) as error:
@@ -59,7 +59,7 @@ def _show(uid: str, folder: Path | None, as_json: bool) -> None:
 @_of_entry
 @click.option("--into", type=click.Path(path_type=Path), help="A new or empty folder for what the task writes.")
 def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
-    """Run a task rerun_command, and compare.
+    """Run a task again, and compare.
 
     It runs here, with the code and the configuration that it had. What is stored is not touched. The status is 0 if the
     value is the same, 1 if it is another one or there is none, and 2 if the task could not be run.

@@ -56,4 +56,6 @@ def _run_task(job: RunningJob, position: int, ranks: Ranks | None) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], int(sys.argv[2]))
+    from hydra_exca.job.worker import run as run_job  # not this module's own copy, which is __main__
+
+    run_job(sys.argv[1], int(sys.argv[2]))

@@ -19,7 +19,7 @@ from hydra_exca.errors import SubmissionError
 from hydra_exca.job import lost, payload
 from hydra_exca.store import Claim, ClaimState, Entry
 
-_READY = "say_ready"
+_READY = "ready"
 _PAUSE_S = 0.05
 
 

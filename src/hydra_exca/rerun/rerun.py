@@ -29,7 +29,7 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, Lo
 
 
 class CodeGoneError(CacheError):
-    """The copy of the code that computed an entry is not moved any more."""
+    """The copy of the code that computed an entry is not there any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _token(entry: Entry) -> str:
 def _position(launch: Path, entry: Path, cache: Path) -> int:
     """The number of a task in its launch; raises CacheError if the launch's record does not have it."""
     record = launch / paths.LAUNCH_RECORD
-    if not record.exists():
+    if not os.path.exists(record):
         raise CacheError(f"{entry.name} cannot be run again: the record of its launch, {launch}, is gone")
     entries, name = launches.read_record(launch).get("entries"), str(entry.relative_to(cache))
     if not isinstance(entries, list) or name not in entries:
@@ -144,7 +144,7 @@ def _with_code_of(payload: Payload, cache: Path) -> Payload:
     places = [here, copy.folder] if copy.folder.parent.name == paths.CODE else [copy.folder]
     found = next(filter(Path.is_dir, places), None)
     if found is None:
-        raise CodeGoneError(f"the copy of the code that computed it is gone: moved is no {places[0]}")
+        raise CodeGoneError(f"the copy of the code that computed it is gone: there is no {places[0]}")
     return _moved(payload, str(copy.folder), str(found))
 
 
@@ -170,9 +170,9 @@ def rerun_and_report(entry: str, cache: str, into: str, descriptor: str) -> None
 
 
 if __name__ == "__main__":
-    # not this module's own copy, which is __main__
+    from hydra_exca.rerun.rerun import rerun_and_report as report  # not this module's own copy, which is __main__
 
     try:
-        rerun_and_report(*sys.argv[1:])
+        report(*sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import sys
 import time
 import traceback
 import typing as tp
@@ -98,10 +99,7 @@ class ExcaCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with status 1 where failures were held back until the sweep's last batch."""
         global _sweep_state
-        if self._sent is not None:
-            from . import other_launchers
-
-            other_launchers.restore_process()
+        _restore_process()
         failed, _sweep_state = _sweep_state.failed, _SweepState()
         if failed:
             noun = "1 task" if failed == 1 else f"{failed} tasks"
@@ -151,6 +149,7 @@ class ExcaCallback(Callback):
 
     def _start_sweep(self, config: DictConfig) -> None:
         global _sweep_state
+        _restore_process()  # Hydra 1.3 does not say of a sweep that has failed that it is over
         is_ours = _is_ours(config)
         if not is_ours:
             self._take_options_of(config)
@@ -246,6 +245,13 @@ def _as_config_error() -> tp.Iterator[None]:
     except Exception as error:
         told = f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where"
         raise ConfigError("The code could not be copied and recorded; nothing was run.", [Problem(told)]) from error
+
+
+def _restore_process() -> None:
+    """Ends what a sweep under another launcher has changed of this process, if there was one."""
+    module = sys.modules.get(f"{__package__}.other_launchers")
+    if module is not None:
+        module.restore_process()
 
 
 def _is_ours(config: DictConfig) -> bool:

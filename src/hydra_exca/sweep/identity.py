@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import typing as tp
 
 from hydra.core.utils import filter_overrides
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_glob
 from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
 from hydra_exca.identity.uid import Identity
@@ -106,7 +106,7 @@ class Identifier:
 
     def _is_excluded(self, key: str) -> bool:
         names = _with_parents(key)
-        return any(_matches(name, pattern) for name in names for pattern in self._options.exclude_from_uid)
+        return any(matches_glob(name, self._options.exclude_from_uid) for name in names)
 
     def _swept_values(self, overrides: tp.Sequence[str]) -> Fields:
         """The readable part: what was asked for on the command line, without what does not count."""
@@ -161,7 +161,7 @@ class Identifier:
         full = uid.model_fields(model)[1]
         self._exclude(full)  # refuses names that are in no task
         names = {name for leaf in names_module.flatten(full) for name in _with_parents(leaf)}
-        chosen = {name for name in names for each in self._options.exclude_from_uid if _matches(name, each)}
+        chosen = {name for name in names if matches_glob(name, self._options.exclude_from_uid)}
         return (*by_cache, *sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
 
 
@@ -235,10 +235,6 @@ def _with_parents(name: str) -> list[str]:
     """``a.b.c`` gives ``a``, ``a.b`` and itself."""
     parts = name.split(".")
     return [".".join(parts[: index + 1]) for index in range(len(parts))]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
 
 
 def _pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid.Pinned]]:
