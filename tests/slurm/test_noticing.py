@@ -205,7 +205,7 @@ def test_what_a_killed_controller_has_forgotten_is_submitted_again(
         slurm.kill_controller()
         forget_jobs(slurm)
         slurm.start_controller()
-        noticed(f"jobs that a controller has forgotten, accounting {accounting}", launch, "will run again")
+        noticed(f"jobs that a controller has forgotten, accounting {accounting}", launch, "submitted again")
         app.write("go", "")
         result = launch.result()
     print(f"started: {runs(app)}")

@@ -16,10 +16,14 @@ from . import Snapshot
 
 @dataclasses.dataclass(eq=False)
 class _Stay:
-    """A period in which a copy is the working directory; ``before`` is the one before it."""
+    """A period in which a copy is the working directory; ``before`` is the one before it.
+
+    It is one of a ``thread``, or of the whole process where that is None.
+    """
 
     copy: Snapshot
     before: Path
+    thread: int | None = None
 
 
 class _Process:
@@ -61,6 +65,15 @@ def current() -> Snapshot | None:
     return _process.stays[-1].copy if _process.stays else _process.code
 
 
+def current_of_thread() -> Snapshot | None:
+    """The copy of code that this thread runs from: that of the process, or the one that it is `inside` itself.
+
+    A launch takes its code from here: the copy that another thread is in may be of other code.
+    """
+    own = [stay.copy for stay in _process.stays if stay.thread in (None, threading.get_ident())]
+    return own[-1] if own else _process.code
+
+
 def import_from(copy: Snapshot | None) -> None:
     """Makes this process import from a copy, or none, from now on; its working directory stays."""
     _process.settle(copy, None)
@@ -97,9 +110,10 @@ def located(path: Path | str) -> Path:
 def inside(copy: Snapshot) -> tp.Iterator[None]:
     """The copy is the working directory until this ends; with several threads, until the last of them is out of it."""
     with _process.lock:
-        stay = _Stay(copy, Path.cwd())
+        target = copy.stand_in_for(home())
+        stay = _Stay(copy, Path.cwd(), threading.get_ident())
         _process.stays.append(stay)
-        os.chdir(copy.folder)
+        os.chdir(target)
     try:
         yield
     finally:

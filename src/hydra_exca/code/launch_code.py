@@ -44,7 +44,7 @@ class LaunchCode:
         self._tree: tuple[Selection, Manifest] | None = None
         self._is_checked = False
         # a launch in a job uses the copy that the job runs from: the code of the first submission
-        self._snapshot = active.current()
+        self._snapshot = active.current_of_thread()
 
     def check(self) -> None:
         """Raises ConfigError if it cannot be copied, or was to be committed and is not."""

@@ -80,6 +80,11 @@ class Snapshot:
                     return place
         return path
 
+    def stand_in_for(self, folder: Path) -> Path:
+        """The working directory of what runs from the copy in place of ``folder``: its copy, or the root of all."""
+        inside = self.copy_of(folder)
+        return inside if inside != folder and inside.is_dir() else self.folder
+
     def original_of(self, path: Path) -> Path | None:
         """The file or folder that ``path`` is a copy of, or would be; None for a path that is not in the copy."""
         path, home = path.resolve(), self.folder.resolve()

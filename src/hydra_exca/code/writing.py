@@ -47,9 +47,15 @@ class FilePool:
         """
         place = self._path(content)
         try:
-            if not _is_as_written(os.lstat(place), content, size) and not _has_content(place, content):
+            found = os.lstat(place)
+            if not self._is_private():
+                return False
+            if not _is_as_written(found, content, size) and not _has_content(place, content):
                 os.unlink(place)
                 return False
+            mode = stat.S_IMODE(os.lstat(place).st_mode)
+            if mode & _WRITABLE:  # made so through a copy, before that was removed
+                os.chmod(place, mode & ~_WRITABLE)
             _renew(place)
             os.link(place, path, follow_symlinks=False)
             return True
@@ -59,11 +65,16 @@ class FilePool:
     def add(self, content: str, path: str) -> None:
         """Keeps a file of a copy for later ones, where the file system has hard links."""
         with contextlib.suppress(OSError):
-            try:
+            if not self._folder.exists():
+                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if self._is_private():
                 os.link(path, self._path(content), follow_symlinks=False)
-            except FileNotFoundError:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                os.link(path, self._path(content), follow_symlinks=False)
+
+    def _is_private(self) -> bool:
+        """Whether nobody else can give a file of the pool the name of another."""
+        found = os.lstat(self._folder)
+        others = stat.S_IWGRP | stat.S_IWOTH
+        return stat.S_ISDIR(found.st_mode) and snapshot.is_trusted_owner(found.st_uid) and not found.st_mode & others
 
     def _path(self, content: str) -> str:
         return f"{self._folder}/{content.replace(' ', '.')}"

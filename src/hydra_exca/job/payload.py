@@ -104,9 +104,8 @@ class Payload:
         payload = dataclasses.replace(self, search_path=search_path, script=script, code=copy.digest, copy=copy)
         if instead_of is None:
             return payload
-        inside = copy.copy_of(instead_of)
-        working_directory = inside if inside != instead_of and inside.is_dir() else copy.folder
-        return dataclasses.replace(payload, working_directory=str(working_directory), origin=str(instead_of))
+        working_directory = str(copy.stand_in_for(instead_of))
+        return dataclasses.replace(payload, working_directory=working_directory, origin=str(instead_of))
 
     def of_another_python(self) -> Payload:
         """The same for jobs that run under another python than this process, which has packages of its own."""

@@ -32,7 +32,7 @@ from .error_report import RankError, describe_error
 from .payload import read_part
 from .signals import RunningJob, SignalHandlers
 
-log = logging.getLogger("exca.job")
+log = logging.getLogger("exca.worker")
 _PATIENCE_S = 10.0  # how long the first rank may still take to end when another has raised
 
 

@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from apps import wait_until
 from code_trees import as_nobody, content, copies, digest, make, snapshot
 
 from hydra_exca import code
+from hydra_exca.code import active
+from hydra_exca.code.launch_code import CodeOptions, LaunchCode
 
 trees = sys.modules["hydra_exca.code.manifest"]
 
@@ -335,3 +338,44 @@ def test_a_copy_of_root_that_cannot_be_read_is_left_alone() -> None:
         as_nobody(functools.partial(snapshot, Path(folder, "project")))
         names = {path.name for path in closed.parent.glob("[!.]*")}
     assert names == {digest, f"{digest}.{NOBODY}"}
+
+
+# -- the files that copies share, and the copy that a thread is in --------------------------------------------------
+
+
+def test_a_stored_file_that_was_made_writable_is_read_only_in_the_next_copy(root: Path) -> None:
+    os.chmod(snapshot(root).folder / "a.py", 0o644)
+    (root / "lib/b.py").write_text("B = 2\n")
+    assert (snapshot(root).folder / "a.py").stat().st_mode & 0o222 == 0
+
+
+def test_files_whose_names_others_can_exchange_are_not_linked_to(root: Path) -> None:
+    snapshot(root)
+    one, other = (path for path in stored_files(root) if path.read_text() in ("A = 1\n", "B = 1\n"))
+    os.chmod(one.parent, 0o775)
+    for source, target in ((one, one.with_name("x")), (other, one), (one.with_name("x"), other)):
+        os.rename(source, target)
+    (root / "lib/c.py").write_text("C = 2\n")
+    assert content(snapshot(root).folder) == content(root)
+
+
+def test_a_launch_of_another_thread_does_not_take_the_copy_that_a_method_is_in(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    first, second = (LaunchCode(CodeOptions((name,), code.Rules()), root.parent / "cache") for name in ("a.py", "lib"))
+    with active.inside(first.snapshot()), ThreadPoolExecutor(1) as other:
+        options = second.options
+        theirs = other.submit(lambda: LaunchCode(options, root.parent / "cache").snapshot()).result()
+        mine = LaunchCode(first.options, root.parent / "cache").snapshot()
+    assert theirs.digest == second.digest and mine == first.snapshot()
+
+
+def test_where_the_working_directory_was_copied_a_method_runs_in_its_copy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = snapshot(root)
+    monkeypatch.chdir(root / "lib")
+    with active.inside(copy):
+        assert Path.cwd() == copy.folder.resolve() / "lib"
+    assert Path.cwd() == root / "lib"

@@ -624,7 +624,7 @@ def test_all_jobs_of_a_sweep_are_of_the_files_as_they_were_first(conf: Path) -> 
 
 
 def test_of_a_hydra_that_is_not_known_nothing_is_relied_on(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hydra_private, "are_known", lambda loader: False)
+    monkeypatch.setattr(hydra_private, "is_known_loader", lambda loader: False)
     check(Sweep(conf), ["seed=1"], ["model=cnn", "seed=2"], ["+new=1"], ["wrong=1"])
 
 

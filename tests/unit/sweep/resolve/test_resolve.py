@@ -499,7 +499,7 @@ def test_what_is_only_set_on_the_node_has_the_value_of_the_first_sentinel_world(
     assert result.assumed_values == ({"x": "0"}, {"x": "1"}, {"x": "0"})
 
 
-def test_nothing_run_dependent_has_no_sentinels() -> None:
+def test_nothing_run_dependent_has_no_assumed_values() -> None:
     assert resolve.resolve(composed({"x": "${lr}", "lr": 1, "data": "${oc.env:DATA}"})).assumed_values is None
 
 
@@ -829,7 +829,7 @@ def test_jobs_that_are_looked_at_together_show_what_each_shows_alone(
     ]
     together = resolve.resolve_all(config, variants)
     alone = [resolve.resolve(ConfigOverlay(copy.deepcopy(config)).show_job(variant)) for variant in variants]
-    parts = ("values", "identity", "sentinels", "pins", "notices", "problems")
+    parts = ("values", "identity", "assumed_values", "pins", "notices", "problems")
     for part in parts:
         assert [getattr(each, part) for each in together] == [getattr(each, part) for each in alone]
 
