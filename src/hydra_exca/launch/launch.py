@@ -367,9 +367,10 @@ class Launch:
         elif self._stops():
             self._leave(orphans)
         else:
-            names = ", ".join(launched.name for launched in orphans[:_SHOWN_TASKS])
-            more = f" and {len(orphans) - _SHOWN_TASKS} more" if len(orphans) > _SHOWN_TASKS else ""
-            log.info("exca: %s%s: the job or its launch ended before the task ran; submitted again", names, more)
+            for launched in orphans[:_SHOWN_TASKS]:
+                log.info("exca: %s: %s; submitted again", launched.name, launched.why_again())
+            if len(orphans) > _SHOWN_TASKS:
+                log.info("exca: %d more tasks are submitted again", len(orphans) - _SHOWN_TASKS)
             for launched in orphans:
                 if not launched.has_superseded_outcome():  # room was made once: a further attempt finds its own
                     launched.mode = Mode.CACHED

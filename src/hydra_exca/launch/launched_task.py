@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hydra_exca import clusters
 from hydra_exca.errors import ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Outcome
@@ -15,8 +16,9 @@ class LaunchedTask:
     """One task as the launch proceeds: claimed or joined, and how it has ended.
 
     What the lookup found stays as it was, in ``lookup``; everything else follows the launch. ``how`` is the word for
-    people: cached, joined, run or not run. ``claim`` is the last one seen. Outcomes that were stored up to claim
-    ``superseded`` do not count: this launch, or the one that is joined, replaces them.
+    people: cached, joined, run or not run. ``claim`` is the last one seen, ``ended`` the report on a job that has ended
+    and left the task to be submitted again. Outcomes that were stored up to claim ``superseded`` do not count: this
+    launch, or the one that is joined, replaces them.
     """
 
     def __init__(self, task: Task, lookup: LookupResult) -> None:
@@ -26,6 +28,7 @@ class LaunchedTask:
         self.mode = lookup.mode
         self.status = lookup.status
         self.claim = lookup.claim
+        self.ended: clusters.JobReport | None = None
         self.value = lookup.value
         self.problem: ExcaError | None = None
         self.how = "joined" if lookup.action is Action.JOIN else "cached"
@@ -83,6 +86,16 @@ class LaunchedTask:
     def join(self) -> None:
         """Waits for another launch, which has begun to compute it since the lookup."""
         self.action, self.how, self.outcome, self.superseded = Action.JOIN, "joined", None, -1
+
+    def why_again(self) -> str:
+        """Why it is submitted again, for messages."""
+        job = None if self.claim is None else self.claim.job
+        if self.ended is not None:
+            job = self.ended.job or job
+        if self.ended is None or job is None:
+            return "its launch ended before the task started"
+        how = "was preempted" if self.ended.reason.startswith("PREEMPTED") else f"ended: {self.ended.reason}"
+        return f"its job {job} {how}"
 
     def set_entry(self, entry: Entry) -> None:
         self._entry = entry

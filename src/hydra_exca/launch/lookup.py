@@ -153,9 +153,11 @@ class Lookup:
             changed = (launch / paths.LAUNCH_RECORD).stat().st_mtime_ns
         except OSError:
             return {}
-        if self._records.get(claim.token, (0, {}))[0] != changed:
-            self._records[claim.token] = (changed, launches.read_record(launch))
-        return self._records[claim.token][1]
+        read_at, record = self._records.get(claim.token, (0, {}))
+        if read_at != changed or not record:  # a record that could not be read may be readable now
+            record = launches.read_record(launch)
+            self._records[claim.token] = (changed, record)
+        return record
 
 
 def is_given_up(claim: Claim) -> bool:
@@ -220,8 +222,8 @@ def _load_value(result: LookupResult) -> LookupResult:
         return result._replace(value=result.entry.load_value(result.outcome))
     except CorruptEntryError as error:
         result = _with_owner(result._replace(corrupt=error, status=Status.NOT_SUBMITTED))
-        problem = error if result.mode is Mode.READ_ONLY else None
-        return result._replace(action=plan.decide(result.status, result.mode), problem=problem)
+        action = plan.decide(result.status, result.mode)
+        return result._replace(action=action, problem=error if action is Action.REFUSE else None)
     except CacheError as error:
         return result._replace(problem=error)
 

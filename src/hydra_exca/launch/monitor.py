@@ -61,7 +61,7 @@ class Monitor:
         """Waits for these tasks from now on; joined ones are computed by another launch, or that is to be checked."""
         before = len(self._waiting)
         for task in (*own, *joined):
-            self._waiting[task] = None
+            self._waiting[task] = task.ended = None
             self._first_claim[task] = _number(task.claim)
         self._total += len(self._waiting) - before
         for task in own:
@@ -179,6 +179,7 @@ class Monitor:
         elif has_failed_with_job(claim, report) or (report.failed and not submission.has_begun(task)):
             self.record_lost_job(task, claim, report)
         else:
+            task.ended = report
             return True
         return False
 
@@ -204,6 +205,7 @@ class Monitor:
                 if has_failed_with_job(claim, report):
                     self.record_lost_job(task, claim, report)
                 else:
+                    task.ended = report
                     orphans.append(task)
         return orphans
 

@@ -38,6 +38,7 @@ from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.launch import Launch, Result
 from hydra_exca.launch.launched_task import LaunchedTask
+from hydra_exca.launch.lookup import Lookup
 from hydra_exca.launch.plan import Action
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
@@ -340,6 +341,60 @@ def test_what_another_launch_has_mended_meanwhile_is_not_set_aside(tmp_path: Pat
     second.plan_tasks()
     first.run()
     assert second.run()[0].value == BIG and len(runs(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("mode", ["cached", "read-only"])
+def test_a_damaged_value_that_another_launch_computes_again_is_joined(tmp_path: Path, mode: str) -> None:
+    entry = one(tmp_path, says(tmp_path, BIG)).entry
+    value_file(entry).write_bytes(b"damaged")
+    first = tp.cast(Claim, entry.current_claim())
+    theirs = first.next(ClaimState.QUEUED, token="other", owner=process.describe_process())
+    assert entry.publish_claim(theirs)  # before the other launch moves the damaged outcome aside
+    late = launch(tmp_path, [task()], says(tmp_path, "late"), mode)
+    assert [result.action for result in late.plan_tasks()] == [Action.JOIN]
+    late.submit()
+    assert late.poll() == 1
+    entry.set_outcome_aside()
+    value = entry.store_value(theirs, "theirs")
+    assert entry.commit_outcome(theirs, Outcome(Status.COMPLETED, 0, task().identity.to_json(), value))
+    assert late.poll() == 0
+    assert late.result(task()).value == "theirs" and len(runs(tmp_path)) == 1
+
+
+def test_a_record_of_a_launch_that_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = paths.launch_folder(tmp_path, "theirs")
+    folder.mkdir(parents=True)
+    (folder / paths.LAUNCH_RECORD).write_text('{"code": "1234"}')
+    lookup = Lookup(CacheFolder(tmp_path))
+    claim = Claim(1, ClaimState.RUNNING, "theirs", "local", None, 0, {})
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", lambda path: os.read(-1, 1))  # an OSError, as of a network file system
+        assert lookup.code_digest(claim) is None
+    assert lookup.code_digest(claim) == "1234"
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (None, "its launch ended before the task started"),
+        (clusters.JobReport(clusters.JobState.ENDED, "PREEMPTED", job="312_4"), "its job 312_4 was preempted"),
+        (clusters.JobReport(clusters.JobState.ENDED, "TIMEOUT", job="312"), "its job 312 ended: TIMEOUT"),
+    ],
+)
+def test_a_task_that_is_submitted_again_says_what_became_of_its_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, report: clusters.JobReport | None, reason: str
+) -> None:
+    owner = {**process.describe_process(), "pid": 1, "started": 0.0}
+    entry_of(tmp_path).publish_claim(Claim(1, ClaimState.QUEUED, "theirs", "local", None, 0, owner))
+    mine = launch(tmp_path, [task()], says(tmp_path))
+    mine.plan_tasks()
+    (orphan,) = mine.missing()
+    orphan.ended = report
+    with caplog.at_level(logging.INFO, "exca"):
+        mine._run_again([orphan])
+    assert f"x=1: {reason}; submitted again" in caplog.text
 
 
 @needs_root
