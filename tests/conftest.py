@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -58,6 +59,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if may_start_programs(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not may_start_programs(item)]
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what is imported by now out of full collections, which many tests end with: they took 0.3 s each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import fractions
 import hashlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -490,29 +489,26 @@ def test_any_frame_comes_back_exactly(frame: pd.DataFrame) -> None:
 # -- tensors
 
 
-def tensors() -> dict[str, tp.Any]:
-    torch = pytest.importorskip("torch")
-    plain = torch.arange(6.0).reshape(2, 3)
-    return {
-        "plain": plain,
-        "transposed": plain.t(),
-        "every second column": plain[:, ::2],
-        "expanded": plain[:1].expand(4, 3),
-        "a number": torch.tensor(3),
-        "empty": torch.empty(0, 3),
-        "bfloat16": plain.to(torch.bfloat16),
-        "complex": torch.tensor([1 + 2j]),
-        "a conjugate": torch.tensor([1 + 2j]).conj(),
-        "negated": torch.tensor([1 + 2j]).conj().imag,
-        "nan": torch.tensor([float("nan")]),
-        "with gradient": torch.ones(2, requires_grad=True),
-        "computed with gradient": torch.ones(2, requires_grad=True) * 2,
-    }
+TENSORS: dict[str, tp.Callable[[tp.Any], tp.Any]] = {  # made of the module torch, which takes seconds to import
+    "plain": lambda torch: torch.arange(6.0).reshape(2, 3),
+    "transposed": lambda torch: torch.arange(6.0).reshape(2, 3).t(),
+    "every second column": lambda torch: torch.arange(6.0).reshape(2, 3)[:, ::2],
+    "expanded": lambda torch: torch.arange(6.0).reshape(2, 3)[:1].expand(4, 3),
+    "a number": lambda torch: torch.tensor(3),
+    "empty": lambda torch: torch.empty(0, 3),
+    "bfloat16": lambda torch: torch.arange(6.0).reshape(2, 3).to(torch.bfloat16),
+    "complex": lambda torch: torch.tensor([1 + 2j]),
+    "a conjugate": lambda torch: torch.tensor([1 + 2j]).conj(),
+    "negated": lambda torch: torch.tensor([1 + 2j]).conj().imag,
+    "nan": lambda torch: torch.tensor([float("nan")]),
+    "with gradient": lambda torch: torch.ones(2, requires_grad=True),
+    "computed with gradient": lambda torch: torch.ones(2, requires_grad=True) * 2,
+}
 
 
-@pytest.mark.parametrize("name", tensors() if importlib.util.find_spec("torch") else ["plain"])
+@pytest.mark.parametrize("name", TENSORS)
 def test_a_tensor_comes_back_exactly(name: str) -> None:
-    value = tensors()[name]
+    value = TENSORS[name](pytest.importorskip("torch"))
     back = as_item(value)
     assert type(back) is type(value) and (back.dtype, back.requires_grad) == (value.dtype, value.requires_grad)
     assert exactly(back.detach().tolist(), value.detach().tolist()) and format_of(value) == "torch"
