@@ -17,10 +17,11 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from places import SUPPORT
 
+Truth = TypeVar("Truth")
 PACKED = "packed"  # stands for a cluster: processes of this machine that compute several tasks each
 SWEEP = "sweep"
 SCRIPT = """\
@@ -104,12 +105,18 @@ def _told(returned: Any) -> dict[str, Any]:
 # -- for the tests -----------------------------------------------------------------------------------------------------
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Until ``condition()`` is true; AssertionError that says ``what`` was waited for when it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.02)
+def wait_until(condition: Callable[[], Truth], what: str, seconds: float = 60) -> Truth:
+    """What ``condition()`` gives once it is true; AssertionError naming ``what`` when that takes too long.
+
+    The pauses are twice as long as asking takes, for those who need the processor to make it true.
+    """
+    begun = asked = time.monotonic()
+    while not (answer := condition()):
+        answered = time.monotonic()
+        assert answered < begun + seconds, f"waited {seconds:g} s for {what}"
+        time.sleep(min(1, max(0.02, 2 * (answered - asked))))
+        asked = time.monotonic()
+    return answer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,13 @@ import dataclasses
 import functools
 import os
 import sys
-import time
 import typing as tp
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from apps import Truth, wait_until
 
 from hydra_exca import clusters
 from hydra_exca.clusters import Batch, Cluster, ClusterSubmission, JobReport, JobSpec, JobState, Options
@@ -59,13 +59,9 @@ if __name__ == "__main__":
 """
 
 
-def until(condition: Callable[[], tp.Any], seconds: float = 60) -> tp.Any:
+def until(condition: Callable[[], Truth], seconds: float = 60) -> Truth:
     """What the condition returns once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.01)
-    return found
+    return wait_until(condition, "what the test waits for", seconds)
 
 
 def batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Batch]:
