@@ -230,6 +230,10 @@ def main():
 def test_stored_pickles_name_our_functions_as_they_always_did() -> None:
     """Results that are stored already would be lost otherwise."""
     assert (pickles._code.__module__, pickles._code.__qualname__) == ("hydra_exca.store.pickles", "_code")
+    assert (pickles._load_storage.__module__, pickles._load_storage.__qualname__) == (
+        "hydra_exca.store.pickles",
+        "_load_storage",
+    )
     assert (script.attribute.__module__, script.attribute.__qualname__) == ("hydra_exca.script", "attribute")
 
 

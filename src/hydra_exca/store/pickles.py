@@ -1,12 +1,14 @@
 """Pickles that name what cannot be pickled, and the user's script by name.
 
-Loading one runs code: see `files.check_trusted`. Stored pickles name `_code` and `script.attribute` by their modules:
-moving or renaming either makes them unreadable.
+Loading one runs code: see `files.check_trusted`. Stored pickles name `_code`, `_load_storage` and `script.attribute` by
+their modules: moving or renaming any of them makes these pickles unreadable.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 import types
 import typing as tp
 
@@ -39,12 +41,28 @@ class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
                 return script.attribute, reference
         if isinstance(obj, types.CodeType):
             return _code, (*self.dispatch_table[types.CodeType](obj)[:2], obj.co_filename)
+        if type(obj) is getattr(sys.modules.get("torch"), "UntypedStorage", None):
+            return _load_storage, (_dump_storage(obj),)
         return super().reducer_override(obj)
 
 
 def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...], filename: str) -> types.CodeType:
     """Code with the name of its file, by which tracebacks show its lines; cloudpickle 3.1.3 leaves that out."""
     return make(*arguments).replace(co_filename=filename)
+
+
+def _dump_storage(storage: tp.Any) -> bytes:
+    """The memory of tensors whose dtype is younger than torch's own pickles, which write it and cannot read it.
+
+    Such are float8 and uint16 (torch 2.13: UntypedStorage has no attribute 'dtype').
+    """
+    buffer = io.BytesIO()
+    sys.modules["torch"].save(storage, buffer)
+    return buffer.getvalue()
+
+
+def _load_storage(data: bytes) -> tp.Any:
+    return importlib.import_module("torch").load(io.BytesIO(data), weights_only=True)
 
 
 def _describe_culprit(value: tp.Any, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import fractions
 import hashlib
@@ -395,6 +396,39 @@ def test_only_a_format_that_runs_code_asks_whom_to_trust(tmp_path: Path, runs_co
     assert refused == runs_code
 
 
+class Strict(type):
+    """Makes classes that cannot say what is an instance of them."""
+
+    def __instancecheck__(cls, value: tp.Any) -> bool:
+        raise TypeError("isinstance() is not for protocols")
+
+
+class Protocol(metaclass=Strict):
+    """A class of values that a format was registered for."""
+
+
+@pytest.mark.parametrize("store", [stored_and_loaded, as_item])
+def test_a_format_whose_test_of_a_value_raises_is_passed_over_with_a_warning(
+    store: tp.Callable[[tp.Any], tp.Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = dataclasses.replace(registry.ARRAY, name="broken", fits=_fails)
+    monkeypatch.setattr(registry, "_BUILTIN", (broken, *registry._BUILTIN))
+    assert store("computed") == "computed"
+    assert "'broken'" in caplog.text and "ZeroDivisionError: for a reason" in caplog.text
+
+
+def test_a_registered_format_whose_class_cannot_be_asked_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    register(kind=Protocol)
+    assert format_of(fractions.Fraction(1, 3)) == "pickle"
+    assert "TypeError: isinstance() is not for protocols" in caplog.text
+
+
+def test_a_named_format_whose_test_of_a_value_raises_is_an_error_that_names_it() -> None:
+    register(kind=Protocol)
+    with pytest.raises(ConfigError, match="'fraction'"):
+        format_of(fractions.Fraction(1, 3), "fraction")
+
+
 # -- DataFrames
 
 
@@ -484,57 +518,3 @@ def test_any_frame_comes_back_exactly(frame: pd.DataFrame) -> None:
     back = as_item(frame)
     assert_same_frame(back, frame)
     assert all(exactly([*back[name]], [*frame[name]]) for name in frame.columns if name == "o")
-
-
-# -- tensors
-
-
-TENSORS: dict[str, tp.Callable[[tp.Any], tp.Any]] = {  # made of the module torch, which takes seconds to import
-    "plain": lambda torch: torch.arange(6.0).reshape(2, 3),
-    "transposed": lambda torch: torch.arange(6.0).reshape(2, 3).t(),
-    "every second column": lambda torch: torch.arange(6.0).reshape(2, 3)[:, ::2],
-    "expanded": lambda torch: torch.arange(6.0).reshape(2, 3)[:1].expand(4, 3),
-    "a number": lambda torch: torch.tensor(3),
-    "empty": lambda torch: torch.empty(0, 3),
-    "bfloat16": lambda torch: torch.arange(6.0).reshape(2, 3).to(torch.bfloat16),
-    "complex": lambda torch: torch.tensor([1 + 2j]),
-    "a conjugate": lambda torch: torch.tensor([1 + 2j]).conj(),
-    "negated": lambda torch: torch.tensor([1 + 2j]).conj().imag,
-    "nan": lambda torch: torch.tensor([float("nan")]),
-    "with gradient": lambda torch: torch.ones(2, requires_grad=True),
-    "computed with gradient": lambda torch: torch.ones(2, requires_grad=True) * 2,
-}
-
-
-@pytest.mark.parametrize("name", TENSORS)
-def test_a_tensor_comes_back_exactly(name: str) -> None:
-    value = TENSORS[name](pytest.importorskip("torch"))
-    back = as_item(value)
-    assert type(back) is type(value) and (back.dtype, back.requires_grad) == (value.dtype, value.requires_grad)
-    assert exactly(back.detach().tolist(), value.detach().tolist()) and format_of(value) == "torch"
-
-
-def test_of_a_view_only_its_own_elements_are_written() -> None:
-    torch = pytest.importorskip("torch")
-    assert len(registry.encode_value(torch.zeros(1_000_000)[:10], "it")[1]) < 5000
-
-
-@pytest.mark.parametrize("name", ["parameter", "sparse", "meta", "with an attribute"])
-def test_a_tensor_that_is_not_plain_is_pickled(name: str) -> None:
-    torch = pytest.importorskip("torch")
-    tagged = torch.ones(2)
-    tagged.unit = "m"
-    made = {
-        "parameter": torch.nn.Parameter(torch.ones(2)),
-        "sparse": torch.ones(2, 2).to_sparse(),
-        "meta": torch.empty(2, device="meta"),
-        "with an attribute": tagged,
-    }
-    assert format_of(made[name]) == "pickle"
-
-
-def test_a_tensor_is_loaded_without_running_code() -> None:
-    pytest.importorskip("torch")
-    evil = pickles.pickle_value(print, "it")
-    with pytest.raises(CacheError, match="intact"):
-        registry.decode_value(registry.format_for("torch", "it"), evil, "it")

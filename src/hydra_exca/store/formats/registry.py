@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import logging
 import pickle
 import re
 import typing as tp
@@ -18,6 +19,7 @@ from hydra_exca.store import pickles
 
 from . import builtin, frames
 
+log = logging.getLogger("exca.store")
 Dump = tp.Callable[[tp.Any], bytes]
 Load = tp.Callable[[bytes], tp.Any]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
@@ -155,15 +157,25 @@ def type_name(kind: type) -> str:
 def _candidates(value: tp.Any, what: str, forced: str | None) -> tp.Iterator[Format]:
     """Formats to try one after the other; what a built-in one refuses, pickle takes."""
     if forced is None:
-        yield from (known for known in (*_registered, *_BUILTIN) if known.fits(value))
+        yield from (known for known in (*_registered, *_BUILTIN) if _fits(known, value, what))
         return
-    fitting = [known for known in _formats_named(forced) if known.fits(value)]
+    fitting = [known for known in _formats_named(forced) if _fits(known, value, what)]
     if not fitting:
         raise ConfigError(
             f"{what} is of type {type_name(type(value))}, and would not come back from the format {forced!r} exactly "
             "as it is. Choose another format, or none: then its type decides"
         )
     yield fitting[0]
+
+
+def _fits(known: Format, value: tp.Any, what: str) -> bool:
+    """Whether a format takes a value; one whose test raises does not, so that no computed result is lost to it."""
+    try:
+        return known.fits(value)
+    except Exception as error:  # noqa: BLE001  libraries change what their values can be asked
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("exca: the format %r is not used for %s: testing the value raised %s", known.name, what, reason)
+        return False
 
 
 def _dump(known: Format, value: tp.Any, array: Dump) -> bytes:
