@@ -168,9 +168,9 @@ METHODS = {
 }
 NOTES = {
     "uid": "",
-    "load": "joblib: MemorizedResult.get(); exca has no such way",
-    "call_again": "joblib: the function is called, which has no object; exca keeps the value in memory",
-    "call_first": "joblib: the function is called, which has no object",
+    "load": "joblib: MemorizedResult.get(); exca has no equivalent",
+    "call_again": "joblib: a call of the function, as it has no objects; exca keeps the value in memory",
+    "call_first": "joblib: a call of the function, as it has no objects",
 }
 FLOORS = {"uid": "validated", "load": "loaded", "look_up": "looked_up"}
 

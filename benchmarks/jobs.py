@@ -24,7 +24,7 @@ def rows(bench: Bench) -> tp.Iterator[Row]:
         FLOOR: lambda: 1e3 * python(app.folder, "-c", "pass").seconds,
     }
     samples = in_turn(bench.turns(9), measured)
-    note = "from the start of its process to the call of the function; the floor is `python -c pass`"
+    note = "from the start of the process to the call of the function; the floor is `python -c pass`"
     yield Row("jobs", "a job's first task: process start to its call", "ms", samples, note=note)
     yield _above("worker: cold start, above a bare run_job", samples, Target(most=300))
     bench.say("further tasks of a job")

@@ -24,10 +24,11 @@ PACKAGES = (
     *("exca", "joblib", "pydantic", "cloudpickle"),
 )
 HOW_TO_READ = """
-Figures are medians; in brackets how many times ours is faster, or smaller. Every library runs in processes of its own,
-in turn, and with what its users have on: ours with its fsyncs, digests, claims, links and the copy of the code. `floor`
-is a bare loop of the same reads, writes and links, and knows nothing of tasks. "NO" is a target that is missed.
-What else a machine does meets all of a row, so ratios say more than figures.
+Figures are medians. The factor in brackets says how many times faster or smaller hydra-exca is. The libraries take
+turns, each in processes of its own and with its default features on: for hydra-exca, those are fsyncs, digests, claims,
+links and the copy of the code. `floor` is a bare loop of the same reads, writes and links, without any notion of a
+task. "NO" marks a missed target. Other load on the machine affects all figures of a row alike, so trust ratios more
+than figures.
 """
 
 
@@ -62,7 +63,7 @@ def write_markdown(path: Path, rows: tp.Sequence[Row], told: dict[str, tp.Any], 
 
 def _page(rows: tp.Sequence[Row], told: dict[str, tp.Any], left_out: list[str]) -> tp.Iterator[str]:
     yield "# Benchmarks\n"
-    yield "`make bench` measures this and writes this page; `python benchmarks --help` says how to measure a part."
+    yield "`make bench` measures everything and writes this page; `python benchmarks --help` says how to measure a part."
     yield HOW_TO_READ
     yield tables(rows)
     notes = [f"- {row.title}: {row.note}" for row in rows if row.note]

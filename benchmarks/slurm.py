@@ -238,11 +238,11 @@ def _submitted(bench: Bench, app: App, scheduler: Scheduler) -> tp.Iterator[Row]
             seconds, size = submit(app, scheduler, count, *command)
             times[who].append(1e3 * (seconds - start / count))
             sizes[who].append(size)
-    note = f"jobs held; {others} tasks with submitit; less a plain run"
+    note = f"jobs held; {others} tasks with submitit; minus a plain run"
     title = f"submitting {tasks:,} tasks, Slurm"
     target = Target(times={THEIRS: 10})
     yield Row("slurm", f"{title}, client time a task", "ms", times, target, note)
-    yield Row("slurm", f"{title}, a task", "bytes", sizes, target, "all files that are there while the jobs are held")
+    yield Row("slurm", f"{title}, a task", "bytes", sizes, target, "all files on disk while the jobs are held")
 
 
 def _swept(bench: Bench, app: App, scheduler: Scheduler, name: str, arguments: tuple[str, ...]) -> tp.Iterator[Row]:

@@ -90,7 +90,7 @@ def _found(bench: Bench, app: App, tasks: int, others: int, target: Target) -> R
         count = others if who == BASIC else max(2, others // 2)
         run = functools.partial(lambda count, launcher: app.sweep(count, launcher).seconds, count, launcher)
         measured[who] = functools.partial(_above, app, count, run)
-    note = f"the other launchers compute {others} jobs or half of that, and figures are scaled; less a plain run"
+    note = f"the other launchers compute {others} jobs or half of that, scaled up; minus a plain run"
     title = f"finished sweep again, {app.name}, {tasks:,} jobs, a job"
     return Row("found", title, "ms", in_turn(bench.turns(), measured), target, note)
 
@@ -131,9 +131,8 @@ def computed(bench: Bench) -> tp.Iterator[Row]:
             _above, app, others, lambda: app.sweep(others, "joblib", "hydra.launcher.n_jobs=2").seconds
         ),
     }
-    note = (
-        f"ours in {_PACKED} jobs of tasks_per_job={-(-tasks // _PACKED)}; {others} jobs with joblib; less a plain run"
-    )
+    packed = f"{_PACKED} jobs of tasks_per_job={-(-tasks // _PACKED)}"
+    note = f"hydra-exca in {packed}; {others} jobs with joblib; minus a plain run"
     title = f"{tasks:,} tasks that do nothing, local, packed, a task"
     yield Row("computed", title, "ms", in_turn(bench.turns(3), measured), Target(times={JOBLIB: 5}), note)
 
@@ -170,10 +169,10 @@ def submitted(bench: Bench) -> tp.Iterator[Row]:
         SUBMITIT: functools.partial(_above, app, others, theirs),
     }
     found = in_turn(bench.turns(3), measured)
-    note = f"ours with wait=false; {others} jobs with submitit, until the last was handed over; less a plain run"
+    note = f"hydra-exca with wait=false; {others} jobs with submitit, until the last is handed over; minus a plain run"
     title = f"submitting {tasks:,} tasks, local"
     yield Row("submitted", f"{title}, client time a task", "ms", found, Target(times={SUBMITIT: 10}), note)
-    note = "ours: everything in the cache but what tasks wrote; submitit: the pickles of its jobs"
+    note = "hydra-exca: the cache without what the tasks wrote; submitit: the pickles of its jobs"
     yield Row("submitted", f"{title}, a task", "bytes", sizes, Target(times={SUBMITIT: 10}), note)
 
 
