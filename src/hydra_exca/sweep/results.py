@@ -7,6 +7,7 @@ import functools
 import os
 import typing as tp
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, flag_override
 
@@ -14,7 +15,6 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.launch.results import Result
 from hydra_exca.status import Status
 
-from .configs.hydra_config import exchanged_hydra_config
 from .configs.tree import without_hydra
 from .hydra_errors import raise_compact
 from .tasks import SweepTask
@@ -157,9 +157,9 @@ def _of_result(task: SweepTask, task_name: str, result: Result, hold: bool) -> J
 
 def _hydra_config(config: DictConfig) -> DictConfig:
     """As run_job leaves it in a JobReturn: the hydra node alone, interpolating into the whole."""
-    with exchanged_hydra_config() as singleton:
-        singleton.set_config(config)
-        return tp.cast(DictConfig, singleton.cfg)
+    holder = object.__new__(HydraConfig)  # calling the class would give the one of the process
+    holder.set_config(config)
+    return tp.cast(DictConfig, holder.cfg)
 
 
 def _changes_directory(config: DictConfig) -> bool:

@@ -10,6 +10,8 @@ import omegaconf.base
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, ValueNode
 from omegaconf.basecontainer import BaseContainer
 
+from .thread_state import replaced_function
+
 Resolvers: tp.TypeAlias = dict[str, tp.Callable[..., tp.Any]]
 
 
@@ -19,30 +21,28 @@ def resolvers() -> Resolvers:
 
 
 @contextlib.contextmanager
-def replaced_resolvers(wrap: tp.Callable[[str, tp.Callable[..., tp.Any]], tp.Any]) -> tp.Iterator[None]:
-    """Meanwhile each resolver is what ``wrap`` makes of its name and itself. What is registered meanwhile stays."""
-    before = BaseContainer._resolvers  # noqa: SLF001
-    wrapped = {name: wrap(name, resolver) for name, resolver in before.items()}
-    meanwhile = BaseContainer._resolvers = dict(wrapped)  # noqa: SLF001
-    try:
+def wrapped_resolvers(wrap: tp.Callable[[str, tp.Callable[..., tp.Any]], tp.Any]) -> tp.Iterator[None]:
+    """In this thread, each resolver is what ``wrap`` makes of its name and itself."""
+
+    def wrapping(lookup: tp.Callable[[str], tp.Any]) -> tp.Callable[[str], tp.Any]:
+        def look_up(name: str) -> tp.Any:
+            resolver = lookup(name)
+            return None if resolver is None else wrap(name, resolver)
+
+        return look_up
+
+    with replaced_function(OmegaConf, "_get_resolver", wrapping):
         yield
-    finally:
-        before.update({name: resolver for name, resolver in meanwhile.items() if wrapped.get(name) is not resolver})
-        BaseContainer._resolvers = before  # noqa: SLF001
 
 
 @contextlib.contextmanager
 def cached_parsing() -> tp.Iterator[None]:
-    """Meanwhile OmegaConf parses each text once. A parse tree is only read, and parsing takes most of resolving."""
-    parse = getattr(omegaconf.base, "parse", None)
-    if parse is None:
+    """In this thread, OmegaConf parses each text once: that takes most of resolving, and what it gives is only read."""
+    if not hasattr(omegaconf.base, "parse"):
         yield
         return
-    setattr(omegaconf.base, "parse", functools.lru_cache(maxsize=4096)(parse))  # noqa: B010 - it is not exported
-    try:
+    with replaced_function(omegaconf.base, "parse", functools.lru_cache(maxsize=4096)):
         yield
-    finally:
-        setattr(omegaconf.base, "parse", parse)  # noqa: B010
 
 
 def node_at(config: DictConfig | ListConfig, key: tp.Any) -> tp.Any:

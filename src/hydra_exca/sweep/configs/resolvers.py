@@ -8,7 +8,7 @@ import typing as tp
 
 from omegaconf import DictConfig, OmegaConf
 
-from .omegaconf_private import replaced_resolvers, resolvers
+from .omegaconf_private import resolvers, wrapped_resolvers
 from .tree import leaves_of, raw
 
 # These only pass on what they are given or find in the config, where it is seen anyway.
@@ -43,7 +43,7 @@ def recorded_calls() -> tp.Iterator[set[str]]:
 
         return call
 
-    with replaced_resolvers(recording):
+    with wrapped_resolvers(recording):
         yield called
 
 

@@ -9,8 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import script
 
-from .hydra_config import exchanged_hydra_config
 from .omegaconf_private import node_at, unresolved_value
+from .thread_state import own_hydra_config
 
 MISSING = "???"
 Tree: tp.TypeAlias = dict[tp.Any, tp.Any]
@@ -97,7 +97,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 def structured_classes(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
     """The classes of structured configs, by path: OmegaConf.to_object makes other objects of other classes."""
-    with exchanged_hydra_config(config):
+    with own_hydra_config(config):
         yield from _structured(config, (), (id(config),))
 
 

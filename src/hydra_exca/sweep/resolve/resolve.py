@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_key
 from hydra_exca.identity.uid import Pinned, RunDependent
+from hydra_exca.sweep.configs.omegaconf_private import resolvers
 from hydra_exca.sweep.configs.overlay import JobVariant
 from hydra_exca.sweep.configs.tree import (
     MISSING,
@@ -123,8 +124,15 @@ def resolve_all(
     texts = {path: text for path, text in leaves.items() if is_interpolation(text)}
     found: list[dict[Path, Classification]] = [{} for _ in variants]
     if texts:
-        with Tracer(config, node_env, environment) as tracer:
-            found = _VariantClassifier(tracer, tracer.task_config, leaves, allow_missing).classify(variants)
+
+        def classify() -> list[dict[Path, Classification]]:
+            with Tracer(config, node_env, environment) as tracer:
+                return _VariantClassifier(tracer, tracer.task_config, leaves, allow_missing).classify(variants)
+
+        known = dict(resolvers())
+        found = classify()
+        if resolvers() != known:  # a resolver has registered others, which the jobs that follow will find there
+            found = classify()
     unset = {dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING}
     unset = {key for key in unset if not matches_key(key, allow_missing)}
     return [

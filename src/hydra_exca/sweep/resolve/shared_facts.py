@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca.errors import Problem
-from hydra_exca.sweep.configs.hydra_config import exchanged_hydra_config
 from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, separate_resolver_cache
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
+from hydra_exca.sweep.configs.thread_state import own_hydra_config
 from hydra_exca.sweep.configs.tree import Path, leaves_of, raw, structured_classes, unresolved, without_hydra
 
 from . import resolve
@@ -68,7 +68,7 @@ class SharedFacts:
         keys = [
             _FolderKey(config, path, leaves.get(path), dependence.is_independent(path, changed)) for path in _FOLDERS
         ]
-        with exchanged_hydra_config(config), cached_parsing():
+        with own_hydra_config(config), cached_parsing():
             return [self._folders(variant, keys) for variant in variants]
 
     def _folders(self, variant: JobVariant, keys: list[_FolderKey]) -> tuple[str, str] | Problem:

@@ -9,16 +9,15 @@ import functools
 import os
 import re
 import typing as tp
-import warnings
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_exca.globs import matches_glob
-from hydra_exca.sweep.configs.hydra_config import exchanged_hydra_config
-from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, replaced_resolvers
+from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, wrapped_resolvers
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
 from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, without_cache
+from hydra_exca.sweep.configs.thread_state import ignored_warnings, own_environ, own_hydra_config
 from hydra_exca.sweep.configs.tree import MISSING, copy_tree, map_leaves, unresolved
 
 from .world import World
@@ -72,10 +71,7 @@ class ResolveFailure:
 
 
 class Tracer:
-    """Inside the `with` block, resolvers see the world that was set, and each call of one is recorded.
-
-    Leaving it puts everything back, except that resolvers which were registered meanwhile stay.
-    """
+    """Inside the `with` block, this thread's resolvers see the world that was set, and each call of one is recorded."""
 
     def __init__(
         self, config: DictConfig, node_env: tp.Sequence[str], environment: tp.Mapping[str, str] | None = None
@@ -91,11 +87,9 @@ class Tracer:
 
     def __enter__(self) -> Tracer:
         with contextlib.ExitStack() as undo:
-            undo.callback(_set_environ, dict(os.environ))
-            self._hydra_config = undo.enter_context(exchanged_hydra_config())
-            undo.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # oc.deprecated would warn on every pass; the job itself warns once
-            undo.enter_context(replaced_resolvers(self._traced))
+            undo.enter_context(own_environ())
+            undo.enter_context(ignored_warnings())  # oc.deprecated would warn on every pass; the job itself warns once
+            undo.enter_context(wrapped_resolvers(self._traced))
             undo.enter_context(cached_parsing())
             self._undo = undo.pop_all()
         return self
@@ -140,16 +134,17 @@ class Tracer:
 
     def set_world(self, world: World) -> None:
         self._world = world
+        if not self._has_world:
+            self._undo.enter_context(own_hydra_config(self.full_config))
+            self._has_world = True
         names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run_variable, self._environ)}
         others = {name: value for name, value in self._environ.items() if name not in names}
         assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
         _set_environ(others | assumed if world.root else self._environ)
-        self._hydra_config.cfg = self.full_config
         for holder, key, text in self._run_settings:
             _set(holder, key, self._assumed(key) if world.root else text)
         if not world.root:
             self._fill_in(self.full_config.hydra)
-        self._has_world = True
 
     def show_job(self, variant: JobVariant) -> None:
         """The configs as those of one job, until the next is shown or another world is set."""

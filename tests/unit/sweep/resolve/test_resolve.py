@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import copy
+import ctypes
 import dataclasses
 import datetime as dt
 import enum
@@ -9,6 +11,8 @@ import itertools
 import os
 import pathlib
 import random
+import subprocess
+import sys
 import time
 import typing as tp
 import uuid
@@ -747,6 +751,98 @@ def test_a_resolver_that_is_registered_meanwhile_stays() -> None:
     OmegaConf.register_new_resolver("registers", register)
     resolve.resolve(composed({"x": "${registers:}"}))
     assert OmegaConf.has_resolver("registered_late")
+
+
+# -- other threads ----------------------------------------------------------------------------------------------------
+
+
+def in_another_thread(function: tp.Callable[[], tp.Any]) -> tp.Any:
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        return other.submit(function).result()
+
+
+def _as_a_thread_sees_it() -> tp.Any:
+    return (
+        os.environ.get("SLURM_JOB_ID"),
+        os.getenv("SLURM_PROCID"),
+        os.environb.get(b"SLURM_JOB_ID"),
+        "SLURM_PROCID" in os.environ,
+        sorted(os.environ) == sorted(os.environ.copy()) == sorted(map(os.fsdecode, os.environb)),
+        OmegaConf.create({"x": "${oc.env:SLURM_JOB_ID}-${hydra:job.id}-${now:%Y}"}).x,
+        HydraConfig.get().job.id,
+    )
+
+
+def test_other_threads_see_the_process_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "734")
+    config = composed({})
+    config.hydra.job.id = "real"
+    HydraConfig.instance().set_config(config)
+    inside: list[tp.Any] = []
+    outside: list[tp.Any] = []
+
+    def look() -> str:
+        inside.append(_as_a_thread_sees_it())
+        outside.append(in_another_thread(_as_a_thread_sees_it))
+        return "x"
+
+    OmegaConf.register_new_resolver("look", look, replace=True)
+    before = _as_a_thread_sees_it()
+    resolve.resolve(composed({"x": "${look:}"}))
+    assert set(outside) == {before}
+    assert {seen[0] for seen in inside} == {"734", None, "2"}
+    assert len({seen[-2:] for seen in inside}) > 2
+
+
+def test_what_other_threads_set_meanwhile_stays() -> None:
+    def write() -> str:
+        def elsewhere() -> None:
+            os.environ["WRITTEN_ELSEWHERE"] = "1"
+            os.environ.pop("DATA", None)
+            warnings.warn("from another thread", stacklevel=1)
+
+        os.environ["WRITTEN_HERE"] = "1"
+        in_another_thread(elsewhere)
+        return os.environ["WRITTEN_HERE"]
+
+    OmegaConf.register_new_resolver("write", write, replace=True)
+    with pytest.warns(UserWarning, match="from another thread"):
+        assert resolve.resolve(composed({"x": "${write:}", "y": "${oc.env:DATA}"})).values == {"x": "1", "y": "/data"}
+    assert os.environ.pop("WRITTEN_ELSEWHERE") == "1"
+    assert "WRITTEN_HERE" not in os.environ
+    assert "DATA" not in os.environ
+    of_the_process = ctypes.CDLL(None).getenv
+    assert (of_the_process(b"WRITTEN_HERE"), of_the_process(b"DATA")) == (0, 0)
+
+
+@pytest.mark.app
+@pytest.mark.parametrize("is_set", [True, False], ids=["set", "not set"])
+def test_a_program_that_a_resolver_starts_has_its_environment(is_set: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_set:
+        monkeypatch.setenv("SLURM_JOB_ID", "734")
+
+    def ask() -> str:
+        read = "import os; print(os.environ.get('SLURM_JOB_ID'))"
+        return subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True).stdout.strip()
+
+    OmegaConf.register_new_resolver("ask", ask, replace=True)
+    result = resolve.resolve(composed({"x": "${ask:}"}))
+    assert result.values["x"] == ("734" if is_set else "None")
+    assert type(result.identity["x"]) is RunDependent
+
+
+@pytest.mark.parametrize("order", [("x", "y"), ("y", "x")])
+def test_a_resolver_that_is_registered_meanwhile_changes_no_identity(order: tuple[str, ...]) -> None:
+    def register() -> int:
+        OmegaConf.register_new_resolver("registered_first_here", lambda: 5, replace=True)
+        return 1
+
+    OmegaConf.register_new_resolver("registers_another", register)
+    forms = {"x": "${registered_first_here:}", "y": "${registers_another:}"}
+    config = composed({key: forms[key] for key in order})
+    first, second = resolve.resolve(config), resolve.resolve(config)
+    assert first.identity == second.identity
+    assert first.pins == second.pins == {("x",): 5, ("y",): 1}
 
 
 def test_a_config_without_interpolations_plays_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
