@@ -63,7 +63,7 @@ def write_markdown(path: Path, rows: tp.Sequence[Row], told: dict[str, tp.Any], 
 
 def _page(rows: tp.Sequence[Row], told: dict[str, tp.Any], left_out: list[str]) -> tp.Iterator[str]:
     yield "# Benchmarks\n"
-    yield "`make bench` measures everything and writes this page; `python benchmarks --help` says how to measure a part."
+    yield "`make bench` measures this and writes this page; `python benchmarks --help` says how to measure a part."
     yield HOW_TO_READ
     yield tables(rows)
     notes = [f"- {row.title}: {row.note}" for row in rows if row.note]
