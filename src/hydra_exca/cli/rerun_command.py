@@ -14,11 +14,10 @@ from pathlib import Path
 
 import click
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.clusters.process import exit_reason
 from hydra_exca.errors import CacheError
 from hydra_exca.rerun import comparison, rerun
-from hydra_exca.store import files
 
 from .entry_finder import FoundEntry
 from .records import Records

@@ -9,10 +9,9 @@ import json
 import os
 import time
 import typing as tp
-import uuid
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 
 from . import selection as finding
 from .compare import differing_files
@@ -182,11 +181,6 @@ def _read(path: Path, *, trusted: bool) -> tp.Any:
 
 def _write(path: Path, content: dict[str, tp.Any]) -> None:
     """Writes what saves time the next time; where it cannot be written, that is lost and nothing else."""
-    temporary = path.with_name(paths.temporary_name(path.name, uuid.uuid4().hex))
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, separators=(",", ":")))
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        files.write_file(path, files.dump_json(content), durable=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import typing as tp
-import uuid
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CacheError
 
 Sources: tp.TypeAlias = tuple[tuple[Path, Path], ...]
@@ -96,12 +96,8 @@ class Snapshot:
 
     def link(self, entry: Path) -> None:
         """Links an entry to the code that computes it; where there are no links, nothing shows it."""
-        temporary = entry / paths.temporary_name(paths.CODE, uuid.uuid4().hex)
-        try:
+        with contextlib.suppress(OSError), files.replacing(entry / paths.CODE) as temporary:
             os.symlink(os.path.relpath(self.folder.resolve(), entry.resolve()), temporary)
-            os.replace(temporary, entry / paths.CODE)
-        except OSError:
-            temporary.unlink(missing_ok=True)
 
 
 def is_trusted_owner(owner: int) -> bool:

@@ -10,10 +10,9 @@ import shutil
 import stat
 import time
 import typing as tp
-import uuid
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 
 from . import manifest, snapshot
 from . import selection as finding
@@ -204,9 +203,7 @@ def _write(path: str, data: bytes, *, executable: bool, read_only: bool) -> None
     mode = (0o444 if read_only else 0o666) | (0o111 if executable else 0)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        written = os.write(descriptor, data)
-        while written < len(data):
-            written += os.write(descriptor, data[written:])
+        files.write_all(descriptor, data)
         if read_only:
             _renew(descriptor)
     finally:
@@ -315,7 +312,7 @@ def _owner(place: Path) -> int | None:
 @contextlib.contextmanager
 def _filled_folder(target: Path, rules: Rules) -> tp.Iterator[Path]:
     """A folder to fill, which then is at ``target``, unless another launch was quicker; if that fails, nothing is."""
-    temporary = target.with_name(paths.temporary_name(target.name, uuid.uuid4().hex))
+    temporary = target.with_name(paths.temporary_name(target.name, files.random_token()))
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -338,9 +335,8 @@ def _rename(temporary: Path, target: Path) -> None:
 
 
 def _set_aside(target: Path) -> None:
-    aside = target.with_name(paths.aside_name(target.name, uuid.uuid4().hex[:12]))
     with contextlib.suppress(FileNotFoundError):
-        os.rename(target, aside)
+        aside = files.move_aside(target)
         log.warning("exca: the copy of the code %s was changed after it was made; it is set aside as %s", target, aside)
 
 

@@ -9,14 +9,14 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.clusters import describe_process, process
 from hydra_exca.errors import CacheError, DefaultsChangedError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch.lookup import Lookup, LookupResult
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Entry, FactoryFolder, files
+from hydra_exca.store import CacheFolder, Entry, FactoryFolder
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 from hydra_exca.store.items.reader import Items
 

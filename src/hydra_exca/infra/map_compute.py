@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pydantic
 
+from hydra_exca import files
 from hydra_exca.clusters import describe_process, process
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload as payloads
 from hydra_exca.job.attempt import Attempt
-from hydra_exca.store import files
 from hydra_exca.store.items.claims import ItemClaim
 from hydra_exca.store.items.reader import Items, ItemWriter
 

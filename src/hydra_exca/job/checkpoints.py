@@ -13,8 +13,7 @@ import traceback
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
-from hydra_exca.store import files
+from hydra_exca import files, paths
 
 from .logs import write_to_log
 from .payload import pickle_named, unpickle

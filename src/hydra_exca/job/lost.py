@@ -7,9 +7,9 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters, paths
+from hydra_exca import clusters, files, paths
 from hydra_exca.status import Status
-from hydra_exca.store import Claim, ClaimState, Entry, Outcome, files
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome
 
 
 def record_lost_job(

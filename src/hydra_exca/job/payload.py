@@ -15,11 +15,11 @@ import zlib
 from pathlib import Path
 
 from hydra_exca import code as code_copies
-from hydra_exca import paths, script
+from hydra_exca import files, paths, script
 from hydra_exca.code import Snapshot
 from hydra_exca.code.active import _process, current
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.store import files, pickles
+from hydra_exca.store import pickles
 
 _WINDOW = 32 * 1024  # as far as zlib looks back
 _LEVEL = 6

@@ -13,7 +13,7 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.clusters import process
 from hydra_exca.polling import Pause
 from hydra_exca.store import Entry, Outcome
@@ -66,9 +66,7 @@ class Ranks:
     def write_error(self, error: dict[str, tp.Any]) -> None:
         """Writes what this rank raised, for the first one."""
         path = paths.rank_error(self.folder, self.position, self.start, self.rank)
-        temporary = path.with_name(paths.temporary_name(path.name, "rank"))
-        temporary.write_text(json.dumps(error))
-        os.replace(temporary, path)
+        files.write_file(path, files.dump_json(error), durable=False)
 
     def read_error(self) -> dict[str, tp.Any] | None:
         """The error of another rank, the earliest if there are several."""

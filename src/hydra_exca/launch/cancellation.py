@@ -7,11 +7,11 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters
+from hydra_exca import files as store_files
 from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.polling import Pause
 from hydra_exca.store import Claim, ClaimState, Entry
-from hydra_exca.store import files as store_files
 
 from .launched_task import LaunchedTask
 from .lookup import Lookup

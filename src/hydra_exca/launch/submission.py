@@ -9,6 +9,7 @@ import json
 import typing as tp
 
 from hydra_exca import clusters, paths
+from hydra_exca import files as store_files
 from hydra_exca.code import Snapshot, active
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload, worker
@@ -17,7 +18,6 @@ from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Mode
 from hydra_exca.store import Claim, ClaimState, launches
-from hydra_exca.store import files as store_files
 from hydra_exca.text import count_noun
 
 from . import detached_starter

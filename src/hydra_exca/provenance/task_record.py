@@ -14,9 +14,9 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.status import Status
-from hydra_exca.store import Claim, Entry, Outcome, files
+from hydra_exca.store import Claim, Entry, Outcome
 
 from . import launch_record
 
@@ -78,17 +78,16 @@ def copy_patch(launched: tp.Mapping[str, tp.Any], launch: Path, folder: Path) ->
     if not (launched.get("git") or {}).get("patch"):
         target.unlink(missing_ok=True)
         return
-    source, temporary = launch / paths.PATCH, folder / paths.temporary_name(paths.PATCH, files.random_token())
-    try:
+    source = launch / paths.PATCH
+    if target.exists() and target.samefile(source):  # renaming a link to its own file would leave both
+        return
+    with files.replacing(target) as temporary:
         try:
             os.link(source, temporary)
         except FileNotFoundError:
             raise
         except OSError:
             shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)  # of two links to one file replacing one removes none
 
 
 def _exit_text(outcome: Outcome) -> str:

@@ -8,10 +8,9 @@ import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 
-from . import files
 from .entry import Entry, Outcome
 
 if tp.TYPE_CHECKING:

@@ -16,9 +16,7 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
-
-from . import files
+from hydra_exca import files, paths
 
 
 class ClaimState(enum.StrEnum):

@@ -11,11 +11,11 @@ import shutil
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.status import Status
 
-from . import claims, files, values
+from . import claims, values
 from .claims import Claim, ClaimState
 
 if tp.TYPE_CHECKING:

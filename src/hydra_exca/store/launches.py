@@ -7,9 +7,7 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
-
-from . import files
+from hydra_exca import files, paths
 
 TOKEN_PATTERN = r"\d{8}-\d{6}-[0-9a-f]{12}"
 

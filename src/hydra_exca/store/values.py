@@ -9,10 +9,9 @@ import hashlib
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CacheError, CorruptEntryError
 
-from . import files
 from .formats import registry
 
 __all__ = ["INLINE_BYTES", "load_value", "store_value"]

@@ -16,11 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.code import Snapshot, active, selection
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.provenance import launch_record, task_record
-from hydra_exca.store import CacheFolder, files, launches
+from hydra_exca.store import CacheFolder, launches
 
 from .compose import hydra_private
 

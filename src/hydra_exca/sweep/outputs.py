@@ -8,8 +8,8 @@ import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
-from hydra_exca.store import ClaimState, Entry, files
+from hydra_exca import files, paths
+from hydra_exca.store import ClaimState, Entry
 
 
 class View:
@@ -116,14 +116,13 @@ def _link(shown: str, target: str) -> bool:
     if os.path.islink(shown) and os.readlink(shown) == target:
         return True
     folder = Path(shown)
-    temporary = folder.with_name(paths.temporary_name(folder.name, files.random_token()))
     try:
-        os.symlink(target, temporary)
+        with files.replacing(folder) as temporary:
+            os.symlink(target, temporary)
+            if folder.exists() and not folder.is_symlink():
+                _clear(folder)
     except OSError:
         return False
-    if folder.exists() and not folder.is_symlink():
-        _clear(folder)
-    os.replace(temporary, folder)
     return True
 
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
 
-from hydra_exca import TaskInfra
+from hydra_exca import TaskInfra, files
 from hydra_exca.errors import ConfigError
 from hydra_exca.identity import fast_models, model_schema, uid
 from hydra_exca.identity import scalars as scalars_module
@@ -27,7 +27,7 @@ from hydra_exca.identity.canonical import Walk
 from hydra_exca.identity.scalars import UnusualError
 from hydra_exca.launch.lookup import Lookup
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Outcome, files
+from hydra_exca.store import CacheFolder, Outcome
 
 stable = examples(300)
 

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from cluster_jobs import until
 
-from hydra_exca import clusters, paths
+from hydra_exca import clusters, files, paths
 from hydra_exca.clusters import Options, process
 from hydra_exca.errors import (
     CacheError,
@@ -42,7 +42,7 @@ from hydra_exca.launch.lookup import Lookup
 from hydra_exca.launch.plan import Action
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome, files
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 NOBODY = 65534

@@ -22,12 +22,12 @@ from alike import ARRAYS, JSON_LEAVES, KEYS, LEAVES, TEXT, UNUSUAL, exactly, nes
 from hypothesis import example, given
 from hypothesis_profiles import examples
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.identity import uid
 from hydra_exca.job import payload
 from hydra_exca.status import Status
-from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, files, values
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, values
 
 stable = examples(150)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")

@@ -14,8 +14,7 @@ import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
-from hydra_exca.store import files
+from hydra_exca import files, paths
 
 _FINISHED = b"{}"
 

@@ -14,9 +14,8 @@ import typing as tp
 import weakref
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CacheError, CorruptEntryError
-from hydra_exca.store import files
 from hydra_exca.store.formats import builtin, registry
 
 from . import index as item_index

@@ -9,9 +9,8 @@ import types
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.errors import CacheError
-from hydra_exca.store import files
 from hydra_exca.store.formats import registry
 from hydra_exca.store.formats.registry import Format
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -28,10 +29,23 @@ def write_file(
     path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], *, mode: int = SHARED, durable: bool = True
 ) -> None:
     """Replaces ``path`` atomically and durably: temporary file beside it, fsync, rename."""
-    temporary = _temporary(path, data, mode, durable)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        _create(temporary, data, mode, durable)
     if durable:
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> tp.Iterator[str]:
+    """Gives a temporary path beside ``path``, and renames what was made there to ``path``. An error removes it."""
+    temporary = _temporary_path(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
@@ -41,8 +55,9 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
     matters only while processes live. Over NFS a link may be reported as failed though it was made (link(2),
     BUGS); the link count of the temporary file tells.
     """
-    temporary = _temporary(path, data, SHARED, durable)
+    temporary = _temporary_path(path)
     try:
+        _create(temporary, data, SHARED, durable)
         os.link(temporary, path)
         if durable:
             sync_folder(path.parent)
@@ -50,7 +65,8 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
     except FileExistsError:
         return os.stat(temporary).st_nlink == 2
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 def read_file(path: str) -> bytes:
@@ -114,26 +130,25 @@ def _untrusted(path: Path, stat: os.stat_result, own: bool) -> str:
     )
 
 
-def _temporary(path: Path, data: bytes | tp.Callable[[tp.BinaryIO], None], mode: int, durable: bool) -> str:
+def _temporary_path(path: Path) -> str:
     folder, name = os.path.split(path)  # text: a Path takes as long to make as a small file to write
-    temporary = os.path.join(folder, paths.temporary_name(name, random_token()))
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with open(descriptor, "wb", buffering=-1 if callable(data) else 0) as file:
-            if callable(data):
-                data(file)
-                file.flush()
-            else:
-                _write_all(file.fileno(), data)
-            if durable:
-                os.fsync(file.fileno())
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return temporary
+    return os.path.join(folder, paths.temporary_name(name, random_token()))
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _create(path: str, data: bytes | tp.Callable[[tp.BinaryIO], None], mode: int, durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb", buffering=-1 if callable(data) else 0) as file:
+        if callable(data):
+            data(file)
+            file.flush()
+        else:
+            write_all(file.fileno(), data)
+        if durable:
+            os.fsync(file.fileno())
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of the data: ``os.write`` may write less than it is given."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
