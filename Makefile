@@ -19,14 +19,15 @@ demo: .venv/demo
 
 # Two at once: these tests compute. A tenth of the inputs that hypothesis tries in `make test`.
 check: lint
-	$(BIN)/pytest -q -n 2 --no-programs --hypothesis-profile=check
+	$(BIN)/pytest -q -n 2 --dist worksteal --no-programs --hypothesis-profile=check
 
-# What the tests need of Slurm they start and stop themselves; what they skip, they say. Many only wait: hence four at once.
+# What the tests need of Slurm they start and stop themselves; what they skip, they say. Many only wait: hence six at once,
+# each with neighbours in one file, which share what a fixture has run.
 test: lint
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 6 --dist worksteal
 
 coverage: .venv/test
-	$(BIN)/pytest -n 2 --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
 
 lint: .venv/test
 	$(BIN)/ruff check .

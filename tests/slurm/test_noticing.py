@@ -283,7 +283,7 @@ def test_one_question_at_a_time_is_for_all_jobs_of_a_launch(
     tmp_path: Path, own_slurm: OwnSlurms, largest: int, arrays: int
 ) -> None:
     app, slurm = App(tmp_path), own_slurm(accounting=False, MaxArraySize=largest)
-    env = counted(tmp_path / "counted", over={**os.environ, **slurm.environment})
+    env = slurm.environment | counted(tmp_path / "counted")
     with app.start("seed=range(40)", "hydra.launcher.poll_s=1", HOLD, cluster="slurm", env=env) as launch:
         wait_until(lambda: len(jobs(app)) == 40, "all jobs to be submitted")
         pauses = asked(tmp_path / "counted", 6)
@@ -298,7 +298,7 @@ def test_a_launch_that_waits_for_another_ones_jobs_comes_to_ask_every_poll_s(
     tmp_path: Path, own_slurm: OwnSlurms
 ) -> None:
     app, slurm = App(tmp_path), own_slurm(accounting=False)
-    env = counted(tmp_path / "counted", over={**os.environ, **slurm.environment})
+    env = slurm.environment | counted(tmp_path / "counted")
     with app.start("seed=1,2", HOLD, cluster="slurm", env=slurm.environment) as first:
         jobs(app)
         with app.start(

@@ -82,13 +82,13 @@ class Sweep:
         return [["+a_new.key=1"], [], *([each] for each in _overrides(self))]
 
 
-def check(sweep: Sweep, *jobs: Sequence[str]) -> None:
-    """Each job is what Hydra makes of it: first in the order of a sweep, then in others, and after changes."""
+def check(sweep: Sweep, *jobs: Sequence[str], orders: bool = True) -> None:
+    """Each job is what Hydra makes of it: in the order of a sweep and, with ``orders``, in others, after changes."""
     asked = [list(job) for job in jobs]
     theirs = [sweep.by_hydra(job) for job in asked]
     warned: set[str] = set()
     given: list[DictConfig] = []
-    for name, order in _orders(sweep, len(asked)):
+    for name, order in _orders(sweep, len(asked), others=orders and not is_small()):
         for number, door in order:
             ours = door(asked[number])
             warned |= ours.warned
@@ -115,11 +115,11 @@ def check_app(conf: Path | str | None, name: str | None, count: int, base: str |
     check(sweep, *at_most(sweep.jobs(), count))
 
 
-def _orders(sweep: Sweep, count: int) -> Iterator[tuple[str, list[tuple[int, Door]]]]:
+def _orders(sweep: Sweep, count: int, *, others: bool) -> Iterator[tuple[str, list[tuple[int, Door]]]]:
     numbers = range(count)
     yield "sweeper", [(number, sweep.by_sweeper) for number in numbers]
     yield "launcher", [(number, sweep.by_launcher) for number in numbers]
-    if is_small():
+    if not others:
         return
     sweep.forget()
     doors = itertools.cycle([sweep.by_launcher, sweep.by_sweeper, sweep.by_sweeper, sweep.by_launcher])
