@@ -17,8 +17,8 @@ AUTO, THEIRS, COPY = "auto", "exca", "cp"
 
 def copy_ours(target: Path) -> None:
     """As a launch does it: what the code is now, and the copy."""
-    from hydra_exca.code import Rules
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
+    from hydra_exca.code.rules import Rules
 
     rules = Rules(("*.py", "*.yaml", "*.yml", "*.toml"), ("__pycache__", ".git"), ignores=True, max_mb=50)
     code = LaunchCode(CodeOptions(("auto",), rules), target)

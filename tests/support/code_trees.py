@@ -7,8 +7,12 @@ import typing as tp
 from collections.abc import Callable
 from pathlib import Path
 
-from hydra_exca import code
-from hydra_exca.code import Rules
+from hydra_exca.code.listing import list_files
+from hydra_exca.code.manifest import make_manifest
+from hydra_exca.code.rules import Rules
+from hydra_exca.code.selection import automatic_sources, select_sources
+from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.code.writing import take_snapshot
 
 DEFAULT = Rules(("*.py", "*.yaml", "*.yml", "*.toml"), ("__pycache__", ".git"), ignores=True, max_mb=50)
 Write = Callable[..., Path]
@@ -32,18 +36,18 @@ def make(root: Path, files: tp.Mapping[str, str]) -> None:
 
 def listed(root: Path, *copied: str, rules: Rules = DEFAULT, left_out: tuple[str, ...] = ()) -> list[str]:
     """The names of the copies."""
-    sources = code.select_sources(copied or ["."], root, rules).sources
-    return list(code.list_files(sources, [root / name for name in left_out], rules))
+    sources = select_sources(copied or ["."], root, rules).sources
+    return list(list_files(sources, [root / name for name in left_out], rules))
 
 
-def snapshot(root: Path) -> code.Snapshot:
+def snapshot(root: Path) -> Snapshot:
     """A copy of a project, in a cache beside it."""
-    return code.take_snapshot(code.select_sources(["."], root), root.parent / "cache")
+    return take_snapshot(select_sources(["."], root), root.parent / "cache")
 
 
 def digest(root: Path) -> str:
     """That of a project as it is now."""
-    return code.make_manifest(((root, Path()),), root.parent / "cache", code.Rules()).digest
+    return make_manifest(((root, Path()),), root.parent / "cache", Rules()).digest
 
 
 def copies(root: Path) -> list[str]:
@@ -64,7 +68,7 @@ def content(folder: Path) -> dict[str, tuple[object, ...]]:
 
 def as_nobody(run: Callable[[], object]) -> str:
     """The message of what it raises in a process that may not do everything, as root may."""
-    code.automatic_sources()  # a python that is root's own can import nothing more there
+    automatic_sources()  # a python that is root's own can import nothing more there
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

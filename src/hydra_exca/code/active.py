@@ -9,9 +9,8 @@ import threading
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import code as code_copies
-
-from . import Snapshot
+from .importer import import_from_copy
+from .snapshot import Snapshot
 
 
 @dataclasses.dataclass(eq=False)
@@ -37,7 +36,7 @@ class _Process:
     def settle(self, copy: Snapshot | None, origin: str | None) -> None:
         """Runs from a copy for good; it is the working directory if there is an ``origin``."""
         self.code = copy
-        code_copies.import_from_copy(copy)
+        import_from_copy(copy)
         self.stays[:] = [] if copy is None or origin is None else [_Stay(copy, Path(origin))]
 
     def origin(self, here: Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -19,7 +18,7 @@ _PATH = importlib.machinery.PathFinder
 _COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
-class CopyFinder(importlib.abc.MetaPathFinder):
+class CopyFinder:
     """Finds modules in a copy of code that would be found in what it is a copy of.
 
     It is asked before all others, so it holds for paths that a script puts in front of the search path, for packages

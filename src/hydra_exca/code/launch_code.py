@@ -7,10 +7,13 @@ import logging
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import code
-
-from . import AUTO, Manifest, Rules, Selection, Snapshot, active
-from .selection import is_copied
+from . import active
+from .listing import check_committed
+from .manifest import Manifest, changed_files, make_manifest, read_manifest
+from .rules import AUTO, Rules
+from .selection import Selection, is_copied, select_sources
+from .snapshot import Snapshot
+from .writing import check_place, take_snapshot
 
 log = logging.getLogger("exca.workdir")
 
@@ -55,7 +58,7 @@ class LaunchCode:
             self._check_copied(self._snapshot)
             return
         if self.options.folder is not None:
-            code.check_place(self.options.folder, rules)
+            check_place(self.options.folder, rules)
         selection, tree = self._read_code()
         for source, copy in selection.named:
             if not any(_is_below(name, copy) for name in tree.files):
@@ -84,9 +87,9 @@ class LaunchCode:
         current = (
             self._read_code()[1].fingerprints
             if self._snapshot is None
-            else code.read_manifest(self._cache, self._snapshot.digest)
+            else read_manifest(self._cache, self._snapshot.digest)
         )
-        changed = None if current is None else code.changed_files(self._cache, digest, current)
+        changed = None if current is None else changed_files(self._cache, digest, current)
         return None if changed is None else [name for name in changed if not self._is_config(name)]
 
     def _is_config(self, name: str) -> bool:
@@ -107,7 +110,7 @@ class LaunchCode:
         if self._snapshot is None:
             selection, tree = self._read_code()
             options = self.options
-            self._snapshot = code.take_snapshot(
+            self._snapshot = take_snapshot(
                 selection, self._cache, options.rules, options.folder, options.never_copied, tree
             )
             log.debug("the code runs from %s", self._snapshot.folder)
@@ -121,10 +124,10 @@ class LaunchCode:
     def _read_code(self) -> tuple[Selection, Manifest]:
         if self._tree is None:
             options = self.options
-            selection = code.select_sources(
+            selection = select_sources(
                 options.copied, self._home, options.rules, self._names, with_script=options.with_script
             )
-            self._tree = selection, code.make_manifest(selection.sources, self._cache, options.rules, self.never_copied)
+            self._tree = selection, make_manifest(selection.sources, self._cache, options.rules, self.never_copied)
         return self._tree
 
     @property
@@ -149,7 +152,7 @@ class LaunchCode:
 
     def _check_commits(self, selection: Selection) -> None:
         never_copied = [self._cache, *self.never_copied]
-        for root, commit in code.check_committed(selection.sources, never_copied, self.options.rules).items():
+        for root, commit in check_committed(selection.sources, never_copied, self.options.rules).items():
             log.info("the code of %s is that of commit %s", root, commit)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pydantic
 
 from hydra_exca import files, script
-from hydra_exca.code import Rules
 from hydra_exca.code.active import located
 from hydra_exca.code.launch_code import CodeOptions, LaunchCode
+from hydra_exca.code.rules import Rules
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.job.payload import Payload
 

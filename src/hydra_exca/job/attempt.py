@@ -18,7 +18,7 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.clusters import process
 from hydra_exca.clusters.slurm import own_job
-from hydra_exca.code import Snapshot
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status

@@ -14,10 +14,10 @@ import typing as tp
 import zlib
 from pathlib import Path
 
-from hydra_exca import code as code_copies
 from hydra_exca import files, paths, script
-from hydra_exca.code import Snapshot
 from hydra_exca.code.active import _process, current
+from hydra_exca.code.importer import forget_originals
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.store import pickles
 
@@ -120,7 +120,7 @@ class Payload:
         os.chdir(self.working_directory)
         _process.settle(self.copy, self.origin)
         if self.copy is not None:
-            code_copies.forget_originals(self.copy)
+            forget_originals(self.copy)
         script.set_main_name(self.main_name)
         if self.script is not None:
             script.load_script(self.script)

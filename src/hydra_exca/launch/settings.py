@@ -6,7 +6,7 @@ import dataclasses
 import typing as tp
 
 from hydra_exca import clusters
-from hydra_exca.code import Snapshot
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job import payload
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt

@@ -10,7 +10,8 @@ import typing as tp
 
 from hydra_exca import clusters, paths
 from hydra_exca import files as store_files
-from hydra_exca.code import Snapshot, active
+from hydra_exca.code import active
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload, worker
 from hydra_exca.job.attempt import Attempt, Program, attempt_task

@@ -259,7 +259,7 @@ def _is_ours(config: DictConfig) -> bool:
 
 
 def _folder_of_script(config: DictConfig) -> Path:
-    from hydra_exca import code as code_copies
+    from hydra_exca.code.selection import script_sources
 
-    script = code_copies.script_sources()
+    script = script_sources()
     return Path(config.hydra.runtime.cwd) if script is None else script.parent

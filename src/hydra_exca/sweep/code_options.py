@@ -10,9 +10,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca import code, paths
-from hydra_exca.code import AUTO, Rules, git
+from hydra_exca import paths
+from hydra_exca.code import git
 from hydra_exca.code.launch_code import CodeOptions
+from hydra_exca.code.rules import AUTO, Rules
+from hydra_exca.code.selection import LoadedFiles, loaded_files, script_sources
 from hydra_exca.errors import ConfigError, Problem
 
 from .configs.omegaconf_private import node_at
@@ -87,7 +89,7 @@ def read_code_options(
 
 def _configs(config: DictConfig) -> tp.Iterator[Path]:
     """The folders of configs; one with the script in it may hold other yaml files, which the code reads."""
-    script = code.script_sources()
+    script = script_sources()
     for each in config.hydra.runtime.config_sources:
         if each.schema == "file" and not (script is not None and script.is_relative_to(Path(each.path).resolve())):
             yield Path(each.path)
@@ -130,7 +132,7 @@ def _outputs(config: DictConfig, started_from: Path, rules: Rules) -> tp.Iterato
 
     Many apps run with ``hydra.run.dir=.``: of a folder with the code in it, it is what Hydra and we write there.
     """
-    loaded = functools.cache(code.loaded_files)
+    loaded = functools.cache(loaded_files)
     for key in ("run", "sweep"):
         unresolved = tp.cast("dict[str, tp.Any]", OmegaConf.to_container(config.hydra[key], resolve=False))
         before, is_interpolated, _ = str(unresolved["dir"]).partition("${")
@@ -148,7 +150,7 @@ def _written(folder: Path, config: DictConfig) -> tp.Iterator[Path]:
     return (folder / name for name in names)
 
 
-def _has_code(folder: Path, started_from: Path, rules: Rules, loaded: tp.Callable[[], code.LoadedFiles]) -> bool:
+def _has_code(folder: Path, started_from: Path, rules: Rules, loaded: tp.Callable[[], LoadedFiles]) -> bool:
     """Whether the code is in there: what the program was started from or has loaded, or what git knows."""
     place = folder.resolve()
     if not place.is_dir():

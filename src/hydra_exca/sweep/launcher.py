@@ -17,7 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca import clusters, script
-from hydra_exca.code import Snapshot, active
+from hydra_exca.code import active
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.job import payload
 from hydra_exca.launch import launch as launch_module

@@ -17,8 +17,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca import files, paths
-from hydra_exca.code import Snapshot, active, selection
+from hydra_exca.code import active, selection
 from hydra_exca.code.launch_code import LaunchCode
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.provenance import launch_record, task_record
 from hydra_exca.store import CacheFolder, launches
 

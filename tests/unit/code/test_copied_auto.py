@@ -18,14 +18,17 @@ PACKAGES = ".packages"
 SCRIPT = """\
 import json, sys
 from pathlib import Path
-from hydra_exca import code
+from hydra_exca.code.rules import Rules
+from hydra_exca.code.manifest import make_manifest
+from hydra_exca.code.selection import select_sources
+from hydra_exca.code.writing import take_snapshot
 
-rules = code.Rules(("*.py", "*.yaml"), ("__pycache__", ".git"), ignores=True)
+rules = Rules(("*.py", "*.yaml"), ("__pycache__", ".git"), ignores=True)
 {imports}
 if __name__ == "__main__":
-    wanted = code.select_sources({copied!r}, Path.cwd(), rules, names={names!r})
-    tree = code.make_manifest(wanted.sources, Path({cache!r}), rules)
-    copy = code.take_snapshot(wanted, Path({cache!r}), rules, known=tree)
+    wanted = select_sources({copied!r}, Path.cwd(), rules, names={names!r})
+    tree = make_manifest(wanted.sources, Path({cache!r}), rules)
+    copy = take_snapshot(wanted, Path({cache!r}), rules, known=tree)
     print(json.dumps(dict(files=list(tree.files), digest=tree.digest, roots=copy.import_roots())))
 """
 FINDER = """

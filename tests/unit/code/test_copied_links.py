@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from code_trees import DEFAULT, Write, listed
 
-from hydra_exca import code
-from hydra_exca.code import Rules
+from hydra_exca.code.listing import list_files
+from hydra_exca.code.rules import Rules
+from hydra_exca.code.selection import select_sources
 from hydra_exca.errors import ConfigError
 
 
 def links(root: Path, *copied: str) -> dict[str, str]:
     """The links among the copies, and where they lead."""
-    sources = code.select_sources(copied or ["."], root, DEFAULT).sources
-    found = code.list_files(sources, [], DEFAULT)
+    sources = select_sources(copied or ["."], root, DEFAULT).sources
+    found = list_files(sources, [], DEFAULT)
     return {name: file.link for name, file in found.items() if file.link is not None}
 
 

@@ -17,12 +17,15 @@ pytestmark = pytest.mark.app
 START = """
 import importlib, json, os, sys
 from pathlib import Path
-from hydra_exca import code
+from hydra_exca.code.rules import Rules
+from hydra_exca.code.importer import forget_originals, import_from_copy
+from hydra_exca.code.selection import select_sources
+from hydra_exca.code.writing import take_snapshot
 
 def copy(*names, **rules):
-    found = code.select_sources(names, Path.cwd(), code.Rules(**rules))
-    made = code.take_snapshot(found, Path("cache").absolute(), code.Rules(**rules))
-    code.import_from_copy(made)
+    found = select_sources(names, Path.cwd(), Rules(**rules))
+    made = take_snapshot(found, Path("cache").absolute(), Rules(**rules))
+    import_from_copy(made)
     return made
 
 def tell(**values):
@@ -160,7 +163,7 @@ def test_the_search_path_leads_to_what_such_a_hook_has_found(folder: Folder) -> 
         made = copy(".")
         import own
         during = list(sys.path)
-        code.import_from_copy(None)
+        import_from_copy(None)
         tell(added=during[len(before):], copy=made.folder, same=sys.path == before)
     """)
     assert told["added"] == [f"{told['copy']}/lib"] and told["same"]
@@ -173,7 +176,7 @@ def test_afterwards_imports_come_from_where_the_code_is(folder: Folder) -> None:
         before = list(sys.meta_path)
         copy("lib")
         import own
-        code.import_from_copy(None)
+        import_from_copy(None)
         import later
         tell(later=later.__file__, same=sys.meta_path == before)
     """)
@@ -197,7 +200,7 @@ def test_a_process_that_has_imported_originals_imports_the_copy_when_told_to_for
         sys.path.insert(0, os.path.abspath("lib"))
         import own
         made = copy("lib")
-        code.forget_originals(made)
+        forget_originals(made)
         import own, json as kept
         tell(file=own.__file__, copy=made.folder, kept=kept is json)
     """)

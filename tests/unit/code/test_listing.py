@@ -12,8 +12,10 @@ import pytest
 from code_trees import DEFAULT, Write, as_nobody, listed
 from repositories import git
 
-from hydra_exca import code, paths
-from hydra_exca.code import Rules
+from hydra_exca import paths
+from hydra_exca.code.listing import list_files
+from hydra_exca.code.manifest import make_manifest
+from hydra_exca.code.rules import Rules
 from hydra_exca.errors import ConfigError
 
 # -- names and patterns -----------------------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ def test_what_is_left_out_can_be_a_file(root: Path, write: Write) -> None:
 def test_a_cache_that_is_the_folder_of_the_project_is_not_code(root: Path, write: Write) -> None:
     write("a.py", f"{paths.CODE}/0123456789abcdef/a.py", f"{paths.LAUNCHES}/x/b.yaml")
     write(paths.CACHEDIR_TAG, f"train,0/{paths.PROJECT}", f"train,0/{paths.NAMES}/x", "train,0/seed=1/config.yaml")
-    assert list(code.make_manifest(((root, Path()),), root, DEFAULT).files) == ["a.py"]
+    assert list(make_manifest(((root, Path()),), root, DEFAULT).files) == ["a.py"]
 
 
 @pytest.mark.app
@@ -259,7 +261,7 @@ def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_
         {f"{repository}/env/src/dep/d.py"},
         {f"{repository}/{each}" for each in ("env", "env/src", "env/src/dep")},
     )
-    found = code.list_files(((repository, Path()),), (), DEFAULT, lambda: loaded)
+    found = list_files(((repository, Path()),), (), DEFAULT, lambda: loaded)
     assert list(found) == ["a.py", "env/src/dep/d.py", "env/src/dep/e.py"]
 
 
@@ -267,7 +269,7 @@ def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_
 def test_what_is_passed_over_is_told_as_folders_and_modules(repository: Path, write: Write) -> None:
     write(".gitignore", text="gen/\nlocal.py\nlocal.txt\n")
     write("a.py", "gen/deep/b.py", "local.py", "local.txt", "run/.hydra/hydra.yaml", "run/c.py", "__pycache__/a.pyc")
-    tree = code.make_manifest(((repository, Path()),), repository.parent / "cache", DEFAULT)
+    tree = make_manifest(((repository, Path()),), repository.parent / "cache", DEFAULT)
     assert tree.not_copied == {f"{repository}/{name}" for name in ("gen", "local.py", "run")}
 
 
@@ -275,7 +277,7 @@ def test_what_is_passed_over_is_told_as_folders_and_modules(repository: Path, wr
 def test_what_is_passed_over_makes_no_other_code(repository: Path, write: Write) -> None:
     write(".gitignore", text="local.py\n")
     write("a.py")
-    look = functools.partial(code.make_manifest, ((repository, Path()),), repository.parent / "cache", DEFAULT)
+    look = functools.partial(make_manifest, ((repository, Path()),), repository.parent / "cache", DEFAULT)
     before = look().digest
     write("local.py")
     assert look().digest == before
@@ -283,7 +285,7 @@ def test_what_is_passed_over_makes_no_other_code(repository: Path, write: Write)
 
 def test_a_cache_that_is_the_folder_of_the_project_does_not_pass_over_all_of_it(root: Path, write: Write) -> None:
     write("a.py", f"{paths.LAUNCHES}/x/b.py")
-    found = code.make_manifest(((root, Path()),), root, DEFAULT).not_copied
+    found = make_manifest(((root, Path()),), root, DEFAULT).not_copied
     assert str(root / paths.LAUNCHES) in found and str(root) not in found
 
 
@@ -324,7 +326,7 @@ def test_what_cannot_be_read_is_an_error_with_its_name(name: str) -> None:
             Path(folder, each).touch()
         path = Path(folder).resolve() / name
         path.chmod(0)
-        told = as_nobody(lambda: code.make_manifest(((Path(folder), Path()),), Path(folder, "cache"), DEFAULT))
+        told = as_nobody(lambda: make_manifest(((Path(folder), Path()),), Path(folder, "cache"), DEFAULT))
         path.chmod(0o700)
     assert f"{path} cannot be read: Permission denied" in told
 

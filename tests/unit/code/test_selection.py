@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hydra_exca import code, paths, script
+from hydra_exca import paths, script
+from hydra_exca.code.rules import Rules
+from hydra_exca.code.selection import select_sources
+from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.code.writing import take_snapshot
 from hydra_exca.errors import ConfigError
 from hydra_exca.job.payload import Payload
 
@@ -35,8 +39,8 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def snapshot(project: Path, *copied: str) -> code.Snapshot:
-    return code.take_snapshot(code.select_sources(copied, project), project / "exca")
+def snapshot(project: Path, *copied: str) -> Snapshot:
+    return take_snapshot(select_sources(copied, project), project / "exca")
 
 
 def listing(folder: Path) -> list[str]:
@@ -137,7 +141,7 @@ def test_a_path_through_a_link_leads_into_the_copy(project: Path) -> None:
 
 
 def test_a_file_that_was_named_beside_the_folder_around_it_leads_into_the_copy(project: Path) -> None:
-    rules = code.Rules(("*.py",))
-    wanted = code.select_sources([".", str(project / "src/pkg/data.txt")], project, rules)
-    found = code.take_snapshot(wanted, project / "exca", rules)
+    rules = Rules(("*.py",))
+    wanted = select_sources([".", str(project / "src/pkg/data.txt")], project, rules)
+    found = take_snapshot(wanted, project / "exca", rules)
     assert found.copy_of(project / "src/pkg/data.txt") == found.folder / "data.txt"

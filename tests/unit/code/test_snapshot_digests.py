@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
 
-from hydra_exca import code
+from hydra_exca.code.manifest import changed_files, read_manifest
 
 stable = examples(60)
 
@@ -107,9 +107,9 @@ def test_what_is_in_a_snapshot_is_written_down_for_any_names(tree: Tree) -> None
     with two_folders() as (root, _):
         build(root, tree)
         copy = snapshot(root)
-        known = code.read_manifest(root.parent / "cache", copy.digest)
+        known = read_manifest(root.parent / "cache", copy.digest)
         assert known is not None and set(known) == set(content(root))
-        assert code.changed_files(root.parent / "cache", copy.digest, {**known, "new.py": "x"}) == ["new.py"]
+        assert changed_files(root.parent / "cache", copy.digest, {**known, "new.py": "x"}) == ["new.py"]
         open_again(copy.folder)
 
 
@@ -147,7 +147,7 @@ def changed(cache: Path, old: dict[str, str], new: dict[str, str]) -> list[str] 
     """How one copy differs from another, both by what is noted of them."""
     (cache / "code/.files").mkdir(parents=True)
     (cache / "code/.files/old.json").write_text(json.dumps({"files": old}))
-    return code.changed_files(cache, "old", new)
+    return changed_files(cache, "old", new)
 
 
 @pytest.mark.parametrize(

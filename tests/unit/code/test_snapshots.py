@@ -16,9 +16,13 @@ import pytest
 from apps import wait_until
 from code_trees import as_nobody, content, copies, digest, make, snapshot
 
-from hydra_exca import code
 from hydra_exca.code import active
 from hydra_exca.code.launch_code import CodeOptions, LaunchCode
+from hydra_exca.code.manifest import make_manifest
+from hydra_exca.code.rules import Rules
+from hydra_exca.code.selection import select_sources
+from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.code.writing import take_snapshot
 
 trees = sys.modules["hydra_exca.code.manifest"]
 
@@ -29,7 +33,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-def inodes(copy: code.Snapshot) -> set[int]:
+def inodes(copy: Snapshot) -> set[int]:
     return {path.lstat().st_ino for path in copy.folder.rglob("*") if not path.is_dir()}
 
 
@@ -62,7 +66,7 @@ def test_a_renamed_file_costs_no_file(root: Path) -> None:
 def test_what_else_is_copied_costs_no_file_twice(root: Path) -> None:
     """As when a run imports one more package."""
     whole = snapshot(root)
-    part = code.take_snapshot(code.select_sources(["lib"], root), root.parent / "cache")
+    part = take_snapshot(select_sources(["lib"], root), root.parent / "cache")
     assert part.digest != whole.digest and inodes(part) <= inodes(whole)
 
 
@@ -253,14 +257,14 @@ def test_what_jobs_leave_in_a_copy_does_not_make_it_another(root: Path) -> None:
 DAY = 86_400
 
 
-def make_older(copy: code.Snapshot, days: int) -> None:
+def make_older(copy: Snapshot, days: int) -> None:
     """As it is after so many days."""
     for path in copy.folder.rglob("*.py"):
         then = path.stat().st_mtime_ns - days * DAY * 10**9
         os.utime(path, ns=(then, then))
 
 
-def ages(copy: code.Snapshot) -> set[int]:
+def ages(copy: Snapshot) -> set[int]:
     """The full days since the files were last changed and read."""
     stats = [path.stat() for path in copy.folder.rglob("*.py")]
     return {int((time.time() - seconds) // DAY) for each in stats for seconds in (each.st_mtime, each.st_atime)}
@@ -330,7 +334,7 @@ def test_a_copy_of_root_that_cannot_be_read_is_left_alone() -> None:
     with tempfile.TemporaryDirectory() as folder:  # the one of pytest is closed to others
         os.chmod(folder, 0o777)
         make(Path(folder), {"project/lib/b.py": ""})
-        digest = code.make_manifest(((Path(folder, "project"), Path()),), Path(folder, "cache"), code.Rules()).digest
+        digest = make_manifest(((Path(folder, "project"), Path()),), Path(folder, "cache"), Rules()).digest
         closed = Path(folder, "cache/code", digest)
         closed.mkdir(parents=True)
         for path, mode in ((closed, 0o700), (closed.parent, 0o777), (closed.parent.parent, 0o777)):
@@ -363,7 +367,7 @@ def test_a_launch_of_another_thread_does_not_take_the_copy_that_a_method_is_in(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    first, second = (LaunchCode(CodeOptions((name,), code.Rules()), root.parent / "cache") for name in ("a.py", "lib"))
+    first, second = (LaunchCode(CodeOptions((name,), Rules()), root.parent / "cache") for name in ("a.py", "lib"))
     with active.inside(first.snapshot()), ThreadPoolExecutor(1) as other:
         options = second.options
         theirs = other.submit(lambda: LaunchCode(options, root.parent / "cache").snapshot()).result()

@@ -21,8 +21,9 @@ from places import SUPPORT
 from running_models import Where
 
 from hydra_exca import ConfigError, TaskFailedError, TaskInfra
-from hydra_exca import code as code_copies
 from hydra_exca.code import active
+from hydra_exca.code.selection import select_sources
+from hydra_exca.code.writing import take_snapshot
 
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 JOBS_OF_THEIR_OWN = ["local", SLURM]
@@ -325,7 +326,7 @@ def test_relative_folders_count_from_where_the_program_was_started(project: Proj
 
 
 def test_relative_folders_count_from_outside_also_where_the_method_goes_to_a_folder_of_the_copy(here: Path) -> None:
-    copy = code_copies.take_snapshot(code_copies.select_sources(["lib"], here), here / "cache")
+    copy = take_snapshot(select_sources(["lib"], here), here / "cache")
     with active.inside(copy):
         os.chdir("lib")
         assert active.located("results") == here / "results"

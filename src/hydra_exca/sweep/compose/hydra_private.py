@@ -21,7 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_exca.code import Snapshot
+from hydra_exca.code.snapshot import Snapshot
 
 _AS_COMPARED = re.compile(r"1\.3\.")
 """The versions for which tests compare what is composed, and how jobs run, with what Hydra itself does."""
