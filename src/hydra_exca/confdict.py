@@ -14,7 +14,6 @@ from pathlib import Path, PurePath
 
 import pydantic
 import pydantic_core
-import yaml as pyyaml
 
 from .errors import ConfigError
 from .identity import model_schema, uid
@@ -80,6 +79,8 @@ class ConfDict(dict[str, tp.Any]):
     @classmethod
     def from_yaml(cls, yaml: str | Path | tp.IO[str] | tp.IO[bytes]) -> ConfDict:
         """From a yaml text, a path (also as text of one line), or an open file."""
+        import yaml as pyyaml  # here and below: an import of hydra_exca does without its 10 ms
+
         is_file = isinstance(yaml, Path) or (isinstance(yaml, str) and "\n" not in yaml and os.path.isfile(yaml))
         found = pyyaml.safe_load(Path(tp.cast(str, yaml)).read_bytes() if is_file else tp.cast(str, yaml))
         if not isinstance(found, dict):
@@ -154,6 +155,8 @@ class ConfDict(dict[str, tp.Any]):
 
     def to_yaml(self, filepath: Path | str | None = None) -> str:
         """As yaml text, also written to ``filepath`` if given; a dictionary of one key is joined to it by a dot."""
+        import yaml as pyyaml
+
         text: str = pyyaml.safe_dump(_compact(self), sort_keys=False, allow_unicode=True)
         if filepath is not None:
             Path(filepath).write_text(text, encoding="utf8")

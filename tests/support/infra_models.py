@@ -8,11 +8,13 @@ import time
 import typing as tp
 from pathlib import Path
 
-import numpy as np
 import pydantic
 from apps import note, wait_for
 
 from hydra_exca import TaskInfra
+
+if tp.TYPE_CHECKING:
+    import numpy as np
 
 
 class Counted(pydantic.BaseModel):
@@ -43,6 +45,8 @@ class Train(pydantic.BaseModel):
     @infra.apply
     def fit(self) -> np.ndarray:
         note("fit", self.seed)
+        import numpy as np  # here, since most jobs that import this module do without
+
         return np.random.default_rng(self.seed).normal(size=self.shape) * self.coeff
 
 
