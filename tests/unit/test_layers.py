@@ -6,9 +6,11 @@ Imports in functions and those for type checkers count as any other.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import types
 import typing as tp
+from pathlib import Path
 
 import pytest
 from places import ROOT
@@ -38,20 +40,24 @@ class Import(tp.NamedTuple):
     line: int
 
 
-def _modules() -> dict[str, ast.Module]:
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """The syntax trees of all modules of ours, by their dotted names."""
+    return {name: ast.parse(path.read_text()) for name, path in _files().items()}
+
+
+@functools.cache
+def packages() -> set[str]:
+    return {name for name, path in _files().items() if path.name == "__init__.py"}
+
+
+def _files() -> dict[str, Path]:
     found = {}
     for root, prefix in ROOTS.items():
         for path in root.rglob("*.py"):
             parts = [prefix, *path.relative_to(root).with_suffix("").parts]
-            is_package = parts[-1] == "__init__"
-            found[".".join(parts[:-1] if is_package else parts)] = ast.parse(path.read_text())
-            if is_package:
-                PACKAGES.add(".".join(parts[:-1]))
+            found[".".join(parts[:-1] if path.name == "__init__.py" else parts)] = path
     return found
-
-
-PACKAGES: set[str] = set()
-MODULES = _modules()
 
 
 def room(module: str) -> str:
@@ -68,56 +74,62 @@ def targets(module: str, node: ast.Import | ast.ImportFrom) -> list[str]:
     """What an import statement imports: modules, not the names in them."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    package = module if module in PACKAGES else module.rpartition(".")[0]
+    package = module if module in packages() else module.rpartition(".")[0]
     above = package.split(".")[: len(package.split(".")) + 1 - node.level]
     base = ".".join([*above, *([node.module] if node.module else [])]) if node.level else str(node.module)
-    return [name if (name := f"{base}.{alias.name}") in MODULES else base for alias in node.names]
+    return [name if (name := f"{base}.{alias.name}") in modules() else base for alias in node.names]
 
 
-IMPORTS = [
-    Import(module, target, node.lineno)
-    for module, tree in MODULES.items()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.Import | ast.ImportFrom)
-    for target in targets(module, node)
-]
-OWN = [found for found in IMPORTS if is_own(found.of) and found.of != "hydra_exca"]
+@functools.cache
+def imports() -> list[Import]:
+    return [
+        Import(module, target, node.lineno)
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for target in targets(module, node)
+    ]
+
+
+def own_imports() -> list[Import]:
+    """Those of modules of ours."""
+    return [found for found in imports() if is_own(found.of) and found.of != "hydra_exca"]
 
 
 def test_the_walk_sees_the_imports() -> None:
-    pairs = {(room(found.by), room(found.of)) for found in OWN}
+    pairs = {(room(found.by), room(found.of)) for found in own_imports()}
     assert {("launch", "store"), ("store", "paths"), ("job", "code"), ("hydra_plugins", "sweep")} <= pairs
-    assert {"submitit", "hydra", "omegaconf", "click"} <= {found.of.split(".")[0] for found in IMPORTS}
+    assert {"submitit", "hydra", "omegaconf", "click"} <= {found.of.split(".")[0] for found in imports()}
 
 
 def test_every_module_is_in_a_room() -> None:
-    assert {room(module) for module in MODULES} - {"hydra_exca", *ROOMS} == set()
+    assert {room(module) for module in modules()} - {"hydra_exca", *ROOMS} == set()
 
 
 def test_a_module_imports_only_from_its_own_room_and_those_above() -> None:
-    rooms = [found for found in OWN if room(found.by) != "hydra_exca"]
+    rooms = [found for found in own_imports() if room(found.by) != "hydra_exca"]
     assert [found for found in rooms if ROOMS.index(room(found.of)) > ROOMS.index(room(found.by))] == []
 
 
 def test_identity_code_and_clusters_never_import_one_another() -> None:
-    between = [found for found in OWN if {room(found.by), room(found.of)} <= SIBLINGS]
+    between = [found for found in own_imports() if {room(found.by), room(found.of)} <= SIBLINGS]
     assert [found for found in between if room(found.by) != room(found.of)] == []
 
 
 def test_nothing_imports_the_package_itself_for_its_names() -> None:
-    assert [found for found in IMPORTS if found.of == "hydra_exca" and found.by != "hydra_exca"] == []
+    assert [found for found in imports() if found.of == "hydra_exca" and found.by != "hydra_exca"] == []
 
 
 @pytest.mark.parametrize("library", PLACES)
 def test_a_foreign_library_is_imported_in_one_place(library: str) -> None:
-    of_it = {room(found.by) for found in IMPORTS if found.of.split(".")[0] == library}
+    of_it = {room(found.by) for found in imports() if found.of.split(".")[0] == library}
     assert of_it <= PLACES[library]
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    graph: dict[str, set[str]] = {module: set() for module in MODULES}
-    for found in OWN:
-        if found.of in MODULES and found.of != found.by:
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for found in own_imports():
+        if found.of in modules() and found.of != found.by:
             graph[found.by].add(found.of)
     assert [trail for start in graph for trail in _cycles(graph, start)] == []
 
@@ -137,7 +149,7 @@ def _cycles(graph: dict[str, set[str]], start: str) -> tp.Iterator[list[str]]:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    names = [node.name for tree in MODULES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names = [node.name for tree in modules().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
