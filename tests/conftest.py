@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -43,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("no_programs"):
         config.stash[_GUARD] = ProgramGuard()
     os.environ.setdefault(_RUN, str(os.getpid()))
+    # tests wait neither for jobs of other test runs, nor for those of the user's own launches
+    os.environ["EXCA_MACHINE_FOLDER"] = f"{tempfile.gettempdir()}/exca-machine-of-tests-{os.getpid()}"
     # a shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
@@ -138,6 +141,7 @@ def own_slurm() -> Iterator[OwnSlurms]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Ends what the run has started, once: with several processes, in the one that started them."""
+    shutil.rmtree(os.environ["EXCA_MACHINE_FOLDER"], ignore_errors=True)
     if not hasattr(session.config, "workerinput") and _started_here().exists():
         _started_here().unlink()
         _stop()

@@ -74,6 +74,8 @@ class ExcaLauncherConf(SlurmQueueConf):
     max_queued: int | None = None
     # how often the scheduler is asked at least, in seconds
     poll_s: float = 10.0
+    # false: jobs of this machine do not wait for cores and GPUs that those of other launches use
+    share_machine: bool = True
     # false: submit and return, without values
     wait: bool = True
     # when a task fails: continue with the others, stop submitting, or cancel what has not started, too

@@ -43,7 +43,7 @@ def submit() -> Iterator[Submit]:
 @pytest.fixture(autouse=True)
 def _cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the machine had so many."""
-    monkeypatch.setattr(local, "usable_cores", lambda: 8)
+    monkeypatch.setattr(local, "usable_cores", lambda: range(8))
 
 
 def reference(batch: Batch, submission: ClusterSubmission, number: int = 0, **changes: tp.Any) -> JobReference:
@@ -454,12 +454,12 @@ def test_nothing_is_started_in_the_step_that_tells_of_an_end(submit: Submit, bat
 
 def test_a_process_keeps_most_of_its_time_before_it_is_warned() -> None:
     spec = JobSpec(0, Options({"timeout_min": 1}, {"signal_delay_s": 50}))
-    running = local._Running(tp.cast(tp.Any, None), spec, (), started=100.0, timeouts=0)
+    running = local._Running(tp.cast(tp.Any, None), spec, started=100.0, timeouts=0)
     assert [running.is_to_be_warned(now) for now in (110.0, 144.0, 146.0)] == [False, False, True]
 
 
 def test_a_process_that_has_no_limit_is_never_warned() -> None:
-    running = local._Running(tp.cast(tp.Any, None), JobSpec(0, Options()), (), started=0.0, timeouts=0)
+    running = local._Running(tp.cast(tp.Any, None), JobSpec(0, Options()), started=0.0, timeouts=0)
     assert (running.is_to_be_warned(1e9), running.is_late(1e9)) == (False, False)
 
 
@@ -498,7 +498,7 @@ def test_a_job_that_was_cancelled_before_it_started_is_told_as_ended(
 def test_the_processes_of_a_job_count_against_the_cores(
     submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "usable_cores", lambda: 4)
+    monkeypatch.setattr(local, "usable_cores", lambda: range(4))
     submission = submit("local", batch("wait", count=3), workers=2)
     submission.poll()
     assert [job is not None for job in submission.job_ids.values()] == [True, True, False]
@@ -507,7 +507,7 @@ def test_the_processes_of_a_job_count_against_the_cores(
 def test_a_job_of_more_processes_than_there_are_cores_runs_alone(
     submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "usable_cores", lambda: 2)
+    monkeypatch.setattr(local, "usable_cores", lambda: range(2))
     submission = submit("local", batch("wait", count=2), workers=8)
     submission.poll()
     assert [job is not None for job in submission.job_ids.values()] == [True, False]
@@ -541,7 +541,7 @@ def test_each_process_sees_gpus_of_its_own(
     submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
-    monkeypatch.setattr(local, "usable_cores", lambda: 2)
+    monkeypatch.setattr(local, "usable_cores", lambda: range(2))
     mine = batch("gpus", count=2)
     ends(submit("local", mine, gpus_per_node=2), 2)
     assert {(mine.folder / f"{number}.gpus").read_text() for number in (0, 1)} == {"3,5", "6,7"}
@@ -561,7 +561,7 @@ def test_a_job_that_waits_for_gpus_is_not_overtaken(
     submit: Submit, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
-    monkeypatch.setattr(local, "usable_cores", lambda: 8)
+    monkeypatch.setattr(local, "usable_cores", lambda: range(8))
     submission = submit("local", batch("wait", count=3), per_job=[{"gpus_per_node": number} for number in (1, 4, 1)])
     submission.poll()
     assert [job is not None for job in submission.job_ids.values()] == [True, False, False]

@@ -84,7 +84,8 @@ class Options:
 
     ``slurm`` holds those that only Slurm knows, without the prefix. ``environment`` is the name or path of the one
     whose python runs the jobs, None for this process's own. At most ``array_parallelism`` jobs run, and at most
-    ``max_queued`` wait or run, at a time; the scheduler is asked every ``poll_s`` seconds at the least.
+    ``max_queued`` wait or run, at a time; the scheduler is asked every ``poll_s`` seconds at the least. Without
+    ``share_machine``, local jobs do not wait for cores and GPUs that those of other launches use.
     """
 
     common: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
@@ -95,6 +96,7 @@ class Options:
     environment: str | None = None
     max_queued: int | None = None
     poll_s: float = 10.0
+    share_machine: bool = True
 
     def with_resources(self, resources: tp.Mapping[str, tp.Any]) -> Options:
         """The same with other resources: names of submitit, those that only Slurm knows with ``slurm_`` before."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -28,8 +29,10 @@ from .base import (
     count_timeouts,
     job_command,
 )
+from .devices import usable_cores, visible_gpus
 from .inline import process_report
 from .process import end_processes, exit_reason, keep_until_ended
+from .slots import MachineSlots, Request, TakenSlots
 
 log = logging.getLogger("exca.clusters")
 _EXIT_S = 5.0  # for processes that have stored their outcome to exit
@@ -44,8 +47,8 @@ class LocalCluster(Cluster):
 
     def check_options(self, options: tp.Sequence[Options]) -> None:
         environment.check_environment(self.options.environment, "hydra_exca.job.worker")
-        most = max(map(_gpus, options), default=0)
-        gpus = visible_gpus() if most else None
+        most = max(map(_num_gpus, options), default=0)
+        gpus = self._visible_gpus if most else None
         if gpus is not None and most > len(gpus):
             raise ConfigError(
                 "More GPUs are asked for than this machine has; nothing was run.",
@@ -53,7 +56,21 @@ class LocalCluster(Cluster):
             )
 
     def prepare(self, batch: Batch) -> ClusterSubmission:
-        return _LocalSubmission(batch, self.options)
+        return _LocalSubmission(batch, self.options, self._find_gpus(batch.jobs))
+
+    @functools.cached_property
+    def _visible_gpus(self) -> dict[str, str] | None:
+        return visible_gpus()
+
+    def _find_gpus(self, jobs: tp.Sequence[JobSpec]) -> dict[str, str]:
+        """The GPUs for these jobs; of a machine that shows none, as many as these can use at a time."""
+        most = max((_num_gpus(job.options) for job in jobs), default=0)
+        gpus = self._visible_gpus if most else {}
+        if gpus is not None:
+            return gpus
+        log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
+        number = most * min(max(1, self.options.array_parallelism), len(usable_cores()))
+        return {str(index): str(index) for index in range(number)}
 
     def query_jobs(self, references: tp.Sequence[JobReference]) -> list[JobReport]:
         return [process_report(reference) for reference in references]
@@ -62,29 +79,12 @@ class LocalCluster(Cluster):
         end_processes(*(each.owner["pid"] for each in references if process_report(each).state is JobState.RUNNING))
 
 
-def usable_cores() -> int:
-    """How many cores this process may use, which can be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def visible_gpus() -> list[str] | None:
-    """The GPUs this process may use, None if it cannot be told."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
-    if shutil.which("nvidia-smi") is None:
-        return None
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
-    return [str(index) for index in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
-
-
 @dataclasses.dataclass
 class _Running:
-    """A process, the GPUs it sees, and when its time is up."""
+    """A process, and when its time is up."""
 
     process: subprocess.Popen[bytes]
     spec: JobSpec
-    gpus: tuple[str, ...]
     started: float
     timeouts: int
     warned: bool = False
@@ -106,12 +106,13 @@ class _Running:
 
 
 class _LocalSubmission(ClusterSubmission):
-    def __init__(self, batch: Batch, options: Options) -> None:
+    def __init__(self, batch: Batch, options: Options, gpus: tp.Mapping[str, str]) -> None:
         self._batch = batch
         self._python = environment.python_of(options.environment)
         self._most = max(1, options.array_parallelism)
-        self._every_gpu = self._all_gpus(max((_gpus(job.options) for job in batch.jobs), default=0))
-        self._gpus = self._every_gpu
+        self._slots = MachineSlots(batch.folder, options.share_machine)
+        self._cores = self._slots.core_slots(usable_cores())
+        self._gpus = self._slots.gpu_slots(gpus)
         self._waiting = {job.number: job for job in batch.jobs}
         self._running: dict[int, _Running] = {}
         self._cancelled: list[int] = []
@@ -129,6 +130,7 @@ class _LocalSubmission(ClusterSubmission):
             end_processes(self._running[number].process.pid)
         elif self._waiting.pop(number, None):
             self._cancelled.append(number)
+            self._slots.leave_queue()
         return True
 
     def poll(self) -> dict[int, JobReport]:
@@ -163,6 +165,7 @@ class _LocalSubmission(ClusterSubmission):
 
     def stop_submitting(self) -> tp.Sequence[int]:
         waiting, self._waiting = tuple(self._waiting), {}
+        self._slots.leave_queue()
         return waiting
 
     def cancel_pending(self) -> tp.Sequence[int]:
@@ -179,7 +182,6 @@ class _LocalSubmission(ClusterSubmission):
     def _ended(self, number: int) -> JobReport | None:
         """Why a process is gone, None for one that is to start again."""
         running = self._running.pop(number)
-        self._gpus = [gpu for gpu in self._every_gpu if gpu in (*self._gpus, *running.gpus)]  # neighbours together
         if running.process.poll() is None:
             end_processes(running.process.pid)
             running.process.wait()
@@ -191,27 +193,25 @@ class _LocalSubmission(ClusterSubmission):
         return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:
-        """In their order: one that has to wait for GPUs is not overtaken."""
+        """Starts jobs in their order: one that has to wait is not overtaken."""
         while self._waiting and len(self._running) < self._most:
             spec = next(iter(self._waiting.values()))
-            busy = sum(running.spec.workers for running in self._running.values())
-            wanted = _gpus(spec.options)
-            if (busy and busy + spec.workers > usable_cores()) or len(self._gpus) < wanted:
+            taken = self._slots.take(self._requests(spec))
+            if taken is None:
                 return
             del self._waiting[spec.number]
-            gpus, self._gpus = self._gpus[:wanted], self._gpus[wanted:]
-            self._start(spec, tuple(gpus))
+            with contextlib.closing(taken):
+                self._start(spec, taken)
 
-    def _all_gpus(self, wanted: int) -> list[str]:
-        """Those this process may use; of a machine that shows none, as many as may be used at a time."""
-        gpus = visible_gpus() if wanted else []
-        if gpus is not None:
-            return gpus
-        log.warning("this machine shows no GPU: the tasks are given numbers from 0 on")
-        return [str(number) for number in range(wanted * min(self._most, usable_cores()))]
+    def _requests(self, spec: JobSpec) -> list[Request]:
+        """A core for each process of the job, as far as there are so many, and its GPUs."""
+        cores = Request(min(spec.workers, len(self._cores)), self._cores, "core")
+        num_gpus = _num_gpus(spec.options)
+        return [cores, Request(num_gpus, list(self._gpus), "GPU")] if num_gpus else [cores]
 
-    def _start(self, spec: JobSpec, gpus: tuple[str, ...]) -> None:
+    def _start(self, spec: JobSpec, taken: TakenSlots) -> None:
         timeouts = count_timeouts(self._batch.folder, spec.number)
+        gpus = [self._gpus[slot] for slot in taken.files if slot in self._gpus]
         with open(paths.job_log(self._batch.folder, spec.number), "ab") as output:
             process = subprocess.Popen(
                 [*job_command(self._python, self._batch.module, self._batch.folder), str(spec.number)],
@@ -219,12 +219,18 @@ class _LocalSubmission(ClusterSubmission):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})},
+                pass_fds=list(taken.files.values()),
+                env={
+                    **os.environ,
+                    **taken.environment(),
+                    **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
+                },
             )
+        taken.record_holder(self._batch.folder, process.pid)
         keep_until_ended(process)
-        self._running[spec.number] = _Running(process, spec, gpus, time.monotonic(), timeouts)
+        self._running[spec.number] = _Running(process, spec, time.monotonic(), timeouts)
         self._jobs[spec.number] = str(process.pid)
 
 
-def _gpus(options: Options) -> int:
+def _num_gpus(options: Options) -> int:
     return int(options.common.get("gpus_per_node") or 0)

@@ -59,6 +59,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     cpus_per_task: int | None = None
     gpus_per_node: int | None = None
     mem_gb: float | None = None
+    share_machine: bool = True
     max_num_timeout: tp.Annotated[int, pydantic.Field(ge=0)] = 0
     slurm_constraint: str | None = None
     slurm_partition: str | None = None
@@ -351,7 +352,12 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         }
         environment = launch_settings.environment_path(self.conda_env)
         options = clusters.Options(
-            common, slurm, array_parallelism, max_num_timeout=self.max_num_timeout, environment=environment
+            common,
+            slurm,
+            array_parallelism,
+            max_num_timeout=self.max_num_timeout,
+            environment=environment,
+            share_machine=self.share_machine,
         )
         return clusters.get_cluster(self.cluster, options)
 

@@ -16,7 +16,7 @@ import typing as tp
 import pydantic
 
 from hydra_exca import clusters
-from hydra_exca.clusters.local import usable_cores
+from hydra_exca.clusters.devices import usable_cores
 from hydra_exca.code import active
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.identity.uid import Identity
@@ -376,7 +376,7 @@ class MapInfra(BaseInfra):
         return [keys[start:end] for start, end in itertools.pairwise(bounds)]
 
     def _workers(self, chunks: int) -> int:
-        return min(chunks, usable_cores(), self.max_jobs or chunks)
+        return min(chunks, len(usable_cores()), self.max_jobs or chunks)
 
     def _bar(self, total: int) -> ProgressBar:
         return ProgressBar(self._map()[1].name, total)

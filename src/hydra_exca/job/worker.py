@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hydra_exca.clusters.slots import hold_slots
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status
 from hydra_exca.store import Entry
@@ -20,6 +21,7 @@ from .signals import RunningJob, SignalHandlers
 
 def run(launch: str, number: int) -> None:
     """Computes the tasks of job ``number`` of the launch in folder ``launch``."""
+    hold_slots()
     folder = Path(launch)
     payload = read_payload(folder)
     job = RunningJob(folder, number, payload)

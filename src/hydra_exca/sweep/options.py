@@ -16,7 +16,7 @@ from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 
 DEFAULT_FOLDER = "exca"
 DEFAULT_VERSION = "0"
-_ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder", "max_queued", "poll_s")
+_ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder", "max_queued", "poll_s", "share_machine")
 
 
 @dataclasses.dataclass(frozen=True)
