@@ -1,13 +1,13 @@
 # make demo   the digits sweep, twice: the second run shows everything cached
-# make check  lint, types, and the tests that start no program and no Slurm: while you work
-# make test   lint, types, and all tests against the installed package, with a real Slurm where it can be
-# make coverage   all tests once more, and which branches they take
+# make check  lint, types, and all tests that start neither a program nor Slurm; run it while you work
+# make test   lint, types, and all tests against the installed package, with a real Slurm where possible
+# make coverage   all tests with branch coverage
 # make lint   lint and types only
-# make bench  everything is measured beside the libraries that do the same: docs/benchmarks.md is written again
+# make bench  compares everything with similar libraries and writes docs/benchmarks.md
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pyproject.toml setup.cfg
-# on this machine: the Slurm of the tests may be installed and stopped, and a silent sbatch is an error
+# cluster=local, because the Slurm of the tests may be installed but stopped, and an sbatch that does not answer is an error
 DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca hydra/launcher/cluster=local
 
 .PHONY: demo check test coverage lint bench clean
@@ -17,7 +17,7 @@ demo: .venv/demo
 	@echo; echo "The same again:"; echo
 	cd examples/digits && $(DEMO)
 
-# Two at once: these tests compute. A tenth of the inputs that hypothesis tries in `make test`.
+# Two at a time, because these tests compute. hypothesis tries a tenth of the inputs of `make test`.
 check: lint
 	$(BIN)/pytest -q -n 2 --dist worksteal --no-programs --hypothesis-profile=check
 
@@ -34,12 +34,12 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Rows with Slurm need one that runs (CONTRIBUTING.md); without it they are left out, and the page says so.
+# Rows with Slurm need a running Slurm (CONTRIBUTING.md); without it they are left out, and the page says so.
 bench: .venv/bench
 	$(BIN)/python benchmarks --json benchmarks.json --markdown docs/benchmarks.md
 
-# The package is installed, not linked: what is tested is what is shipped.
-# setuptools would ship what an earlier build left, hence the rm.
+# The package is installed, not linked, so that the tests run what is shipped.
+# rm -rf build: setuptools would ship files that an earlier build left there.
 .venv/demo: .venv/created $(SOURCES)
 	rm -rf build
 	$(BIN)/pip install --quiet --upgrade '.[examples]'

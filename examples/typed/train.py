@@ -1,4 +1,4 @@
-"""The digits again with pydantic: a task is validated before it is submitted, and its model is its identity."""
+"""The digits example with pydantic: each task is validated before it is submitted, and the model is its identity."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ class Forest(BaseModel):
 
     name: Literal["forest"] = "forest"
     n_estimators: PositiveInt = 100
-    n_jobs: int = 1  # how fast, not what: it makes no other task
+    n_jobs: int = 1  # affects speed, not the result: not part of the uid
 
     def build(self, seed: int) -> ClassifierMixin:
         return RandomForestClassifier(self.n_estimators, n_jobs=self.n_jobs, random_state=seed)
