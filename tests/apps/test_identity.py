@@ -60,6 +60,83 @@ def test_the_uid_shows_what_was_swept_but_nothing_excluded(tmp_path: Path) -> No
     assert [entry.name.rpartition("-")[0] for entry in app.entries] == ["seed=2"]
 
 
+NESTED = """
+import sys, threading
+from types import SimpleNamespace
+
+import hydra
+from apps import note, tell_returns
+
+
+def start(scale: int) -> None:
+    args, lock = SimpleNamespace(scale=scale), threading.Lock()
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+    def train(cfg):
+        with lock if {lock} else open(__file__):
+            note("start", cfg.seed)
+            return cfg.seed * args.scale if cfg.seed in {{1, 2, 3}} else 0
+
+    train()
+
+
+if __name__ == "__main__":
+    tell_returns()
+    start(int(sys.argv.pop()))
+"""
+
+
+def test_what_a_nested_function_captures_makes_another_task(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    app.write("train.py", NESTED.format(lock=False).replace(", lock = ", " = ").replace(", threading.Lock()", ""))
+    assert [app.run("seed=1,2", scale).values for scale in ("1", "10", "1")] == [[1, 2], [10, 20], [1, 2]]
+    assert len(app.notes) == 4
+
+
+def test_what_has_no_identity_is_named_with_the_option_that_leaves_it_out(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    app.write("train.py", NESTED.format(lock=True))
+    result = app.run("seed=1,2", "1")
+    assert is_one_message(result) and "hydra.launcher.exclude_from_uid=[function.lock]" in result.stderr
+    assert app.notes == []
+    inline = ("hydra/launcher/cluster=inline", "hydra.launcher.exclude_from_uid=[function.lock]")
+    assert app.run("seed=1,2", *inline, "1").values == [1, 2]
+
+
+ZEN = """
+import sys
+
+from apps import note, tell_returns
+from hydra_zen import store, zen
+
+
+def train(seed: int) -> str:
+    note("start", seed)
+    return f"train {seed}"
+
+
+def evaluate(seed: int) -> str:
+    note("start", seed)
+    return f"evaluate {seed}"
+
+
+store({"seed": 1}, name="config")
+if __name__ == "__main__":
+    tell_returns()
+    store.add_to_hydra_store()
+    function = {"train": train, "evaluate": evaluate}[sys.argv.pop()]
+    zen(function).hydra_main(config_name="config", config_path=None, version_base="1.3")
+"""
+
+
+def test_two_functions_in_zen_do_not_share_results(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    app.write("train.py", ZEN)
+    for name in ("train", "evaluate", "train"):
+        assert app.run("seed=1,2", name).values == [f"{name} 1", f"{name} 2"]
+    assert {entry.parent.name for entry in app.entries} == {"train.train,0", "train.evaluate,0"}
+
+
 # -- what counts -------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import typing as tp
 
@@ -14,9 +13,10 @@ from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
 from hydra_exca.identity.uid import Identity
 
-from . import schema, task_function
+from . import schema
 from .compose import hydra_private
 from .configs.tree import Path, dotted
+from .function_identity import CARRIED, FunctionIdentity
 from .options import SweepOptions
 from .resolve import resolve
 from .resolve.shared_facts import JobFacts
@@ -31,12 +31,11 @@ Fields = dict[str, tp.Any]
 class Identifier:
     """Gives the tasks of one batch their identities."""
 
-    def __init__(self, options: SweepOptions, function: tp.Any, kinds: schema.Schema) -> None:
+    def __init__(self, options: SweepOptions, function: FunctionIdentity, kinds: schema.Schema) -> None:
         self._options = options
         self._schema = kinds
         self._function = function
-        self._carried = {} if kinds.method else task_function.carried_values(function)
-        self._matched: set[str] = set()
+        self._matched = set(function.matched)
         self._unmatched: dict[str, Problem] = {}
 
     def problems(self) -> list[Problem]:
@@ -53,7 +52,7 @@ class Identifier:
         """The identity of one task; ``model`` is what speaks for it, if anything does."""
         environment = uid.canonical(facts.env_set, "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
-        extra.update({"hydra.function": self._carried} if self._carried else {})
+        extra.update({CARRIED: self._function.carried} if self._function.carried else {})
         make: dict[str, tp.Any] = {"factory": self._factory(model), "version": self._version(model)}
         if self._schema.receives and model is not None:
             fields, full, excluded = self._model_fields(model, resolved)
@@ -63,13 +62,9 @@ class Identifier:
         fields = _merge_fields(fields, {"hydra.types": kinds} if kinds else {})
         return uid.make_identity(**make, fields=fields, label=label.readable_label(self._swept_values(overrides)))
 
-    @functools.cached_property
-    def _function_factory(self) -> str:
-        return task_function.factory_name(self._function)
-
     def _factory(self, model: pydantic.BaseModel | None) -> str:
         method, project = self._schema.method, self._options.project
-        name = self._function_factory if method is None or model is None else method.factory(model)
+        name = self._function.factory if method is None or model is None else method.factory(model)
         return name if project is None else f"{name}@{project}"
 
     def _version(self, model: pydantic.BaseModel | None) -> str:

@@ -20,6 +20,7 @@ from hydra_exca import clusters, script
 from hydra_exca.code import active
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
+from hydra_exca.identity import carried
 from hydra_exca.job import payload
 from hydra_exca.launch import launch as launch_module
 from hydra_exca.launch.lookup import LookupResult
@@ -29,10 +30,11 @@ from hydra_exca.provenance import project
 from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 
-from . import callback, code_options, messages, options, outputs, schema, task_function, tasks
+from . import callback, code_options, messages, options, outputs, schema, tasks
 from . import results as job_returns
 from .compose import hydra_private, loader
 from .compose.composition import Template
+from .function_identity import FunctionIdentity, read_function_identity
 from .hydra_errors import raise_compact
 from .job.program import HydraJob, HydraProgram
 from .model_method import Computation
@@ -135,12 +137,22 @@ class _Batch:
             active.import_from(None)
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
-        composer = tasks.Composer(self._context, self._config, self._options, self._function, self._kinds)
+        composer = tasks.Composer(self._context, self._config, self._options, self._function_identity(), self._kinds)
         asked = composer.tasks(job_overrides, first)
         loader.forget_configs(self._context)
         for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
             log.warning("exca: %s", notice)
         return asked
+
+    def _function_identity(self) -> FunctionIdentity:
+        """The function as it was before any task of this launcher ran in this process."""
+        if "function" not in self._state:
+            if self._kinds.method is None:
+                self._state["function"] = read_function_identity(self._function, self._options.exclude_from_uid)
+            else:  # all that its method carries is in the model
+                self._state["function"] = FunctionIdentity(carried.factory_name(self._function))
+        function: FunctionIdentity = self._state["function"]
+        return function
 
     def _program(self, shared: tp.Collection[Template]) -> HydraProgram:
         hydra, method = self._config.hydra, self._kinds.method
@@ -165,7 +177,7 @@ class _Batch:
 
     def _settings(self, asked: tp.Sequence[SweepTask]) -> Settings:
         chosen, method = self._options, self._kinds.method
-        whose = task_function.target_of(self._function) if method is None else method.kind
+        whose = carried.target_of(self._function) if method is None else method.kind
         code = callback.sweep_code()
         home = project.project_folder(whose, active.current()) or active.home()
         settings = Settings(
@@ -229,7 +241,8 @@ class _Batch:
 
     def _say_plan(self, lookups: tp.Sequence[LookupResult]) -> None:
         name = self._cluster().name
-        messages.say_plan(lookups, name, CacheFolder(self._options.folder), self._state["told"])
+        folder, older_identity = CacheFolder(self._options.folder), self._function_identity().older_identity
+        messages.say_plan(lookups, name, folder, self._state["told"], older_identity)
 
     def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
         places = self._show_outputs(asked, results)

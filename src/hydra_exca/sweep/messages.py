@@ -14,6 +14,7 @@ from pathlib import Path
 from hydra.core.utils import filter_overrides
 
 from hydra_exca.errors import ExcaError, NotRunError
+from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import plan
 from hydra_exca.launch.code_changes import CodeChanges
 from hydra_exca.launch.launch import Launch
@@ -30,10 +31,17 @@ log = logging.getLogger("exca.sweep")
 _OTHER_VERSIONS = "results of other versions"  # the key of a message that is given once
 
 
-def say_plan(lookups: tp.Sequence[LookupResult], cluster: str, folder: CacheFolder, said: set[str]) -> int:
+def say_plan(
+    lookups: tp.Sequence[LookupResult],
+    cluster: str,
+    folder: CacheFolder,
+    said: set[str],
+    older_identity: tp.Callable[[Identity], Identity | None],
+) -> int:
     """Says what is cached, joined and to be run, unless all is cached; returns how many are to be run.
 
-    Where anything is to be run, says also what other versions hold. ``said`` has the messages that are given once.
+    Where anything is to be run, says also what other versions hold, and what was stored under an ``older_identity``.
+    ``said`` has the messages that are given once.
     """
     distinct = _distinct(lookups)
     to_run, joined = _count_missing(distinct), sum(found.action is plan.Action.JOIN for found in distinct)
@@ -45,7 +53,24 @@ def say_plan(lookups: tp.Sequence[LookupResult], cluster: str, folder: CacheFold
         said.add(_OTHER_VERSIONS)
         for line in _unused_versions(distinct, folder):
             log.info("exca: %s", line)
+        older = _count_older(distinct, folder, older_identity)
+        if older:
+            log.warning(
+                "exca: %s not reused: when stored, not all that the task function carries was part of the identity",
+                count_noun(older, "older result is", "older results are"),
+            )
     return to_run
+
+
+def _count_older(
+    lookups: tp.Sequence[LookupResult],
+    folder: CacheFolder,
+    older_identity: tp.Callable[[Identity], Identity | None],
+) -> int:
+    """How many of the tasks that are to be run have a result under their older identity."""
+    older = [older_identity(each.identity) for each in lookups if each.action is plan.Action.RUN]
+    found = [each for each in older if each is not None]
+    return sum(folder.factory_folder(each.factory, each.version).read_stored(each) is not None for each in found)
 
 
 def say_failure(result: Result) -> None:

@@ -28,6 +28,7 @@ from .configs import yaml_text
 from .configs.overlay import JobVariant
 from .configs.resolvers import may_call_custom_resolvers
 from .configs.tree import Path as Place
+from .function_identity import FunctionIdentity
 from .identity import Identifier
 from .options import SweepOptions
 from .resolve import resolve
@@ -80,7 +81,7 @@ class Composer:
         context: HydraContext,
         config: DictConfig,
         options: SweepOptions,
-        function: tp.Any,
+        function: FunctionIdentity,
         kinds: schema.Schema,
     ) -> None:
         self._context = context

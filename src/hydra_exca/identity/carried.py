@@ -1,0 +1,405 @@
+"""What a function carries beside its name, and so beside the configuration: it counts in the identity.
+
+Arguments of a partial, captured variables, the state of a method's or callable object, the code of a function that no
+name tells apart. Modules, loggers, and what functions of libraries carry never count.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import logging
+import sys
+import sysconfig
+import types
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import script
+from hydra_exca.errors import ConfigError, Problem
+
+from . import canonical, model_schema
+from .scalars import Json, class_name
+
+_Part: tp.TypeAlias = tuple[str, str, tp.Any]  # its key in the identity, its name in an option, and the value
+
+
+def factory_name(function: tp.Any) -> str:
+    """The dotted name of what computes: module as ``python -m`` spells it, and function; a callable object's class.
+
+    Decorators, functools.partial and hydra-zen's ``zen`` are looked through.
+    """
+    named = target_of(function)
+    return f"{script.module_name(named)}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+
+
+def target_of(function: tp.Any) -> tp.Any:
+    """The function that is called in the end, without decorators and arguments; a callable object's class."""
+    *_, target = _layers(function)
+    return target if hasattr(target, "__qualname__") else type(target)
+
+
+def carried_values(
+    function: tp.Any,
+    left_out: tp.Callable[[str], bool] = lambda name: False,
+    convert: tp.Callable[[tp.Any], tp.Any] = lambda value: value,
+) -> dict[str, Json]:
+    """The canonical forms of what a function carries; empty for one that a module defines.
+
+    ``left_out("log")`` tells whether the value of that name does not count. ``convert`` gives plain values in place of
+    those that have no canonical form, and other values as they are.
+
+    Raises ConfigError that names all values without a canonical form.
+
+    >>> carried_values(functools.partial(print, [1, 2], end=""))
+    {'argument 0': [1, 2], 'argument end': ''}
+    """
+    reader = _CarriedReader(script.module_name(target_of(function)).partition(".")[0], left_out, convert)
+    forms = reader.function_forms(function, "")
+    if reader.problems:
+        raise ConfigError("the function carries values that have no identity", reader.problems)
+    return forms
+
+
+class _CarriedReader:
+    """Reads one function and the functions it carries. ``problems`` are the values without a canonical form."""
+
+    def __init__(
+        self, package: str, left_out: tp.Callable[[str], bool], convert: tp.Callable[[tp.Any], tp.Any]
+    ) -> None:
+        self.problems: list[Problem] = []
+        self._package = package  # the user's own, which may be installed among the libraries
+        self._left_out = left_out
+        self._convert = convert
+        self._seen: dict[int, tuple[int, tp.Any]] = {}
+
+    def function_forms(self, function: tp.Any, path: str) -> dict[str, Json]:
+        forms: dict[str, Json] = {}
+        for layer in _layers(function):
+            holder = layer.__self__ if inspect.ismethod(layer) else layer
+            is_by_name = isinstance(holder, type) or (
+                inspect.isroutine(holder) and not getattr(holder, "__closure__", 0)
+            )
+            number = None if is_by_name else self._number_if_seen(holder)
+            if number is not None:
+                return {**forms, "~seen": number}
+            for key, value in self._part_forms(_parts_of(layer, self._is_library), path).items():
+                free = key
+                while free in forms:  # two decorators may give one name to what they capture
+                    free += "'"
+                forms[free] = value
+        return forms
+
+    def _part_forms(self, parts: tp.Iterable[_Part], path: str) -> dict[str, Json]:
+        forms = {}
+        for key, name, value in parts:
+            if self._left_out(f"{path}{name}"):
+                continue
+            try:
+                form = self.form(value, f"{path}{name}")
+            except _NeverCountsError:
+                continue
+            if form is not None:
+                forms[key] = form
+        return forms
+
+    def form(self, value: tp.Any, path: str) -> Json:
+        value = self._convert(value)
+        if type(value) is dict:
+            value = {key: part for key, part in value.items() if not self._left_out(f"{path}.{key}")}
+        if isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
+            raise _NeverCountsError
+        if inspect.isroutine(value) or isinstance(value, functools.partial) or _is_zen(value):
+            inner = {} if self._is_library(value) else self.function_forms(value, f"{path}.")
+            return {"function": factory_name(value), **inner}
+        try:
+            return canonical.canonical(value)
+        except ConfigError as error:
+            number = self._number_if_seen(value)
+            if number is not None:
+                return {"~seen": number}
+            form = self._parts_form(value, path)
+            if form is None:
+                below = error.problems[0].key
+                message = f"a {class_name(type(value))} has no canonical form"
+                self.problems.append(Problem(message, f"{path}.{below}" if below else path))
+            return form
+
+    def _number_if_seen(self, value: tp.Any) -> int | None:
+        """Its number if it was met before: functions call themselves, objects refer to one another."""
+        if id(value) in self._seen:
+            return self._seen[id(value)][0]
+        self._seen[id(value)] = len(self._seen), value  # kept: no other object gets its id
+        return None
+
+    def _parts_form(self, value: tp.Any, path: str) -> Json:
+        """The form of a value by those of its parts, None if that is not all there is to it."""
+        if isinstance(value, type):
+            return {"class": _name_of(value), **({} if self._is_library(value) else _code_part(value))}
+        if type(value) in (list, tuple):
+            return [self.form(each, f"{path}.{index}") for index, each in enumerate(value)]
+        if type(value) is dict and all(type(key) is str for key in value):
+            return {canonical.escape_key(key): self.form(each, f"{path}.{key}") for key, each in value.items()}
+        state = _state_of(value)
+        if state is None:
+            return None
+        return {"object": _name_of(type(value)), **self._part_forms(_attributes(state), f"{path}.")}
+
+    def _is_library(self, value: tp.Any) -> bool:
+        """Whether a function or class comes with Python or with an installed package that is not the program's own."""
+        names = getattr(value, "__globals__", None)  # a decorator's function claims the module of what it decorates
+        module = str(names["__name__"] if names else getattr(value, "__module__", None))
+        if module.partition(".")[0] in (self._package, *_OURS):
+            return module.partition(".")[0] != self._package
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file is None:
+            return module in sys.builtin_module_names
+        return any(Path(file).is_relative_to(folder) for folder in _library_folders())
+
+
+_OURS = ("hydra", "hydra_exca", "hydra_plugins")  # libraries, even if installed as links to their sources
+
+
+class _NeverCountsError(Exception):
+    """Raised for modules and loggers."""
+
+
+# -- the layers around a function --------------------------------------------------------------------------------------
+
+
+def _layers(function: tp.Any) -> tp.Iterator[tp.Any]:
+    """From the outermost decorator, partial or method to the function itself."""
+    while True:
+        yield function
+        if isinstance(function, functools.partial) or _is_zen(function):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif getattr(function, "__wrapped__", None) is not None and not isinstance(function, type):
+            function = function.__wrapped__
+        else:
+            return
+
+
+def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:
+    """What one layer carries itself."""
+    if isinstance(layer, functools.partial):
+        arguments = (*enumerate(layer.args), *layer.keywords.items())
+        return [(f"argument {name}", str(name), value) for name, value in arguments]
+    if _is_zen(layer):
+        return _zen_parts(layer)
+    if inspect.ismethod(layer):
+        return _method_parts(layer)
+    if isinstance(layer, type):
+        return []
+    if getattr(layer, "__wrapped__", None) is not None:
+        return _wrapper_parts(layer, is_library)
+    if inspect.isfunction(layer):
+        return _function_parts(layer)
+    if inspect.isbuiltin(layer):
+        owner = layer.__self__
+        return [] if owner is None or isinstance(owner, types.ModuleType) else _whole(owner)
+    state = _state_of(layer)
+    return _whole(layer) if state is None else _attributes(state)
+
+
+def _whole(value: tp.Any) -> list[_Part]:
+    return [("attribute self", "self", value)]
+
+
+def _attributes(state: tp.Mapping[str, tp.Any]) -> list[_Part]:
+    return [(f"attribute {name}", name, value) for name, value in state.items()]
+
+
+def _method_parts(method: types.MethodType) -> list[_Part]:
+    """The state of the object that a method is bound to, and its class where the method's name does not say it."""
+    owner: tp.Any = method.__self__
+    cls = owner if isinstance(owner, type) else type(owner)
+    is_own = method.__func__.__qualname__.rpartition(".")[0] == cls.__qualname__
+    parts: list[_Part] = [] if is_own else [("class", "class", cls)]
+    if isinstance(owner, type):
+        return parts
+    state = vars(owner) if model_schema.is_record(cls) else _state_of(owner)
+    return parts + (_whole(owner) if state is None else _attributes(state))
+
+
+def _wrapper_parts(function: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:
+    """What a decorator's function has captured; of a library's one only hydra-zen's object."""
+    if inspect.isfunction(function):
+        held, from_library = _captured(function), is_library(function)
+    else:
+        state = _state_of(function) or {}
+        held = {name: value for name, value in state.items() if name not in functools.WRAPPER_ASSIGNMENTS}
+        from_library = is_library(type(function))
+    parts: list[_Part] = []
+    for name, value in held.items():
+        if _is_zen(value):
+            parts += _zen_parts(value)
+        elif value is not function.__wrapped__ and not from_library:
+            parts.append((f"captured {name}", name, value))
+    return parts
+
+
+def _function_parts(function: types.FunctionType) -> list[_Part]:
+    """Nothing of a function that a module defines: its name says which one it is."""
+    if "<" not in function.__qualname__:
+        return []
+    parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    defaults = [
+        (f"default {each.name}", each.name, each.default) for each in parameters if each.default is not each.empty
+    ]
+    captured = [(f"captured {name}", name, value) for name, value in _captured(function).items()]
+    return [("code", "code", code_digest(function)), *captured, *defaults]
+
+
+def _captured(function: types.FunctionType) -> dict[str, tp.Any]:
+    captured = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            captured[name] = cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+    captured.pop("__class__", None)  # of a method that says super()
+    return captured
+
+
+_ZEN_DERIVED = ("func", "parameters", "pre_call", "_has_zen_cfg", "_run_in_context")
+_ZEN_DEFAULTS = {
+    "_resolve": True,
+    "_unpack_kwargs": False,
+    "_exclude": set(),
+    "_instantiation_wrapper": None,
+    "_pre_call_iterable": (None,),
+}
+
+
+def _is_zen(value: tp.Any) -> bool:
+    """Whether it is a function in hydra-zen's ``zen``."""
+    return any(cls.__name__ == "Zen" and cls.__module__.startswith("hydra_zen.") for cls in type(value).__mro__)
+
+
+def _zen_parts(zen: tp.Any) -> list[_Part]:
+    """What runs before the function, and what else is not as ``zen(function)`` has it."""
+    counted = {name: value for name, value in vars(zen).items() if name not in _ZEN_DERIVED}
+    parts: list[_Part] = [
+        (f"zen {name.lstrip('_')}", name.lstrip("_"), value)
+        for name, value in counted.items()
+        if name not in _ZEN_DEFAULTS or value != _ZEN_DEFAULTS[name]
+    ]
+    is_subclass = not type(zen).__module__.startswith("hydra_zen.")
+    return [*parts, ("class", "class", type(zen))] if is_subclass else parts
+
+
+# -- objects and names -------------------------------------------------------------------------------------------------
+
+
+def _state_of(value: tp.Any) -> dict[str, tp.Any] | None:
+    """The attributes of an object, None if they may not be all of its state: it says itself how it is pickled."""
+    cls = type(value)
+    if cls is types.SimpleNamespace:
+        return dict(vars(value))
+    if any(getattr(cls, name) is not getattr(object, name) for name in ("__reduce_ex__", "__reduce__")):
+        return None
+    try:
+        reduced: tp.Any = value.__reduce_ex__(2)
+    except Exception:  # noqa: BLE001  a TypeError for state that Python does not see, or the user's own __getstate__
+        return None
+    if len(reduced) > 3 and any(each is not None for each in reduced[3:]):
+        return None  # the items of a list or dict
+    if len(reduced[1]) != 1:
+        return None  # __getnewargs__
+    state = reduced[2]
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    if attributes is None and slots is None:
+        return {} if hasattr(value, "__dict__") or vars(cls).get("__slots__") is not None else None
+    return {**(attributes or {}), **(slots or {})} if isinstance(attributes or {}, dict) else None
+
+
+def _name_of(cls: type) -> str:
+    return f"{script.module_name(cls)}.{cls.__qualname__}"
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+# -- code --------------------------------------------------------------------------------------------------------------
+
+
+def code_digest(function: types.FunctionType) -> str:
+    """A digest of what a function does: of its syntax tree, which no version of Python and no run changes.
+
+    Where its source cannot be had, or is not what runs, that of its instructions.
+    """
+    node = _syntax_tree(function)
+    return canonical.digest(_instructions(function.__code__) if node is None else _tree_form(node))
+
+
+def _code_part(cls: type) -> dict[str, Json]:
+    """The code of a class that no name tells apart."""
+    if "<" not in cls.__qualname__:
+        return {}
+    methods = [each for each in vars(cls).values() if inspect.isfunction(each)]
+    return {"code": [code_digest(each) for each in methods]}
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def _syntax_tree(function: types.FunctionType) -> ast.AST | None:
+    """The definition that a function was compiled from; None if its file is gone, or was edited since it was loaded."""
+    code = function.__code__
+    try:
+        lines, _ = inspect.findsource(function)
+        text = "".join(lines)
+        tree = ast.parse(text)
+        if code not in _nested_codes(compile(text, "", "exec", dont_inherit=True)):
+            return None
+    except (OSError, SyntaxError, TypeError, ValueError):
+        return None
+    named = [node for node in ast.walk(tree) if isinstance(node, _DEFINITIONS) and _starts(node, code)]
+    fitting = [node for node in named if len(named) == 1 or _is_compiled_from(code, node)]
+    return min(fitting, key=_extent, default=None)
+
+
+def _starts(node: tp.Any, code: types.CodeType) -> bool:
+    first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+    return first == code.co_firstlineno and getattr(node, "name", "<lambda>") == code.co_name
+
+
+def _is_compiled_from(code: types.CodeType, node: tp.Any) -> bool:
+    """Whether all instructions lie in the body: it tells apart two lambdas of one line."""
+    body = node.body if isinstance(node.body, list) else [node.body]
+    start = body[0].lineno, body[0].col_offset
+    end = body[-1].end_lineno, body[-1].end_col_offset
+    places = [(line, column) for line, _, column, _ in code.co_positions() if line is not None and column]
+    return all(start <= place <= end for place in places)
+
+
+def _extent(node: tp.Any) -> tuple[int, int]:
+    return node.end_lineno - node.lineno, node.end_col_offset - node.col_offset
+
+
+def _nested_codes(code: types.CodeType) -> tp.Iterator[types.CodeType]:
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from _nested_codes(each)
+
+
+def _tree_form(node: tp.Any) -> Json:
+    """A syntax tree as plain JSON, without what one version of Python writes and another does not: empty fields."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in ("ctx", "kind", "type_comment")]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 ends some with an empty text
+            fields = [("values", [each for each in node.values if getattr(each, "value", None) != ""])]
+        return [type(node).__name__, *([name, _tree_form(value)] for name, value in fields if value not in (None, []))]
+    return [_tree_form(each) for each in node] if isinstance(node, list) else canonical.canonical(node)
+
+
+def _instructions(code: types.CodeType) -> Json:
+    constants = [_instructions(each) if isinstance(each, types.CodeType) else each for each in code.co_consts]
+    return canonical.canonical([code.co_code.hex(), code.co_names, constants])

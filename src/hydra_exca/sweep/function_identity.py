@@ -1,0 +1,81 @@
+"""The task function as the identity knows it: its dotted name, and what it carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as tp
+
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_key
+from hydra_exca.identity import carried, uid
+from hydra_exca.identity.scalars import Json
+from hydra_exca.identity.uid import Identity
+
+from . import older_rules
+from .configs.tree import copy_tree
+
+CARRIED = "hydra.function"
+"""The key of what the function carries, among the fields of an identity."""
+_PREFIX = "function."
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionIdentity:
+    """``factory`` is its dotted name, ``carried`` what it carries, in canonical form.
+
+    ``matched`` are the patterns that leave some of that out, ``older`` are name and values by the first rules.
+    """
+
+    factory: str
+    carried: dict[str, Json] = dataclasses.field(default_factory=dict)
+    matched: frozenset[str] = frozenset()
+    older: tuple[str, dict[str, Json]] | None = None
+
+    def older_identity(self, identity: Identity) -> Identity | None:
+        """The identity that a task had by the first rules; None if it has that still."""
+        if self.older is None or self.older == (self.factory, self.carried):
+            return None
+        name, values = self.older
+
+        def replaced(fields: dict[str, Json]) -> dict[str, Json]:
+            others = {key: value for key, value in fields.items() if key != CARRIED}
+            return {**others, CARRIED: values} if values else others
+
+        return uid.make_identity(
+            name + identity.factory.removeprefix(self.factory),
+            identity.version,
+            replaced(identity.fields),
+            replaced(identity.full),
+            identity.label,
+            identity.excluded,
+        )
+
+
+def read_function_identity(function: tp.Any, patterns: tp.Sequence[str]) -> FunctionIdentity:
+    """The identity of ``function``. ``patterns`` leave out what it carries as ``function.<name>``.
+
+    Read it once for a sweep: tasks that run in this process may change what it carries. Raises ConfigError for what has
+    no canonical form.
+    """
+    matched: set[str] = set()
+
+    def is_left_out(name: str) -> bool:
+        fitting = [each for each in patterns if each.startswith(_PREFIX) and matches_key(_PREFIX + name, [each])]
+        matched.update(fitting)
+        return bool(fitting)
+
+    try:
+        values = carried.carried_values(function, is_left_out, copy_tree)
+    except ConfigError as error:
+        raise ConfigError("", [_with_advice(problem) for problem in error.problems]) from None
+    older = older_rules.older_name_and_values(function)
+    return FunctionIdentity(carried.factory_name(function), values, frozenset(matched), older)
+
+
+def _with_advice(problem: Problem) -> Problem:
+    name = _PREFIX + problem.key
+    message = (
+        f"{problem.message}. The task function carries it, so it may change the result. If it does not, leave it out: "
+        f"hydra.launcher.exclude_from_uid=[{name}]"
+    )
+    return Problem(message, name)
