@@ -21,8 +21,8 @@ demo: .venv/demo
 check: lint
 	$(BIN)/pytest -q -n 2 --dist worksteal --no-programs --hypothesis-profile=check
 
-# What the tests need of Slurm they start and stop themselves; what they skip, they say. Many only wait: hence six at once,
-# each with neighbours in one file, which share what a fixture has run.
+# The tests start and stop Slurm themselves, and name what they skip. Six at a time, because many of them only wait;
+# tests of one file stay together, because they share fixtures that run programs.
 test: lint
 	$(BIN)/pytest -n 6 --dist worksteal
 
