@@ -26,8 +26,40 @@ pytestmark = pytest.mark.app
 
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 INLINE_TOO = ["inline", "local", "packed", SLURM]
-READS = "return Path('value.txt').read_text()"
-NAN = "import numpy\nreturn {'loss': [numpy.arange(3.0) * float('nan')], 'name': object}"
+KINDS = """
+later = Path("later").exists()  # which is written between the sweep and what the tests run again
+match cfg.kind:
+    case "changes":
+        return "now" if later else "then"
+    case "holds_nan":
+        import numpy
+        return {"loss": [numpy.arange(3.0) * float("nan")], "name": object}
+    case "odd":
+        return Odd()
+    case "set" | "other_set":
+        return {1, 2}
+    case "fails":
+        raise ValueError("no luck")
+    case "fails_once":
+        return Path("later").read_text()
+    case "dies_once":
+        later or os.kill(os.getpid(), 9)
+    case "dies_later":
+        later and os.kill(os.getpid(), 9)
+    case "dies":
+        os.kill(os.getpid(), 9)
+    case "writes":
+        Path(HydraConfig.get().runtime.output_dir, "made").touch()
+        Path(HydraConfig.get().runtime.output_dir, "outcome.json").touch()
+    case "prints":
+        print("begun")
+        later and wait_for("go")
+    case "waits":
+        note(os.getpid())
+        later and wait_for("never")
+return 1
+"""
+ODD = "class Odd:\n    def __init__(self): self.x = iter([os.urandom(8)])"
 
 
 def environment_in(folder: Path) -> dict[str, str]:
@@ -91,8 +123,28 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> App:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> App:
-    return with_results(tmp_path)
+def app(shared: App, tmp_path: Path) -> App:
+    """A copy of it, to change."""
+    return copied_to(tmp_path, shared)
+
+
+def copied_to(folder: Path, app: App) -> App:
+    """Its tasks were started in the folder of the first, and are run again there."""
+    shutil.copytree(app.folder, folder, symlinks=True, dirs_exist_ok=True)
+    copy = object.__new__(App)
+    copy.folder = folder
+    return copy
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """A task of each kind, by its name; where they were run some things have changed since."""
+    app = App(tmp_path_factory.mktemp("kinds"), KINDS, config="kind: none\n", head=ODD)
+    names = ["changes", "holds_nan", "odd", "set", "other_set", "fails", "fails_once", "dies_once", "dies_later"]
+    names += ["dies", "writes", "prints", "waits"]
+    app.run(f"kind={','.join(names)}", cluster="local")
+    app.write("later", "now")
+    return app
 
 
 @pytest.fixture
@@ -175,10 +227,11 @@ def test_a_jobs_directory_whose_entry_was_removed_says_so(app: App) -> None:
     assert "which no longer exists" in cli(app.folder, "show", "sweep/0").stderr
 
 
-def test_a_file_of_the_task_that_is_called_as_one_of_ours_is_part_of_its_output(tmp_path: Path) -> None:
-    app = App(tmp_path, "Path(HydraConfig.get().runtime.output_dir, 'outcome.json').touch()\nreturn 1")
-    app.run("seed=1", cluster="local")
-    assert known(tmp_path, "sweep/0")["path"] == str(app.entries[0])
+def test_a_file_of_the_task_that_is_called_as_one_of_ours_is_part_of_its_output(kinds: App) -> None:
+    entry = next(entry for entry in kinds.entries if entry.name.startswith("kind=writes"))
+    assert known(kinds.folder, entry / "output/outcome.json")["path"] == str(entry)
+    job = next(link for link in kinds.folder.glob("sweep/*") if link.resolve() == entry / "output")
+    assert known(kinds.folder, job.relative_to(kinds.folder))["path"] == str(entry)
 
 
 # what is shown
@@ -216,14 +269,13 @@ def test_the_rerun_that_is_shown_can_be_pasted(tmp_path: Path) -> None:
     assert done.stdout.startswith("the same value: 10\n")
 
 
-def test_a_failure_is_shown_with_its_log(tmp_path: Path) -> None:
-    app = App(tmp_path, "raise ValueError('no luck')")
-    app.run("seed=1", cluster="local")
-    lines = cli(tmp_path, "show", "seed=1").stdout.splitlines()
+def test_a_failure_is_shown_with_its_log(kinds: App) -> None:
+    lines = cli(kinds.folder, "show", "kind=fails-").stdout.splitlines()
+    (entry,) = kinds.cache.glob("*/kind=fails-*")
     assert [" ".join(line.split()) for line in lines if line.split()[0] in ("status", "error", "log")] == [
         "status failed",
         "error ValueError: no luck",
-        f"log {app.entries[0]}/logs/2.out",
+        f"log {entry}/logs/2.out",
     ]
 
 
@@ -333,59 +385,50 @@ def test_what_is_stored_of_an_infra_is_not_touched(tmp_path: Path, infra: dict[s
     assert tree(tmp_path / "exca") == before
 
 
-def test_another_value_is_told_with_both(tmp_path: Path) -> None:
-    app = App(tmp_path, READS, files={"value.txt": "then"})
-    app.run("seed=1", cluster="local")
-    app.write("value.txt", "now")
-    result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout.splitlines()[0]) == (1, "different value: stored 'then', now 'now'")
+def rerun(app: App, kind: str) -> tuple[int, str]:
+    """The status and the first line of a task that is run again."""
+    result = cli(app.folder, "rerun", f"kind={kind}-")
+    return result.returncode, result.stdout.splitlines()[0]
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no pickle")], ids=["gone", "damaged"])
+def test_another_value_is_told_with_both(kinds: App) -> None:
+    assert rerun(kinds, "changes") == (1, "different value: stored 'then', now 'now'")
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [("set", Path.unlink), ("other_set", lambda path: path.write_bytes(b"no pickle"))],
+    ids=["gone", "damaged"],
+)
 def test_a_stored_value_that_cannot_be_read_is_not_the_same(
-    tmp_path: Path, damage: tp.Callable[[Path], object]
+    kinds: App, kind: str, damage: tp.Callable[[Path], object]
 ) -> None:
-    app = App(tmp_path, "return {1, 2}")
-    app.run("seed=1", cluster="local")
-    (value,) = app.entries[0].glob("value.*")
+    (value,) = kinds.cache.glob(f"*/kind={kind}-*/value.*")
     damage(value)
-    result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout[:32]) == (1, "the stored value cannot be read:")
+    status, line = rerun(kinds, kind)
+    assert (status, line[:32]) == (1, "the stored value cannot be read:")
 
 
-def test_arrays_and_nan_are_compared_by_what_they_hold(tmp_path: Path) -> None:
-    app = App(tmp_path, NAN)
-    app.run("seed=1", cluster="local")
-    assert cli(tmp_path, "rerun", "seed=1").returncode == 0
+def test_arrays_and_nan_are_compared_by_what_they_hold(kinds: App) -> None:
+    assert rerun(kinds, "holds_nan")[0] == 0
 
 
-def test_a_value_that_nobody_can_compare_is_told(tmp_path: Path) -> None:
-    app = App(tmp_path, "return Odd()", head="class Odd:\n    def __init__(self): self.x = iter([os.urandom(8)])")
-    app.run("seed=1", cluster="local")
-    assert "cannot be compared" in cli(tmp_path, "rerun", "seed=1").stdout
+def test_a_value_that_nobody_can_compare_is_told(kinds: App) -> None:
+    assert "cannot be compared" in cli(kinds.folder, "rerun", "kind=odd").stdout
 
 
-def test_a_failure_that_comes_again_is_the_same(tmp_path: Path) -> None:
-    app = App(tmp_path, "raise ValueError('no luck')")
-    app.run("seed=1", cluster="local")
-    result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout.splitlines()[0]) == (0, "it fails the same way: ValueError: no luck")
+def test_a_failure_that_comes_again_is_the_same(kinds: App) -> None:
+    assert rerun(kinds, "fails") == (0, "it fails the same way: ValueError: no luck")
 
 
-def test_a_failure_that_does_not_come_again_is_told(tmp_path: Path) -> None:
-    app = App(tmp_path, READS)
-    app.run("seed=1", cluster="local")
-    app.write("value.txt", "now")
-    result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout[:40]) == (1, "it no longer fails: stored FileNotFoundE")
+def test_a_failure_that_does_not_come_again_is_told(kinds: App) -> None:
+    status, line = rerun(kinds, "fails_once")
+    assert (status, line[:40]) == (1, "it no longer fails: stored FileNotFoundE")
 
 
-def test_a_value_where_the_job_was_lost_is_told(tmp_path: Path) -> None:
-    app = App(tmp_path, "import signal\nif not Path('live').exists(): os.kill(os.getpid(), signal.SIGKILL)\nreturn 1")
-    app.run("seed=1", cluster="local")
-    app.write("live", "")
-    result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout[:46]) == (1, "it no longer fails: stored its job was lost: k")
+def test_a_value_where_the_job_was_lost_is_told(kinds: App) -> None:
+    status, line = rerun(kinds, "dies_once")
+    assert (status, line[:46]) == (1, "it no longer fails: stored its job was lost: k")
 
 
 def test_a_task_that_still_runs_can_be_run_again_beside_it(tmp_path: Path) -> None:
@@ -400,20 +443,15 @@ def test_a_task_that_still_runs_can_be_run_again_beside_it(tmp_path: Path) -> No
         assert started.result().values == [1]
 
 
-def test_what_the_task_prints_is_shown_as_it_comes(tmp_path: Path) -> None:
-    app = App(tmp_path, "print('begun')\nif cfg.seed == 1: wait_for('go')\nreturn 1", files={"go": ""})
-    app.run("seed=1", cluster="local")
-    (tmp_path / "go").unlink()
-    with start(tmp_path, "rerun", "seed=1") as started:
+def test_what_the_task_prints_is_shown_as_it_comes(kinds: App) -> None:
+    with start(kinds.folder, "rerun", "kind=prints") as started:
         wait_until(lambda: started.says("begun"), "what the task prints")
-        app.write("go", "")
+        kinds.write("go", "")
         assert started.result().returncode == 0
 
 
-def test_the_task_writes_into_the_folder_that_is_given(tmp_path: Path) -> None:
-    app = App(tmp_path, "Path(HydraConfig.get().runtime.output_dir, 'made').touch()\nreturn 1")
-    app.run("seed=1", cluster="local")
-    last = cli(tmp_path, "rerun", "seed=1", "--into", "again").stdout.splitlines()[-1]
+def test_the_task_writes_into_the_folder_that_is_given(kinds: App, tmp_path: Path) -> None:
+    last = cli(kinds.folder, "rerun", "kind=writes", "--into", tmp_path / "again").stdout.splitlines()[-1]
     output = Path(last.removeprefix("outputs: "))
     assert (output / "made").exists()
     assert output.is_relative_to(tmp_path / "again")
@@ -474,36 +512,25 @@ def test_the_failure_of_an_infra_is_run_again(tmp_path: Path, infra: dict[str, t
     assert cli(tmp_path, "rerun", "x=2").stdout.startswith("it fails the same way: ValueError: no luck with 2\n")
 
 
-def test_a_task_that_ends_its_process_tells_how(tmp_path: Path) -> None:
-    app = App(tmp_path, "import signal\nif Path('end').exists(): os.kill(os.getpid(), signal.SIGKILL)\nreturn 1")
-    app.run("seed=1", cluster="local")
-    app.write("end", "")
-    result = cli(tmp_path, "rerun", "seed=1")
-    assert (result.returncode, result.stdout.splitlines()[0]) == (
-        1,
-        "its process ended before there was a value: killed by SIGKILL (signal 9)",
-    )
+def test_a_task_that_ends_its_process_tells_how(kinds: App) -> None:
+    told = "its process ended before there was a value: killed by SIGKILL (signal 9)"
+    assert rerun(kinds, "dies_later") == (1, told)
 
 
-def test_a_lost_task_that_dies_again_tells_what_is_stored(tmp_path: Path) -> None:
-    app = App(tmp_path, "import signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    app.run("seed=1", cluster="local")
-    result = cli(tmp_path, "rerun", "seed=1")
+def test_a_lost_task_that_dies_again_tells_what_is_stored(kinds: App) -> None:
     killed = "killed by SIGKILL (signal 9)"
     told = f"its process ended before there was a value: {killed}; stored: its job was lost: {killed}"
-    assert (result.returncode, result.stdout.splitlines()[0]) == (1, told)
+    assert rerun(kinds, "dies") == (1, told)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_task_too(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    app = App(tmp_path, "note(os.getpid())\nif Path('wait').exists(): wait_for('never')\nreturn 1")
-    app.run("seed=1", cluster="local")
-    app.write("wait", "")
-    with start(tmp_path, "rerun", "seed=1") as started:
-        wait_until(lambda: len(app.notes) == 2, "the task")
+def test_a_signal_ends_the_task_too(kinds: App, number: signal.Signals, status: int) -> None:
+    before = len(kinds.notes)
+    with start(kinds.folder, "rerun", "kind=waits") as started:
+        wait_until(lambda: len(kinds.notes) > before, "the task")
         started.process.send_signal(number)
         result = started.result()
-    assert (result.returncode, Path("/proc", app.notes[1]).exists()) == (status, False)
+    assert (result.returncode, Path("/proc", kinds.notes[-1]).exists()) == (status, False)
 
 
 # what it needs
@@ -512,12 +539,24 @@ def test_a_signal_ends_the_task_too(tmp_path: Path, number: signal.Signals, stat
 COPIED = "hydra.launcher.workdir.copied=[lib.py]"
 
 
-@pytest.fixture
-def copied(tmp_path: Path) -> App:
+def run_and_edited(folder: Path) -> App:
     """One whose task ran from a copy of its code, which was edited since."""
-    app = App(tmp_path, "return VALUE", head="from lib import VALUE", files={"lib.py": "VALUE = 'then'\n"})
+    app = App(folder, "return VALUE", head="from lib import VALUE", files={"lib.py": "VALUE = 'then'\n"})
     app.run("seed=1", COPIED, cluster="local")
     app.write("lib.py", "VALUE = 'now'\n")
+    return app
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> App:
+    return run_and_edited(tmp_path_factory.mktemp("copied"))
+
+
+@pytest.fixture(scope="module")
+def gone(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """The same, whose copy was removed."""
+    app = run_and_edited(tmp_path_factory.mktemp("gone"))
+    shutil.rmtree(app.cache / "code")
     return app
 
 
@@ -531,29 +570,28 @@ def test_running_from_a_copy_writes_nothing_into_it(copied: App) -> None:
     assert tree(copied.cache) == before
 
 
-def test_the_code_is_taken_from_a_cache_that_was_moved(copied: App) -> None:
-    copied.cache.rename(copied.folder / "moved")
-    assert cli(copied.folder, "rerun", "seed=1", "--folder", "moved").stdout.startswith("the same value: 'then'\n")
+def test_the_code_is_taken_from_a_cache_that_was_moved(tmp_path: Path) -> None:
+    app = run_and_edited(tmp_path)
+    app.cache.rename(tmp_path / "moved")
+    assert cli(tmp_path, "rerun", "seed=1", "--folder", "moved").stdout.startswith("the same value: 'then'\n")
 
 
-def test_a_copy_of_the_code_that_is_gone_is_shown_as_such(copied: App) -> None:
-    shutil.rmtree(copied.cache / "code")
-    shown = [line.split(maxsplit=1) for line in cli(copied.folder, "show", "seed=1").stdout.splitlines()]
+def test_a_copy_of_the_code_that_is_gone_is_shown_as_such(gone: App) -> None:
+    shown = [line.split(maxsplit=1) for line in cli(gone.folder, "show", "seed=1").stdout.splitlines()]
     assert [text.endswith(", which is gone") for name, text in shown[1:] if name == "code"] == [True]
 
 
-def test_without_the_copy_of_the_code_nothing_is_run(copied: App) -> None:
-    shutil.rmtree(copied.cache / "code")
-    result = cli(copied.folder, "rerun", "seed=1")
+def test_without_the_copy_of_the_code_nothing_is_run(gone: App) -> None:
+    result = cli(gone.folder, "rerun", "seed=1")
     assert (result.returncode, "the copy of the code that computed it is gone" in result.stderr) == (2, True)
 
 
-def test_of_a_copy_that_is_gone_the_commit_is_named(copied: App) -> None:
-    record = copied.entries[0] / "provenance.json"
+def test_of_a_copy_that_is_gone_the_commit_is_named(gone: App, tmp_path: Path) -> None:
+    app = copied_to(tmp_path, gone)
+    record = app.entries[0] / "provenance.json"
     git = {"commit": "0123abc", "remote": "host.org/team/code", "dirty": False}
     record.write_text(json.dumps({**json.loads(record.read_bytes()), "git": git}))
-    shutil.rmtree(copied.cache / "code")
-    assert "Check out commit 0123abc of host.org/team/code, and run: cd" in cli(copied.folder, "rerun", "seed=1").stderr
+    assert "Check out commit 0123abc of host.org/team/code, and run: cd" in cli(tmp_path, "rerun", "seed=1").stderr
 
 
 def test_without_a_copy_of_the_code_it_is_said_that_it_may_have_changed(
