@@ -22,7 +22,7 @@ check: lint
 	$(BIN)/pytest -q -n 2 --dist worksteal --no-programs --hypothesis-profile=check
 
 # The tests start and stop Slurm themselves, and name what they skip. Six at a time, because many of them only wait;
-# tests of one file stay together, because they share fixtures that run programs.
+# worksteal keeps neighbouring tests together, which share fixtures that run programs.
 test: lint
 	$(BIN)/pytest -n 6 --dist worksteal
 
