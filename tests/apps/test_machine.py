@@ -169,29 +169,36 @@ def test_a_launch_in_a_job_runs_on_the_core_of_the_job(app: App) -> None:
     assert started(app) == [1, 10, 11, 2, 20, 21]
 
 
-COMPUTE_IN_QUEUE = """
+RUN_IN_QUEUE = """
 from infra_models import Counted
-print(Counted(x=7, infra={"folder": "cache", "cluster": "local"}).infra.job().result())
+from map_models import Listed
+infra = {{"folder": "cache", "cluster": "local"}}
+print({call})
 """
 USE_WHAT_IS_QUEUED = """
 from infra_models import Counted
+from map_models import Listed
 note("start", cfg.seed)
 wait_for("go-1")
-return Counted(x=7, infra={"folder": "cache"}).fit()
+infra = {{"folder": "cache"}}
+return str({call})
 """
+TASK = "Counted(infra=infra).fit()"
+ITEMS = "list(Listed(infra=infra).of([7]))"
 
 
-def test_a_job_does_not_wait_for_a_task_that_waits_for_its_core(app: App) -> None:
-    app.write_script(USE_WHAT_IS_QUEUED)
+@pytest.mark.parametrize(("call", "value", "note"), [(TASK, "10", "fit 1"), (ITEMS, "[7]", "of 7")])
+def test_a_job_does_not_wait_for_what_waits_for_its_core(app: App, call: str, value: str, note: str) -> None:
+    app.write_script(USE_WHAT_IS_QUEUED.format(call=call))
     with app.start("seed=1", cluster="local", prefix=ONE_CORE) as first:
         wait_until(lambda: started(app), "the first task to run")
-        script = app.write("queue.py", COMPUTE_IN_QUEUE)
+        script = app.write("queue.py", RUN_IN_QUEUE.format(call=call))
         with _start_script(app, script, prefix=ONE_CORE) as second:
             wait_until(lambda: is_waiting(app), "the second task to wait")
             app.write("go-1", "")
-            assert first.result().values == [70]
-            assert second.communicate(timeout=60)[0].strip() == "70"
-    assert app.notes == ["start 1", "fit 7"]
+            assert first.result().values == [value]
+            assert second.communicate(timeout=60)[0].strip() == value
+    assert app.notes == ["start 1", note]
 
 
 @pytest.fixture

@@ -7,14 +7,16 @@ import logging
 import os
 import time
 import typing as tp
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra_exca import files, paths
 from hydra_exca.clusters import describe_process, process
+from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, DefaultsChangedError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
-from hydra_exca.launch.lookup import Lookup, LookupResult
+from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
@@ -80,14 +82,24 @@ class MapEntry:
         launcher = claim.owner != describe_process() and process.is_alive(claim.owner) is not False
         if claim.cluster is None:
             return claim.keys if launcher else frozenset()
-        identities = [self.job_identity(claim, index) for index in range(len(claim.chunks))]
-        results = Lookup(self.jobs).look_up(identities, lambda _: Mode.READ_ONLY)
         return frozenset(
             key
-            for chunk, result in zip(claim.chunks, results, strict=True)
+            for chunk, result in self._look_up_jobs(claim)
             if result.status is Status.RUNNING or (launcher and _is_untouched(result))
             for key in chunk
         )
+
+    def keys_behind_this_job(self, claim: ItemClaim) -> frozenset[str]:
+        """The keys of a claim whose jobs wait for this machine, of which this process, being in a job, holds a part."""
+        if claim.cluster is None or held_slots() is None:
+            return frozenset()
+        chunks = [chunk for chunk, result in self._look_up_jobs(claim) if is_behind_this_job(result.claim)]
+        return frozenset(key for chunk in chunks for key in chunk)
+
+    def _look_up_jobs(self, claim: ItemClaim) -> Iterator[tuple[tuple[str, ...], LookupResult]]:
+        """The chunks of a claim, with the results of the lookup of their jobs."""
+        identities = [self.job_identity(claim, index) for index in range(len(claim.chunks))]
+        return zip(claim.chunks, Lookup(self.jobs).look_up(identities, lambda _: Mode.READ_ONLY), strict=True)
 
     @staticmethod
     def stored_identity(entry: Entry) -> dict[str, tp.Any] | None:
@@ -182,8 +194,10 @@ class MapCall:
         now = time.monotonic()
         if claim.cluster is None or now - then > _ASK_S:
             keys = self._map_entry.held_keys(claim)
+            is_finished = not keys
+            keys -= self._map_entry.keys_behind_this_job(claim)
             self._held_cache[claim.token, claim.number] = now, keys
-            if not keys:
+            if is_finished:
                 self._map_entry.claims.finish_claim(claim)
         return keys
 

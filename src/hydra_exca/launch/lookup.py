@@ -173,6 +173,13 @@ def is_given_up(claim: Claim) -> bool:
     return is_own or time.time() - claim.time > _COMMIT_S
 
 
+def is_behind_this_job(claim: Claim | None) -> bool:
+    """Whether a task waits for cores or GPUs of this machine, while this process is part of a job that holds some."""
+    if claim is None or claim.cluster != "local" or claim.state is not ClaimState.QUEUED or held_slots() is None:
+        return False
+    return clusters.process_alive(claim.owner) is True
+
+
 def has_failed_with_job(claim: Claim, report: clusters.JobReport) -> bool:
     """Whether the end of its job counts as the failure of a task; otherwise the task is computed by another job.
 
@@ -208,7 +215,7 @@ def _decide(result: LookupResult, mode: Mode) -> LookupResult:
     action, outcome = plan.decide(result.status, mode), result.outcome
     if action is Action.JOIN and outcome is not None:  # who joins a launch that replaces what is stored wants it, too
         return result._replace(action=action)
-    if action is Action.JOIN and mode is not Mode.READ_ONLY and _may_wait_for_this_job(result.claim):
+    if action is Action.JOIN and mode is not Mode.READ_ONLY and is_behind_this_job(result.claim):
         action = Action.RUN
     result = result._replace(action=action, mode=mode, problem=result.corrupt if mode is Mode.READ_ONLY else None)
     if action not in (Action.REUSE, Action.RAISE) or outcome is None:
@@ -217,13 +224,6 @@ def _decide(result: LookupResult, mode: Mode) -> LookupResult:
     if changed:
         return result._replace(problem=_defaults_changed(result.uid, changed))
     return _load_value(result) if action is Action.REUSE else result
-
-
-def _may_wait_for_this_job(claim: Claim | None) -> bool:
-    """Whether a task is queued on this machine, and this process is part of a job that holds a core of it."""
-    if claim is None or claim.cluster != "local" or claim.state is not ClaimState.QUEUED or held_slots() is None:
-        return False
-    return clusters.process_alive(claim.owner) is True
 
 
 def _load_value(result: LookupResult) -> LookupResult:
