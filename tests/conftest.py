@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
         config.pluginmanager.import_plugin("hydra.extra.pytest_plugin")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Keeps the compiled test modules, whatever PYTHONDONTWRITEBYTECODE says: compiling them takes two thirds of it."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
