@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -33,6 +34,8 @@ MARKS_OF_FOLDERS = {"apps": "app", "contract": "app", "slurm": "slurm", "propert
 _FAILED = pytest.StashKey[bool]()
 _GUARD = pytest.StashKey[ProgramGuard]()
 
+_MACHINES = Path(tempfile.gettempdir()) / f"exca-machines-of-tests-{os.getpid()}"
+_numbers = itertools.count()
 _RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
 
 
@@ -45,8 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("no_programs"):
         config.stash[_GUARD] = ProgramGuard()
     os.environ.setdefault(_RUN, str(os.getpid()))
-    # tests wait neither for jobs of other test runs, nor for those of the user's own launches
-    os.environ["EXCA_MACHINE_FOLDER"] = f"{tempfile.gettempdir()}/exca-machine-of-tests-{os.getpid()}"
+    _MACHINES.mkdir(0o700, exist_ok=True)
     # a shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.has_plugin("hydra_pytest"):  # under PYTEST_DISABLE_PLUGIN_AUTOLOAD
@@ -83,6 +85,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    # local jobs of a test wait neither for those that another has left, nor for those of the user's own launches
+    os.environ["EXCA_MACHINE_FOLDER"] = str(_MACHINES / str(next(_numbers)))
     if _GUARD in item.config.stash:
         item.config.stash[_GUARD].start()
     return (yield)
@@ -152,7 +156,7 @@ def own_slurm() -> Iterator[OwnSlurms]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Ends what the run has started, once: with several processes, in the one that started them."""
-    shutil.rmtree(os.environ["EXCA_MACHINE_FOLDER"], ignore_errors=True)
+    shutil.rmtree(_MACHINES, ignore_errors=True)
     if not hasattr(session.config, "workerinput") and _started_here().exists():
         _started_here().unlink()
         _stop()

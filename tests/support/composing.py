@@ -112,7 +112,7 @@ def check_app(conf: Path | str | None, name: str | None, count: int, base: str |
         sweep = Sweep(conf, name=name, base=base)
     except (HydraException, ValueError):
         return  # some are there to be wrong
-    check(sweep, *at_most(sweep.jobs(), count))
+    check(sweep, *at_most(sweep.jobs(), count), orders=False)
 
 
 def _orders(sweep: Sweep, count: int, *, others: bool) -> Iterator[tuple[str, list[tuple[int, Door]]]]:
