@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -10,7 +9,7 @@ import typing as tp
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 from hydra_exca.clusters import describe_process, process
 from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, DefaultsChangedError
@@ -58,7 +57,7 @@ class MapEntry:
         """Makes the folders, and stores the identity of the items."""
         self.claims.folder.mkdir(parents=True, exist_ok=True)
         if self.stored_identity(self.entry) is None and files.publish_file(
-            self.folder / paths.IDENTITY, files.dump_json(self.identity.to_json()), durable=True
+            self.folder / paths.IDENTITY, checksums.dump_record(self.identity.to_json()), durable=True
         ):
             self.entry.write_description(*describe())
 
@@ -105,7 +104,7 @@ class MapEntry:
     def stored_identity(entry: Entry) -> dict[str, tp.Any] | None:
         """The identity of the items of an entry, None if it has none."""
         try:
-            stored: dict[str, tp.Any] = json.loads((entry.path / paths.ITEMS / paths.IDENTITY).read_bytes())
+            stored: dict[str, tp.Any] = checksums.parse_record((entry.path / paths.ITEMS / paths.IDENTITY).read_bytes())
             return stored
         except (OSError, ValueError):
             return None

@@ -13,10 +13,10 @@ import traceback
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 
 from .logs import write_to_log
-from .payload import pickle_named, unpickle
+from .payload import pickle_named, read_pickle
 
 Checkpoint = tp.Callable[[], tp.Any]
 _NAMES = ("__submitit_checkpoint__", "checkpoint")
@@ -89,7 +89,7 @@ def read_resumed_call(launch: Path, position: int) -> CheckpointCall | None:
     """What an earlier start of the task wants called instead of its function, None if there is no such thing."""
     path = paths.resumed_call(launch, position)
     try:
-        return CheckpointCall(*unpickle(files.read_trusted(path, ())))
+        return CheckpointCall(*read_pickle(path))
     except FileNotFoundError:
         return None
 
@@ -100,4 +100,5 @@ def _store_call(resume: tp.Any, launch: Path, position: int) -> None:
         path.unlink(missing_ok=True)
         return
     call = (resume.function, tuple(resume.args), dict(resume.kwargs))
-    files.write_file(path, pickle_named(call, "what checkpoint returned"), mode=files.PRIVATE)
+    data = pickle_named(call, "what checkpoint returned")
+    files.write_file(path, checksums.add_checksum(data), mode=files.PRIVATE)

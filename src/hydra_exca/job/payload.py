@@ -14,11 +14,11 @@ import typing as tp
 import zlib
 from pathlib import Path
 
-from hydra_exca import files, paths, script
+from hydra_exca import checksums, files, paths, script
 from hydra_exca.code.active import _process, current
 from hydra_exca.code.importer import forget_originals
 from hydra_exca.code.snapshot import Snapshot
-from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.errors import CacheError, ConfigError, Problem
 from hydra_exca.store import pickles
 
 _WINDOW = 32 * 1024  # as far as zlib looks back
@@ -149,14 +149,28 @@ def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> N
         chunks.append(chunk)
         start += len(chunk)
     files.write_file(launch / paths.ARGUMENTS, b"".join(chunks), mode=files.PRIVATE)
-    whole = dataclasses.replace(payload, slices=tuple(slices))
-    files.write_file(launch / paths.PAYLOAD, pickle.dumps(whole, protocol=5), mode=files.PRIVATE)
+    header = pickle.dumps(dataclasses.replace(payload, slices=tuple(slices)), protocol=5)
+    files.write_file(launch / paths.PAYLOAD, checksums.add_checksum(header), mode=files.PRIVATE)
 
 
 def read_payload(launch: Path) -> Payload:
     """What all jobs of a launch have in common; CacheError if others could have written it."""
-    payload: Payload = pickle.loads(files.read_trusted(launch / paths.PAYLOAD, ()))
+    payload: Payload = read_pickle(launch / paths.PAYLOAD)
     return payload
+
+
+def read_pickle(path: Path) -> tp.Any:
+    """What a launch or a job has pickled into a file; CacheError if others could have written it, or it is damaged."""
+    data = files.read_trusted(path, ())
+    try:
+        content = checksums.remove_checksum(data)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return pickle.loads(content)
+
+
+def _damaged(path: Path, error: Exception) -> CacheError:
+    return CacheError(f"{path} is damaged ({error}): start the launch again")
 
 
 def read_part(launch: Path, payload: Payload, position: int) -> Part:
@@ -176,12 +190,17 @@ class PartReader:
         """The task at ``position``; CacheError if others could have written it."""
         with open(self._path, "rb") as file:
             files.check_trusted(file, self._path, ())
-            if self._first is None:
-                self._first = zlib.decompress(self._slice(file, 0))
-            data = self._first
-            if position > 0:
-                alike = self._first[-_WINDOW:]
-                data = zlib.decompressobj(zdict=alike).decompress(self._slice(file, position))
+            try:
+                if self._first is None:
+                    self._first = zlib.decompress(self._slice(file, 0))
+                data = self._first
+                if position > 0:
+                    decoder = zlib.decompressobj(zdict=self._first[-_WINDOW:])
+                    data = decoder.decompress(self._slice(file, position))
+                    if not decoder.eof:  # the checksum of a part is at its end
+                        raise zlib.error("it ends too early")
+            except zlib.error as error:
+                raise _damaged(self._path, error) from error
         return Part(*pickle.loads(data))
 
     def _slice(self, file: tp.BinaryIO, position: int) -> bytes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters, paths
+from hydra_exca import checksums, clusters, paths
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, ExcaError, JobLostError
 from hydra_exca.identity.uid import Identity
@@ -161,7 +160,7 @@ class SlurmJob:
 def _is_running(path: Path, token: str) -> bool:
     """Whether a claim says that a job of this launch computes."""
     try:
-        claim = json.loads(path.read_bytes())
+        claim = checksums.parse_record(path.read_bytes())
         return bool(claim["token"] == token and claim["state"] == ClaimState.RUNNING)
     except (OSError, ValueError, TypeError, KeyError):
         return False

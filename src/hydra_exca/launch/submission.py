@@ -357,7 +357,7 @@ class Submission:
             "tasks": [job.positions for job in self._jobs],
             "jobs": {str(number): job for number, job in self._job_ids.items()},
         }
-        store_files.write_file(self.folder / paths.LAUNCH_RECORD, json.dumps(record).encode())
+        launches.write_record(self.folder, record)
 
 
 def _group_by_resources(wanted: tp.Sequence[LaunchedTask]) -> list[list[LaunchedTask]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 
 from .entry import Entry, Outcome
@@ -147,7 +146,7 @@ class FactoryFolder:
 
         Writes nothing.
         """
-        known = _read_json(self.path / paths.PROJECT)
+        known = _read_record(self.path / paths.PROJECT)
         if known and project and not _same_project(known, project):
             raise CacheError(
                 f"{self.path} holds results of another project (in {_project_text(known)}), and this one (in "
@@ -161,7 +160,7 @@ class FactoryFolder:
         with _disk_errors_translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
             if project and not (self.path / paths.PROJECT).exists():
-                files.publish_file(self.path / paths.PROJECT, files.dump_json(project), durable=True)
+                files.publish_file(self.path / paths.PROJECT, checksums.dump_record(project), durable=True)
         self.check_project(project)
 
     def _entry(self, name: str) -> Entry:
@@ -193,7 +192,7 @@ class FactoryFolder:
         """Whether an entry without an outcome of this identity is its own: nobody else's, by the record of its name."""
         return _read_outcome_or_none(entry) is None and any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
-            for record in (_read_json(self._name_path(identity, length)) for length in _LENGTHS)
+            for record in (_read_record(self._name_path(identity, length)) for length in _LENGTHS)
         )
 
     def _create(self, identity: Identity) -> Entry:
@@ -201,9 +200,9 @@ class FactoryFolder:
         for length in _LENGTHS:
             path = self._name_path(identity, length)
             name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
-            record: tp.Any = {"name": name.lstrip("-"), "digest": identity.digest}
-            if not files.publish_file(path, files.dump_json(record)):
-                record = _read_json(path)
+            wanted = {"name": name.lstrip("-"), "digest": identity.digest}
+            is_first = files.publish_file(path, checksums.dump_record(wanted))
+            record = wanted if is_first else _read_record(path)
             if record is not None and record["digest"] == identity.digest:
                 entry = Entry(self.path / str(record["name"]), self.trust_users)
                 if entry.create() or self._is_free(entry, identity):
@@ -226,10 +225,10 @@ def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Out
         return None
 
 
-def _read_json(path: Path) -> tp.Any:
-    """The content of a JSON file, None if there is none or a crash of the machine left it empty."""
+def _read_record(path: Path) -> dict[str, tp.Any] | None:
+    """The fields of a record, None if there is none or a crash of the machine left it empty or damaged."""
     try:
-        return json.loads(path.read_bytes())
+        return checksums.parse_record(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import os
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 
 
 class ClaimState(enum.StrEnum):
@@ -51,7 +50,7 @@ class Claim:
         return dataclasses.replace(self, number=self.number + 1, state=state, time=time.time(), **changes)
 
     def to_json(self) -> bytes:
-        return files.dump_json(vars(self))
+        return checksums.dump_record(vars(self))
 
 
 def owning_claim(folder: Path) -> Claim | None:
@@ -74,9 +73,9 @@ def publish(folder: Path, claim: Claim) -> bool:
 
 
 def _read(path: str, number: int) -> Claim:
-    """A claim; one that cannot be read is nobody's: it was published whole, so its machine has crashed since."""
+    """A claim; one that cannot be read is nobody's: it was published whole, so its machine or disk has failed since."""
     try:
-        fields = json.loads(files.read_file(path))
-        return Claim(**{**fields, "state": ClaimState(fields["state"])})
+        fields = checksums.parse_record(files.read_file(path))
+        return Claim(**{**fields, "state": ClaimState(fields["state"]), "number": number})
     except (ValueError, TypeError, KeyError):
         return Claim(number, ClaimState.RELEASED, "", "", None, 0, {})

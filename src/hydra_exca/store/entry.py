@@ -11,7 +11,7 @@ import shutil
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.status import Status
 
@@ -50,12 +50,12 @@ class Outcome:
     code: str | None = None
 
     def to_json(self) -> bytes:
-        return files.dump_json(vars(self))
+        return checksums.dump_record(vars(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
         """Raises ValueError, TypeError or KeyError for what no outcome reads as."""
-        return cls._checked(json.loads(data.decode()))
+        return cls._checked(checksums.parse_record(data))
 
     @classmethod
     def parse_for(cls, data: bytes, identity: Identity) -> Outcome | None:
@@ -63,6 +63,7 @@ class Outcome:
 
         Nearly always its bytes are those that would be written today: they are neither read nor compared leaf by leaf.
         """
+        data = checksums.record_text(data)
         head, mine = _HEAD.match(data), identity.stored_bytes()
         if head is None or not data.startswith(mine, head.end()):
             outcome = cls.from_json(data)

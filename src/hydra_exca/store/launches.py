@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 
 TOKEN_PATTERN = r"\d{8}-\d{6}-[0-9a-f]{12}"
 
@@ -20,7 +19,11 @@ def new_token() -> str:
 def read_record(launch: Path) -> dict[str, tp.Any]:
     """The record of the launch in this folder; empty if it is not written yet, gone or damaged."""
     try:
-        record = json.loads((launch / paths.LAUNCH_RECORD).read_bytes())
+        return checksums.parse_record((launch / paths.LAUNCH_RECORD).read_bytes())
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+
+
+def write_record(launch: Path, record: tp.Mapping[str, tp.Any]) -> None:
+    """Writes the record of the launch in this folder."""
+    files.write_file(launch / paths.LAUNCH_RECORD, checksums.dump_record(record))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -71,7 +70,7 @@ def send_code(
         files.write_file(launch / paths.PATCH, launched.patch)
     record = {**launched.record, "started": time.time(), "token": token, "code": None if copy is None else copy.digest}
     record["cluster"] = str(OmegaConf.select(config, "hydra.launcher._target_"))
-    files.write_file(launch / paths.LAUNCH_RECORD, json.dumps(record).encode())
+    launches.write_record(launch, record)
     sent = Sent(launch, {**launched.record, "code": record["code"]}, copy, _environment())
     if copy is not None:
         _prefer(copy, launch, in_process=record["cluster"] == _IN_PROCESS)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
 
-from hydra_exca import TaskInfra, files
+from hydra_exca import TaskInfra, checksums, files
 from hydra_exca.errors import ConfigError
 from hydra_exca.identity import fast_models, model_schema, uid
 from hydra_exca.identity import scalars as scalars_module
@@ -299,7 +299,8 @@ def outcome(of: uid.Identity, value: tp.Any = 1) -> Outcome:
 )
 def test_an_outcome_is_read_the_same_whether_its_bytes_are_todays(change: tp.Callable[[bytes], bytes]) -> None:
     stored = outcome(identity(1), {"identity": [1, '"identity":']})
-    assert Outcome.parse_for(change(stored.to_json()), identity(1)) == stored
+    without_checksum = checksums.record_text(stored.to_json())
+    assert Outcome.parse_for(change(without_checksum), identity(1)) == stored
 
 
 @pytest.mark.parametrize(

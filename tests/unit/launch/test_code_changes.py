@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from job_side import kills_itself
 
-from hydra_exca import OnCodeChange, clusters, paths
+from hydra_exca import OnCodeChange, checksums, clusters, paths
 from hydra_exca.clusters import Options, process
 from hydra_exca.errors import CacheError, JobLostError, TaskFailedError
 from hydra_exca.identity import uid
@@ -114,8 +114,9 @@ def test_a_failure_says_of_which_code_it_is(cache: Cache) -> None:
 
 def test_an_outcome_from_before_codes_were_recorded_is_read(cache: Cache) -> None:
     entry = cache.one(1, code="old").entry
-    text = (entry.path / paths.OUTCOME).read_text()
-    (entry.path / paths.OUTCOME).write_text(text.replace(',"code":"old"', ""))
+    fields = checksums.parse_record((entry.path / paths.OUTCOME).read_bytes())
+    del fields["code"]
+    (entry.path / paths.OUTCOME).write_bytes(checksums.dump_record(fields))
     outcome = entry.outcome()
     assert outcome is not None and outcome.code is None
 

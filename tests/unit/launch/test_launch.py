@@ -22,7 +22,7 @@ import psutil
 import pytest
 from cluster_jobs import until
 
-from hydra_exca import clusters, files, paths
+from hydra_exca import checksums, clusters, files, paths
 from hydra_exca.clusters import Options, process
 from hydra_exca.errors import (
     CacheError,
@@ -299,8 +299,8 @@ DAMAGE: dict[str, tp.Callable[[Entry], tp.Any]] = {
 
 
 def _edit(entry: Entry, **changes: tp.Any) -> None:
-    stored = json.loads((entry.path / paths.OUTCOME).read_bytes())
-    (entry.path / paths.OUTCOME).write_text(json.dumps({**stored, **changes}))
+    stored = checksums.parse_record((entry.path / paths.OUTCOME).read_bytes())
+    (entry.path / paths.OUTCOME).write_bytes(checksums.dump_record({**stored, **changes}))
 
 
 def _edit_value(entry: Entry, **changes: tp.Any) -> None:

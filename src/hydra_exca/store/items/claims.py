@@ -9,12 +9,11 @@ number that had been there before, on an old reading, sees a higher one and with
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 
 _FINISHED = b"{}"
 
@@ -87,7 +86,7 @@ class ItemClaims:
     def _read(self, number: int) -> ItemClaim | None:
         """None for one that is finished, or gone by now; one that a crash of its machine emptied is nobody's."""
         try:
-            fields = json.loads(self._path(number).read_bytes())
+            fields = checksums.parse_record(self._path(number).read_bytes())
             chunks = tuple(map(tuple, fields.pop("chunks")))
             return ItemClaim(**fields, chunks=chunks, number=number)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -100,4 +99,4 @@ class ItemClaims:
 def _dump(claim: ItemClaim) -> bytes:
     fields = dataclasses.asdict(claim)
     del fields["number"]
-    return files.dump_json(fields)
+    return checksums.dump_record(fields)

@@ -1,0 +1,60 @@
+"""Checksums in the files that are read back: without one, a flipped bit is another value, another job, another number.
+
+A record is a JSON object with its checksum as the last member. Other files have it at their end, behind a line break.
+What was written before there were checksums is read as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing as tp
+
+_IN_RECORD = b',"checksum":"'
+_AT_END = b"\nchecksum "
+_END = b'"}'
+
+
+def dump_record(fields: tp.Mapping[str, tp.Any]) -> bytes:
+    """A record of these fields, of which there is at least one."""
+    text = json.dumps(fields, ensure_ascii=True, separators=(",", ":")).encode()[:-1]
+    return b"".join((text, _IN_RECORD, _checksum(text), _END))
+
+
+def parse_record(data: bytes) -> dict[str, tp.Any]:
+    """The fields of a record. Raises ValueError if it is not what was written."""
+    fields = json.loads(record_text(data))
+    if not isinstance(fields, dict):
+        raise ValueError("it is not an object of JSON")
+    return fields
+
+
+def record_text(data: bytes) -> bytes:
+    """The JSON text of a record without its checksum, which is compared. Raises ValueError if it differs."""
+    text = _verified(data, _IN_RECORD, _END)
+    return data if text is None else text + b"}"
+
+
+def add_checksum(data: bytes) -> bytes:
+    """The content of a file that is not JSON, with a checksum at its end."""
+    return b"".join((data, _AT_END, _checksum(data)))
+
+
+def remove_checksum(data: bytes) -> bytes:
+    """What `add_checksum` was given. Raises ValueError if it is not what was written."""
+    content = _verified(data, _AT_END, b"")
+    return data if content is None else content
+
+
+def _verified(data: bytes, mark: bytes, end: bytes) -> bytes | None:
+    """What stands before the checksum, None where there is none."""
+    content, found, checksum = data.rpartition(mark)
+    if not found:
+        return None
+    if checksum != _checksum(content) + end:
+        raise ValueError("its checksum differs")
+    return content
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=8).hexdigest().encode()
