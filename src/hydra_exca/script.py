@@ -32,6 +32,18 @@ class Script:
     module: str | None = None
 
 
+@dataclasses.dataclass
+class _ScriptState:
+    """What this process knows as a job: what its launch calls ``__main__``, and whether that script is loaded here."""
+
+    main_name: str | None = None
+    is_loading: bool = False
+    has_script: bool = False
+
+
+_state = _ScriptState()
+
+
 def running_script() -> Script | None:
     """The script that runs, None where there is none that a job could load (a notebook, a console)."""
     main = sys.modules.get("__main__")
@@ -47,15 +59,14 @@ def running_script() -> Script | None:
 
 def load_script(script: Script) -> None:
     """Makes the script's names those of ``__main__`` here, without starting its program."""
-    global _loading, _is_loaded
-    _loading = _is_loaded = True
+    _state.is_loading = _state.has_script = True
     try:
         if script.module is not None:
             names = runpy.run_module(script.module, run_name="__mp_main__", alter_sys=True)
         else:
             names = runpy.run_path(script.path, run_name="__mp_main__")
     finally:
-        _loading = False
+        _state.is_loading = False
     _name_logger()
     module = types.ModuleType("__mp_main__")
     module.__dict__.update(names)
@@ -63,20 +74,17 @@ def load_script(script: Script) -> None:
 
 
 def _name_logger() -> None:
-    """The script's logger is the one that users configure and read of: ``__main__``."""
-    known = logging.Logger.manager.loggerDict
-    logger = known.get("__mp_main__")
+    """Gives the script's logger the name that users configure and see in logs: ``__main__``."""
+    loggers = logging.Logger.manager.loggerDict
+    logger = loggers.get("__mp_main__")
     if isinstance(logger, logging.Logger):
         logger.name = "__main__"
-        known["__main__"] = logger
-
-
-_loading = False
+        loggers["__main__"] = logger
 
 
 def is_loading() -> bool:
     """Whether a job is loading the script now: launches that it starts then are not intended."""
-    return _loading
+    return _state.is_loading
 
 
 def attribute(name: str, module: str, unwrapped: int = 0) -> tp.Any:
@@ -99,16 +107,22 @@ def attribute_reference(obj: tp.Any) -> tuple[str, str, int] | None:
     than the script defines under its own name needs none of this: pickle finds it.
     """
     in_script = obj.__module__ in _MAIN
-    if in_script and _launched_as is not None and not _is_loaded:
-        return None  # it came here by value; looking for the script's own would run the script
-    if in_script and obj.__module__ == "__main__" and running_script() is None:
+    if in_script and not _can_be_found_again(obj):
         return None
     module = module_name(obj)
     depth = _depth(obj, module)
     return None if depth is None or (depth == 0 and not in_script) else (obj.__qualname__, module, depth)
 
 
+def _can_be_found_again(obj: tp.Any) -> bool:
+    """Whether a job has the script of a class or function, or can load it."""
+    if _state.main_name is not None and not _state.has_script:
+        return False  # it came here by value, and looking for it would run the script
+    return obj.__module__ != "__main__" or running_script() is not None
+
+
 def _depth(obj: tp.Any, module: str) -> int | None:
+    """How many decorators are above a class or function where its module names it; None if it is not there."""
     try:
         found = attribute(obj.__qualname__, module)
     except (AttributeError, ImportError, TypeError, ValueError):
@@ -135,19 +149,14 @@ def module_name(obj: tp.Any) -> str:
     return _dotted(os.path.abspath(path))  # under a profiler, say
 
 
-_launched_as: str | None = None
-_is_loaded = False
-
-
 def set_main_name(name: str | None) -> None:
     """Makes this process, a job, call what its launch defined in ``__main__`` as the launch does."""
-    global _launched_as
-    _launched_as = name
+    _state.main_name = name
 
 
 def main_name() -> str:
     """What ``__main__`` is called: here, or in the launch that this job belongs to."""
-    return _launched_as or _main_name()
+    return _state.main_name or _main_name()
 
 
 def _main_name() -> str:
@@ -169,7 +178,7 @@ def _file_of(obj: tp.Any) -> str | None:
 
 @functools.lru_cache
 def _dotted(file: str) -> str:
-    """What the file is called as a module; asked for with each uid of a class in it."""
+    """The name under which a file can be imported: it is part of each uid of a class in it."""
     path = Path(file).resolve()
     parts = [path.stem]
     folder = path.parent
@@ -181,12 +190,13 @@ def _dotted(file: str) -> str:
 
 @functools.cache
 def _can_be_loaded(path: str) -> bool:
-    """Whether loading it starts nothing: it asks for its ``__name__`` at the top level, or calls nothing there."""
+    """Whether loading a script starts nothing: it has a guard at the top level, or calls nothing of its own there."""
     statements = _statements(path)
-    if statements is None or any(map(_is_guard, statements)):
-        return statements is not None
-    own = {name for node in statements for name in _defined(node)}
-    return not any(_calls(node, own) for node in statements if not isinstance(node, _DEFINITIONS))
+    if statements is None:
+        return False
+    own = {name for node in statements for name in _defined_names(node)}
+    calls_own = any(_calls(node, own) for node in statements if not isinstance(node, _DEFINITIONS))
+    return any(map(_is_guard, statements)) or not calls_own
 
 
 @functools.cache
@@ -199,7 +209,7 @@ def _statements(path: str) -> list[ast.stmt] | None:
 
 
 def _is_at_top_level(path: str) -> bool:
-    """Whether the script's main thread is in the middle of it, outside of a guard: loading it would do this again."""
+    """Whether the main thread runs the script's top level, outside of a guard: loading it would run this again."""
     names = vars(sys.modules["__main__"])
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001  documented, and public
     while frame is not None and (frame.f_code.co_name != "<module>" or frame.f_globals is not names):
@@ -212,18 +222,16 @@ def _is_at_top_level(path: str) -> bool:
 
 
 def _is_guard(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and _asks_for_name(node.test)
+    """Whether a statement is an ``if`` that tests ``__name__``."""
+    tested = ast.walk(node.test) if isinstance(node, ast.If) else ()
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in tested)
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def _asks_for_name(test: ast.expr) -> bool:
-    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
-
-
-def _defined(node: ast.stmt) -> tp.Iterator[str]:
-    """The functions and variables that a statement makes, which may be the program."""
+def _defined_names(node: ast.stmt) -> tp.Iterator[str]:
+    """The functions, classes and variables that a statement defines: one of them may be the program."""
     if isinstance(node, _DEFINITIONS):
         yield node.name
     elif isinstance(node, ast.Assign):
@@ -232,5 +240,5 @@ def _defined(node: ast.stmt) -> tp.Iterator[str]:
 
 def _calls(node: ast.stmt, own: set[str]) -> bool:
     """Whether a statement calls something of the script's own, or what another call returned."""
-    calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+    calls = [part.func for part in ast.walk(node) if isinstance(part, ast.Call)]
     return any(isinstance(func, ast.Call) or (isinstance(func, ast.Name) and func.id in own) for func in calls)

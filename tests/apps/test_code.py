@@ -72,7 +72,7 @@ def test_equal_code_is_copied_once(tmp_path: Path) -> None:
 def test_a_name_to_copy_that_does_not_exist_stops_the_launch(tmp_path: Path) -> None:
     app = App(tmp_path)
     result = app.run("seed=1,2", "hydra.launcher.workdir.copied=[no_such_code]", cluster="local")
-    assert is_one_message(result) and "'no_such_code' is no file, no folder and no package" in result.stderr
+    assert is_one_message(result) and "'no_such_code' is not a file, a folder or a package" in result.stderr
     assert (app.notes, app.launches) == ([], [])
 
 

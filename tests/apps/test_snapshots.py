@@ -102,7 +102,7 @@ def test_everything_can_be_copied_and_stays_the_same_code(tmp_path: Path) -> Non
         ("hydra.launcher.workdir.copied=3", "hydra.launcher.workdir.copied"),
         ("hydra.launcher.workdir.max_mb=0", "hydra.launcher.workdir.max_mb"),
         ("hydra.launcher.workdir.max_mb=0.0001", "are more than 0.0001 MB; the largest are"),
-        ("hydra.launcher.workdir.copied=[auto,nothing_such]", "'nothing_such' is no file, no folder and no package"),
+        ("hydra.launcher.workdir.copied=[auto,nothing_such]", "'nothing_such' is not a file, a folder or a package"),
         ("hydra.launcher.workdir.folder=no/such/place", "does not exist; create it"),
         ("hydra.launcher.workdir.log_commit=true", "is in no git repository"),
     ],

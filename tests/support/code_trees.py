@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import typing as tp
 from collections.abc import Callable
@@ -37,7 +38,8 @@ def make(root: Path, files: tp.Mapping[str, str]) -> None:
 def listed(root: Path, *copied: str, rules: Rules = DEFAULT, left_out: tuple[str, ...] = ()) -> list[str]:
     """The names of the copies."""
     sources = select_sources(copied or ["."], root, rules).sources
-    return list(list_files(sources, [root / name for name in left_out], rules))
+    rules = dataclasses.replace(rules, never_copied=tuple(root / name for name in left_out))
+    return list(list_files(sources, rules).files)
 
 
 def snapshot(root: Path) -> Snapshot:

@@ -15,9 +15,9 @@ from .snapshot import Snapshot
 
 @dataclasses.dataclass(eq=False)
 class _Stay:
-    """A period in which a copy is the working directory; ``before`` is the one before it.
+    """A period in which a copy is the working directory; ``before`` is the working directory before it.
 
-    It is one of a ``thread``, or of the whole process where that is None.
+    It belongs to a ``thread``, or to the whole process where that is None.
     """
 
     copy: Snapshot
@@ -33,18 +33,8 @@ class _Process:
         self.code: Snapshot | None = None
         self.stays: list[_Stay] = []
 
-    def settle(self, copy: Snapshot | None, origin: str | None) -> None:
-        """Runs from a copy for good; it is the working directory if there is an ``origin``."""
-        self.code = copy
-        import_from_copy(copy)
-        self.stays[:] = [] if copy is None or origin is None else [_Stay(copy, Path(origin))]
-
-    def origin(self, here: Path) -> Path | None:
-        """The folder that the copies stand in for; None if the working directory is in none of them."""
-        inside = any(here.is_relative_to(stay.copy.folder.resolve()) for stay in self.stays)
-        return self.stays[0].before if inside else None
-
     def leave(self, stay: _Stay) -> None:
+        """Ends a stay; threads may leave in another order than they came."""
         first, last = self.stays[0], self.stays[-1]
         self.stays.remove(stay)
         if not self.stays:
@@ -52,8 +42,8 @@ class _Process:
         elif stay is first:
             self.stays[0].before = stay.before
         elif stay is last:
-            remaining = self.stays[-1].copy.folder
-            os.chdir(stay.before if stay.before.is_relative_to(remaining.resolve()) else remaining)
+            remaining = self.stays[-1].copy
+            os.chdir(stay.before if remaining.contains(stay.before) else remaining.folder)
 
 
 _process = _Process()
@@ -73,9 +63,14 @@ def current_of_thread() -> Snapshot | None:
     return own[-1] if own else _process.code
 
 
-def import_from(copy: Snapshot | None) -> None:
-    """Makes this process import from a copy, or none, from now on; its working directory stays."""
-    _process.settle(copy, None)
+def run_from(copy: Snapshot | None, instead_of: Path | None = None) -> None:
+    """Makes this process import from a copy, or none, from now on.
+
+    The working directory does not change here. If it is in the copy, that stands in for the folder ``instead_of``.
+    """
+    _process.code = copy
+    import_from_copy(copy)
+    _process.stays[:] = [] if copy is None or instead_of is None else [_Stay(copy, instead_of)]
 
 
 def missing_in_copy(error: BaseException) -> str:
@@ -93,10 +88,15 @@ def missing_in_copy(error: BaseException) -> str:
     return ""
 
 
+def replaced_directory() -> Path | None:
+    """The folder that the copies stand in for; None if the working directory is in none of them."""
+    here = Path.cwd()
+    return _process.stays[0].before if any(stay.copy.contains(here) for stay in _process.stays) else None
+
+
 def home() -> Path:
     """The folder that relative paths in settings count from: the working directory, or the one that a copy replaces."""
-    here = Path.cwd()
-    return _process.origin(here) or here
+    return replaced_directory() or Path.cwd()
 
 
 def located(path: Path | str) -> Path:

@@ -1,9 +1,8 @@
-"""The files in which two copies of code differ, whichever way each is laid out."""
+"""Which files differ between two copies of code, whichever way each is laid out."""
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import typing as tp
 
 from .rules import PACKAGES
@@ -13,75 +12,34 @@ Fingerprints: tp.TypeAlias = tp.Mapping[str, str]
 
 
 def differing_files(old: Fingerprints, new: Fingerprints) -> list[str]:
-    """The files that are not the same in both.
+    """The files that are not the same in both copies.
 
-    A package that only one of them has says nothing: the other launch did not import it. If that has it inside of its
-    project, the files that are in both are compared.
+    A package that only one of the copies has is compared with the files in its place in the project of the other. If
+    there are none, it does not count: the other launch did not import it.
     """
-    before, after = _Layout.from_fingerprints(old), _Layout.from_fingerprints(new)
-    common = [name for name in {*before.packages, *after.packages} if before.has(name) and after.has(name)]
-    names = {file for name in common for file in _differing_names(before.packages[name], after.packages[name])}
-    for one, other in ((before, after), (after, before)):
-        for package in [files for name, files in one.packages.items() if not other.has(name)]:
-            names |= {
-                there
-                for here, there in other.pair_package(package)
-                if one.fingerprints[here] != other.fingerprints[there]
-            }
-    if before.project and after.project:
-        names |= _differing_names(before.unpaired, after.unpaired)
-    return sorted(names)
+    common = {_part(name) for name in old} & {_part(name) for name in new}
+    before, after = _renamed_as_in(new, old), _renamed_as_in(old, new)
+    names = {name for name in {*before, *after} if _part(name) in common} | (before.keys() & after.keys())
+    return sorted(name for name in names if before.get(name) != after.get(name))
 
 
-@dataclasses.dataclass
-class _Layout:
-    """A copy in parts: the project, and each package from outside of it, as what is in its files.
-
-    ``unpaired`` is what of the project was not taken for a package.
-    """
-
-    fingerprints: Fingerprints
-    project: frozenset[str]
-    packages: dict[str, dict[str, str]]
-    unpaired: dict[str, str]
-
-    @classmethod
-    def from_fingerprints(cls, fingerprints: Fingerprints) -> _Layout:
-        packages: dict[str, dict[str, str]] = collections.defaultdict(dict)
-        unpaired: dict[str, str] = {}
-        for name, fingerprint in fingerprints.items():
-            top, _, rest = name.partition("/")
-            (packages[rest.partition("/")[0]] if top == PACKAGES else unpaired)[name] = fingerprint
-        return cls(fingerprints, frozenset(unpaired), dict(packages), unpaired)
-
-    def has(self, package: str) -> bool:
-        return package in self.packages
-
-    def pair_package(self, package: tp.Iterable[str]) -> list[tuple[str, str]]:
-        """The files of a package, each with the file of the project in its place; both are paired from now on."""
-        rests = {name.split("/", 2)[2]: name for name in package}
-        prefix = self._prefix(rests)
-        if prefix is None:
-            return []
-        pairs = [(name, prefix + rest) for rest, name in rests.items() if prefix + rest in self.project]
-        tops = {prefix + rest.partition("/")[0] for rest in rests}
-        for name in [name for name in self.unpaired if name in tops or any(name.startswith(f"{top}/") for top in tops)]:
-            del self.unpaired[name]
-        return pairs
-
-    def _prefix(self, rests: tp.Iterable[str]) -> str | None:
-        """The folder of the project that has most of these files, with a slash; the outermost one of several."""
-        by_name: dict[str, list[str]] = collections.defaultdict(list)
-        for name in self.project:
-            by_name[name.rpartition("/")[2]].append(name)
-        counts = collections.Counter(
-            name.removesuffix(rest)
-            for rest in rests
-            for name in by_name[rest.rpartition("/")[2]]
-            if f"/{name}".endswith(f"/{rest}")
-        )
-        return min(counts, key=lambda prefix: (-counts[prefix], prefix.count("/"), prefix), default=None)
+def _part(name: str) -> str:
+    """The part of a copy that a file is in: a package from outside of the project, or "" for the project."""
+    return "/".join(name.split("/", 2)[:2]) if name.startswith(f"{PACKAGES}/") else ""
 
 
-def _differing_names(old: Fingerprints, new: Fingerprints) -> set[str]:
-    return {name for name in {*old, *new} if old.get(name) != new.get(name)}
+def _renamed_as_in(other: Fingerprints, files: Fingerprints) -> dict[str, str]:
+    """The files of a copy; those of a package that the other copy has in its project, by their names there."""
+    parts = {_part(name) for name in other} | {""}
+    project: dict[str, list[str]] = collections.defaultdict(list)
+    for name in other:
+        if not _part(name):
+            project[name.rpartition("/")[2]].append(name)
+    renamed = {}
+    for name, fingerprint in files.items():
+        if _part(name) not in parts:
+            inside = name.split("/", 2)[2]
+            places = [place for place in project[name.rpartition("/")[2]] if f"/{place}".endswith(f"/{inside}")]
+            name = min(places, key=lambda place: (place.count("/"), place), default=name)
+        renamed[name] = fingerprint
+    return renamed

@@ -9,12 +9,13 @@ import sys
 import typing as tp
 from pathlib import Path
 
-from . import rules
-from . import selection as finding
+from .rules import OWN
+from .selection import package_folders
 from .snapshot import Snapshot
 
 _Spec = importlib.machinery.ModuleSpec
 _PATH = importlib.machinery.PathFinder
+_OF_PYTHON = (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
 _COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
@@ -38,31 +39,31 @@ class CopyFinder:
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
     def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
-        if name.partition(".")[0] in rules.OWN:
+        if name.partition(".")[0] in OWN:
             return None
         return self._find_top_level(name, target) if path is None else self._find_submodule(name, path, target)
 
     def _find_top_level(self, name: str, target: tp.Any) -> _Spec | None:
-        for finder in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter):
-            if finder.find_spec(name) is not None:
-                return None
-        known = self._modules.get(name)
-        if known is not None and known.file is not None:
-            found = self._moved_spec(_Spec(name, None, origin=known.file), [*known.folders])
-            if found is not None:
-                return found
+        if any(finder.find_spec(name) is not None for finder in _OF_PYTHON):
+            return None
+        module = self._modules.get(name)
+        if module is not None and module.file is not None:
+            moved = self._moved_spec(_Spec(name, None, origin=module.file), [*module.folders])
+            if moved is not None:
+                return moved
         found = self._search_folders(name, [*self._roots, *sys.path], target)
-        settled = None if found is None else self._accept_spec(found, known.folders if known else ())
         if found is None:
-            settled = self._extend_search_path(self._ask_other_finders(name, None, target))
-        return settled or self._refuse_new_module(name, sys.path, found)
+            spec = self._extend_search_path(self._ask_other_finders(name, None, target))
+        else:
+            spec = self._accept_spec(found, module.folders if module else ())
+        return spec or self._refuse_new_module(name, sys.path, found)
 
     def _find_submodule(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
-        found = settled = None
-        if any(self._is_copy(self._copied_path(each)) for each in path):
+        found = spec = None
+        if any(self._is_copy(self._copied_path(folder)) for folder in path):
             found = self._search_folders(name, path, target)
-            settled = None if found is None else self._accept_spec(found, ())
-        return settled or self._ask_other_finders(name, path, target) or self._refuse_new_module(name, path, found)
+            spec = None if found is None else self._accept_spec(found, ())
+        return spec or self._ask_other_finders(name, path, target) or self._refuse_new_module(name, path, found)
 
     def _search_folders(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
         """The module in the copies of these folders, or in the originals of those that it was left out of."""
@@ -76,13 +77,17 @@ class CopyFinder:
         return _PATH.find_spec(name, places, target)
 
     def _accept_spec(self, found: _Spec, folders: tp.Sequence[str]) -> _Spec | None:
+        """What was found, if it is in the copy or was left out of it; None if it is neither."""
         if found.origin is None:
             return self._namespace_spec(found, folders)
-        return self._spec_in_copy(found) or (found if self._is_original(_search_folder_of(found)) else None)
+        if self._is_copy(found.origin):
+            return found
+        moved = self._moved_spec(found, package_folders(found))  # a link may lead to what was copied
+        return moved or (found if _search_folder_of(found) in self._originals else None)
 
     def _refuse_new_module(self, name: str, path: tp.Sequence[str], found: _Spec | None) -> _Spec | None:
         """Leaves a module to the usual finders, but where these would find one that was made after the launch."""
-        hidden = [each for each in path if not self._is_copy(each) and self._is_copy(self._copied_path(each))]
+        hidden = [folder for folder in path if not self._is_copy(folder) and self._is_copy(self._copied_path(folder))]
         new = _PATH.find_spec(name, hidden) if hidden else None
         if new is None or new.origin is None:
             return None
@@ -101,26 +106,19 @@ class CopyFinder:
         if found.origin is not None:
             return found.origin.endswith(_COMPILED) or self._was_not_copied(found.origin)
         folders = [*(found.submodule_search_locations or ())]
-        inside = any(each.startswith(f"{folder}{os.sep}") for each in self.copy.not_copied for folder in folders)
+        inside = any(
+            left_out.startswith(f"{folder}{os.sep}") for left_out in self.copy.not_copied for folder in folders
+        )
         return inside or any(map(self._was_not_copied, folders))
 
     def _was_not_copied(self, path: str) -> bool:
         places = {Path(path), Path(path).resolve()}
-        return any(str(each) in self.copy.not_copied for place in places for each in (place, *place.parents))
-
-    def _is_original(self, place: str) -> bool:
-        """Whether a folder is the original of one in the copy, from which a module was left out."""
-        return place in self._originals
-
-    def _spec_in_copy(self, found: _Spec) -> _Spec | None:
-        if found.origin is None or self._is_copy(found.origin):
-            return found
-        return self._moved_spec(found, finding.package_folders(found))  # through links, it may lead to what was copied
+        return any(str(around) in self.copy.not_copied for place in places for around in (place, *place.parents))
 
     def _namespace_spec(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
         """A namespace package with the folders that it has now: later ones could be originals."""
         places = [self._copied_path(place) for place in (*(found.submodule_search_locations or ()), *more)]
-        if not any(self._is_copy(place) or self._is_original(os.path.dirname(place)) for place in places):
+        if not any(self._is_copy(place) or os.path.dirname(place) in self._originals for place in places):
             return None
         made = _Spec(found.name, None, is_package=True)
         made.submodule_search_locations = list(dict.fromkeys(places))
@@ -128,13 +126,13 @@ class CopyFinder:
 
     def _ask_other_finders(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
         """What the import hook of an editable installation finds, moved into the copy."""
-        usual = (self, _PATH, importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
-        for finder in sys.meta_path:
-            if finder in usual or isinstance(finder, CopyFinder) or not hasattr(finder, "find_spec"):
+        others = [finder for finder in sys.meta_path if finder not in (_PATH, *_OF_PYTHON)]
+        for finder in others:
+            if isinstance(finder, CopyFinder) or not hasattr(finder, "find_spec"):
                 continue
             found = finder.find_spec(name, path, target)
             if found is not None:
-                return self._moved_spec(found, finding.package_folders(found))
+                return self._moved_spec(found, package_folders(found))
         return None
 
     def _extend_search_path(self, found: _Spec | None) -> _Spec | None:
@@ -159,9 +157,8 @@ class CopyFinder:
 
     def _copied_path(self, path: str) -> str:
         """Where the copy of a file or folder is; the path itself if there is none."""
-        if path not in self._copied_paths:
-            copy = self.copy.copy_of(Path(path or "."))
-            self._copied_paths[path] = str(copy)
+        if path not in self._copied_paths:  # asked for with each import
+            self._copied_paths[path] = str(self.copy.copy_of(Path(path or ".")))
         return self._copied_paths[path]
 
     def _is_copy(self, path: str) -> bool:
@@ -179,7 +176,7 @@ def import_from_copy(copy: Snapshot | None) -> None:
 
     So do processes of multiprocessing that it starts: they have its search path, which leads to most modules.
     """
-    for finder in [each for each in sys.meta_path if isinstance(each, CopyFinder)]:
+    for finder in [finder for finder in sys.meta_path if isinstance(finder, CopyFinder)]:
         sys.meta_path.remove(finder)
         sys.path[:] = [folder for folder in sys.path if folder not in finder.search]
     if copy is not None:
@@ -192,7 +189,7 @@ def forget_originals(copy: Snapshot) -> None:
     """Lets a new process import again what it has imported of the originals by now, through a ``.pth`` file say."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in rules.OWN or not isinstance(file, str):
+        if name.partition(".")[0] in OWN or not isinstance(file, str):
             continue
         place = copy.copy_of(Path(file))
         if place != Path(file) and place.exists():

@@ -8,11 +8,12 @@ import typing as tp
 from pathlib import Path
 
 from . import active
+from .compare import differing_files
 from .listing import check_committed
-from .manifest import Manifest, changed_files, make_manifest, read_manifest
+from .manifest import Manifest, make_manifest, read_manifest, store_fingerprints
 from .rules import AUTO, Rules
 from .selection import Selection, is_copied, select_sources
-from .snapshot import Snapshot
+from .snapshot import Snapshot, places_in_copy
 from .writing import check_place, take_snapshot
 
 log = logging.getLogger("exca.workdir")
@@ -20,7 +21,7 @@ log = logging.getLogger("exca.workdir")
 
 @dataclasses.dataclass(frozen=True)
 class CodeOptions:
-    """The code to copy, and where to; see `select_sources`. ``never_copied`` are folders that are never part of it.
+    """The code to copy, and where to; see `select_sources`.
 
     The yaml files below the folders ``configs`` are copied, but they are no code that a result depends on: what they
     give is in the identity of the tasks.
@@ -32,39 +33,34 @@ class CodeOptions:
     with_script: bool = False
     log_commit: bool = False
     chdir: bool = False
-    never_copied: tuple[Path, ...] = ()
     configs: tuple[Path, ...] = ()
 
 
 class LaunchCode:
-    """The code of one launch, which is copied when that is first needed. ``cache`` is the folder of the results."""
+    """The code of one launch, which is copied when that is first needed. ``cache`` is the folder of the results.
+
+    A launch in a job uses the copy that the job runs from: the code of the first submission.
+    """
 
     def __init__(self, options: CodeOptions, cache: Path) -> None:
         self.options = options
         self._cache = cache
+        folder = () if options.folder is None else (options.folder,)
+        self._rules = dataclasses.replace(options.rules, never_copied=(*options.rules.never_copied, *folder))
         self._home = active.home()
         self._names: frozenset[str] = frozenset()
         self._tree: tuple[Selection, Manifest] | None = None
         self._is_checked = False
-        # a launch in a job uses the copy that the job runs from: the code of the first submission
         self._snapshot = active.current_of_thread()
 
     def check(self) -> None:
         """Raises ConfigError if it cannot be copied, or was to be committed and is not."""
         if self._is_checked:
             return
-        rules = self.options.rules
         if self._snapshot is not None:
             self._check_copied(self._snapshot)
-            return
-        if self.options.folder is not None:
-            check_place(self.options.folder, rules)
-        selection, tree = self._read_code()
-        for source, copy in selection.named:
-            if not any(_is_below(name, copy) for name in tree.files):
-                raise rules.error(f"no file in {str(copy)!r} ({source}) is to be copied", "includes")
-        if self.options.log_commit:
-            self._check_commits(selection)
+        else:
+            self._check_sources()
         self._is_checked = True
 
     def include(self, names: tp.Iterable[str]) -> None:
@@ -84,36 +80,34 @@ class LaunchCode:
 
     def changes(self, digest: str) -> list[str] | None:
         """The files that differ from the code of another digest, but for configs; None if its files are not known."""
-        current = (
-            self._read_code()[1].fingerprints
-            if self._snapshot is None
-            else read_manifest(self._cache, self._snapshot.digest)
-        )
-        changed = None if current is None else changed_files(self._cache, digest, current)
-        return None if changed is None else [name for name in changed if not self._is_config(name)]
+        before, now = read_manifest(self._cache, digest), self._fingerprints()
+        if before is None or now is None:
+            return None
+        return [name for name in differing_files(before, now) if not self._is_config(name)]
+
+    def _fingerprints(self) -> dict[str, str] | None:
+        if self._snapshot is None:
+            return self._read_code()[1].fingerprints
+        # a launch in a job may have another cache than the first submission
+        stored = read_manifest(self._cache, self._snapshot.digest)
+        return stored or read_manifest(self._snapshot.folder.parent.parent, self._snapshot.digest)
 
     def _is_config(self, name: str) -> bool:
         if not name.endswith((".yaml", ".yml")):
             return False
         sources = self._read_code()[0].sources if self._snapshot is None else self._snapshot.sources
-        folders = [
-            (copy, source.resolve(), folder.resolve()) for source, copy in sources for folder in self.options.configs
-        ]
-        return any(
-            _is_below(name, copy / folder.relative_to(source))
-            for copy, source, folder in folders
-            if folder.is_relative_to(source)
-        )
+        resolved = [(source.resolve(), copy) for source, copy in sources]
+        places = (place for folder in self.options.configs for place in places_in_copy(folder.resolve(), resolved))
+        return any(_is_below(name, place) for place in places)
 
     def snapshot(self) -> Snapshot:
-        """The copy of the code as it was when it was first read."""
+        """The copy of the code; of a file that was edited since the code was first read, as it is now."""
         if self._snapshot is None:
             selection, tree = self._read_code()
-            options = self.options
-            self._snapshot = take_snapshot(
-                selection, self._cache, options.rules, options.folder, options.never_copied, tree
-            )
+            self._snapshot = take_snapshot(selection, self._cache, self._rules, self.options.folder, tree)
             log.debug("the code runs from %s", self._snapshot.folder)
+        else:
+            store_fingerprints(self._cache, self._snapshot.digest, self._fingerprints(), self._snapshot.sources)
         return self._snapshot
 
     @property
@@ -123,37 +117,35 @@ class LaunchCode:
 
     def _read_code(self) -> tuple[Selection, Manifest]:
         if self._tree is None:
-            options = self.options
-            selection = select_sources(
-                options.copied, self._home, options.rules, self._names, with_script=options.with_script
-            )
-            self._tree = selection, make_manifest(selection.sources, self._cache, options.rules, self.never_copied)
+            copied, with_script = self.options.copied, self.options.with_script
+            selection = select_sources(copied, self._home, self._rules, self._names, with_script=with_script)
+            self._tree = selection, make_manifest(selection.sources, self._cache, self._rules)
         return self._tree
-
-    @property
-    def never_copied(self) -> tuple[Path, ...]:
-        """The folders that are never part of it."""
-        folder = self.options.folder
-        return self.options.never_copied if folder is None else (*self.options.never_copied, folder)
 
     def _check_copied(self, snapshot: Snapshot) -> None:
         """Raises ConfigError if code is asked for that is not in the copy, since its present state would be another."""
-        rules = self.options.rules
-        missing = [name for name in self.options.copied if name != AUTO and not is_copied(name, self._home, snapshot)]
-        if missing:
-            raise rules.errors(
+        names = [name for name in self.options.copied if name != AUTO and not is_copied(name, self._home, snapshot)]
+        if names:
+            raise self._rules.errors(
                 [
                     f"{name!r} is not in {snapshot.folder}, the copy of the code that this job runs from, and jobs of "
                     "jobs run from the same copy: name it for the first launch, too"
-                    for name in missing
+                    for name in names
                 ]
             )
-        self._is_checked = True
 
-    def _check_commits(self, selection: Selection) -> None:
-        never_copied = [self._cache, *self.never_copied]
-        for root, commit in check_committed(selection.sources, never_copied, self.options.rules).items():
-            log.info("the code of %s is that of commit %s", root, commit)
+    def _check_sources(self) -> None:
+        """Raises ConfigError if there is nothing to copy of a source, or it was to be committed and is not."""
+        if self.options.folder is not None:
+            check_place(self.options.folder, self._rules)
+        selection, tree = self._read_code()
+        for source, copy in selection.named:
+            if not any(_is_below(name, copy) for name in tree.files):
+                raise self._rules.error(f"no file in {str(copy)!r} ({source}) is to be copied", "includes")
+        if self.options.log_commit:
+            rules = dataclasses.replace(self._rules, never_copied=(self._cache, *self._rules.never_copied))
+            for root, commit in check_committed(selection.sources, rules).items():
+                log.info("the code of %s is that of commit %s", root, commit)
 
 
 def _is_below(name: str, copy: Path) -> bool:

@@ -14,17 +14,17 @@ from hydra_exca.errors import ConfigError, Problem
 
 from . import git
 from .rules import Rules, is_written, is_written_file
+from .selection import LoadedFiles
 from .snapshot import Sources
 
-Loaded: tp.TypeAlias = tuple[tp.Collection[str], tp.Collection[str]]
-"""Files, and the folders around them."""
-
+log = logging.getLogger("exca.workdir")
 _MB = 1_000_000
 _SHOWN = 10
 _SHOWN_CHANGES = 20
 _SEARCHED = 5_000  # entries of a folder that a link leads to
 _MODULES = tuple(importlib.machinery.all_suffixes())
 _NO_CODE = ("__pycache__", ".git")
+_NOTHING = LoadedFiles(frozenset(), frozenset())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,44 +37,32 @@ class File:
 
 
 class Listing(tp.NamedTuple):
-    """The files to copy, and what of the same folders is left where it is: folders, and files that are modules."""
+    """The files to copy, by the names of their copies, and what of the same folders stays where it is.
+
+    ``not_copied`` are folders, and files that are modules.
+    """
 
     files: dict[str, File]
     not_copied: frozenset[str]
 
 
-def list_files(
-    sources: Sources,
-    never_copied: tp.Collection[Path],
-    rules: Rules,
-    loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
-) -> dict[str, File]:
-    """The files to copy, as `walk_sources` finds them."""
-    return walk_sources(sources, never_copied, rules, loaded).files
+def list_files(sources: Sources, rules: Rules, loaded: tp.Callable[[], LoadedFiles] = lambda: _NOTHING) -> Listing:
+    """The files to copy, sorted by name, and what is not copied.
 
-
-def walk_sources(
-    sources: Sources,
-    never_copied: tp.Collection[Path],
-    rules: Rules,
-    loaded: tp.Callable[[], Loaded] = lambda: ((), ()),
-) -> Listing:
-    """The files to copy, by the names of their copies, sorted; and what is not copied.
-
-    What programs have written is not among them, nor what git ignores, nor what is ``never_copied``; but for the files
-    that are ``loaded``, and what is right beside these. Links that lead from one place of what is copied to another are
-    kept. Raises ConfigError for links that lead out of it, for what cannot be read, and for too many bytes.
+    What programs have written is not among them, nor what git ignores; but for the files that are ``loaded``, and what
+    is right beside these. Links that lead from one place of what is copied to another are kept. Raises ConfigError for
+    links that lead out of it, for what cannot be read, and for too many bytes.
     """
-    walk = _Walk(sources, frozenset(os.path.realpath(place) for place in never_copied), rules, loaded)
+    walk = _Walk(sources, rules, loaded)
     try:
-        walk.walk_all()
-        found = walk.resolved_links()
+        walk.walk_sources()
+        files = walk.files_with_links()
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise unreadable(error, rules) from error
-    _check_size(found, rules)
-    return Listing({name: found[name] for name in sorted(found)}, walk.not_copied)
+        raise unreadable_error(error, rules) from error
+    _check_size(files, rules)
+    return Listing({name: files[name] for name in sorted(files)}, walk.not_copied)
 
 
 class _FolderOnWalk(tp.NamedTuple):
@@ -92,25 +80,23 @@ class _FolderOnWalk(tp.NamedTuple):
 class _Walk:
     """Goes through the sources, and remembers what links lead to until all files are known."""
 
-    def __init__(
-        self, sources: Sources, never_copied: frozenset[str], rules: Rules, loaded: tp.Callable[[], Loaded]
-    ) -> None:
-        self._sources = [(os.path.realpath(source), _name(copy)) for source, copy in sources]
-        self._never_copied = never_copied
+    def __init__(self, sources: Sources, rules: Rules, loaded: tp.Callable[[], LoadedFiles]) -> None:
+        self._sources = [(os.path.realpath(source), "" if copy == Path() else str(copy)) for source, copy in sources]
+        self._never_copied = frozenset(map(os.path.realpath, rules.never_copied))
         self._rules = rules
         self._get_loaded = loaded
         self._files: dict[str, File] = {}
         self._links: dict[str, tuple[str, str]] = {}
         self._outside: list[str] = []
-        self._not_copied = set(never_copied)  # what this launch writes later is no code either
+        self._not_copied = set(self._never_copied)  # what this launch writes later is no code either
 
     @property
     def not_copied(self) -> frozenset[str]:
         """The files and folders of the sources that are not copied; never a parent of a source."""
-        around = {each for source, _ in self._sources for each in _with_parents(source)}
+        around = {place for source, _ in self._sources for place in _with_parents(source)}
         return frozenset(place for place in self._not_copied - around if self._copy_of(place) is not None)
 
-    def walk_all(self) -> None:
+    def walk_sources(self) -> None:
         """Collects the files that were asked for, and what is to be copied of the folders that were."""
         for source, copy in self._sources:
             if os.path.isfile(source):
@@ -119,33 +105,29 @@ class _Walk:
                 ignored = ignored_by_git(source) if self._rules.ignores else frozenset()
                 self._walk_folder(_FolderOnWalk(copy, "", ignored), _entries(source))
 
-    def resolved_links(self) -> dict[str, File]:
+    def files_with_links(self) -> dict[str, File]:
         """The files; a link is kept if what it leads to is among them, else it is a copy of the file."""
         if self._outside:
-            more = len(self._outside) - _SHOWN
-            told = [*self._outside[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-            raise self._rules.errors(told)
-        if not self._links:
-            return self._files
-        files, folders = dict(self._files), _folders(self._files)
-        for name, (path, target) in self._links.items():
-            if name == target:  # it was named itself, and its copy is there
-                continue
-            if target in self._files or (target in folders and os.path.isdir(path)):
-                link = os.path.relpath(target or ".", os.path.dirname(name) or ".")
-                files[name] = File(path, os.lstat(path), link)
-            elif os.path.isfile(path):
-                files[name] = File(path, os.stat(path))
-        return files
+            more = [f"and {len(self._outside) - _SHOWN} more"] if len(self._outside) > _SHOWN else []
+            raise self._rules.errors([*self._outside[:_SHOWN], *more])
+        folders = _folders(self._files) if self._links else set()
+        links = {name: self._file_of_link(name, *link, folders) for name, link in self._links.items()}
+        return {**self._files, **{name: file for name, file in links.items() if file is not None}}
+
+    def _file_of_link(self, name: str, path: str, target: str, folders: set[str]) -> File | None:
+        if name == target:  # it was named itself, and its copy is there
+            return None
+        if target in self._files or (target in folders and os.path.isdir(path)):
+            return File(path, os.lstat(path), os.path.relpath(target or ".", os.path.dirname(name) or "."))
+        return File(path, os.stat(path)) if os.path.isfile(path) else None
 
     def _walk_folder(self, here: _FolderOnWalk, entries: list[os.DirEntry[str]]) -> None:
         for entry in entries:
             path = here.inside + entry.name
+            name = f"{here.copy}/{entry.name}" if here.copy else entry.name
             if self._is_excluded(entry, path, here):
                 self._mark_not_copied(entry)
-                continue
-            name = f"{here.copy}/{entry.name}" if here.copy else entry.name
-            if entry.is_symlink():
+            elif entry.is_symlink():
                 self._walk_link(entry, name, path)
             elif entry.is_dir():
                 only_loaded = here.only_loaded or entry.path in here.ignored
@@ -160,11 +142,11 @@ class _Walk:
         if self._rules.excludes_path(path) or place in self._never_copied:
             return True
         if place in here.ignored:
-            return place not in self._loaded[0 if entry.is_file(follow_symlinks=False) else 1]
+            return place not in (self._loaded.files if entry.is_file(follow_symlinks=False) else self._loaded.folders)
         if not here.only_loaded:
             return False
         if entry.is_dir(follow_symlinks=False):
-            return place not in self._loaded[1]
+            return place not in self._loaded.folders
         return os.path.dirname(place) not in self._beside_loaded
 
     def _mark_not_copied(self, entry: os.DirEntry[str]) -> None:
@@ -172,19 +154,19 @@ class _Walk:
             self._not_copied.add(entry.path)
 
     @functools.cached_property
-    def _loaded(self) -> Loaded:
+    def _loaded(self) -> LoadedFiles:
         return self._get_loaded()
 
     @functools.cached_property
     def _beside_loaded(self) -> set[str]:
         """The folders that directly hold a loaded file."""
-        return {os.path.dirname(file) for file in self._loaded[0]}
+        return {os.path.dirname(file) for file in self._loaded.files}
 
     def _walk_subfolder(self, entry: os.DirEntry[str], here: _FolderOnWalk) -> None:
         entries = _entries(entry.path)
-        names = {each.name for each in entries}
+        names = {inner.name for inner in entries}
         if is_written(entry.path, names):
-            if entry.path not in self._loaded[1]:
+            if entry.path not in self._loaded.folders:
                 self._mark_not_copied(entry)
                 return
             here = here._replace(only_loaded=True)
@@ -193,28 +175,31 @@ class _Walk:
         self._walk_folder(here, entries)
 
     def _walk_link(self, entry: os.DirEntry[str], name: str, inside: str) -> None:
-        path, target = entry.path, os.path.realpath(entry.path)
-        is_folder = os.path.isdir(target)
-        around = _with_parents(target if is_folder else os.path.dirname(target))
-        is_wanted = os.path.exists(target) and (is_folder or self._rules.includes_file(inside))
-        if not is_wanted or any(each in self._never_copied for each in around):
-            self._mark_not_copied(entry)
-            return
+        target = os.path.realpath(entry.path)
+        around = _with_parents(target if os.path.isdir(target) else os.path.dirname(target))
         copy = self._copy_of(target)
-        if copy is not None:
-            self._links[name] = (path, copy)
-        elif any(map(is_written, around)) or (is_folder and not self._folder_has_code(target)):
+        if not self._is_wanted(target, inside) or not self._never_copied.isdisjoint(around):
+            self._mark_not_copied(entry)
+        elif copy is not None:
+            self._links[name] = (entry.path, copy)
+        elif any(map(is_written, around)) or (os.path.isdir(target) and not self._folder_has_code(target)):
             self._mark_not_copied(entry)
         else:
-            self._outside.append(_outside_message(path, target, self._rules.key))
+            self._outside.append(
+                f"the link {entry.path} leads to {target}, which is not copied with it: add the target to "
+                f"{self._rules.key}.copied, or exclude the link with {self._rules.key}.excludes"
+            )
+
+    def _is_wanted(self, target: str, inside: str) -> bool:
+        """Whether there is anything to copy where a link leads."""
+        return os.path.isdir(target) or (os.path.exists(target) and self._rules.includes_file(inside))
 
     def _copy_of(self, target: str) -> str | None:
         for source, copy in self._sources:
             if target == source:
                 return copy
             if target.startswith(f"{source}/"):
-                inside = target[len(source) + 1 :]
-                return f"{copy}/{inside}" if copy else inside
+                return os.path.join(copy, target[len(source) + 1 :])
         return None
 
     def _folder_has_code(self, folder: str) -> bool:
@@ -224,17 +209,13 @@ class _Walk:
             if here in self._never_copied or is_written(here, {*folders, *names}):
                 folders.clear()
                 continue
-            folders[:] = [each for each in folders if not self._rules.excludes_path(each)]
+            folders[:] = [name for name in folders if not self._rules.excludes_path(name)]
             if any(self._rules.includes_file(name) and not self._rules.excludes_path(name) for name in names):
                 return True
             seen += len(names) + len(folders)
             if seen > _SEARCHED:
                 return False
         return False
-
-
-def _name(copy: Path) -> str:
-    return "" if copy == Path() else str(copy)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -244,27 +225,15 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 def _folders(names: tp.Iterable[str]) -> set[str]:
     """All folders that the files are in, the outermost one too."""
-    found = {""}
-    for name in names:
-        folder = os.path.dirname(name)
-        while folder not in found:
-            found.add(folder)
-            folder = os.path.dirname(folder)
-    return found
+    parents = {Path(name).parent for name in names}
+    return {"" if place == Path() else str(place) for parent in parents for place in (parent, *parent.parents)} | {""}
 
 
 def _with_parents(folder: str) -> list[str]:
     return [folder, *map(str, Path(folder).parents)]
 
 
-def _outside_message(path: str, target: str, key: str) -> str:
-    return (
-        f"the link {path} leads to {target}, which is not copied with it: add the target to {key}.copied, or "
-        f"exclude the link with {key}.excludes"
-    )
-
-
-def unreadable(error: OSError, rules: Rules) -> ConfigError:
+def unreadable_error(error: OSError, rules: Rules) -> ConfigError:
     """What to raise where a file or folder of the code cannot be read."""
     return rules.error(
         f"{os.fsdecode(error.filename or '?')} cannot be read: {error.strerror}. Make it readable, or leave it out by "
@@ -272,23 +241,22 @@ def unreadable(error: OSError, rules: Rules) -> ConfigError:
     )
 
 
-def _check_size(found: tp.Mapping[str, File], rules: Rules) -> None:
-    sizes = {name: file.stat.st_size for name, file in found.items() if file.link is None}
+def _check_size(files: tp.Mapping[str, File], rules: Rules) -> None:
+    sizes = {file.path: file.stat.st_size for file in files.values() if file.link is None}
     total = sum(sizes.values())
     if rules.max_mb is None or total <= rules.max_mb * _MB:
         return
-    largest = sorted(sizes, key=lambda name: -sizes[name])[:_SHOWN]
-    told = [f"{_mb(sizes[name])} {found[name].path}" for name in largest]
+    largest = [f"{_mb(sizes[path])} {path}" for path in sorted(sizes, key=lambda path: -sizes[path])[:_SHOWN]]
     first = f"{len(sizes)} files of {_mb(total)} together are more than {rules.max_mb:g} MB; the largest are:"
     last = f"leave some out by {rules.key}.excludes, or raise the limit"
-    raise rules.error("\n      ".join([first, *told, last]), "max_mb")
+    raise rules.error("\n      ".join([first, *largest, last]), "max_mb")
 
 
 def _mb(size: int) -> str:
     return f"{size / _MB:.1f} MB"
 
 
-def check_committed(sources: Sources, never_copied: tp.Collection[Path], rules: Rules) -> dict[Path, str]:
+def check_committed(sources: Sources, rules: Rules) -> dict[Path, str]:
     """The commit of each repository that the sources are in.
 
     All that is copied, and all else that git knows of these repositories, must be committed: ConfigError lists what
@@ -297,44 +265,50 @@ def check_committed(sources: Sources, never_copied: tp.Collection[Path], rules: 
     files: dict[Path, set[str]] = {}
     commits: dict[Path, str] = {}
     for source, copy in sources:
-        around = git.find_repository(source if source.is_dir() else source.parent)
-        if around is None or around.commit is None:
-            raise _uncommitted([f"{source} is in no git repository, or in one without a commit"], rules)
-        commits[around.root] = around.commit
-        found = list_files(((source, copy),), never_copied, rules).values()
-        files.setdefault(around.root, set()).update(_resolved(file.path) for file in found)
-    changes = [f"{root / name}" for root in commits for name in _changed(root, files[root], rules)]
+        root, commits[root] = _read_commit(source, rules)
+        copied = list_files(((source, copy),), rules).files.values()
+        files.setdefault(root, set()).update(_path_in_git(file.path) for file in copied)
+    changes = [f"{root / name}" for root in commits for name in _find_uncommitted(root, files[root], rules)]
     if changes:
-        raise _uncommitted(changes, rules)
+        raise _uncommitted_error(changes, rules)
     return commits
 
 
-def _resolved(path: str) -> str:
-    """The place of a file; of a link its own, since git knows it by that."""
+def _read_commit(source: Path, rules: Rules) -> tuple[Path, str]:
+    """The root of the repository of a source, and its commit."""
+    try:
+        repository = git.find_repository(source if source.is_dir() else source.parent)
+    except git.GitError as error:
+        raise _uncommitted_error([f"git says of {source}: {error}"], rules) from error
+    commit = None if repository is None else repository.read_commit()
+    if repository is None or commit is None:
+        raise _uncommitted_error([f"{source} is in no git repository, or in one without a commit"], rules)
+    return repository.root, commit
+
+
+def _path_in_git(path: str) -> str:
+    """The path by which git knows a file: links above it are resolved, and the file itself may be a link."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
 
 
-def _changed(root: Path, files: set[str], rules: Rules) -> list[str]:
-    """What differs from the commit, and what of the files is in none."""
+def _find_uncommitted(root: Path, files: set[str], rules: Rules) -> list[str]:
+    """The files of a repository that differ from the commit, and those of ``files`` that are not in it."""
     try:
-        known = git.tracked_files(root)
+        tracked = git.tracked_files(root)
         changes = git.uncommitted_changes(root, untracked=False)
     except git.GitError as error:
-        raise _uncommitted([f"git says of {root}: {error}"], rules) from error
+        raise _uncommitted_error([f"git says of {root}: {error}"], rules) from error
     home = root.resolve()
-    return sorted({*changes, *({os.path.relpath(file, home) for file in files} - known)})
+    return sorted({*changes, *({os.path.relpath(file, home) for file in files} - tracked)})
 
 
-def _uncommitted(changes: tp.Sequence[str], rules: Rules) -> ConfigError:
+def _uncommitted_error(changes: tp.Sequence[str], rules: Rules) -> ConfigError:
     shown = [Problem(change, f"{rules.key}.log_commit") for change in changes[:_SHOWN_CHANGES]]
     more = len(changes) - len(shown)
     if more:
         shown.append(Problem(f"and {more} more", f"{rules.key}.log_commit"))
     return ConfigError("The code is not what is committed to git; commit it first. Nothing was run.", shown)
-
-
-log = logging.getLogger("exca.workdir")
 
 
 def ignored_by_git(folder: str) -> frozenset[str]:

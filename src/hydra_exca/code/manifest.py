@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -12,139 +11,115 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import files, paths
+from hydra_exca.errors import ConfigError
 
-from . import selection as finding
-from .compare import differing_files
-from .listing import File, unreadable, walk_sources
+from .listing import File, list_files, unreadable_error
+from .pool import sha256
 from .rules import Rules
+from .selection import loaded_files
 from .snapshot import Sources, is_trusted_owner
 
-_KEPT = 64_000_000  # bytes of files that are kept from hashing to copying
+TRIES = 5
 _FINE_NS = 50_000_000  # after that time the clock of a file system has moved on
 _COARSE_NS = 2_000_000_000  # where it only counts seconds or milliseconds
-_TRIES = 5
 
 Index: tp.TypeAlias = dict[str, list[tp.Any]]
+"""For the path of each file: what `_stamp` gave when it was read, and the SHA-256 of its content."""
+
+
+class ChangedError(Exception):
+    """A file has changed since it was listed or read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """The files by the names of their copies, the fingerprint of each (see `compare`), and the digest of all these.
 
-    ``not_copied`` is what stays where it is: files and folders of the sources. ``contents`` has the bytes of the files
-    that were just read, ``index`` what is known of all files from reading them.
+    ``not_copied`` are the files and folders of the sources that stay where they are. ``index`` saves reading the files
+    again in the next launch.
     """
 
     files: dict[str, File]
     fingerprints: dict[str, str]
     digest: str
-    contents: dict[str, bytes] = dataclasses.field(repr=False)
-    index: dict[str, tp.Any] = dataclasses.field(repr=False)
+    index: Index = dataclasses.field(repr=False)
     not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
 
-def make_manifest(sources: Sources, cache: Path, rules: Rules, never_copied: tp.Collection[Path] = ()) -> Manifest:
+def make_manifest(sources: Sources, cache: Path, rules: Rules) -> Manifest:
     """The code as it is now. Raises ConfigError where it cannot be copied.
 
     As git does with its index, a file is read again only if its size, times or inode have changed since.
     """
-    for _ in range(_TRIES):
-        try:
-            return _read_sources(sources, cache, rules, never_copied)
-        except FileNotFoundError as error:
-            vanished = error
-    raise rules.error(f"files vanish while they are read, the last one was {vanished.filename}; try again")
+    for _ in range(TRIES):
+        with contextlib.suppress(ChangedError, FileNotFoundError):
+            return _read_sources(sources, cache, rules)
+    raise unsettled_error(rules)
 
 
-def changed_files(cache: Path, old: str, new: tp.Mapping[str, str]) -> list[str] | None:
-    """The files in which the code of digest ``old`` differs, None if it is not known any more what was in it."""
-    before = read_manifest(cache, old)
-    return None if before is None else differing_files(before, new)
+def unsettled_error(rules: Rules) -> ConfigError:
+    """The error to raise if files were different at each of several tries."""
+    return rules.error("files change while they are copied; try again, or leave them out", "excludes")
 
 
 def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[str, str] | None:
     """The fingerprints of a snapshot's files, None if they are not stored; with ``trusted``, by a trusted user."""
-    try:
-        stored = _read(paths.snapshot_manifest(cache, digest), trusted=trusted)
-        return {str(name): str(fingerprint) for name, fingerprint in stored["files"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
+    stored = _read_entries(paths.snapshot_manifest(cache, digest), trusted=trusted)
+    return {name: str(fingerprint) for name, fingerprint in stored.items()} if stored else None
 
 
-def store_manifest(cache: Path, tree: Manifest, sources: Sources) -> None:
-    """Writes down what is in a copy, and what is known of the files of its sources from reading them."""
-    path = paths.snapshot_manifest(cache, tree.digest)
-    if read_manifest(cache, tree.digest, trusted=True) is None:
-        _write(path, {"files": tree.fingerprints, "sources": [[str(source), str(copy)] for source, copy in sources]})
+def store_fingerprints(cache: Path, digest: str, fingerprints: dict[str, str] | None, sources: Sources) -> None:
+    """Stores what is in a copy, if that is known: code of later launches is compared with it."""
+    if fingerprints is not None and read_manifest(cache, digest, trusted=True) is None:
+        places = [[str(source), str(copy)] for source, copy in sources]
+        _write(paths.snapshot_manifest(cache, digest), {"files": fingerprints, "sources": places})
+
+
+def store_index(cache: Path, index: Index, sources: Sources) -> None:
+    """Stores the index of sources that were copied for the first time."""
     path = _index_path(cache, sources)
     if not path.exists():
-        _write(path, tree.index)
+        _write(path, {"files": index})
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _read_sources(sources: Sources, cache: Path, rules: Rules, never_copied: tp.Collection[Path]) -> Manifest:
-    # a cache can be the folder of the project itself: what is in it is left out by name then
-    ours = [cache, cache / paths.CODE, cache / paths.LAUNCHES]
-    files, not_copied = walk_sources(sources, [*ours, *never_copied], rules, finding.loaded_files)
+def _read_sources(sources: Sources, cache: Path, rules: Rules) -> Manifest:
+    # a cache can be the folder of the project itself: then its parts are left out by name
+    parts = (cache, cache / paths.CODE, cache / paths.LAUNCHES)
+    rules = dataclasses.replace(rules, never_copied=(*parts, *rules.never_copied))
+    listing = list_files(sources, rules, loaded_files)
     path = _index_path(cache, sources)
-    index = _read_index(path)
-    reader = _Reader(index["files"], rules)
-    fingerprints = {name: reader.fingerprint(name, file) for name, file in files.items()}
-    files.update(reader.rewritten)
-    index["files"] = {file.path: reader.index[file.path] for file in files.values() if file.link is None}
-    if reader.is_updated and (cache / paths.CODE).is_dir():
-        _write(path, index)
-    return Manifest(files, fingerprints, _digest(fingerprints), reader.contents, index, not_copied)
+    known, index, fingerprints = _read_entries(path, trusted=True), {}, {}
+    for name, file in listing.files.items():
+        if file.link is not None:
+            fingerprints[name] = f"-> {file.link}"
+            continue
+        entry = known.get(file.path)
+        if not isinstance(entry, list) or entry[:-1] != _stamp(file.stat):
+            entry = _read_file(file, rules)
+        index[file.path] = entry
+        fingerprints[name] = f"{entry[-1]} x" if file.stat.st_mode & 0o100 else entry[-1]
+    if index != known and (cache / paths.CODE).is_dir():
+        _write(path, {"files": index})
+    return Manifest(listing.files, fingerprints, _digest(fingerprints), index, listing.not_copied)
 
 
 def _digest(fingerprints: tp.Mapping[str, str]) -> str:
     return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in fingerprints.items())))[:16]
 
 
-class _Reader:
-    """Gives the fingerprints of files; those that have not changed since they were indexed are not read again."""
-
-    def __init__(self, index: Index, rules: Rules) -> None:
-        self.index = index
-        self._rules = rules
-        self.is_updated = False
-        self.contents: dict[str, bytes] = {}
-        self.rewritten: dict[str, File] = {}  # those that were written to since they were listed
-        self._room = _KEPT
-
-    def fingerprint(self, name: str, file: File) -> str:
-        if file.link is not None:
-            return f"-> {file.link}"
-        known = self.index.get(file.path)
-        if isinstance(known, list) and known[:-1] == _stamp(file.stat):
-            return _with_mode(known[-1], file.stat)
-        return self._read(name, file)
-
-    def _read(self, name: str, file: File) -> str:
-        try:
-            with open(file.path, "rb", buffering=0) as opened:
-                data = opened.read()
-                stat = os.fstat(opened.fileno())
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise unreadable(error, self._rules) from error
-        digest = sha256(data)
-        self.index[file.path] = [*(_stamp(stat) if _is_settled(stat) else []), digest]
-        self.is_updated = self.is_updated or _is_settled(stat)
-        if len(data) <= self._room:
-            self._room -= len(data)
-            self.contents[name] = data
-        if _stamp(stat) != _stamp(file.stat):
-            self.rewritten[name] = dataclasses.replace(file, stat=stat)
-        return _with_mode(digest, stat)
-
-
-def _with_mode(digest: str, stat: os.stat_result) -> str:
-    return f"{digest} x" if stat.st_mode & 0o100 else digest
+def _read_file(file: File, rules: Rules) -> list[tp.Any]:
+    """The entry of a file in the index; without a stamp if it could still change unseen."""
+    try:
+        with open(file.path, "rb", buffering=0) as opened:
+            data = opened.read()
+            stat = os.fstat(opened.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable_error(error, rules) from error
+    if _stamp(stat) != _stamp(file.stat):
+        raise ChangedError
+    return [*(_stamp(stat) if _is_settled(stat) else []), sha256(data)]
 
 
 def _stamp(stat: os.stat_result) -> list[int]:
@@ -164,23 +139,20 @@ def _index_path(cache: Path, sources: Sources) -> Path:
     return paths.read_files_index(cache, sha256(repr((os.getuid(), places)).encode())[:16])
 
 
-def _read_index(path: Path) -> dict[str, tp.Any]:
+def _read_entries(path: Path, *, trusted: bool) -> dict[str, tp.Any]:
+    """The files in a stored manifest or index; empty if there is none, it is damaged, or its owner is not trusted."""
     try:
-        index: dict[str, tp.Any] = _read(path, trusted=True)
-        return index if isinstance(index["files"], dict) else {"files": {}}
+        with open(path, "rb") as file:
+            if trusted and not is_trusted_owner(os.fstat(file.fileno()).st_uid):
+                return {}
+            entries = json.load(file)["files"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {"files": {}}
-
-
-def _read(path: Path, *, trusted: bool) -> tp.Any:
-    with open(path, "rb") as file:
-        if trusted and not is_trusted_owner(os.fstat(file.fileno()).st_uid):
-            raise PermissionError
-        return json.load(file)
+        return {}
+    return entries if isinstance(entries, dict) else {}
 
 
 def _write(path: Path, content: dict[str, tp.Any]) -> None:
-    """Writes what saves time the next time; where it cannot be written, that is lost and nothing else."""
+    """Stores what saves time in a later launch; a cache that cannot be written is no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_file(path, files.dump_json(content), durable=False)

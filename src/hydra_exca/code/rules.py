@@ -7,13 +7,16 @@ import functools
 import os
 import re
 import typing as tp
+from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import compile_globs
 
 AUTO = "auto"
-_TAGS = (paths.CACHEDIR_TAG, "pyvenv.cfg", "conda-meta", paths.CODE_MARK)  # of caches, environments, copies of code
+PACKAGES = ".packages"  # in a copy: what is from outside of the script's project, a folder for each name
+OWN = ("hydra_exca", "hydra_plugins", "__main__", "__mp_main__")  # what makes the copies is not copied itself
+_TAGS = {paths.CACHEDIR_TAG, "pyvenv.cfg", "conda-meta", paths.CODE_MARK}  # of caches, environments, copies of code
 _RESULTS = {paths.PROJECT, paths.NAMES}  # together: of a cache folder that is the project's, which has its tag
 _OUTPUT_SUBDIR = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 _MULTIRUN = "multirun.yaml"
@@ -26,8 +29,8 @@ class Rules:
     """Which files of a folder are copied, by patterns; no ``includes`` are all, ``excludes`` hold for folders too.
 
     A pattern is one of names; with a slash in it, one of paths from the folder on. With ``ignores`` what git ignores
-    is not copied. A file that is asked for itself is copied anyway. All may have ``max_mb`` million bytes. ``key`` is
-    the option that messages name.
+    is not copied. A file that is asked for itself is copied anyway. Files and folders that are ``never_copied`` are
+    written by programs. All may have ``max_mb`` million bytes. ``key`` is the option that messages name.
     """
 
     includes: tuple[str, ...] = ()
@@ -35,6 +38,7 @@ class Rules:
     ignores: bool = False
     max_mb: float | None = None
     key: str = "hydra.launcher.workdir"
+    never_copied: tuple[Path, ...] = ()
 
     def includes_file(self, path: str) -> bool:
         """Whether a file is of those that are wanted; ``path`` is from the folder on."""
@@ -60,9 +64,12 @@ def is_written(folder: str, names: tp.Collection[str] | None = None) -> bool:
     ``names`` are those in it, where they are known.
     """
     if names is None:
-        names = {name for name in _MARKS if os.path.lexists(f"{folder}/{name}")}
-    if any(name in names for name in _TAGS) or _RESULTS.issubset(names):
-        return True
+        names = [name for name in _MARKS if os.path.lexists(f"{folder}/{name}")]
+    is_cache = not _TAGS.isdisjoint(names) or _RESULTS.issubset(names)
+    return is_cache or _is_hydra_output(folder, names)
+
+
+def _is_hydra_output(folder: str, names: tp.Collection[str]) -> bool:
     if ".hydra" in names and os.path.exists(f"{folder}/.hydra/hydra.yaml"):
         return True
     if _MULTIRUN in names and is_written_file(f"{folder}/{_MULTIRUN}"):
@@ -94,9 +101,3 @@ def _compile_rules(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Patte
     plain = [pattern.rstrip("/") for pattern in patterns]
     of_names = tuple(pattern for pattern in plain if "/" not in pattern)
     return compile_globs(of_names), compile_globs(tuple(pattern for pattern in plain if "/" in pattern))
-
-
-PACKAGES = ".packages"  # in a copy: what is from outside of the script's project, a folder for each name
-
-
-OWN = ("hydra_exca", "hydra_plugins", "__main__", "__mp_main__")  # no copies of what makes them

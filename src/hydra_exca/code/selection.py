@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.machinery
 import importlib.util
 import logging
 import os
@@ -18,7 +19,7 @@ from hydra_exca import paths
 
 from . import git
 from .rules import AUTO, OWN, PACKAGES, Rules
-from .snapshot import Module, Snapshot, Sources
+from .snapshot import Module, Snapshot, Sources, places_in_copy
 
 log = logging.getLogger("exca.workdir")
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -53,15 +54,15 @@ def select_sources(
     would be in one place.
     """
     automatic = automatic_sources(names) if AUTO in copied else Selection()
-    pairs = [pair for name in copied if name != AUTO for pair in _sources(name, started_from, rules)]
+    pairs = [pair for name in copied if name != AUTO for pair in _locate(name, started_from, rules)]
     named = tuple(dict.fromkeys(_in_project(place, copy, automatic.sources) for place, copy in pairs))
-    roots = [_import_root(source, copy) for source, copy in named]
-    again = {(source.resolve(), copy) for source, copy in named}
-    sources = (*named, *(pair for pair in automatic.sources if pair not in again))
+    resolved = {(source.resolve(), copy) for source, copy in named}
+    sources = (*named, *(pair for pair in automatic.sources if pair not in resolved))
     if with_script:
         sources += _script_beside(sources)
     _check_places(sources, rules)
-    return Selection(sources, tuple(dict.fromkeys((*roots, *([Path()] if named else []), *automatic.roots))), named)
+    own_roots = [*(_import_root(source, copy) for source, copy in named), Path()] if named else []
+    return Selection(sources, tuple(dict.fromkeys([*own_roots, *automatic.roots])), named)
 
 
 def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
@@ -70,7 +71,7 @@ def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
     The project is the git repository around the script, else the script's folder. Modules at the top level that are
     not imported yet are given by their ``names``.
     """
-    project = _project()
+    project = _find_project()
     sources: list[tuple[Path, Path]] = [] if project is None else [project]
     roots: list[Path] = []
     for module in {module.name: module for module in (*imported_modules(), *_importable(names))}.values():
@@ -107,20 +108,17 @@ class LoadedFiles(tp.NamedTuple):
 
 def loaded_files() -> LoadedFiles:
     """The files that this process has loaded, and so cannot do without."""
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    own = {os.path.realpath(file) for file in files if isinstance(file, str) and not _is_installed(file)}
-    folders = {os.path.dirname(file) for file in own}
-    return LoadedFiles(frozenset(own), frozenset(str(each) for folder in folders for each in _around(Path(folder))))
+    origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files = {os.path.realpath(file) for file in origins if isinstance(file, str) and not is_installed(file)}
+    folders = {Path(file).parent for file in files}
+    around = {str(place) for folder in folders for place in (folder, *folder.parents)}
+    return LoadedFiles(frozenset(files), frozenset(around))
 
 
-def _around(folder: Path) -> tuple[Path, ...]:
-    return (folder, *folder.parents)
-
-
-def script_sources() -> Path | None:
+def script_file() -> Path | None:
     """The file that was started; None for a console, and for a command that was installed with a package."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
-    if path is not None and is_installed(Path(path)) and sys.argv[0].endswith(".py"):
+    if path is not None and is_installed(path) and sys.argv[0].endswith(".py"):
         path = sys.argv[0]  # under a profiler, say
     if path is None or not os.path.isfile(path):
         return None
@@ -130,22 +128,18 @@ def script_sources() -> Path | None:
 
 def _script_beside(sources: Sources) -> Sources:
     """The script with the place of its copy, where it is in none of the sources."""
-    file = script_sources()
+    file = script_file()
     if file is None or _is_within(file, [(source.resolve(), copy) for source, copy in sources]):
         return ()
     return ((file, Path(PACKAGES, "__main__", file.name)),)
 
 
-def is_installed(path: Path) -> bool:
+def is_installed(path: Path | str) -> bool:
     """Whether a file comes with python, or with a package that is installed as a copy.
 
     By its name: in site-packages can be links to what an installer keeps elsewhere.
     """
-    return _is_installed(str(path))
-
-
-def _is_installed(path: str) -> bool:
-    return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or path.startswith(_libraries())
+    return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or str(path).startswith(_libraries())
 
 
 @functools.cache
@@ -154,26 +148,23 @@ def _libraries() -> tuple[str, ...]:
 
 
 def _importable(names: tp.Iterable[str]) -> tp.Iterator[Module]:
-    for name in names:
-        try:
-            module = None if name in sys.modules else _module(importlib.util.find_spec(name))
-        except (ImportError, ValueError, AttributeError):
-            continue
-        if module is not None:
-            yield module
+    """The modules of these names that are not imported yet, and can be."""
+    specs = [_find_spec(name) for name in names if name not in sys.modules]
+    return filter(None, map(_module, specs))
 
 
 def _module(spec: tp.Any) -> Module | None:
-    """What a specification of a module finds outside of site-packages, None if nothing is."""
+    """The module of a specification, as far as it is outside of site-packages; None if nothing of it is."""
     name = getattr(spec, "name", None)
     if not isinstance(name, str) or name.partition(".")[0] in OWN:
         return None
-    file = spec.origin if spec.has_location and spec.origin else None
-    if file is not None and (is_installed(Path(file)) or not os.path.isfile(file)):
-        return None
-    folders = [each for each in package_folders(spec) if not is_installed(Path(each))]
-    file = None if file is None else os.path.realpath(file)
-    return Module(name, file, tuple(folders)) if file or folders else None
+    file = None
+    if spec.has_location and spec.origin:
+        if is_installed(spec.origin) or not os.path.isfile(spec.origin):
+            return None
+        file = os.path.realpath(spec.origin)
+    folders = tuple(folder for folder in package_folders(spec) if not is_installed(folder))
+    return Module(name, file, folders) if file or folders else None
 
 
 def package_folders(spec: tp.Any) -> list[str]:
@@ -181,27 +172,29 @@ def package_folders(spec: tp.Any) -> list[str]:
     folders = [os.path.realpath(each) for each in spec.submodule_search_locations or () if os.path.isdir(each)]
     if not folders or not spec.origin:
         return folders
-    own, led = os.path.realpath(os.path.dirname(spec.origin)), os.path.dirname(os.path.realpath(spec.origin))
-    return [led if folder == own else folder for folder in folders]
+    own, target = os.path.realpath(os.path.dirname(spec.origin)), os.path.dirname(os.path.realpath(spec.origin))
+    return [target if folder == own else folder for folder in folders]
 
 
-def _project() -> tuple[Path, Path] | None:
+def _find_project() -> tuple[Path, Path] | None:
     """The folder of the script's project; of a script in a home folder, which is no project, the script alone."""
-    file = script_sources()
+    file = script_file()
     if file is None:
         return None
-    around = list(file.parents)
-    copy = next((folder for folder in around if _is_copy(folder)), None)
-    around_it = next((folder for folder in around if (folder / ".git").exists()), None)
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and is_installed(Path(spec.origin or "")):
-        spec = None  # of a profiler, say
-    own = file.parent if spec is None else file.parents[len(spec.name.split(".")) - 1]
-    for folder in (copy, around_it, own):
-        if folder is not None and (folder not in _no_projects() or _is_tracked(file, folder)):
+    for folder in _project_candidates(file):
+        if folder not in _no_projects() or _is_tracked(file, folder):
             return folder, Path()
     _warn_of_no_project(file)
     return file, Path(file.name)
+
+
+def _project_candidates(file: Path) -> tp.Iterator[Path]:
+    """A copy of code around a script, its git repository, and the folder that its own imports start from."""
+    yield from filter(_is_copy, file.parents)
+    yield from (folder for folder in file.parents if (folder / ".git").exists())
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    is_profiler = spec is not None and is_installed(spec.origin or "")
+    yield file.parent if spec is None or is_profiler else file.parents[spec.name.count(".")]
 
 
 def _is_tracked(file: Path, folder: Path) -> bool:
@@ -236,63 +229,69 @@ def _is_within(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> bool:
     return any(path.is_relative_to(source) for source, _ in sources)
 
 
-def _sources(name: str, started_from: Path, rules: Rules) -> Sources:
+def _locate(name: str, started_from: Path, rules: Rules) -> Sources:
     """Where ``name`` is, and what its copy is called; a namespace package can be in several places."""
     path = Path(name).expanduser()
     place = started_from / path
     if place.exists():
-        last = place.resolve().name if ".." in path.parts else path.name
-        return ((place, Path(last) if path.is_absolute() or ".." in path.parts else path),)
-    package, spec = _find_package(name)
-    locations = [] if spec is None else package_folders(spec)
-    if locations:
-        own = [each for each in locations if not is_installed(Path(each))] or locations[:1]
+        if ".." in path.parts:
+            return ((place, Path(place.resolve().name)),)
+        return ((place, Path(path.name) if path.is_absolute() else path),)
+    return _locate_package(name, rules)
+
+
+def _locate_package(name: str, rules: Rules) -> Sources:
+    package, spec = name.partition(".")[0], _find_package(name)
+    folders = [] if spec is None else package_folders(spec)
+    if folders:
+        own = [folder for folder in folders if not is_installed(folder)] or folders[:1]
         copies = [Path(package), *(Path(PACKAGES, f"{package}.{number}", package) for number in range(1, len(own)))]
-        return tuple((Path(each), copy) for each, copy in zip(own, copies, strict=True))
+        return tuple(zip(map(Path, own), copies, strict=True))
     origin = getattr(spec, "origin", None)
     if origin is None or not os.path.exists(origin):
-        raise rules.error(f"{name!r} is no file, no folder and no package")
+        raise rules.error(f"{name!r} is not a file, a folder or a package")
     return ((Path(origin), Path(Path(origin).name)),)
 
 
 def _in_project(place: Path, copy: Path, sources: Sources) -> tuple[Path, Path]:
     """A named source; if it is in the project, with the place that its copy has there."""
-    for source, around in sources:
-        if place.resolve().is_relative_to(source):
-            return place, around / place.resolve().relative_to(source)
-    return place, copy
+    return place, next(places_in_copy(place.resolve(), sources), copy)
 
 
 def _check_places(sources: Sources, rules: Rules) -> None:
-    """Two packages of one name must not become one of the files of both."""
-    copies = [copy for _, copy in sources]
-    twice = sorted({str(copy) for copy in copies if copies.count(copy) > 1})
-    if twice:
-        raise rules.error(f"two of them would be copied to {twice[0]!r}")
+    """Raises ConfigError if two sources would be copied to one place, or one into the folder of another."""
     for source, copy in sources:
         for other, around in sources:
-            if copy.is_relative_to(around):
-                place = other / copy.relative_to(around)
-                if os.path.lexists(place) and place.resolve() != source.resolve():
-                    raise rules.error(f"two of them would be copied to {str(copy)!r}: {source} and {place}")
+            place = other / copy.relative_to(around) if copy.is_relative_to(around) else source
+            if os.path.lexists(place) and place.resolve() != source.resolve():
+                raise rules.error(f"two of them would be copied to {str(copy)!r}: {source} and {place}")
 
 
 def is_copied(name: str, started_from: Path, snapshot: Snapshot) -> bool:
     """Whether a snapshot has a copy of the file, folder or importable package that a name stands for."""
-    _, spec = _find_package(name)
-    places = [started_from / Path(name).expanduser()]
-    if spec is not None:
-        places += map(Path, package_folders(spec) or [spec.origin or "."])
-    return any(snapshot.contains(snapshot.copy_of(place)) for place in places)
+    place = started_from / Path(name).expanduser()
+    if snapshot.has_copy(place):
+        return True
+    spec = None if place.exists() else _find_package(name)
+    places = [] if spec is None else package_folders(spec) or filter(None, [spec.origin])
+    return any(snapshot.has_copy(Path(place)) for place in places)
 
 
-def _find_package(name: str) -> tuple[str, tp.Any]:
-    """The package that a dotted name is imported through, and its specification, None if there is no such package."""
-    package = name.partition(".")[0]
+def _find_package(name: str) -> tp.Any:
+    """The specification of the package that a dotted name is imported through, None if there is no such module."""
+    package, *inside = name.split(".")
+    spec = _find_spec(package)
+    if spec is None or not inside:
+        return spec
+    folders = [str(Path(folder, *inside[:-1])) for folder in package_folders(spec)]
+    return spec if importlib.machinery.PathFinder.find_spec(inside[-1], folders) is not None else None
+
+
+def _find_spec(name: str) -> tp.Any:
     try:
-        return package, importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return package, None
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
 
 
 def _import_root(source: Path, copy: Path) -> Path:

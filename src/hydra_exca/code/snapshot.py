@@ -72,13 +72,12 @@ class Snapshot:
         """The copy of a file or folder; ``path`` itself if it has none."""
         if self.contains(path):  # a cache can be in the project
             return path
-        resolved = path.resolve()
-        for source, copy in self.sources:
-            if resolved == source or source in resolved.parents:
-                place = self.folder / copy / resolved.relative_to(source)
-                if place.exists():
-                    return place
-        return path
+        copies = (self.folder / place for place in places_in_copy(path.resolve(), self.sources))
+        return next(filter(Path.exists, copies), path)
+
+    def has_copy(self, path: Path) -> bool:
+        """Whether a file or folder has a copy, or is one."""
+        return self.contains(self.copy_of(path))
 
     def stand_in_for(self, folder: Path) -> Path:
         """The working directory of what runs from the copy in place of ``folder``: its copy, or the root of all."""
@@ -89,15 +88,18 @@ class Snapshot:
         """The file or folder that ``path`` is a copy of, or would be; None for a path that is not in the copy."""
         path, home = path.resolve(), self.folder.resolve()
         around = [(source, home / copy) for source, copy in self.sources if path.is_relative_to(home / copy)]
-        if not around:
-            return None
-        source, copy = max(around, key=lambda pair: len(pair[1].parts))
-        return source / path.relative_to(copy)
+        source, copy = max(around, key=lambda pair: len(pair[1].parts), default=(None, home))
+        return None if source is None else source / path.relative_to(copy)
 
     def link(self, entry: Path) -> None:
         """Links an entry to the code that computes it; where there are no links, nothing shows it."""
         with contextlib.suppress(OSError), files.replacing(entry / paths.CODE) as temporary:
             os.symlink(os.path.relpath(self.folder.resolve(), entry.resolve()), temporary)
+
+
+def places_in_copy(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> tp.Iterator[Path]:
+    """Where the copy of a file or folder is below the snapshot, one for each source that it is in."""
+    return (copy / path.relative_to(source) for source, copy in sources if path.is_relative_to(source))
 
 
 def is_trusted_owner(owner: int) -> bool:

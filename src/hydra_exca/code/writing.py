@@ -14,78 +14,52 @@ from pathlib import Path
 
 from hydra_exca import files, paths
 
-from . import manifest, snapshot
-from . import selection as finding
-from .manifest import Manifest
+from .listing import File
+from .manifest import TRIES, ChangedError, Manifest, make_manifest, store_fingerprints, store_index, unsettled_error
+from .pool import FilePool, is_unchanged, renew, sha256
 from .rules import Rules
-from .selection import Selection
-from .snapshot import Module, Snapshot, Sources
+from .selection import Selection, imported_modules
+from .snapshot import Snapshot, is_trusted_owner
 
 log = logging.getLogger("exca.workdir")
-_DAY_NS = 86_400 * 10**9  # every file of a snapshot was last changed at a midnight, so that a later change shows
-_OLD_NS = 7 * _DAY_NS
+_OLD_S = 7 * 86_400
 _WRITABLE = 0o222
 _MODULES = tuple(importlib.machinery.all_suffixes())
+_EVERYTHING = Rules()
 
 
-class ChangedError(Exception):
-    """A file is no longer what its digest says."""
+def take_snapshot(
+    selection: Selection,
+    cache: Path,
+    rules: Rules = _EVERYTHING,
+    folder: Path | None = None,
+    known: Manifest | None = None,
+) -> Snapshot:
+    """Copies what `select_sources` found below ``<cache>/code/<digest>``, unless that copy is there.
+
+    Files are read-only, and those with the same content in several copies are hard links to one. With ``folder`` the
+    copy is there instead, and can be written; ConfigError if that holds anything else. ``known`` is what
+    `make_manifest` has just found; if files have changed since, they are read again.
+    """
+    for _ in range(TRIES):
+        tree = known or make_manifest(selection.sources, cache, rules)
+        known = None
+        with contextlib.suppress(ChangedError, FileNotFoundError):
+            target = _copy_to_cache(tree, cache, rules) if folder is None else _copy_to_folder(tree, folder, rules)
+            store_fingerprints(cache, tree.digest, tree.fingerprints, selection.sources)
+            store_index(cache, tree.index, selection.sources)
+            return _describe_copy(target, tree, selection)
+    raise unsettled_error(rules)
 
 
-class FilePool:
-    """The files of all copies that a user has in a cache, each once, named by what is in it; copies link to them."""
-
-    def __init__(self, cache: Path) -> None:
-        self._folder = paths.code_files(cache, os.getuid())
-
-    def link(self, content: str, size: int, path: str) -> bool:
-        """Makes ``path`` a hard link to the file with this content; False if there is none.
-
-        Root can write to read-only files, and hard links would spread the change to every copy. A file whose content no
-        longer has its digest is removed, so that `add` replaces it.
-        """
-        place = self._path(content)
-        try:
-            found = os.lstat(place)
-            if not self._is_private():
-                return False
-            if not _is_as_written(found, content, size) and not _has_content(place, content):
-                os.unlink(place)
-                return False
-            mode = stat.S_IMODE(os.lstat(place).st_mode)
-            if mode & _WRITABLE:  # made so through a copy, before that was removed
-                os.chmod(place, mode & ~_WRITABLE)
-            _renew(place)
-            os.link(place, path, follow_symlinks=False)
-            return True
-        except OSError:  # none there, too many links, no links on this file system
-            return False
-
-    def add(self, content: str, path: str) -> None:
-        """Keeps a file of a copy for later ones, where the file system has hard links."""
-        with contextlib.suppress(OSError):
-            if not self._folder.exists():
-                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if self._is_private():
-                os.link(path, self._path(content), follow_symlinks=False)
-
-    def _is_private(self) -> bool:
-        """Whether nobody else can give a file of the pool the name of another."""
-        found = os.lstat(self._folder)
-        others = stat.S_IWGRP | stat.S_IWOTH
-        return stat.S_ISDIR(found.st_mode) and snapshot.is_trusted_owner(found.st_uid) and not found.st_mode & others
-
-    def _path(self, content: str) -> str:
-        return f"{self._folder}/{content.replace(' ', '.')}"
-
-
-def _has_content(path: str, content: str) -> bool:
-    """Whether a file of ours, which somebody has touched, still is what it was."""
-    found = os.lstat(path)
-    if not stat.S_ISREG(found.st_mode) or not snapshot.is_trusted_owner(found.st_uid):
-        return False
-    same_mode = bool(found.st_mode & 0o100) is _is_executable(content)
-    return same_mode and manifest.sha256(Path(path).read_bytes()) == content.partition(" ")[0]
+def _describe_copy(folder: Path, tree: Manifest, selection: Selection) -> Snapshot:
+    sources = tuple((source.resolve(), copy) for source, copy in selection.sources)
+    modules = tuple(
+        module
+        for module in imported_modules()
+        if any(place.is_relative_to(source) for place in module.places for source, _ in sources)
+    )
+    return Snapshot(folder, tree.digest, sources, selection.roots, modules, tree.not_copied)
 
 
 def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
@@ -94,28 +68,33 @@ def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
     return folder, folder.with_name(f"{digest}.{os.getuid()}")
 
 
-def write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
-    """Fills a folder, read-only with links to the files of a pool, or writable without one.
+def _copy_to_cache(tree: Manifest, cache: Path, rules: Rules) -> Path:
+    """The copy below the cache. Of two launches that make the same one at once, one copy stays."""
+    target = _choose_place(tree, cache, rules)
+    if target.exists() and not is_intact(target, tree):
+        with contextlib.suppress(FileNotFoundError):  # another launch was quicker
+            aside = files.move_aside(target)
+            log.warning(
+                "exca: the copy of the code %s was changed after it was made; it is set aside as %s", target, aside
+            )
+    if target.exists():
+        _renew_copy(target, tree)
+        return target
+    with _filled_folder(target, rules) as temporary:
+        _write_copy(tree, temporary, FilePool(cache))
+    if not target.exists():  # set aside by another launch
+        raise ChangedError
+    return target
 
-    Raises ChangedError when a file is no longer what its digest says.
-    """
-    made: set[str] = set()
-    for name, file in tree.files.items():
-        path = f"{folder}/{name}"
-        parent = name.rpartition("/")[0]
-        if parent not in made:
-            os.makedirs(f"{folder}/{parent}", exist_ok=True)
-            made.add(parent)
-        fingerprint = tree.fingerprints[name]
-        if file.link is not None:
-            os.symlink(file.link, path)
-        elif pool is None or not pool.link(fingerprint, file.stat.st_size, path):
-            _write(path, _content(tree, name), executable=_is_executable(fingerprint), read_only=pool is not None)
-            if pool is not None:
-                pool.add(fingerprint, path)
-    if pool is not None:
-        for here, _, _ in os.walk(folder, topdown=False):
-            os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
+
+def _choose_place(tree: Manifest, cache: Path, rules: Rules) -> Path:
+    """Where the copy is to be; never in place of one of another user: jobs may run from that."""
+    places = copy_places(cache, tree.digest)
+    for place in places:
+        owner = os.lstat(place).st_uid if os.path.lexists(place) else os.getuid()
+        if owner == os.getuid() or (is_trusted_owner(owner) and is_intact(place, tree)):
+            return place
+    raise rules.error(f"{places[-1]} belongs to another user; remove it, or name another cache folder")
 
 
 def is_intact(folder: Path, tree: Manifest) -> bool:
@@ -123,190 +102,74 @@ def is_intact(folder: Path, tree: Manifest) -> bool:
 
     A file or folder of another user is not trusted.
     """
-    expected: dict[str, dict[str, str]] = {"": {}}
-    for name in tree.files:
-        parent, _, last = name.rpartition("/")
-        expected.setdefault(parent, {})[last] = name
     try:
-        return all(_is_intact_folder(f"{folder}/{parent}", names, tree) for parent, names in expected.items())
+        folders = {os.path.dirname(name) for name in tree.files}
+        if any(_has_more_modules(f"{folder}/{inside}", inside, tree) for inside in folders):
+            return False
     except OSError:
         return False
+    return _find_changed_file(folder, tree) is None
 
 
-def renew_copy(folder: Path, tree: Manifest) -> None:
-    """Touches the files of a copy in use at least once a week, so that cleaners of old files spare it."""
-    limit = time.time_ns() - _OLD_NS
+def _has_more_modules(place: str, inside: str, tree: Manifest) -> bool:
+    if not is_trusted_owner(os.lstat(place).st_uid):
+        return True
+    with os.scandir(place) as entries:
+        modules = [entry.name for entry in entries if entry.name.endswith(_MODULES) and not entry.is_dir()]
+    return any(os.path.join(inside, name) not in tree.files for name in modules)
+
+
+def _find_changed_file(folder: Path, tree: Manifest) -> str | None:
+    """A file of a copy that is missing or is not what it was, None if there is none."""
     for name, file in tree.files.items():
-        path = f"{folder}/{name}"
+        if not is_unchanged(f"{folder}/{name}", tree.fingerprints[name], file.stat.st_size):
+            return name
+    return None
+
+
+def _renew_copy(folder: Path, tree: Manifest) -> None:
+    """Touches the files of a copy in use at least once a week, so that cleaners of old files spare it."""
+    for name in tree.files:
         with contextlib.suppress(OSError):  # another user's
-            found = os.lstat(path)
-            is_ours = file.link is not None or _is_as_written(found, tree.fingerprints[name], file.stat.st_size)
-            if found.st_mtime_ns < limit and is_ours:
-                _renew(path)
+            if os.lstat(f"{folder}/{name}").st_mtime < time.time() - _OLD_S:
+                renew(f"{folder}/{name}")
 
 
-def _renew(path: str | int) -> None:
-    now = time.time_ns()
-    times = (now, now - now % _DAY_NS)
-    if isinstance(path, int):
-        os.utime(path, ns=times)
-    else:
-        os.utime(path, ns=times, follow_symlinks=False)
+def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
+    """Fills a folder, read-only with links to the files of a pool, or writable without one.
 
-
-def _is_intact_folder(folder: str, names: dict[str, str], tree: Manifest) -> bool:
-    seen = 0
-    if not snapshot.is_trusted_owner(os.lstat(folder).st_uid):
-        return False
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = names.get(entry.name)
-            if name is None:
-                if entry.name.endswith(_MODULES) and not entry.is_dir():
-                    return False
-            elif not _is_unchanged(entry, name, tree):
-                return False
-            else:
-                seen += 1
-    return seen == len(names)
-
-
-def _is_unchanged(entry: os.DirEntry[str], name: str, tree: Manifest) -> bool:
-    file = tree.files[name]
-    if file.link is not None:
-        return os.readlink(entry.path) == file.link
-    return _is_as_written(entry.stat(follow_symlinks=False), tree.fingerprints[name], file.stat.st_size)
-
-
-def _is_as_written(found: os.stat_result, fingerprint: str, size: int) -> bool:
-    if not stat.S_ISREG(found.st_mode) or found.st_size != size or found.st_mtime_ns % _DAY_NS:
-        return False
-    if not snapshot.is_trusted_owner(found.st_uid):
-        return False
-    return bool(found.st_mode & 0o100) is _is_executable(fingerprint)
-
-
-def _is_executable(fingerprint: str) -> bool:
-    return fingerprint.endswith(" x")
-
-
-def _content(tree: Manifest, name: str) -> bytes:
-    if name in tree.contents:
-        return tree.contents[name]
-    data = Path(tree.files[name].path).read_bytes()
-    if manifest.sha256(data) != tree.fingerprints[name].partition(" ")[0]:
-        raise ChangedError
-    return data
-
-
-def _write(path: str, data: bytes, *, executable: bool, read_only: bool) -> None:
-    mode = (0o444 if read_only else 0o666) | (0o111 if executable else 0)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        files.write_all(descriptor, data)
-        if read_only:
-            _renew(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fingerprint_of(path: Path) -> str | None:
-    """The fingerprint of a file of a copy, as `Manifest.fingerprints` has it, but for whether it can be executed."""
-    if path.is_symlink():
-        return f"-> {os.readlink(path)}"
-    return manifest.sha256(path.read_bytes()) if path.is_file() else None
-
-
-def remove_copy(folder: Path) -> None:
-    """Removes what was not finished; its folders may be read-only."""
-    if not folder.exists():
-        return
-    for here, _, _ in os.walk(folder):
-        os.chmod(here, 0o700)
-    shutil.rmtree(folder)
-
-
-_TRIES = 5
-_EVERYTHING = Rules()
-
-
-def check_place(folder: Path, rules: Rules) -> None:
-    """Raises ConfigError if no copy can be at ``folder``."""
-    if not folder.parent.is_dir():
-        raise rules.error(f"{folder.parent} does not exist; create it", "folder")
-    is_free = not folder.exists() or (folder.is_dir() and not os.listdir(folder))
-    if not is_free and not (folder / paths.CODE_MARK).is_file():
-        raise rules.error(f"{folder} is there and is no copy of code; name another folder", "folder")
-
-
-def take_snapshot(
-    selection: Selection,
-    cache: Path,
-    rules: Rules = _EVERYTHING,
-    folder: Path | None = None,
-    never_copied: tp.Collection[Path] = (),
-    known: Manifest | None = None,
-) -> Snapshot:
-    """Copies what `select_sources` found below ``<cache>/code/<digest>``, unless that copy is there.
-
-    Files are read-only, and those with the same content in several copies are hard links to one. With ``folder`` the
-    copy is there instead, and can be written; ConfigError if that holds anything else. ``known`` is what
-    `make_manifest` has just found.
+    Raises ChangedError when a file is no longer what its fingerprint says.
     """
-    never_copied = [*never_copied, *([] if folder is None else [folder])]
-    for _ in range(_TRIES):
-        tree = known or manifest.make_manifest(selection.sources, cache, rules, never_copied)
-        known = None
-        with contextlib.suppress(ChangedError, FileNotFoundError):
-            target = (
-                _copy_to_cache(tree, selection, cache, rules)
-                if folder is None
-                else _copy_to_folder(tree, selection, cache, folder, rules)
-            )
-            sources = tuple((source.resolve(), copy) for source, copy in selection.sources)
-            modules = tuple(module for module in finding.imported_modules() if _is_of(module, sources))
-            return Snapshot(target, tree.digest, sources, selection.roots, modules, not_copied=tree.not_copied)
-    raise rules.error("files change while they are copied; try again")
-
-
-def _is_of(module: Module, sources: Sources) -> bool:
-    return any(place.is_relative_to(source) for place in module.places for source, _ in sources)
-
-
-def _copy_to_cache(tree: Manifest, selection: Selection, cache: Path, rules: Rules) -> Path:
-    """The copy below the cache. Of two launches that make the same one at once, one copy stays."""
-    target = _choose_place(tree, cache, rules)
-    if target.exists():
-        if is_intact(target, tree):
-            renew_copy(target, tree)
+    for parent in {os.path.dirname(name) for name in tree.files}:
+        os.makedirs(f"{folder}/{parent}", exist_ok=True)
+    for name, file in tree.files.items():
+        if file.link is None:
+            _copy_file(file, tree.fingerprints[name], f"{folder}/{name}", pool)
         else:
-            _set_aside(target)
-    if not target.exists():
-        with _filled_folder(target, rules) as temporary:
-            write_copy(tree, temporary, FilePool(cache))
-        if not target.exists():
-            raise ChangedError
-    manifest.store_manifest(cache, tree, selection.sources)
-    return target
+            os.symlink(file.link, f"{folder}/{name}")
+    if pool is not None:  # else jobs would leave files in a copy that later launches run from
+        for here, _, _ in os.walk(folder, topdown=False):
+            os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
 
 
-def _choose_place(tree: Manifest, cache: Path, rules: Rules) -> Path:
-    """Where the copy is to be; never in place of one of another user: jobs may run from that."""
-    candidates = copy_places(cache, tree.digest)
-    for place in candidates:
-        owner = _owner(place)
-        if owner in (None, os.getuid()) or (snapshot.is_trusted_owner(owner) and is_intact(place, tree)):
-            return place
-    raise rules.error(
-        f"{candidates[-1]} is there, and belongs to another user; remove it, or name another cache folder"
-    )
+def _copy_file(file: File, fingerprint: str, path: str, pool: FilePool | None) -> None:
+    if pool is not None and pool.link(fingerprint, file.stat.st_size, path):
+        return
+    data = Path(file.path).read_bytes()
+    if sha256(data) != fingerprint.partition(" ")[0]:
+        raise ChangedError
+    mode = 0o777 if fingerprint.endswith(" x") else 0o666
+    if pool is None:
+        _write(path, data, mode)
+    else:
+        _write(path, data, mode & ~_WRITABLE)
+        renew(path)
+        pool.add(fingerprint, path)
 
 
-def _owner(place: Path) -> int | None:
-    try:
-        return os.lstat(place).st_uid
-    except FileNotFoundError:
-        return None
+def _write(path: str, data: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb", buffering=0) as file:
+        files.write_all(file.fileno(), data)
 
 
 @contextlib.contextmanager
@@ -323,7 +186,8 @@ def _filled_folder(target: Path, rules: Rules) -> tp.Iterator[Path]:
         place = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
         raise rules.error(f"it cannot be copied to {target}: {error.strerror or error}{place}") from error
     finally:
-        remove_copy(temporary)
+        if temporary.exists():
+            remove_copy(temporary)
 
 
 def _rename(temporary: Path, target: Path) -> None:
@@ -334,21 +198,21 @@ def _rename(temporary: Path, target: Path) -> None:
             raise
 
 
-def _set_aside(target: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        aside = files.move_aside(target)
-        log.warning("exca: the copy of the code %s was changed after it was made; it is set aside as %s", target, aside)
+def remove_copy(folder: Path) -> None:
+    """Removes a copy, whose folders may be read-only."""
+    for here, _, _ in os.walk(folder):
+        os.chmod(here, 0o700)
+    shutil.rmtree(folder)
 
 
-def _copy_to_folder(tree: Manifest, selection: Selection, cache: Path, folder: Path, rules: Rules) -> Path:
+def _copy_to_folder(tree: Manifest, folder: Path, rules: Rules) -> Path:
     """The copy in a folder that was named. A mark in it tells later what it is."""
     if not _is_copied_to(folder, tree, rules):
         with _filled_folder(folder, rules) as temporary:
-            write_copy(tree, temporary, None)
+            _write_copy(tree, temporary, None)
             (temporary / paths.CODE_MARK).write_text(f"{tree.digest}\n")
         if not _is_copied_to(folder, tree, rules):  # another launch was quicker
             raise ChangedError
-    manifest.store_manifest(cache, tree, selection.sources)
     return folder
 
 
@@ -364,9 +228,16 @@ def _is_copied_to(folder: Path, tree: Manifest, rules: Rules) -> bool:
             "another folder",
             "folder",
         )
-    changed = [
-        name for name in tree.files if _fingerprint_of(folder / name) != tree.fingerprints[name].removesuffix(" x")
-    ]
-    if changed:
-        raise rules.error(f"{folder / changed[0]} was changed after it was copied; remove {folder}", "folder")
+    changed = _find_changed_file(folder, tree)
+    if changed is not None:
+        raise rules.error(f"{folder / changed} was changed after it was copied; remove {folder}", "folder")
     return True
+
+
+def check_place(folder: Path, rules: Rules) -> None:
+    """Raises ConfigError if no copy can be at ``folder``."""
+    if not folder.parent.is_dir():
+        raise rules.error(f"{folder.parent} does not exist; create it", "folder")
+    is_free = not folder.exists() or (folder.is_dir() and not os.listdir(folder))
+    if not is_free and not (folder / paths.CODE_MARK).is_file():
+        raise rules.error(f"{folder} exists and is not a copy of code; name another folder", "folder")

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from hydra_exca import checksums, files, paths, script
-from hydra_exca.code.active import _process, current
+from hydra_exca.code import active
 from hydra_exca.code.importer import forget_originals
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ConfigError, Problem
@@ -77,7 +77,7 @@ class Payload:
     @classmethod
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
         """What makes a job import what this process does, from a copy of the code if this one runs from one."""
-        copy, origin = current(), _process.origin(Path.cwd())
+        copy, origin = active.current(), active.replaced_directory()
         payload = cls(
             cluster=cluster,
             program=program,
@@ -118,7 +118,7 @@ class Payload:
         sys.path[:] = self._search_path()
         sys.argv[:] = self.argv
         os.chdir(self.working_directory)
-        _process.settle(self.copy, self.origin)
+        active.run_from(self.copy, None if self.origin is None else Path(self.origin))
         if self.copy is not None:
             forget_originals(self.copy)
         script.set_main_name(self.main_name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import getpass
-import importlib.machinery
 import os
 import platform
 import re
@@ -37,57 +36,29 @@ def describe_python() -> Record:
 
 
 def is_same_python(python: Record, other: tp.Any) -> bool:
-    """Whether both have the same packages."""
-    known = other if isinstance(other, dict) else {}
-    return all(python[key] == known.get(key) for key in ("version", "implementation", "prefix"))
+    """Whether both are one installation of Python, which has the same packages for both."""
+    keys = ("version", "implementation", "prefix")
+    return isinstance(other, dict) and all(python[key] == other.get(key) for key in keys)
 
 
 def distributions() -> dict[str, str]:
-    """The installed distributions with their versions; each folder is read again only after it has changed."""
-    found: dict[str, str] = {}
-    for folder in sys.path:
-        for name, version in _installed(folder, _changed_at(folder)).items():
-            found.setdefault(name, version)  # the first one is what is imported
-    return dict(sorted(found.items()))
+    """The installed distributions with their versions, read again after a folder of the search path has changed."""
+    return _read_distributions(tuple((folder, _changed_at(folder)) for folder in sys.path))
 
 
-@functools.lru_cache(maxsize=256)
-def _installed(folder: str, changed_at: int | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in _of_folder(folder) if _is_plain(folder) else _of_finders(folder):
-        name, version = (_field(field, text) for field in ("Name", "Version"))
-        if name:
-            found.setdefault(name, version)
-    return found
+@functools.lru_cache(maxsize=1)
+def _read_distributions(search_path: tuple[tuple[str, int | None], ...]) -> dict[str, str]:
+    import importlib.metadata  # takes 20 ms, and few jobs need it
 
-
-def _is_plain(folder: str) -> bool:
-    """Whether what is installed there is what its folders say: no archive, and nobody else finds more in it."""
-    others = [each for each in sys.meta_path if each is not importlib.machinery.PathFinder]
-    is_archive = folder.endswith(".egg") or os.path.isfile(folder)
-    return not is_archive and not any(hasattr(each, "find_distributions") for each in others)
-
-
-def _of_folder(folder: str) -> tp.Iterator[str]:
-    """The same as `_of_finders`, in half of the time that importing ``importlib.metadata`` takes."""
-    try:
-        names = os.listdir(folder or ".")
-    except OSError:
-        return
-    for name in names:
-        if name.lower().endswith((".dist-info", ".egg-info")):
-            place = Path(folder or ".", name)
-            yield _text_of(place / "METADATA") or _text_of(place / "PKG-INFO")
-
-
-def _of_finders(folder: str) -> tp.Iterator[str]:
-    import importlib.metadata  # few need it, and it takes its time
-
-    for each in importlib.metadata.distributions(path=[folder]):
-        try:
-            yield each.read_text("METADATA") or each.read_text("PKG-INFO") or ""
+    versions: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        try:  # without its parser of e-mails, which takes longer than everything else
+            text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         except (OSError, ValueError):
             continue
+        if name := _field("Name", text):
+            versions.setdefault(name, _field("Version", text))  # the first one is what is imported
+    return dict(sorted(versions.items()))
 
 
 def _changed_at(folder: str) -> int | None:
@@ -119,14 +90,14 @@ def describe_slurm() -> Record | None:
 
 def peak_memory() -> int:
     """Peak memory in bytes: of this process, or of the largest child that it has waited for."""
-    found = re.search(r"^VmHWM:\s*(\d+) kB", _text_of(Path("/proc/self/status")), re.MULTILINE)
-    # ru_maxrss of a process starts with that of the one that has started it
-    own = int(found.group(1)) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    high_water_mark = re.search(r"^VmHWM:\s*(\d+) kB", _text_of(Path("/proc/self/status")), re.MULTILINE)
+    # ru_maxrss of a process starts with that of its parent, so it is only the second choice
+    own = int(high_water_mark[1]) if high_water_mark else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 1024 * max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def visible_gpus(root: Path = Path("/")) -> list[str]:
-    """The names of this host's GPUs, as their drivers write them down; no process is started for it."""
+    """The names of this host's GPUs, from the files of their drivers: no process is started for it."""
     nvidia = [_field("Model", _text_of(file)) for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information"))]
     cards = sorted(root.glob("sys/class/drm/card*/device/product_name"))
     amd = [_text_of(file).strip() for file in cards if re.fullmatch(r"card\d+", file.parts[-3])]
@@ -134,9 +105,9 @@ def visible_gpus(root: Path = Path("/")) -> list[str]:
 
 
 def _field(name: str, text: str) -> str:
-    """One line of what stands above the first empty one."""
-    found = re.search(rf"^{name}:[ \t]*(.*)$", text.partition("\n\n")[0], re.MULTILINE)
-    return found.group(1).strip() if found else ""
+    """The value of a field in the header of a text, which ends at the first empty line; "" if it is not there."""
+    match = re.search(rf"^{name}:[ \t]*(.*)$", text.partition("\n\n")[0], re.MULTILINE)
+    return match[1].strip() if match else ""
 
 
 def _text_of(file: Path) -> str:

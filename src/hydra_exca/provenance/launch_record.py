@@ -7,6 +7,7 @@ there is one; it is never an error.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 import socket
@@ -16,9 +17,9 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.code import git as git_state
+from hydra_exca.code import git
 
-from . import host as host_facts
+from . import host
 
 Record = dict[str, tp.Any]
 _MB = 1_000_000
@@ -47,18 +48,21 @@ def describe_launch(
     ``max_mb`` is left out, and so are untracked files below the folders ``left_out``. What git says may be
     ``max_age_s`` seconds old.
     """
-    git, omitted, patch = _enclosing_code(folder) or _recent_git_state(folder, max_mb, tuple(left_out), max_age_s)
+    state = _enclosing_git_state(folder)
+    if state is None and max_age_s:
+        state = _recent_git_state(folder, max_mb, tuple(left_out), int(time.monotonic() / max_age_s))
+    code, omitted, patch = state or _git_state(folder, max_mb, tuple(left_out))
     record = {
         "argv": list(sys.argv),
-        "user": host_facts.describe_user(),
+        "user": host.describe_user(),
         "host": socket.gethostname(),
         "working_directory": os.getcwd(),
-        "git": git,
+        "git": code,
         "git_omitted": omitted,
-        "python": host_facts.describe_python(),
+        "python": host.describe_python(),
         "platform": platform.platform(),
-        "distributions": host_facts.distributions(),
-        "env": host_facts.recorded_environment(env),
+        "distributions": host.distributions(),
+        "env": host.recorded_environment(env),
         "env_allowed": sorted(env),
     }
     return LaunchDescription(record, patch)
@@ -79,31 +83,28 @@ def describe_job(
     ones have that of the earlier ones, too. The GPUs are all of the host. ``root`` is where they are looked up.
     """
     ended = time.time() if exit is not None and ended is None else ended
-    host, python = socket.gethostname(), host_facts.describe_python()
-    same_host = host == launched.get("host") and "platform" in launched
-    same_python = host_facts.is_same_python(python, launched.get("python")) and "distributions" in launched
+    hostname, python = socket.gethostname(), host.describe_python()
+    same_host = hostname == launched.get("host") and "platform" in launched
+    same_python = host.is_same_python(python, launched.get("python")) and "distributions" in launched
     allowed = launched.get("env_allowed", ())
     return {
         **{key: launched.get(key) for key in _OF_THE_LAUNCH},
         "overrides": list(overrides),
-        "host": host,
+        "host": hostname,
         "python": python,
         "platform": launched["platform"] if same_host else platform.platform(),
-        "distributions": launched["distributions"] if same_python else host_facts.distributions(),
-        "env": host_facts.recorded_environment(allowed),
+        "distributions": launched["distributions"] if same_python else host.distributions(),
+        "env": host.recorded_environment(allowed),
         "env_allowed": list(allowed),
-        "slurm": host_facts.describe_slurm(),
+        "slurm": host.describe_slurm(),
         "pid": os.getpid(),
-        "gpus": host_facts.visible_gpus(root),
+        "gpus": host.visible_gpus(root),
         "started": started,
         "ended": ended,
         "seconds": None if started is None or ended is None else ended - started,
         "exit": exit,
-        "peak_memory_bytes": host_facts.peak_memory(),
+        "peak_memory_bytes": host.peak_memory(),
     }
-
-
-# the code
 
 
 _enclosing: tuple[Record, Path] | None = None
@@ -115,45 +116,48 @@ def set_enclosing_launch(launched: Record, patch: Path) -> None:
     _enclosing = launched, patch
 
 
-_Code = tuple[Record | None, str | None, bytes | None]
-_recent_states: dict[tuple[tp.Any, ...], tuple[float, _Code]] = {}
+_GitState = tuple[Record | None, str | None, bytes | None]
+"""What git says of the code, why it says nothing, and the patch."""
 
 
-def _enclosing_code(folder: Path) -> _Code | None:
+def _enclosing_git_state(folder: Path) -> _GitState | None:
     """What was known when this job was submitted: the repository may have changed since."""
-    git = None if _enclosing is None else _enclosing[0].get("git")
-    if _enclosing is None or git is None or not folder.resolve().is_relative_to(git["root"]):
+    if _enclosing is None:
         return None
-    if git["patch"] is None:
-        return git, None, None
+    launched, patch = _enclosing
+    code = launched.get("git")
+    if code is None or not folder.resolve().is_relative_to(code["root"]):
+        return None
+    if code["patch"] is None:
+        return code, None, None
     try:
-        return git, None, _enclosing[1].read_bytes()
+        return code, None, patch.read_bytes()
     except OSError as error:
-        return {**git, "patch": None, "patch_omitted": str(error)}, None, None
+        return {**code, "patch": None, "patch_omitted": str(error)}, None, None
 
 
-def _recent_git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...], max_age_s: float) -> _Code:
-    key = (folder, max_mb, left_out)
-    then, known = _recent_states.get(key, (0.0, None))
-    now = time.monotonic()
-    if known is None or now - then > max_age_s:
-        known = _git_state(folder, max_mb, left_out)
-        _recent_states[key] = now, known
-    return known
+@functools.lru_cache(maxsize=32)
+def _recent_git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...], period: int) -> _GitState:
+    """The state, as it was when it was first asked for in this ``period`` of time."""
+    return _git_state(folder, max_mb, left_out)
 
 
-def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _Code:
-    found, why_not = git_state.look_up_repository(folder)
-    if found is None:
-        return None, why_not, None
-    changed, changed_omitted = _changed_files(found.root, left_out)
-    patch, patch_omitted = _make_patch(found, max_mb) if changed != [] else (None, None)
+def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _GitState:
+    try:
+        repository = git.find_repository(folder)
+    except git.GitError as error:
+        return None, str(error), None
+    if repository is None:
+        return None, None, None
+    commit = repository.read_commit()
+    changed, changed_omitted = _changed_files(repository.root, left_out)
+    patch, patch_omitted = _make_patch(repository.root, commit, max_mb) if changed != [] else (None, None)
     record = {
-        "root": str(found.root),
-        "path": found.path,
-        "commit": found.commit,
-        "branch": found.branch,
-        "remote": found.remote,
+        "root": str(repository.root),
+        "path": repository.path,
+        "commit": commit,
+        "branch": repository.read_branch(),
+        "remote": repository.remote,
         "dirty": None if changed is None else bool(changed),
         "changed": (changed or [])[:_LISTED],
         "changed_omitted": changed_omitted,
@@ -165,17 +169,17 @@ def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _Code
 
 def _changed_files(root: Path, left_out: tuple[Path, ...]) -> tuple[list[str] | None, str | None]:
     try:
-        changed = git_state.uncommitted_changes(root, left_out)
-    except git_state.GitError as error:
+        changed = git.uncommitted_changes(root, left_out)
+    except git.GitError as error:
         return None, str(error)
     more = len(changed) - _LISTED
     return changed, f"{more} more are changed" if more > 0 else None
 
 
-def _make_patch(found: git_state.Repository, max_mb: float) -> tuple[bytes | None, str | None]:
-    if found.commit is None:
+def _make_patch(root: Path, commit: str | None, max_mb: float) -> tuple[bytes | None, str | None]:
+    if commit is None:
         return None, "there is no commit yet"
     try:
-        return git_state.make_patch(found.root, int(max_mb * _MB)) or None, None
-    except (git_state.GitError, OSError) as error:
+        return git.make_patch(root, int(max_mb * _MB)) or None, None
+    except (git.GitError, OSError) as error:
         return None, str(error)

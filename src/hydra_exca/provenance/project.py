@@ -1,4 +1,4 @@
-"""Whose code a class or function is: recorded with its results, to tell two projects apart. Only looks."""
+"""The project that a class or function belongs to: recorded with its results, to tell two projects apart."""
 
 from __future__ import annotations
 
@@ -13,83 +13,71 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.code import git
+from hydra_exca.code.snapshot import Snapshot
 
 _INSTALLED = ("site-packages", "dist-packages")
 _MAIN = ("__main__", "__mp_main__")
 _CACHED = 4096
-_Pairs: tp.TypeAlias = tuple[tuple[Path, Path], ...]
-
-
-class CopyLocation(tp.Protocol):
-    """A copy of code: ``sources`` tells of files and folders where they are and what they are called in ``folder``."""
-
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def sources(self) -> _Pairs: ...
 
 
 def describe_project(
-    target: tp.Any, cache: Path, name: str | None = None, copy: CopyLocation | None = None
+    target: tp.Any, cache: Path, name: str | None = None, copy: Snapshot | None = None
 ) -> dict[str, tp.Any]:
-    """Whose code a class or function is: recorded with its results, to tell apart two that have the same name.
+    """The project that a class or function belongs to, recorded with its results: two projects may use one name.
 
-    The name that was given. Else, of an installed package, the package: where it is installed says nothing. Else
-    the git remote and the place in its repository, and where the code lies as seen from the cache folder, so that
-    both can be moved together. Empty where that cannot be told.
-
-    ``copy`` is the one that this process imports from. It is looked up once for a class and a cache folder.
-    """
-    return {"name": name} if name is not None else dict(_project_of(target, str(cache), _copied_places(copy)))
-
-
-def project_folder(target: tp.Any, copy: CopyLocation | None = None) -> Path | None:
-    """Where the source of a class or function is, None for what is installed and where that cannot be told.
+    The name that was given, if there is one. For an installed package it is the package, wherever that is installed.
+    For other code it is the git remote with the place in the repository, and the folder of the code relative to the
+    cache folder, so that both can be moved together. Empty where the source cannot be found.
 
     ``copy`` is the one that this process imports from.
     """
-    source = _original(_source(target), _copied_places(copy))
+    return {"name": name} if name is not None else dict(_describe_code(target, str(cache), copy))
+
+
+def project_folder(target: tp.Any, copy: Snapshot | None = None) -> Path | None:
+    """The folder with the source of a class or function; None if it is installed or cannot be found.
+
+    ``copy`` is the one that this process imports from.
+    """
+    source = _original(_source(target), copy)
     return None if source is None or _installed_package(source) is not None else source.parent
 
 
-def _copied_places(copy: CopyLocation | None) -> _Pairs:
-    return () if copy is None else tuple((copy.folder / place, source) for source, place in copy.sources)
-
-
-@functools.lru_cache(maxsize=_CACHED)
-def _project_of(target: tp.Any, cache: str, copied: _Pairs) -> dict[str, tp.Any]:
-    source = _original(_source(target), copied)
+@functools.lru_cache(maxsize=_CACHED)  # asked for with each stored result that a job looks up
+def _describe_code(target: tp.Any, cache: str, copy: Snapshot | None) -> dict[str, tp.Any]:
+    source = _original(_source(target), copy)
     if source is None:
         return {}
     package = _installed_package(source)
     if package is not None:
         return {"package": package}
     place = {"folder": os.path.relpath(source.parent, Path(cache).resolve())}
-    around = _git_origin(source.parent)
-    if around is not None and around.remote is not None:
-        return {**place, "remote": around.remote, "path": around.path}
+    repository = _repository(source.parent)
+    if repository is not None and repository.remote is not None:
+        return {**place, "remote": repository.remote, "path": repository.path}
     return place
 
 
 def _source(target: tp.Any) -> Path:
-    """The file that a class or function is from. What a notebook defines is from where that was started."""
-    by_methods = target.__module__ in _MAIN and inspect.isclass(target) and not _is_in_main(target)
-    path = _file_of_methods(target) if by_methods else _file_of(target)
+    """The file that defines a class or function; for a notebook, a file in the folder where that was started."""
+    was_sent = target.__module__ in _MAIN and inspect.isclass(target) and not _is_in_main(target)
+    path = _file_of_methods(target) if was_sent else _file_of(target)
     return _working_directory() / "notebook" if path is None else path
 
 
 def _is_in_main(cls: type) -> bool:
-    """Whether it is of the script that runs here: a job is sent classes by value, too."""
+    """Whether the script of this process defines a class; a job is also sent classes of other scripts by value."""
     main = sys.modules.get("__main__")
     return os.path.isfile(getattr(main, "__file__", None) or "") and hasattr(main, _outermost(cls))
 
 
 def _file_of_methods(cls: type) -> Path | None:
     """The file of the first method that the class or a parent defines in a script."""
-    classes = [each for each in cls.__mro__ if each.__module__ in _MAIN]
-    names = {_outermost(each) for each in classes}
-    members = map(inspect.unwrap, filter(inspect.isfunction, (each for cls in classes for each in vars(cls).values())))
-    own = (each for each in members if each.__module__ in _MAIN and _outermost(each) in names)
+    classes = [parent for parent in cls.__mro__ if parent.__module__ in _MAIN]
+    names = {_outermost(parent) for parent in classes}
+    members = (member for parent in classes for member in vars(parent).values())
+    functions = map(inspect.unwrap, filter(inspect.isfunction, members))
+    own = (function for function in functions if function.__module__ in _MAIN and _outermost(function) in names)
     return next(filter(None, map(_file_of, own)), None)
 
 
@@ -107,18 +95,18 @@ def _file_of(target: tp.Any) -> Path | None:
 
 @functools.cache
 def _working_directory() -> Path:
-    """As it was when it first counted: whoever changes it later still owns the results."""
+    """The working directory at the first call: a notebook that changes it later still owns its results."""
     return Path.cwd()
 
 
-def _original(source: Path, copied: _Pairs) -> Path | None:
-    """What a file was copied from; None for a copy of which that is not known."""
-    for place, original in copied:
-        if source.is_relative_to(place.resolve()):
-            return original / source.relative_to(place.resolve())
-    parts = source.parts
-    in_cache = (part == paths.CODE and re.fullmatch(paths.SNAPSHOT, below) for part, below in itertools.pairwise(parts))
-    return None if any(in_cache) else source
+def _original(source: Path, copy: Snapshot | None) -> Path | None:
+    """The file that a file was copied from, or the file itself; None for a copy whose original is not known."""
+    original = None if copy is None else copy.original_of(source)
+    if original is not None:
+        return original
+    pairs = itertools.pairwise(source.parts)
+    is_copy = any(folder == paths.CODE and re.fullmatch(paths.SNAPSHOT, below) for folder, below in pairs)
+    return None if is_copy else source
 
 
 def _installed_package(source: Path) -> str | None:
@@ -128,5 +116,8 @@ def _installed_package(source: Path) -> str | None:
 
 
 @functools.lru_cache(maxsize=_CACHED)
-def _git_origin(folder: Path) -> git.Origin | None:
-    return git.find_origin(folder)
+def _repository(folder: Path) -> git.Repository | None:
+    try:
+        return git.find_repository(folder)
+    except git.GitError:
+        return None

@@ -217,7 +217,7 @@ class ExcaCallback(Callback):
 
         max_mb = options.rules.max_mb
         assert max_mb is not None
-        left_out = [*options.never_copied, *filter(None, [options.folder])]
+        left_out = [*options.rules.never_copied, *filter(None, [options.folder])]
         with _as_config_error():
             found = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
         return dataclasses.replace(found, record={"version": self.version, **found.record})
@@ -259,7 +259,7 @@ def _is_ours(config: DictConfig) -> bool:
 
 
 def _folder_of_script(config: DictConfig) -> Path:
-    from hydra_exca.code.selection import script_sources
+    from hydra_exca.code.selection import script_file
 
-    script = script_sources()
+    script = script_file()
     return Path(config.hydra.runtime.cwd) if script is None else script.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import typing as tp
 from pathlib import Path
@@ -14,7 +15,7 @@ from hydra_exca import paths
 from hydra_exca.code import git
 from hydra_exca.code.launch_code import CodeOptions
 from hydra_exca.code.rules import AUTO, Rules
-from hydra_exca.code.selection import LoadedFiles, loaded_files, script_sources
+from hydra_exca.code.selection import LoadedFiles, loaded_files, script_file
 from hydra_exca.errors import ConfigError, Problem
 
 from .configs.omegaconf_private import node_at
@@ -77,19 +78,18 @@ def read_code_options(
     rules = Rules(includes, excludes, not chosen["git_ignored"], float(chosen["max_mb"]), key)
     return CodeOptions(
         copied=tuple(filter(None, copied)),
-        rules=rules,
+        rules=dataclasses.replace(rules, never_copied=tuple(_outputs(config, started_from, rules))),
         with_script=True,
         folder=None if chosen["folder"] is None else started_from / Path(chosen["folder"]).expanduser(),
         log_commit=chosen["log_commit"],
         chdir=chosen["chdir"],
-        never_copied=tuple(_outputs(config, started_from, rules)),
         configs=tuple(_configs(config)),
     )
 
 
 def _configs(config: DictConfig) -> tp.Iterator[Path]:
     """The folders of configs; one with the script in it may hold other yaml files, which the code reads."""
-    script = script_sources()
+    script = script_file()
     for each in config.hydra.runtime.config_sources:
         if each.schema == "file" and not (script is not None and script.is_relative_to(Path(each.path).resolve())):
             yield Path(each.path)

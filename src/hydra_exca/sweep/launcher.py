@@ -130,11 +130,11 @@ class _Batch:
             yield
             return
         settings.folder.create()
-        active.import_from(self._snapshot())
+        active.run_from(self._snapshot())
         try:
             yield
         finally:
-            active.import_from(None)
+            active.run_from(None)
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         composer = tasks.Composer(self._context, self._config, self._options, self._function_identity(), self._kinds)

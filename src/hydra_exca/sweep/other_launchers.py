@@ -49,7 +49,7 @@ class Sent:
         self.copy.check()
         _set_environment(self.environment)
         sys.path[:] = _search_path(self.copy, sys.path)
-        active.import_from(self.copy)
+        active.run_from(self.copy)
 
 
 def send_code(
@@ -109,7 +109,7 @@ def _prefer(copy: Snapshot, launch: Path, *, in_process: bool) -> None:
 
 def _import_from(copy: Snapshot | None) -> None:
     if active.current() != copy:  # a job that launches may be where it is to stay
-        active.import_from(copy)
+        active.run_from(copy)
 
 
 def restore_process() -> None:

@@ -17,7 +17,7 @@ from hydra_exca.errors import ConfigError
 def links(root: Path, *copied: str) -> dict[str, str]:
     """The links among the copies, and where they lead."""
     sources = select_sources(copied or ["."], root, DEFAULT).sources
-    found = list_files(sources, [], DEFAULT)
+    found = list_files(sources, DEFAULT).files
     return {name: file.link for name, file in found.items() if file.link is not None}
 
 

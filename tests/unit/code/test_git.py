@@ -33,23 +33,24 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_folder_is_found_in_its_repository(root: Path) -> None:
     found = git_state.find_repository(root / "pkg")
-    assert found == git_state.Repository(root, "pkg/", git(root, "rev-parse", "HEAD"), None, "main")
+    assert found == git_state.Repository(root, "pkg/", None)
+    assert (found.read_commit(), found.read_branch()) == (git(root, "rev-parse", "HEAD"), "main")
 
 
 def test_a_folder_outside_is_in_none_and_that_needs_no_reason(tmp_path: Path) -> None:
-    assert git_state.look_up_repository(tmp_path) == (None, None)
+    assert git_state.find_repository(tmp_path) is None
 
 
 def test_a_repository_without_a_commit_has_a_branch(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "-b", "new")
     found = git_state.find_repository(tmp_path)
-    assert found is not None and (found.commit, found.branch) == (None, "new")
+    assert found is not None and (found.read_commit(), found.read_branch()) == (None, "new")
 
 
 def test_a_detached_head_is_on_no_branch(root: Path) -> None:
     git(root, "checkout", "-q", "--detach")
     found = git_state.find_repository(root)
-    assert found is not None and (found.commit, found.branch) == (git(root, "rev-parse", "HEAD"), None)
+    assert found is not None and (found.read_commit(), found.read_branch()) == (git(root, "rev-parse", "HEAD"), None)
 
 
 @pytest.mark.parametrize(
@@ -73,20 +74,21 @@ def test_a_hook_that_launches_does_not_lead_git_to_another_repository(
 
 def test_without_git_nothing_is_known_and_that_is_the_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    found, why = git_state.look_up_repository(root)
-    assert found is None and why is not None and why.startswith("git cannot be started")
+    with pytest.raises(git_state.GitError, match="^git cannot be started"):
+        git_state.find_repository(root)
 
 
 def test_a_git_that_hangs_is_given_up(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_its_place(tmp_path / "bin", "exec sleep 600", monkeypatch)
     monkeypatch.setattr(git_state, "TIMEOUT_S", 0.2)
-    assert git_state.look_up_repository(root) == (None, "git rev-parse took longer than 0.2 s")
+    with pytest.raises(git_state.GitError, match=r"^git rev-parse took longer than 0\.2 s$"):
+        git_state.find_repository(root)
 
 
 def test_a_repository_of_somebody_else_is_unknown_with_gits_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    found, why = git_state.look_up_repository(root)
-    assert found is None and why is not None and "dubious ownership" in why
+    with pytest.raises(git_state.GitError, match="dubious ownership"):
+        git_state.find_repository(root)
 
 
 # -- what differs from the commit --------------------------------------------------------------------------------------

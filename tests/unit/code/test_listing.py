@@ -16,6 +16,7 @@ from hydra_exca import paths
 from hydra_exca.code.listing import list_files
 from hydra_exca.code.manifest import make_manifest
 from hydra_exca.code.rules import Rules
+from hydra_exca.code.selection import LoadedFiles
 from hydra_exca.errors import ConfigError
 
 # -- names and patterns -----------------------------------------------------------------------------------------------
@@ -257,11 +258,11 @@ def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_
     write(".gitignore", text="env/\n" if mark is None else "none/\n")
     write("a.py", "env/b.py", "env/lib/c.py", "env/src/dep/d.py", "env/src/dep/e.py", "env/src/dep/deep/f.py")
     write(*([] if mark is None else [f"env/{mark}"]), "a.py")
-    loaded = (
-        {f"{repository}/env/src/dep/d.py"},
-        {f"{repository}/{each}" for each in ("env", "env/src", "env/src/dep")},
+    loaded = LoadedFiles(
+        frozenset({f"{repository}/env/src/dep/d.py"}),
+        frozenset(f"{repository}/{each}" for each in ("env", "env/src", "env/src/dep")),
     )
-    found = list_files(((repository, Path()),), (), DEFAULT, lambda: loaded)
+    found = list_files(((repository, Path()),), DEFAULT, lambda: loaded).files
     assert list(found) == ["a.py", "env/src/dep/d.py", "env/src/dep/e.py"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from hydra_exca import paths, script
 from hydra_exca.code.rules import Rules
-from hydra_exca.code.selection import select_sources
+from hydra_exca.code.selection import is_copied, select_sources
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.code.writing import take_snapshot
 from hydra_exca.errors import ConfigError
@@ -103,13 +103,13 @@ def test_a_copy_holds_what_its_digest_says_also_when_a_file_is_edited_meanwhile(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever launches the old code again would be given the copy with the edit."""
-    fill = making.write_copy
+    fill = making._write_copy
 
     def edited_before(*arguments: tp.Any, **options: tp.Any) -> None:
         (project / "src/pkg/model.py").write_text("LR = 2\n")
         fill(*arguments, **options)
 
-    monkeypatch.setattr(making, "write_copy", edited_before)
+    monkeypatch.setattr(making, "_write_copy", edited_before)
     edited = snapshot(project, "src")
     monkeypatch.undo()
     (project / "src/pkg/model.py").write_text("LR = 1\n")
@@ -145,3 +145,34 @@ def test_a_file_that_was_named_beside_the_folder_around_it_leads_into_the_copy(p
     wanted = select_sources([".", str(project / "src/pkg/data.txt")], project, rules)
     found = take_snapshot(wanted, project / "exca", rules)
     assert found.copy_of(project / "src/pkg/data.txt") == found.folder / "data.txt"
+
+
+def test_a_data_file_is_not_taken_for_a_module_of_a_folder_with_its_stem(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``data.csv`` could be the module ``csv`` of a package ``data``."""
+    (project / "data").mkdir()
+    (project / "data/load.py").write_text("")
+    (project / "data.csv").write_text("")
+    monkeypatch.syspath_prepend(project)
+    copy = snapshot(project, "data")
+    assert not is_copied("data.csv", project, copy)
+    (project / "data.csv").unlink()
+    assert not is_copied("data.csv", project, copy)
+    assert is_copied("data", project, copy) and is_copied("data.load", project, copy)
+
+
+def test_a_file_that_was_copied_and_deleted_since_is_in_the_copy(project: Path) -> None:
+    copy = snapshot(project, "train.py")
+    (project / "train.py").unlink()
+    assert is_copied("train.py", project, copy)
+
+
+@pytest.mark.parametrize("name", ["pkg.no_such_module", "table.csv"])
+def test_a_dotted_name_that_leads_to_no_module_is_an_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.syspath_prepend(project / "src")
+    (project / "src/table").mkdir()
+    with pytest.raises(ConfigError, match=name):
+        snapshot(project, name)

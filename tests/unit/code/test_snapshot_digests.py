@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import typing as tp
@@ -15,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import examples
 
-from hydra_exca.code.manifest import changed_files, read_manifest
+from hydra_exca.code.compare import differing_files
+from hydra_exca.code.manifest import read_manifest
 
 stable = examples(60)
 
@@ -109,7 +109,7 @@ def test_what_is_in_a_snapshot_is_written_down_for_any_names(tree: Tree) -> None
         copy = snapshot(root)
         known = read_manifest(root.parent / "cache", copy.digest)
         assert known is not None and set(known) == set(content(root))
-        assert changed_files(root.parent / "cache", copy.digest, {**known, "new.py": "x"}) == ["new.py"]
+        assert differing_files(known, {**known, "new.py": "x"}) == ["new.py"]
         open_again(copy.folder)
 
 
@@ -143,13 +143,6 @@ AS_PROJECT = {"src/app/__init__.py": "0", "src/app/train.py": "1", "setup.py": "
 AS_PACKAGE = {".packages/app/app/__init__.py": "0", ".packages/app/app/train.py": "1"}
 
 
-def changed(cache: Path, old: dict[str, str], new: dict[str, str]) -> list[str] | None:
-    """How one copy differs from another, both by what is noted of them."""
-    (cache / "code/.files").mkdir(parents=True)
-    (cache / "code/.files/old.json").write_text(json.dumps({"files": old}))
-    return changed_files(cache, "old", new)
-
-
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -164,6 +157,6 @@ def changed(cache: Path, old: dict[str, str], new: dict[str, str]) -> list[str] 
     ],
 )
 def test_the_same_code_laid_out_in_another_way_does_not_differ(
-    tmp_path: Path, old: dict[str, str], new: dict[str, str], expected: list[str]
+    old: dict[str, str], new: dict[str, str], expected: list[str]
 ) -> None:
-    assert changed(tmp_path, old, new) == expected
+    assert differing_files(old, new) == expected

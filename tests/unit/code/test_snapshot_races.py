@@ -61,18 +61,17 @@ def test_what_happens_to_files_while_they_are_copied_is_in_the_copy_or_not(
     root: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never half of it: the copy is that of its digest."""
-    monkeypatch.setattr(trees, "_KEPT", 0)  # as in a large project
-    fill = copying.write_copy
+    fill = copying._write_copy
 
     def meanwhile(*arguments: tp.Any, **options: tp.Any) -> None:
-        monkeypatch.setattr(copying, "write_copy", fill)
+        monkeypatch.setattr(copying, "_write_copy", fill)
         if what == "delete":
             (root / "lib/c.py").unlink()
         else:
             (root / ("lib/c.py" if what == "edit" else "lib/new.py")).write_text("C = 2\n")
         fill(*arguments, **options)
 
-    monkeypatch.setattr(copying, "write_copy", meanwhile)
+    monkeypatch.setattr(copying, "_write_copy", meanwhile)
     copy = snapshot(root)
     assert digest(copy.folder) == copy.digest
 
@@ -83,27 +82,27 @@ def test_a_file_that_is_edited_before_it_is_read_spoils_no_copy_of_the_edited_co
     for text in ("C = 10\n", "C = 1\n"):
         (root / "lib/c.py").write_text(text)
         snapshot(root)
-    walked = trees.walk_sources
+    walked = trees.list_files
 
     def edited(*arguments: tp.Any) -> object:
+        monkeypatch.setattr(trees, "list_files", walked)
         found = walked(*arguments)
         (root / "lib/c.py").write_text("C = 10\n")
         return found
 
-    monkeypatch.setattr(trees, "walk_sources", edited)
+    monkeypatch.setattr(trees, "list_files", edited)
     assert (snapshot(root).folder / "lib/c.py").read_text() == "C = 10\n"
     assert list((root.parent / "cache/code").glob("*.aside-*")) == []
 
 
 def test_files_that_are_edited_again_and_again_are_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "_KEPT", 0)
-    fill, edits = copying.write_copy, iter(range(1000))
+    fill, edits = copying._write_copy, iter(range(1000))
 
     def meanwhile(*arguments: tp.Any, **options: tp.Any) -> None:
         (root / "lib/c.py").write_text(f"C = {next(edits)}\n")
         fill(*arguments, **options)
 
-    monkeypatch.setattr(copying, "write_copy", meanwhile)
+    monkeypatch.setattr(copying, "_write_copy", meanwhile)
     with pytest.raises(ConfigError, match="files change while they are copied"):
         snapshot(root)
     assert os.listdir(root.parent / "cache/code") == [] or copies(root) == []

@@ -383,3 +383,17 @@ def test_where_the_working_directory_was_copied_a_method_runs_in_its_copy(
     with active.inside(copy):
         assert Path.cwd() == copy.folder.resolve() / "lib"
     assert Path.cwd() == root / "lib"
+
+
+def test_launches_in_jobs_compare_their_code_in_a_cache_of_their_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    options, inner = CodeOptions((".",), Rules()), root.parent / "inner"
+    digests = []
+    for text in ("B = 1\n", "B = 2\n"):
+        (root / "lib/b.py").write_text(text)
+        with active.inside(LaunchCode(options, root.parent / "cache").snapshot()):
+            launched = LaunchCode(options, inner)
+            digests.append(launched.snapshot().digest)
+    assert launched.changes(digests[0]) == ["lib/b.py"] and launched.changes(digests[1]) == []

@@ -485,11 +485,11 @@ def test_an_importable_package_is_copied_by_its_name(here: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"copied": ["nothing_such"]}, "infra.workdir.copied: 'nothing_such' is no file, no folder and no package"),
+        ({"copied": ["nothing_such"]}, "infra.workdir.copied: 'nothing_such' is not a file, a folder or a package"),
         ({"copied": ["empty"]}, "infra.workdir.includes: no file in 'empty'"),
         ({"copied": ["lib", "empty/../lib"]}, "infra.workdir.copied: two of them would be copied to 'lib'"),
         ({"copied": ["lib"], "folder": "no/where"}, r"infra.workdir.folder: .*/no does not exist"),
-        ({"copied": ["lib"], "folder": "empty/../lib"}, "infra.workdir.folder: .* is there and is no copy of code"),
+        ({"copied": ["lib"], "folder": "empty/../lib"}, "infra.workdir.folder: .* exists and is not a copy of code"),
     ],
     ids=lambda each: "",
 )
@@ -508,7 +508,7 @@ def test_what_cannot_be_copied_is_said_and_nothing_runs(
 @pytest.mark.app
 def test_what_cannot_be_copied_leaves_a_stored_value_where_it_is(here: Path) -> None:
     stored = Where(infra=infra(here)).fit()
-    with pytest.raises(ConfigError, match="is no copy of code"):
+    with pytest.raises(ConfigError, match="is not a copy of code"):
         Where(infra={**infra(here, folder="lib"), "mode": "force"}).fit()
     assert Where(infra=infra(here)).fit() == stored
 

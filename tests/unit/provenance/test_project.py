@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import os
@@ -19,6 +18,7 @@ from apps import App, is_one_message
 from places import SUPPORT
 
 from hydra_exca.code import git as git_state
+from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError
 from hydra_exca.identity.uid import make_identity
 from hydra_exca.provenance import project as projects
@@ -288,10 +288,8 @@ def test_the_same_package_in_two_environments_shares_its_results(tmp_path: Path)
     assert (tmp_path / "notes").read_text() == "fit 1\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class Copied:
-    folder: Path
-    sources: tuple[tuple[Path, Path], ...]
+class Local:
+    """A class of these tests."""
 
 
 def test_of_a_copy_that_this_process_imports_from_the_original_is_recorded(
@@ -299,7 +297,7 @@ def test_of_a_copy_that_this_process_imports_from_the_original_is_recorded(
 ) -> None:
     copy = tmp_path / "cache/code/0123456789abcdef"
     cls = imported(copy, "{}.py")
-    copied = Copied(copy, ((tmp_path / "src/original.py", Path(f"{cls.__module__}.py")),))
+    copied = Snapshot(copy, "0", ((tmp_path / "src/original.py", Path(f"{cls.__module__}.py")),))
     assert projects.describe_project(cls, tmp_path / "cache", copy=copied) == {"folder": "../src"}
 
 
@@ -309,14 +307,14 @@ def test_of_any_other_copy_nothing_is_known(tmp_path: Path, imported: tp.Callabl
 
 
 def test_a_name_that_is_given_is_all_that_is_recorded(tmp_path: Path) -> None:
-    assert projects.describe_project(Copied, tmp_path, "mine") == {"name": "mine"}
+    assert projects.describe_project(Local, tmp_path, "mine") == {"name": "mine"}
 
 
 @pytest.mark.app
 def test_two_results_of_one_question_are_not_one_dictionary(tmp_path: Path) -> None:
-    projects.describe_project(Copied, tmp_path)["folder"] = "changed"
+    projects.describe_project(Local, tmp_path)["folder"] = "changed"
     assert (
-        projects.describe_project(Copied, tmp_path)
+        projects.describe_project(Local, tmp_path)
         == {"folder": os.path.relpath(Path(__file__).parent, tmp_path)} | git_of_tests()
     )
 

@@ -188,7 +188,7 @@ def test_outside_of_git_nothing_is_recorded_and_nothing_is_wrong(tmp_path: Path)
 
 @pytest.mark.app
 def test_what_git_says_may_be_as_old_as_is_allowed(root: Path) -> None:
-    before = launch_record.describe_launch(root).record["git"]
+    before = launch_record.describe_launch(root, max_age_s=3600).record["git"]
     (root / "train.py").write_text("seed = 2\n")
     assert launch_record.describe_launch(root, max_age_s=3600).record["git"] == before
     assert launch_record.describe_launch(root).record["git"]["dirty"]
