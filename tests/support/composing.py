@@ -171,6 +171,7 @@ def _composed(compose: Callable[[], DictConfig]) -> Composed:
         warnings.simplefilter("always")
         try:
             config = compose()
+            len(config)  # one that is deferred has its class from here on
         except Exception as raised:  # noqa: BLE001 - whatever Hydra raises is to be the same
             error = told_error(raised)
     return Composed(config, error, {f"{each.category.__name__}: {each.message}" for each in caught})

@@ -6,7 +6,6 @@ import copy
 import functools
 import pickle
 import re
-import types
 import typing as tp
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -41,8 +39,7 @@ def is_known_loader(loader: ConfigLoader) -> bool:
     except ImportError:
         return False
     needed = ("_parse_overrides_and_create_caching_repo", "repository")
-    is_whole = all(hasattr(loader, name) for name in needed) and hasattr(Sweeper, "validate_batch_is_legal")
-    return type(loader) is ConfigLoaderImpl and is_whole
+    return type(loader) is ConfigLoaderImpl and all(hasattr(loader, name) for name in needed)
 
 
 class CachingReader:
@@ -138,11 +135,6 @@ _NUMBER_OR_WORD = re.compile(
     re.ASCII,
 )
 _NO_WORDS = {"null", "true", "false", "nan", "inf"}
-
-
-def is_check(caller: types.FrameType) -> bool:
-    """Whether a sweeper composes only to see whether that works: what it gets is dropped."""
-    return caller.f_code is Sweeper.validate_batch_is_legal.__code__
 
 
 def read_configs_from(loader: ConfigLoader, snapshot: Snapshot) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import typing as tp
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+
+from hydra_exca.sweep.configs.omegaconf_private import DeferredConfig
 
 from . import hydra_private
 from .composition import Composition, Template
@@ -30,8 +31,7 @@ class SweepLoader:
         composition = self._compose(master_config, tuple(sweep_overrides))
         self._masters[id(master_config)] = master_config
         self._composed[id(master_config), tuple(sweep_overrides)] = composition
-        is_dropped = self._is_known and hydra_private.is_check(sys._getframe(1))  # noqa: SLF001
-        return master_config if is_dropped else composition.config()
+        return DeferredConfig(composition.config)  # which a sweeper's check of a batch drops, unused
 
     def take_composition(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
         """What makes a job's config: composed before, or now."""

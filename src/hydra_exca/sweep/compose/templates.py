@@ -28,7 +28,11 @@ from .composition import Composition, Template
 
 log = logging.getLogger("exca.sweep")
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
-_REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+_REFUSALS = (HydraException, OmegaConfBaseException)
+
+
+class _FallbackError(Exception):
+    """Why Hydra has to compose a job by itself."""
 
 
 class Templates:
@@ -39,45 +43,60 @@ class Templates:
         self._reader = reader
         self._master = master
         self._is_group = hydra_private.config_groups(loader, master)
-        self._known: dict[tuple[str, ...], _Choice] = {}
+        self._choices: dict[tuple[str, ...], _Choice] = {}
 
     def compose(self, lines: tuple[str, ...]) -> Composition | None:
         """What makes the config of a job, None where it is not certain to be what Hydra composes."""
         try:
             return self._compose(lines)
-        except _REFUSALS as error:  # Hydra says it in its own words
-            log.debug("Hydra composes %s: %r", " ".join(lines), error)
+        except _FallbackError as reason:
+            log.debug("Hydra composes the job %s by itself: %s", " ".join(lines), reason)
             return None
 
     def release_memory(self) -> None:
         """Keeps of the templates only what takes little memory."""
-        for choice in self._known.values():
+        for choice in self._choices.values():
             choice.release_memory()
 
-    def _compose(self, lines: tuple[str, ...]) -> Composition | None:
-        overrides = [hydra_private.parse_overrides(line) for line in lines]
-        chosen: list[Override] = []
-        plain: list[Override] = []
-        for each in overrides:
-            if not _is_of_the_task(each):
-                return None
-            is_choice = self._is_group(each.key_or_group)
-            if isinstance(each.value(), dict) if is_choice else not _is_plain(each):
-                return None
-            (chosen if is_choice else plain).append(each)
-        choice = self._choice(tuple(str(each.input_line) for each in chosen))
-        return choice.with_values(plain, overrides) if choice.is_certain else None
+    def _compose(self, lines: tuple[str, ...]) -> Composition:
+        overrides = _parse(lines)
+        group_choices: list[Override] = []
+        values: list[Override] = []
+        for override in overrides:
+            if not _is_of_the_task(override):
+                raise _FallbackError(f"{override.input_line} is a sweep, or Hydra's own")
+            is_choice = self._is_group(override.key_or_group)
+            if isinstance(override.value(), dict) if is_choice else not _is_plain(override):
+                raise _FallbackError(f"{override.input_line} does more than to set a key, or to choose from a group")
+            (group_choices if is_choice else values).append(override)
+        choice = self._choice(tuple(str(override.input_line) for override in group_choices))
+        if not choice.is_certain:
+            raise _FallbackError("the choice of groups, or settings of hydra.job, depend on more than the overrides")
+        return choice.with_values(values, overrides)
 
     def _choice(self, lines: tuple[str, ...]) -> _Choice:
-        known = self._known.get(lines)
-        if known is None or not known.is_current():
+        choice = self._choices.get(lines)
+        if choice is None or not choice.is_current():
+            choice = self._choices[lines] = self._make_choice(lines)
+        return choice
+
+    def _make_choice(self, lines: tuple[str, ...]) -> _Choice:
+        try:
             with recorded_calls() as called:
-                composed = self._reader.compose(self._master, lines)
+                config = self._reader.compose(self._master, lines)
             if called - OWN:  # by merging, which only looks whether it gives a container, or to choose groups
                 with recorded_calls() as called:
                     hydra_private.choose_groups(self._loader, self._master, lines)
-            known = self._known[lines] = _Choice(composed, self._master, is_steady=not called - OWN)
-        return known
+        except _REFUSALS as error:  # all overrides of the job together may be fine, or give a better message
+            raise _FallbackError(error) from error
+        return _Choice(config, self._master, is_steady=not called - OWN)
+
+
+def _parse(lines: tuple[str, ...]) -> list[Override]:
+    try:
+        return [hydra_private.parse_overrides(line) for line in lines]
+    except HydraException as error:
+        raise _FallbackError(error) from error
 
 
 def _is_of_the_task(override: Override) -> bool:
@@ -115,7 +134,7 @@ class _Choice:
         self._slots.clear()
 
     def with_values(self, plain: tp.Sequence[Override], overrides: tp.Sequence[Override]) -> Composition:
-        """Raises what OmegaConf does where a value does not fit."""
+        """Raises _FallbackError where a value does not fit."""
         values = tuple((each.key_or_group, each.value()) for each in plain)
         leaves = self._leaves(values)
         lines = tuple(str(each.input_line) for each in overrides)
@@ -124,8 +143,14 @@ class _Choice:
         changed = None if cache == self._cache else copy.deepcopy(cache)
         composition = Composition(self.template, values, lines, dirname, leaves, changed)
         if leaves is None:
-            composition.config()  # for what it raises
+            self._check(composition)
         return composition
+
+    def _check(self, composition: Composition) -> None:
+        try:
+            composition.config()
+        except OmegaConfBaseException as error:
+            raise _FallbackError(error) from error
 
     def _leaves(self, values: tp.Iterable[tuple[str, tp.Any]]) -> dict[Path, tp.Any] | None:
         """The values by path, as they are in a config; None unless they are leaves that take the place of leaves."""
@@ -145,6 +170,8 @@ class _Choice:
             if slot.node_type is AnyNode:  # which takes any value of a type, as it is
                 self._accepted_types.add((key, type(value)))
             return slot.value
+        except OmegaConfBaseException as error:
+            raise _FallbackError(error) from error
         finally:
             slot.reset()
 

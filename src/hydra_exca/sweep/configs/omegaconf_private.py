@@ -75,3 +75,20 @@ def separate_resolver_cache(config: DictConfig) -> tp.Iterator[None]:
         yield
     finally:
         config._metadata.resolver_cache = before  # noqa: SLF001  set_cache would make another copy
+
+
+class DeferredConfig(DictConfig):
+    """A config that is made when it is first used. From then on it is a plain DictConfig, by its class, too."""
+
+    def __init__(self, make: tp.Callable[[], DictConfig]) -> None:
+        object.__getattribute__(self, "__dict__")["make"] = make
+
+    def __getattribute__(self, name: str) -> tp.Any:
+        # Methods such as __len__ are looked up without this one, but those of DictConfig use attributes in turn.
+        fields = object.__getattribute__(self, "__dict__")
+        made = fields.pop("make")()
+        object.__setattr__(self, "__class__", DictConfig)
+        fields.update(made.__dict__)
+        for node in tp.cast("dict[tp.Any, Node]", child_nodes(made)).values():
+            node._set_parent(self)  # noqa: SLF001
+        return getattr(self, name)
