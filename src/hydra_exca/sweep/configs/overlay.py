@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing as tp
 
-from omegaconf import DictConfig, ValueNode, open_dict, read_write
+from omegaconf import DictConfig, ValueNode
 
 from .omegaconf_private import child_nodes, set_value, unresolved_value
 from .tree import Path
@@ -72,39 +73,31 @@ def _item(content: dict[tp.Any, tp.Any] | list[tp.Any], key: tp.Any) -> tp.Any:
 
 
 class ConfigOverlay:
-    """A config of its own that can take the values of any job."""
+    """A config of its own that takes the values of one job after another."""
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        self._slots: dict[Path, LeafSlot | None] = {}
-        self._shown: tuple[Path, ...] = ()
-        self._lines: tp.Any = None
+        self._slots: dict[Path, LeafSlot] = {}
+        self._changed: list[LeafSlot] = []
 
     def show_job(self, variant: JobVariant, *, with_hydra: bool = True) -> DictConfig:
         """The config with the values of that job, until the next one is shown."""
-        for path in self._shown:
-            self._slot(path).reset()
+        for slot in self._changed:
+            slot.reset()
+        self._changed.clear()
         for path, value in variant.leaves.items():
-            self._slot(path).set(value)
-        self._shown = tuple(variant.leaves)
+            self.set_leaf(path, value)
         if with_hydra:
             self._set_job_keys(variant)
         return self.config
 
     def set_leaf(self, path: Path, value: tp.Any) -> None:
-        """Sets a leaf below ``hydra`` without validation; adds it where there is none."""
-        slot = (
-            self._slots[path] if path in self._slots else self._slots.setdefault(path, LeafSlot.at(self.config, path))
-        )
-        if slot is not None:
-            slot.set(value)
-            return
-        del self._slots[path]
-        holder = self.config
-        for key in path[:-1]:
-            holder = holder[key]
-        with read_write(holder), open_dict(holder):
-            holder[path[-1]] = value
+        """Sets a leaf to a value that is known to fit, until the next job is shown."""
+        slot = self._slots.get(path) or LeafSlot.at(self.config, path)
+        assert slot is not None, f"no leaf at {path}"
+        self._slots[path] = slot
+        self._changed.append(slot)
+        slot.set(value)
 
     def _set_job_keys(self, variant: JobVariant) -> None:
         if variant.number is not None:
@@ -116,29 +109,26 @@ class ConfigOverlay:
             self._set_override_lines(variant.lines)
 
     def _set_override_lines(self, lines: tuple[str, ...]) -> None:
-        place = ("hydra", "overrides", "task")
-        if self._lines is None:
-            self._lines = self.config.hydra.overrides.task
-        if len(self._lines) == len(lines):
+        if len(self._override_lines) == len(lines):
             for index, line in enumerate(lines):
-                self.set_leaf((*place, index), line)
+                self.set_leaf((*_OVERRIDE_LINES, index), line)
             return
-        for index in range(len(self._lines)):
-            self._slots.pop((*place, index), None)
+        for index in range(len(self._override_lines)):
+            self._slots.pop((*_OVERRIDE_LINES, index), None)
         set_task_overrides(self.config, lines)
 
-    def _slot(self, path: Path) -> LeafSlot:
-        if path not in self._slots:
-            self._slots[path] = LeafSlot.at(self.config, path)
-        slot = self._slots[path]
-        assert slot is not None, f"no leaf at {path}"
-        return slot
+    @functools.cached_property
+    def _override_lines(self) -> tp.Any:
+        return self.config.hydra.overrides.task
+
+
+_OVERRIDE_LINES = ("hydra", "overrides", "task")
 
 
 def set_task_overrides(config: DictConfig, lines: tp.Iterable[str]) -> None:
     """Writes the overrides of a job into its config, as Hydra does: one after the other."""
-    said: tp.Any = config.hydra.overrides.task
-    while len(said):
-        said.pop()
+    overrides: tp.Any = config.hydra.overrides.task
+    while len(overrides):
+        overrides.pop()
     for line in lines:
-        said.append(line)
+        overrides.append(line)

@@ -18,20 +18,16 @@ Path: tp.TypeAlias = tuple[tp.Any, ...]
 """Where something is in a config: the keys that lead there; those of lists are numbers."""
 
 
-def unresolved(config: tp.Any, *, without: str = "") -> Tree:
-    """Plain containers with interpolations as text. Half of a whole config is its hydra node: better without."""
-
-    def raw(node: tp.Any) -> tp.Any:
-        if OmegaConf.is_config(node):
-            return OmegaConf.to_container(node)
-        return raw(unresolved_value(node)) if isinstance(node, Node) else node
-
-    return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != without}
+def raw(node: tp.Any) -> tp.Any:
+    """What a config or a node of it holds, in plain containers, interpolations as text."""
+    if OmegaConf.is_config(node):
+        return OmegaConf.to_container(node, resolve=False)
+    return raw(unresolved_value(node)) if isinstance(node, Node) else node
 
 
-def raw(config: tp.Any) -> tp.Any:
-    """What a config holds, in plain containers, interpolations as text."""
-    return OmegaConf.to_container(config, resolve=False)
+def raw_task(config: DictConfig) -> Tree:
+    """As `raw`, without the hydra node, which is half of a whole config."""
+    return {key: raw(node) for key, node in config.items_ex(resolve=False) if key != "hydra"}
 
 
 def leaves_of(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]:

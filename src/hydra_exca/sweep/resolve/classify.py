@@ -18,84 +18,105 @@ from .observations import Branch, Leaf, collect_calls, flatten
 from .tracer import Calls, ResolveFailure, Tracer
 from .world import depends_on_folder, without_folder
 
-Shape: tp.TypeAlias = tp.Any
+FindingTree: tp.TypeAlias = tp.Any
 """A Finding, or dicts and lists of Findings where an interpolation leads to a container."""
 
 
 class Classification:
     """The result for one interpolation. Jobs that see the same share it: treat it as read-only."""
 
-    def __init__(self, path: Path, shape: Shape) -> None:
+    def __init__(self, path: Path, tree: FindingTree) -> None:
         self._path = path
-        self._shape = shape
-        self._findings = list(_findings(shape))
+        self._tree = tree
+        self._findings = list(_findings(tree))
 
     @functools.cached_property
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(Problem(each.problem, dotted(each.path)) for each in self._findings if each.problem)
+        return tuple(Problem(finding.problem, dotted(finding.path)) for finding in self._findings if finding.problem)
 
     @functools.cached_property
     def depends_on_run(self) -> bool:
-        return any(isinstance(each.identity, RunDependent) for each in self._findings)
+        return any(isinstance(finding.identity, RunDependent) for finding in self._findings)
 
     @functools.cached_property
     def identity(self) -> tp.Any:
-        return copy_tree(map_leaves(self._shape, lambda finding: finding.identity))
+        return copy_tree(map_leaves(self._tree, lambda finding: finding.identity))
 
     @functools.cached_property
     def values(self) -> tuple[tp.Any, ...]:
         """In the real, the first and the second world, and in `project_world`."""
         return tuple(map(self._values_in_world, range(4)))
 
-    def _values_in_world(self, world: int) -> tp.Any:
-        return copy_tree(map_leaves(self._shape, lambda finding: finding.values[world]))
+    def _values_in_world(self, number: int) -> tp.Any:
+        return copy_tree(map_leaves(self._tree, lambda finding: finding.values[number]))
 
     @functools.cached_property
     def pins(self) -> dict[Path, tp.Any]:
-        return _pins(self._path, self._shape)
+        """What the job gets in place of the interpolation, or of the container that it stands in."""
+        if isinstance(self._tree, Finding):
+            return {self._path: self._tree.values[0]} if isinstance(self._tree.identity, Pinned) else {}
+        return {self._path: self.values[0]} if self._must_pin_container and not self.depends_on_run else {}
 
     @functools.cached_property
     def notices(self) -> tuple[str, ...]:
-        return tuple(_notices(self._path, self._shape))
+        notices = [
+            f"{dotted(finding.path)}: {finding.text} counts: the position in the sweep is part of the task"
+            for finding in self._findings
+            if not finding.problem and any(call.is_below("job.num") for call in finding.calls)
+        ]
+        if self._must_pin_container and self.depends_on_run:
+            key = dotted(self._path)
+            notices.append(
+                f"{key}: refers to values of the run and of the environment at once; its job reads both anew"
+            )
+        return tuple(notices)
+
+    @property
+    def _must_pin_container(self) -> bool:
+        """Whether a pinned leaf is not a node of the job's config, so that only its container can be pinned."""
+        return not isinstance(self._tree, Finding) and any(
+            isinstance(finding.identity, Pinned) and not finding.is_config_node for finding in self._findings
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Observations:
     """The values of one leaf in the real, the first and the second world.
 
-    If the user's resolvers are involved, the same values once more, in reverse order.
+    If custom resolvers are involved, ``values`` has the same values once more, in reverse order.
 
-    ``here`` is the value in the world of that name, that of the first world where that was not asked; ``kinds`` are the
-    classes of what it is made of in the constant worlds.
+    ``in_project`` is the value in `project_world`, that of the first world if it was not observed there; ``kinds`` are
+    the classes of the structured configs that it is made of, in each constant world.
     """
 
     values: tp.Sequence[tp.Any]
-    here: tp.Any
+    in_project: tp.Any
     calls: Calls
     kinds: tp.Any = ()
 
     @classmethod
     def from_leaves(cls, leaves: tp.Sequence[Leaf]) -> Observations:
-        """``leaves`` as they were looked at: once, where all worlds are the same, or in all of them."""
+        """``leaves`` are all observations, in their order; one alone stands for all worlds."""
         values, calls = [leaf.value for leaf in leaves], collect_calls(leaves)
         if len(values) == 1:
             return cls(values * 3, values[0], calls)
-        has_here = len(values) % 3 == 1
+        has_project = len(values) % 3 == 1
         kinds = [leaf.kinds for leaf in (*leaves[1:3], leaves[-1])]
-        return cls(values[: len(values) - has_here], values[-1] if has_here else values[1], calls, kinds)
+        in_project = values.pop() if has_project else values[1]
+        return cls(values, in_project, calls, kinds)
 
     @property
     def category(self) -> tp.Literal["fails", "changes", "run", "pinned", "constant"]:
         if all(isinstance(value, ResolveFailure) for value in self.values):
             return "fails"
-        reached = any(call.run for call in self.calls)
-        customs = sum(call.custom for call in self.calls)
+        reaches_run = any(call.belongs_to_run for call in self.calls)
+        customs = sum(call.is_custom for call in self.calls)
         if not self.is_deterministic:
             # With one custom resolver we know which one changes; with two, leaving the leaf out could hide the other.
-            return "run" if reached and customs < 2 else "changes"
-        if self.differs_between_worlds or (reached and customs):
+            return "run" if reaches_run and customs < 2 else "changes"
+        if self.differs_between_worlds or (reaches_run and customs):
             return "run"
-        return "pinned" if reached or any(call.foreign for call in self.calls) else "constant"
+        return "pinned" if reaches_run or any(call.is_external for call in self.calls) else "constant"
 
     @property
     def is_deterministic(self) -> bool:
@@ -107,20 +128,23 @@ class Observations:
 
     @property
     def world_values(self) -> tuple[tp.Any, ...]:
-        """The values in the four worlds; that of another where one has none."""
+        """The values in the four worlds; where a world has none, the value in another."""
         real, first, second = self.values[:3]
-        orders = ((real, first, second), (first, real, second), (second, real, first), (self.here, first, second, real))
+        preferences = (
+            (real, first, second),
+            (first, real, second),
+            (second, real, first),
+            (self.in_project, first, second, real),
+        )
         return tuple(
-            next((each for each in order if not isinstance(each, ResolveFailure)), order[0]) for order in orders
+            next((value for value in values if not isinstance(value, ResolveFailure)), values[0])
+            for values in preferences
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What is known of one leaf.
-
-    ``values`` are those in the real, the first and the second world, and in `project_world`.
-    """
+    """The result for one leaf. ``values`` are those in the real, first and second world, and in `project_world`."""
 
     path: Path
     text: str
@@ -133,63 +157,70 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """Classifies the views of one interpolation."""
+    """Classifies the views of the interpolations of one job."""
 
     tracer: Tracer
     allow_missing: tp.Sequence[str]
     variant: JobVariant
 
-    def classify(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Shape:
+    def classify(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> FindingTree:
         """Leaf by leaf where the views have the same keys, else as one leaf."""
         branches = [view for view in views if isinstance(view, Branch)]
         if len(branches) < len(views) or len({(view.is_list, *view.children) for view in branches}) > 1:
-            return self.classify_leaf(views, path, text)
-        shape = {
+            return self._classify_leaf(views, path, text)
+        tree = {
             key: self.classify([view.children[key] for view in branches], (*path, key), f"{text}.{key}")
             for key in branches[0].children
         }
-        return list(shape.values()) if branches[0].is_list else shape
+        return list(tree.values()) if branches[0].is_list else tree
 
-    def classify_leaf(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Finding:
+    def _classify_leaf(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Finding:
         leaves = [flatten(view) for view in views]
-        seen = Observations.from_leaves(leaves)
-        make = functools.partial(Finding, path, text, seen.calls, all(leaf.is_config_node for leaf in leaves))
-        kept, real, category = seen.world_values, seen.values[0], seen.category
-        if category == "fails":
-            return self._classify_failure(make, real, path, text, seen.calls)
-        if category == "changes":
-            return make(kept, RunDependent(text), _NOT_DETERMINISTIC.format(text))
-        if category == "pinned":
-            classes = f" {leaves[0].kinds}" if leaves[0].kinds else ""
-            return make(kept, Pinned(text + classes, real))
-        if category == "constant":
-            return make(kept, real)
-        try:
-            return make(kept, RunDependent(text + self._contribution(seen)))
-        except ConfigError as error:
-            return make(kept, RunDependent(text), f"{text} {error.problems[0].message}")
+        observed = Observations.from_leaves(leaves)
+        is_config_node = all(leaf.is_config_node for leaf in leaves)
+        values, identity, problem = observed.world_values, observed.values[0], ""
+        match observed.category:
+            case "fails":
+                values, identity, problem = self._classify_failure(observed, path, text)
+            case "changes":
+                identity, problem = RunDependent(text), _NOT_DETERMINISTIC.format(text)
+            case "pinned":
+                kinds = f" {leaves[0].kinds}" if leaves[0].kinds else ""
+                identity = Pinned(text + kinds, observed.values[0])
+            case "run":
+                identity, problem = self._classify_run_dependent(observed, text)
+        return Finding(path, text, observed.calls, is_config_node, values, identity, problem)
 
     def _classify_failure(
-        self, make: tp.Callable[..., Finding], failure: ResolveFailure, path: Path, text: str, calls: Calls
-    ) -> Finding:
+        self, observed: Observations, path: Path, text: str
+    ) -> tuple[tuple[tp.Any, ...], tp.Any, str]:
+        """The values, the identity, and the problem."""
+        failure: ResolveFailure = observed.values[0]
         if failure.missing and any(matches_key(key, self.allow_missing) for key in (dotted(path), failure.missing)):
-            return make((MISSING,) * 4, text)
-        return make((text,) * 4, RunDependent(text), _failure_message(text, failure, calls))
+            return (MISSING,) * 4, text, ""
+        return (text,) * 4, RunDependent(text), _failure_message(text, failure, observed.calls)
 
-    def _contribution(self, seen: Observations) -> str:
+    def _classify_run_dependent(self, observed: Observations, text: str) -> tuple[RunDependent, str]:
+        """The identity, and the problem: a value that has no canonical form."""
+        try:
+            return RunDependent(text + self._digest_of_rest(observed)), ""
+        except ConfigError as error:
+            return RunDependent(text), f"{text} {error.problems[0].message}"
+
+    def _digest_of_rest(self, observed: Observations) -> str:
         """What a run-dependent leaf takes from neither the run nor the config, as a digest behind its text."""
-        if all(call.run for call in seen.calls):
+        if all(call.belongs_to_run for call in observed.calls):
             return ""
-        variables = {call.key: os.environ.get(call.key) for call in seen.calls if call.name == "oc.env"}
-        return f" [{digest([variables, self._constants(seen), str(seen.kinds)])[:16]}]"
+        variables = {call.key: os.environ.get(call.key) for call in observed.calls if call.name == "oc.env"}
+        return f" [{digest([variables, self._constants(observed), str(observed.kinds)])[:16]}]"
 
-    def _constants(self, seen: Observations) -> list[Json]:
-        """The values in the constant worlds, or that of the run without its paths where none of them has one."""
-        if not seen.is_deterministic:
+    def _constants(self, observed: Observations) -> list[Json]:
+        """The values in the constant worlds; if none has one, the real value without the paths of the run."""
+        if not observed.is_deterministic:
             return []
-        values = [*seen.values[1:3], seen.here]
+        values = [*observed.values[1:3], observed.in_project]
         if all(isinstance(value, ResolveFailure) for value in values):
-            return [canonical(self.tracer.masked(seen.values[0], self.variant))]
+            return [canonical(self.tracer.masked(observed.values[0], self.variant))]
         folder = self.tracer.folder
         forms = [None if isinstance(value, ResolveFailure) else [canonical(value)] for value in values]
         counted = forms if depends_on_folder(forms[0], forms[2], folder) else forms[:2]
@@ -197,8 +228,8 @@ class Classifier:
 
 
 def may_depend_on_run(calls: Calls) -> bool:
-    """Whether a leaf may belong to the run: where it does, it may take more than is seen in the other worlds."""
-    return any(call.run or call.custom for call in calls)
+    """Whether a leaf may be run-dependent. Then it may take more from its surroundings than the other worlds show."""
+    return any(call.belongs_to_run or call.is_custom for call in calls)
 
 
 def _are_same(one: tp.Any, other: tp.Any) -> bool:
@@ -207,7 +238,7 @@ def _are_same(one: tp.Any, other: tp.Any) -> bool:
     try:
         return encode(canonical(one)) == encode(canonical(other))
     except ConfigError:
-        # It has no identity either, which is said where that is computed, if the leaf counts at all.
+        # It has no identity either. That is reported where the identity is computed, if the leaf counts at all.
         return type(one) is type(other)
 
 
@@ -223,33 +254,10 @@ def _failure_message(text: str, failure: ResolveFailure, calls: Calls) -> str:
     hint = ""
     if "Interpolation key 'hydra" in failure.error:
         hint = "; jobs see the config without its hydra node: write ${hydra:...} instead of ${hydra....}"
-    elif any(call.foreign for call in calls):
+    elif any(call.is_external for call in calls):
         hint = "; if only its job can tell, exclude it (hydra.launcher.exclude_from_uid)"
     return f"{text} does not resolve: {failure.error}{hint}"
 
 
-def _pins(top: Path, shape: Shape) -> dict[Path, tp.Any]:
-    found = list(_findings(shape))
-    if isinstance(shape, Finding):
-        return {top: shape.values[0]} if isinstance(shape.identity, Pinned) else {}
-    if not _must_pin_container(found) or any(isinstance(finding.identity, RunDependent) for finding in found):
-        return {}
-    return {top: map_leaves(shape, lambda finding: finding.values[0])}
-
-
-def _must_pin_container(found: tp.Iterable[Finding]) -> bool:
-    """Whether a pinned leaf is not a node of the job's config, so that only its container can be pinned."""
-    return any(isinstance(finding.identity, Pinned) and not finding.is_config_node for finding in found)
-
-
-def _notices(top: Path, shape: Shape) -> tp.Iterator[str]:
-    found = list(_findings(shape))
-    for finding in found:
-        if not finding.problem and any(call.within("job.num") for call in finding.calls):
-            yield f"{dotted(finding.path)}: {finding.text} counts: the position in the sweep is part of the task"
-    if not isinstance(shape, Finding) and _must_pin_container(found) and not _pins(top, shape):
-        yield f"{dotted(top)}: refers to values of the run and of the environment at once; its job reads both anew"
-
-
-def _findings(shape: Shape) -> tp.Iterator[Finding]:
-    return (leaf for _, leaf in leaves_of(shape))
+def _findings(tree: FindingTree) -> tp.Iterator[Finding]:
+    return (leaf for _, leaf in leaves_of(tree))

@@ -51,7 +51,7 @@ def resolve_tree(
     keys = list(value.keys()) if OmegaConf.is_dict(value) else list(range(len(value)))
     children = {key: resolve_tree(tracer, value, key, _below(calls, key), above) for key in keys}
     branch = Branch(children, OmegaConf.is_list(value), calls, class_of(value))
-    return flatten(branch) if any(call.foreign for call in calls) else branch
+    return flatten(branch) if any(call.is_external for call in calls) else branch
 
 
 def _below(calls: Calls, key: tp.Any) -> Calls:

@@ -25,18 +25,21 @@ from hydra_exca.sweep.configs.tree import (
     dotted,
     is_interpolation,
     leaves_of,
-    unresolved,
+    raw,
+    raw_task,
     with_leaves,
 )
 
 from .classify import Classification, Classifier, may_depend_on_run
 from .dependence import Dependence
 from .observations import Branch, Leaf, Views, collect_calls, resolve_tree
-from .tracer import Tracer
+from .tracer import Calls, Tracer
 from .world import FIRST, SECOND, World, is_same_for_all_jobs, is_same_where_assumed, project_world
 
-_OF_THE_CONFIG = re.compile(r"\$\{(?!oc\.env:)")
+_OTHER_THAN_ENV = re.compile(r"\$\{(?!oc\.env:)")
 _UNSET = "has no value (???): set it, or name it in hydra.launcher.allow_missing if the script fills it in"
+
+Classifications: tp.TypeAlias = dict[Path, Classification]
 
 
 class Resolved:
@@ -48,11 +51,11 @@ class Resolved:
     The trees share equal parts, also with those of other jobs: do not change them.
     """
 
-    def __init__(self, plain: Tree, seen: dict[Path, Classification], unset: tp.Iterable[str]) -> None:
+    def __init__(self, plain: Tree, classifications: Classifications, unset: tp.Iterable[str]) -> None:
         self._plain = plain
-        self._seen = seen
+        self._classifications = classifications
         self.missing = tuple(Problem(_UNSET, key) for key in unset)
-        self.failing = tuple(problem for each in seen.values() for problem in each.problems)
+        self.failing = tuple(problem for result in classifications.values() for problem in result.problems)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -65,21 +68,21 @@ class Resolved:
 
     @functools.cached_property
     def identity(self) -> Tree:
-        return self._fill_leaves(lambda seen: seen.identity)
+        return self._fill_leaves(lambda result: result.identity)
 
     @functools.cached_property
     def assumed_values(self) -> tuple[Tree, Tree, Tree] | None:
-        if not any(each.depends_on_run for each in self._seen.values()):
+        if not any(result.depends_on_run for result in self._classifications.values()):
             return None
         return self._values_in_world(1), self._values_in_world(2), self._values_in_world(3)
 
     @property
     def pins(self) -> dict[Path, tp.Any]:
-        return {path: value for each in self._seen.values() for path, value in each.pins.items()}
+        return {path: value for result in self._classifications.values() for path, value in result.pins.items()}
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return tuple(notice for each in self._seen.values() for notice in each.notices)
+        return tuple(notice for result in self._classifications.values() for notice in result.notices)
 
     @property
     def values_again(self) -> Tree:
@@ -87,13 +90,14 @@ class Resolved:
 
         A leaf that fails or is not deterministic has its value from the first assumed world instead.
         """
-        return self._fill_leaves(lambda seen: seen.values[1 if seen.problems else 0])
+        return self._fill_leaves(lambda result: result.values[1 if result.problems else 0])
 
     def _values_in_world(self, number: int) -> Tree:
-        return self._fill_leaves(lambda seen: seen.values[number])
+        return self._fill_leaves(lambda result: result.values[number])
 
     def _fill_leaves(self, pick: tp.Callable[[Classification], tp.Any]) -> Tree:
-        return tp.cast(Tree, with_leaves(self._plain, {path: pick(each) for path, each in self._seen.items()}))
+        leaves = {path: pick(result) for path, result in self._classifications.items()}
+        return tp.cast(Tree, with_leaves(self._plain, leaves))
 
 
 def resolve(config: DictConfig, *, node_env: tp.Sequence[str] = (), allow_missing: tp.Sequence[str] = ()) -> Resolved:
@@ -119,32 +123,33 @@ def resolve_all(
     the config `may_call_custom_resolvers`: they must see one job at a time. ``environment`` is that of
     `resolve_env_set`: Hydra has set it when the function reads its config.
     """
-    plain = unresolved(config, without="hydra")
+    plain = raw_task(config)
     leaves = dict(leaves_of(plain))
-    texts = {path: text for path, text in leaves.items() if is_interpolation(text)}
-    found: list[dict[Path, Classification]] = [{} for _ in variants]
-    if texts:
+    results: list[Classifications] = [{} for _ in variants]
+    if any(map(is_interpolation, leaves.values())):
 
-        def classify() -> list[dict[Path, Classification]]:
+        def classify() -> list[Classifications]:
             with Tracer(config, node_env, environment) as tracer:
                 return _VariantClassifier(tracer, tracer.task_config, leaves, allow_missing).classify(variants)
 
-        known = dict(resolvers())
-        found = classify()
-        if resolvers() != known:  # a resolver has registered others, which the jobs that follow will find there
-            found = classify()
-    unset = {dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING}
-    unset = {key for key in unset if not matches_key(key, allow_missing)}
+        before = dict(resolvers())
+        results = classify()
+        if resolvers() != before:  # a resolver has registered others, which the jobs that follow will find there
+            results = classify()
+    unset = [dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING]
+    unset = [key for key in unset if not matches_key(key, allow_missing)]
     return [
-        Resolved(with_leaves(plain, variant.leaves), seen, _missing_keys(unset, variant.leaves, allow_missing))
-        for variant, seen in zip(variants, found, strict=True)
+        Resolved(with_leaves(plain, variant.leaves), result, _missing_keys(unset, variant.leaves, allow_missing))
+        for variant, result in zip(variants, results, strict=True)
     ]
 
 
-def _missing_keys(unset: set[str], changed: tp.Mapping[Path, tp.Any], allow_missing: tp.Sequence[str]) -> list[str]:
-    """The keys of one job that have no value."""
+def _missing_keys(
+    unset: tp.Sequence[str], changed: tp.Mapping[Path, tp.Any], allow_missing: tp.Sequence[str]
+) -> tp.Sequence[str]:
+    """The keys of one job that have no value. ``unset`` are those of the config whose variant the job is."""
     if not changed:
-        return list(unset)
+        return unset
     given = {dotted(path): value for path, value in changed.items()}
     taken = [key for key, value in given.items() if isinstance(value, str) and value == MISSING]
     return [*(key for key in unset if key not in given), *(key for key in taken if not matches_key(key, allow_missing))]
@@ -155,31 +160,30 @@ def resolve_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> d
 
     Raises ConfigError if one does not resolve or changes each time.
     """
-    plain = {"env_set": unresolved(config.hydra.job)["env_set"]}
+    plain = {"env_set": raw(config.hydra.job)["env_set"]}
     leaves = dict(leaves_of(plain))
-    seen: dict[Path, Classification] = {}
+    result: Classifications = {}
     if any(map(is_interpolation, leaves.values())):
         with Tracer(config, node_env) as tracer:
-            seen = _VariantClassifier(tracer, tracer.full_config.hydra.job, leaves, ()).classify([JobVariant()])[0]
-    problems = [Problem(each.message, f"hydra.job.{each.key}") for one in seen.values() for each in one.problems]
-    if problems:
+            result = _VariantClassifier(tracer, tracer.full_config.hydra.job, leaves, ()).classify([JobVariant()])[0]
+    resolved = Resolved(plain, result, ())
+    if resolved.failing:
+        problems = [Problem(problem.message, f"hydra.job.{problem.key}") for problem in resolved.failing]
         raise ConfigError("hydra.job.env_set does not resolve; nothing was run", problems)
-    values = Resolved(plain, seen, ()).identity["env_set"] or {}
-    known = (RunDependent, Pinned)
     return {
-        str(key): value if isinstance(value, known) else Pinned(f"${{hydra:job.env_set.{key}}}", value)
-        for key, value in values.items()
+        str(key): value if isinstance(value, (RunDependent, Pinned)) else Pinned(f"${{hydra:job.env_set.{key}}}", value)
+        for key, value in (resolved.identity["env_set"] or {}).items()
     }
 
 
 def may_vary_env_set(config: DictConfig) -> bool:
-    """Whether ``hydra.job.env_set`` may differ between jobs: something but the environment is referred to."""
-    values = (unresolved(config.hydra.job)["env_set"] or {}).values()
-    return any(isinstance(value, str) and _OF_THE_CONFIG.search(value) for value in values)
+    """Whether ``hydra.job.env_set`` may differ between jobs: it refers to something other than the environment."""
+    values = (raw(config.hydra.job)["env_set"] or {}).values()
+    return any(isinstance(value, str) and _OTHER_THAN_ENV.search(value) for value in values)
 
 
 def pinned_environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
-    """The values of an `env_set` that are in the identity, for the job to have them."""
+    """The values of an `env_set` that are in the identity, so that the job gets them."""
     return {key: str(value.value) for key, value in env_set.items() if isinstance(value, Pinned)}
 
 
@@ -188,7 +192,6 @@ class _VariantClassifier:
 
     def __init__(self, tracer: Tracer, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> None:
         self._tracer = tracer
-        self._here = project_world(tracer.folder)
         self._allow_missing = allow_missing
         self._holders = {
             path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves
@@ -197,72 +200,66 @@ class _VariantClassifier:
         self._texts = {path: value for path, value in leaves.items() if is_interpolation(value)}
         self._leaves = leaves
 
-    def classify(self, variants: tp.Sequence[JobVariant]) -> list[dict[Path, Classification]]:
+    def classify(self, variants: tp.Sequence[JobVariant]) -> list[Classifications]:
         """The classifications of each job, by path. What is the same for all jobs is observed once."""
-        common, assumed = (
-            self._shared_paths(variants, steady) for steady in (is_same_for_all_jobs, is_same_where_assumed)
-        )
+        common = self._shared_paths(variants, is_same_for_all_jobs)
+        shared_where_assumed = self._shared_paths(variants, is_same_where_assumed)
         views: list[Views] = [
             {path: [] for path in self._texts if path not in variant.leaves and (index == 0 or path not in common)}
             for index, variant in enumerate(variants)
         ]
-        self._observe(variants, views, assumed)
-        seen = [self._classify(*each) for each in zip(variants, views, strict=True)]
-        shared = {path: seen[0][path] for path in common}
-        found = [{**shared, **own} for own in seen]
-        return [{path: each[path] for path in self._texts if path in each} for each in found]
+        self._observe(variants, views, shared_where_assumed)
+        own = [self._classify(*job) for job in zip(variants, views, strict=True)]
+        results = [{**{path: own[0][path] for path in common}, **result} for result in own]
+        return [{path: result[path] for path in self._texts if path in result} for result in results]
 
-    def _shared_paths(self, variants: tp.Sequence[JobVariant], steady: tp.Callable[[str, str], bool]) -> set[Path]:
+    def _shared_paths(self, variants: tp.Sequence[JobVariant], is_shared: tp.Callable[[str, str], bool]) -> set[Path]:
         """The paths at which all of several jobs see the same, as far as resolvers give them the same."""
         if len(variants) == 1:
             return set()
         changed = {path for variant in variants for path in variant.leaves}
-        dependence = Dependence(self._leaves, steady)
+        dependence = Dependence(self._leaves, is_shared)
         return {path for path in self._texts if dependence.is_independent(path, changed)}
 
     def _observe(
-        self, variants: tp.Sequence[JobVariant], views: tp.Sequence[Views], assumed: tp.Collection[Path]
+        self, variants: tp.Sequence[JobVariant], views: tp.Sequence[Views], shared: tp.Collection[Path]
     ) -> None:
-        """``assumed`` are the paths at which all jobs see the same in a world whose values are assumed."""
+        """``shared`` are the paths at which all jobs see the same in a world whose values are assumed."""
         # Without a colon no resolver is called, so no world needs to be set and one pass is enough.
         if any(":" in text for text in self._texts.values()):
             self._tracer.set_world(self._tracer.real)
-        self._observe_in(variants, views, lambda path, seen: True)
+        self._observe_in(None, variants, views, lambda calls: True)
         for world in (FIRST, SECOND):
-            self._observe_in(variants, views, lambda path, seen: collect_calls(seen[:1]), world, assumed)
+            self._observe_in(world, variants, views, bool, shared)
         # Only the user's resolvers can change by themselves. In reverse order, so that a clock or a counter cannot give
         # the same values by coincidence.
         for world in (SECOND, FIRST, self._tracer.real):
-            self._observe_in(
-                variants, views, lambda path, seen: any(call.custom for call in collect_calls(seen[:3])), world
-            )
-        self._observe_in(
-            variants, views, lambda path, seen: may_depend_on_run(collect_calls(seen[:3])), self._here, assumed
-        )
+            self._observe_in(world, variants, views, lambda calls: any(call.is_custom for call in calls))
+        self._observe_in(project_world(self._tracer.folder), variants, views, may_depend_on_run, shared)
 
     def _observe_in(
         self,
+        world: World | None,
         variants: tp.Sequence[JobVariant],
         views: tp.Sequence[Views],
-        wanted: tp.Callable[[Path, list[Leaf | Branch]], tp.Any],
-        world: World | None = None,
-        same: tp.Collection[Path] = (),
+        is_wanted: tp.Callable[[Calls], tp.Any],
+        shared: tp.Collection[Path] = (),
     ) -> None:
-        """Adds a view of each wanted path in a world, None for the current one; all jobs see ``same`` paths alike."""
-        paths = [[path for path, seen in each.items() if wanted(path, seen)] for each in views]
-        if world is not None and any(paths):
+        """Adds a view in a world, None for the current one, of each path whose calls so far ask for it."""
+        wanted = [[path for path, seen in job.items() if is_wanted(collect_calls(seen))] for job in views]
+        if world is not None and any(wanted):
             self._tracer.set_world(world)
-        known: dict[Path, Leaf | Branch] = {}
-        for variant, seen, asked in zip(variants, views, paths, strict=True):
-            if not known.keys() >= set(asked):
+        shared_views: dict[Path, Leaf | Branch] = {}
+        for variant, job, paths in zip(variants, views, wanted, strict=True):
+            if not shared_views.keys() >= set(paths):
                 self._tracer.show_job(variant)
-            for path in asked:
-                view = known.get(path) or resolve_tree(self._tracer, self._holders[path], path[-1])
-                seen[path].append(view)
-                if path in same:
-                    known[path] = view
+            for path in paths:
+                view = shared_views.get(path) or resolve_tree(self._tracer, self._holders[path], path[-1])
+                job[path].append(view)
+                if path in shared:
+                    shared_views[path] = view
 
-    def _classify(self, variant: JobVariant, views: Views) -> dict[Path, Classification]:
+    def _classify(self, variant: JobVariant, views: Views) -> Classifications:
         classifier = Classifier(self._tracer, self._allow_missing, variant)
         return {
             path: Classification(path, classifier.classify(seen, path, self._texts[path]))

@@ -18,7 +18,7 @@ from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
 from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, without_cache
 from hydra_exca.sweep.configs.thread_state import ignored_warnings, own_environ, own_hydra_config
-from hydra_exca.sweep.configs.tree import MISSING, copy_tree, map_leaves, unresolved
+from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, map_leaves, raw
 
 from .world import World
 
@@ -43,20 +43,21 @@ class ResolverCall:
     name: str
     key: str
 
-    def within(self, *keys: str) -> bool:
-        return self.name == "hydra" and any(f"{self.key}.".startswith(f"{key}.") for key in keys)
+    def is_below(self, *hydra_keys: str) -> bool:
+        return self.name == "hydra" and any(f"{self.key}.".startswith(f"{key}.") for key in hydra_keys)
 
     @property
-    def run(self) -> bool:
-        return self.name in ("now", RUN_VARIABLE) or self.within(*RUN_KEYS)
+    def belongs_to_run(self) -> bool:
+        return self.name in ("now", RUN_VARIABLE) or self.is_below(*RUN_KEYS)
 
     @property
-    def custom(self) -> bool:
+    def is_custom(self) -> bool:
         return self.name not in OWN
 
     @property
-    def foreign(self) -> bool:
-        return self.custom or self.name == "oc.env"
+    def is_external(self) -> bool:
+        """Whether its value comes from outside of the config, and not from the run."""
+        return self.is_custom or self.name == "oc.env"
 
 
 Calls: tp.TypeAlias = frozenset[ResolverCall]
@@ -77,13 +78,15 @@ class Tracer:
         self, config: DictConfig, node_env: tp.Sequence[str], environment: tp.Mapping[str, str] | None = None
     ) -> None:
         """``environment`` is what the job has beside the variables of this process."""
-        self._frozen = PickledCopy(config)
+        self._pickled = PickledCopy(config)
         self._run_env = (*RUN_ENV, *node_env)
         self._environ = {**os.environ, **(environment or {})}
         self._calls: set[ResolverCall] = set()
         self._has_world = False
         self.real = self._world = World(dt.datetime.now())
         self.task_nodes: set[int] = set()
+        cwd = raw(config.hydra.runtime).get("cwd")
+        self.folder = os.getcwd() if cwd in (None, MISSING) else str(cwd)
 
     def __enter__(self) -> Tracer:
         with contextlib.ExitStack() as undo:
@@ -97,68 +100,55 @@ class Tracer:
     def __exit__(self, *_: object) -> None:
         self._undo.close()
 
-    @property
+    @functools.cached_property
     def full_config(self) -> DictConfig:
         """A copy of the whole config: what ``${hydra:}`` reads."""
-        return self._full.config
+        return tp.cast(DictConfig, self._pickled.copy())
 
-    @property
+    @functools.cached_property
     def task_config(self) -> DictConfig:
         """A copy as the job gets it: without the hydra node."""
-        return self._task.config
+        config = self._pickled.copy()
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        return tp.cast(DictConfig, config)
 
     @functools.cached_property
     def _full(self) -> ConfigOverlay:
-        return ConfigOverlay(self._frozen.copy())
+        return ConfigOverlay(self.full_config)
 
     @functools.cached_property
     def _task(self) -> ConfigOverlay:
-        task = self._frozen.copy()
-        with read_write(task), open_dict(task):
-            del task["hydra"]
-        return ConfigOverlay(task)
+        return ConfigOverlay(self.task_config)
 
     @functools.cached_property
-    def _run_settings(self) -> list[tuple[tp.Any, tp.Any, tp.Any]]:
-        """The places of the run-dependent values in ``full_config``: config, key, and the node there."""
-        hydra = self.full_config.hydra
-        found = [(hydra.runtime, "cwd"), (hydra.job, "id"), (hydra.runtime, "output_dir")]
-        found += [(holder, key) for holder in (hydra.run, hydra.sweep) for key in holder]
-        return [(holder, key, unresolved(holder)[key]) for holder, key in found]
-
-    @functools.cached_property
-    def folder(self) -> str:
-        """The working directory of the run; to be asked for first in the real world."""
-        cwd = unresolved(self.full_config.hydra.runtime).get("cwd")
-        return os.getcwd() if cwd in (None, MISSING) else str(cwd)
+    def _run_paths(self) -> list[Path]:
+        """Where in ``full_config`` the run-dependent values are."""
+        folders = [(name, key) for name in ("run", "sweep") for key in self.full_config.hydra[name]]
+        return [("hydra", *path) for path in (("runtime", "cwd"), ("job", "id"), ("runtime", "output_dir"), *folders)]
 
     def set_world(self, world: World) -> None:
-        self._world = world
+        """What resolvers see, from the next `show_job` on."""
         if not self._has_world:
             self._undo.enter_context(own_hydra_config(self.full_config))
             self._has_world = True
+        self._world = world
         names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run_variable, self._environ)}
         others = {name: value for name, value in self._environ.items() if name not in names}
         assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
         _set_environ(others | assumed if world.root else self._environ)
-        for holder, key, text in self._run_settings:
-            _set(holder, key, self._assumed(key) if world.root else text)
-        if not world.root:
-            self._fill_in(self.full_config.hydra)
 
     def show_job(self, variant: JobVariant) -> None:
-        """The configs as those of one job, until the next is shown or another world is set."""
+        """The configs as those of one job, until the next is shown."""
         self._task.show_job(variant, with_hydra=False)
         if not self._has_world:
             return
         self._full.show_job(variant)
-        if self._world.root:
-            self._full.set_leaf(("hydra", "job", "id"), self._world.job_id)
-        else:
-            for holder, key, text in self._run_settings:
-                if text == MISSING and key == "output_dir":
-                    _set(holder, key, text)
-            self._fill_in(self.full_config.hydra)
+        if not self._world.root:
+            self._set_output_dir()
+            return
+        for path in self._run_paths:
+            self._full.set_leaf(path, self._assumed(path[-1]))
 
     def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
         """The value at a key (a config, a plain value, or a `ResolveFailure`) and the calls it took."""
@@ -177,32 +167,32 @@ class Tracer:
         """A value of a job in the real world without the paths of this run in its strings."""
         self.set_world(self.real)
         self.show_job(variant)
-        texts = {str(self.read(holder, key)[0]) for holder, key, _ in self._run_settings}
+        texts = {
+            str(OmegaConf.select(self.full_config, ".".join(path), throw_on_resolution_failure=False))
+            for path in self._run_paths
+        }
         paths = sorted((text for text in texts if os.sep in text), key=len, reverse=True)
         pattern = re.compile("|".join(map(re.escape, paths)) or r"(?!)")
         return map_leaves(value, lambda leaf: pattern.sub("<run>", leaf) if isinstance(leaf, str) else leaf)
 
-    def _assumed(self, key: tp.Any) -> str:
+    def _assumed(self, key: str) -> str:
         return {"id": self._world.job_id, "cwd": self._world.cwd}.get(key) or f"{self._world.root}/{key}"
 
-    def _fill_in(self, hydra: tp.Any) -> None:
+    def _set_output_dir(self) -> None:
         """Sets what Hydra itself only sets when the job starts, as far as it is known now."""
-        missing = [(holder, key) for holder, key, _ in self._run_settings if OmegaConf.is_missing(holder, key)]
-        for holder, key in missing:
-            if key == "output_dir":
-                parts = [self.read(hydra.sweep, part)[0] for part in ("dir", "subdir")]
-                if all(isinstance(part, str) and part != MISSING for part in parts):
-                    _set(holder, key, os.path.abspath(os.path.join(*parts)))
-            elif key in ("id", "cwd"):
-                _set(holder, key, "0" if key == "id" else os.getcwd())
+        hydra = self.full_config.hydra
+        if OmegaConf.is_missing(hydra.runtime, "output_dir"):
+            parts = [self.read(hydra.sweep, key)[0] for key in ("dir", "subdir")]
+            if all(isinstance(part, str) and part != MISSING for part in parts):
+                self._full.set_leaf(("hydra", "runtime", "output_dir"), os.path.abspath(os.path.join(*parts)))
 
     def _is_run_variable(self, name: str) -> bool:
         return matches_glob(name, self._run_env)
 
     def _traced(self, name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
         def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
-            known_as = self._record_call(name, args)
-            if known_as == RUN_VARIABLE and self._world.variable is not None:
+            recorded_name = self._record_call(name, args)
+            if recorded_name == RUN_VARIABLE and self._world.variable is not None:
                 return self._world.variable
             if name == "now" and len(args) == 1:
                 return self._strftime(root, args, args_str)
@@ -224,17 +214,12 @@ class Tracer:
         return name
 
     def _strftime(self, root: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
-        # Hydra passes the values of `now` that were used while composing on to the jobs, in the cache of their configs.
-        known = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
-        return known.get(args_str) or self._world.now.strftime(args[0])
+        # Hydra passes the times that were used while composing on to the jobs, in the resolver cache of their configs.
+        used_times = {} if self._world.root else OmegaConf.get_cache(root).get("now", {})
+        return used_times.get(args_str) or self._world.now.strftime(args[0])
 
 
 def _set_environ(wanted: tp.Mapping[str, str]) -> None:
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
-
-
-def _set(holder: DictConfig, key: tp.Any, value: tp.Any) -> None:
-    with read_write(holder), open_dict(holder):
-        holder[key] = value

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca.sweep.compose import hydra_private, loader
+from hydra_exca.sweep.compose import hydra_private, loader, templates
 from hydra_exca.sweep.configs.overlay import ConfigOverlay
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -626,6 +626,25 @@ def test_all_jobs_of_a_sweep_are_of_the_files_as_they_were_first(conf: Path) -> 
 def test_of_a_hydra_that_is_not_known_nothing_is_relied_on(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hydra_private, "is_known_loader", lambda loader: False)
     check(Sweep(conf), ["seed=1"], ["model=cnn", "seed=2"], ["+new=1"], ["wrong=1"])
+
+
+@pytest.mark.parametrize("job", [["seed=word", "+new=1"], ["table.wrong=1"], ["model=wrong"], ["seed=[1"]])
+def test_why_hydra_composes_a_job_is_logged(conf: Path, job: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    sweep = Sweep(conf)
+    with caplog.at_level("DEBUG", "exca.sweep"):
+        sweep.by_launcher(["seed=1"])
+        assert caplog.messages == []
+        sweep.by_launcher(job)
+    (message,) = caplog.messages
+    assert message.startswith(f"Hydra composes the job {' '.join(job)} by itself: ")
+
+
+def test_an_error_of_our_own_in_composing_is_not_left_to_hydra(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(value: object) -> bool:
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(templates, "_is_leaf", broken)
+    assert "a mistake of ours" in Sweep(conf).by_launcher(["seed=1"]).error
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -113,6 +113,7 @@ RESOLVERS: dict[str, tuple[tp.Callable[..., tp.Any], bool]] = {
     "followed": (lambda folder: [str(path.resolve()) for path in pathlib.Path(folder).glob("*.txt")], False),
     "objects": (lambda folder: [path.resolve() for path in sorted(pathlib.Path(folder).glob("*.txt"))], False),
     "by_path": (lambda folder: {str(path.resolve()): 1 for path in pathlib.Path(folder).glob("*.txt")}, False),
+    "first_file": (lambda folder: str(sorted(pathlib.Path(folder).glob("*.txt"))[0]), False),
     "name": (lambda folder: pathlib.Path(folder).resolve().name, False),
     "parent": (lambda folder: pathlib.Path(folder).resolve().parent, False),
     "absolute_path": (os.path.abspath, False),
@@ -469,6 +470,20 @@ def test_a_content_counts_where_it_is_the_name_of_its_folder_too(
         config = composed({"x": "${below:${hydra:runtime.cwd}}"}, cwd=str(tmp_path / name))
         found.append(resolve.resolve(config).identity["x"])
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("form", ["${below:${hydra:sweep.dir}}", "${first_file:${hydra:sweep.dir}}"])
+def test_what_only_the_folder_of_this_run_has_counts_without_its_place(form: str, tmp_path: pathlib.Path) -> None:
+    def identity(folder: str, name: str) -> tp.Any:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(name)
+        (tmp_path / folder / "data.txt").write_text(name)
+        return resolve.resolve(composed({"x": form}, sweep_dir=str(tmp_path / folder))).identity["x"]
+
+    first = identity("one", "a.txt")
+    assert type(first) is RunDependent
+    assert identity("two", "a.txt") == first
+    assert identity("three", "b.txt") != first
 
 
 def test_a_run_dependent_text_says_what_was_written() -> None:
