@@ -24,7 +24,7 @@ class ExcaLauncher(Launcher):
         """Keeps what Hydra hands over before the first batch."""
         from hydra_exca.sweep.compose import loader
 
-        loader.remember_configs(hydra_context)
+        loader.sweep_loader(hydra_context)  # the sweeper composes with it from now on
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config

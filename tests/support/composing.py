@@ -44,7 +44,7 @@ class Composed:
 
 
 class Sweep:
-    """A Hydra app about to sweep: its configs in a folder, its command line, and a loader that `remember` has seen."""
+    """A Hydra app about to sweep: its configs in a folder, its command line, and our loader."""
 
     def __init__(
         self, conf: Path | str | None, *command_line: str, name: str | None = "config", base: str | None = "1.3"
@@ -60,7 +60,7 @@ class Sweep:
         assert told  # sweepers ask for these: the times in them are in the cache, the same for all jobs
         self.theirs: ConfigLoader = type(hydra.config_loader)(copy.deepcopy(hydra.config_loader.get_search_path()))
         self.context = HydraContext(hydra.config_loader, Callbacks())
-        loader.remember_configs(self.context)
+        self.loader = loader.sweep_loader(self.context)
 
     # composing, by Hydra and by the two doors of ours
 
@@ -71,11 +71,11 @@ class Sweep:
         return _composed(lambda: self.context.config_loader.load_sweep_config(self.master, list(job)))
 
     def by_launcher(self, job: Job) -> Composed:
-        return _composed(lambda: loader.compose_all(self.context, self.master, list(job)))
+        return _composed(lambda: self.loader.take_composition(self.master, list(job)).config())
 
     def forget(self) -> None:
         """As between two batches."""
-        loader.forget_configs(self.context)
+        self.loader.forget_compositions()
 
     def jobs(self) -> list[Job]:
         """Jobs of all kinds that the configs of the app give rise to, some of which are wrong."""

@@ -139,7 +139,7 @@ class _Batch:
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         composer = tasks.Composer(self._context, self._config, self._options, self._function_identity(), self._kinds)
         asked = composer.tasks(job_overrides, first)
-        loader.forget_configs(self._context)
+        loader.sweep_loader(self._context).forget_compositions()
         for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
             log.warning("exca: %s", notice)
         return asked

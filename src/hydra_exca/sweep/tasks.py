@@ -193,7 +193,7 @@ class Composer:
 
     def _compose(self, overrides: list[str]) -> Composition:
         try:
-            return loader.take_composition(self._context, self._config, overrides)
+            return loader.sweep_loader(self._context).take_composition(self._config, overrides)
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             raise ConfigError("", [Problem(str(error) or str(cause))]) from error

@@ -1,4 +1,4 @@
-"""Composing: each job once, since what the sweeper has composed to check it is launched."""
+"""A config loader that composes each job once: what the sweeper composes to check a batch is what is launched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .templates import Templates
 
 
 class SweepLoader:
-    """Hydra's own loader, which composes from templates and remembers what it has composed, until that is taken."""
+    """Hydra's loader, but it composes from templates, and remembers compositions until the launcher takes them."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
@@ -27,26 +27,26 @@ class SweepLoader:
         self._composed: dict[tuple[int, tuple[str, ...]], Composition] = {}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """A job's config, the same in all that Hydra's own loader gives; remembered for `take_composition`."""
+        """A job's config, which equals that of Hydra's own loader. `take_composition` finds it again."""
         composition = self._compose(master_config, tuple(sweep_overrides))
         self._masters[id(master_config)] = master_config
         self._composed[id(master_config), tuple(sweep_overrides)] = composition
         return DeferredConfig(composition.config)  # which a sweeper's check of a batch drops, unused
 
     def take_composition(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composition:
-        """What makes a job's config: composed before, or now."""
+        """The composition of a job: the one that the sweeper has caused, or a new one."""
         composed = self._composed.pop((id(master_config), tuple(sweep_overrides)), None)
         return self._compose(master_config, tuple(sweep_overrides)) if composed is None else composed
 
-    def forget(self) -> None:
-        """Whatever was not taken. The templates stay: all jobs of a sweep are of the same configs."""
+    def forget_compositions(self) -> None:
+        """Drops the compositions that nobody took. The templates stay: all jobs of a sweep use the same configs."""
         self._composed.clear()
         for templates in self._templates.values():
             templates.release_memory()
 
     @property
     def repository(self) -> tp.Any:
-        """Where Hydra's own loader finds configs."""
+        """Where Hydra's own loader reads configs."""
         return getattr(self._loader, "repository")  # noqa: B009 - not every loader has one
 
     @repository.setter
@@ -79,26 +79,8 @@ def _same_loader(loader: ConfigLoader) -> ConfigLoader:
     return loader
 
 
-def remember_configs(context: HydraContext) -> None:
-    """Makes the sweeper of this context leave what it composes to the launcher."""
+def sweep_loader(context: HydraContext) -> SweepLoader:
+    """The loader of this context, which from the first call on leaves to the launcher what the sweeper composes."""
     if not isinstance(context.config_loader, SweepLoader):
         context.config_loader = tp.cast(ConfigLoader, SweepLoader(context.config_loader))
-
-
-def take_composition(context: HydraContext, master: DictConfig, overrides: list[str]) -> Composition:
-    """What makes a job's config."""
-    loader = context.config_loader
-    if isinstance(loader, SweepLoader):
-        return loader.take_composition(master, overrides)
-    return Composition(Template(loader.load_sweep_config(master, overrides)))
-
-
-def compose_all(context: HydraContext, master: DictConfig, overrides: list[str]) -> DictConfig:
-    """A job's config, as Hydra composes it."""
-    return take_composition(context, master, overrides).config()
-
-
-def forget_configs(context: HydraContext) -> None:
-    """What the sweeper has composed and nobody has launched."""
-    if isinstance(context.config_loader, SweepLoader):
-        context.config_loader.forget()
+    return tp.cast(SweepLoader, context.config_loader)

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca.sweep.compose import hydra_private, loader, templates
+from hydra_exca.sweep.compose import hydra_private, templates
 from hydra_exca.sweep.configs.overlay import ConfigOverlay
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -653,7 +653,7 @@ def test_a_job_that_is_shown_is_the_job_that_is_made(conf: Path, kind: str) -> N
     compositions = []
     for line in VALUES[kind]:
         with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError):
-            compositions.append(loader.take_composition(sweep.context, sweep.master, [line, "model.name=x"]))
+            compositions.append(sweep.loader.take_composition(sweep.master, [line, "model.name=x"]))
     variants: dict[int, ConfigOverlay] = {}
     for each in compositions:
         if each.leaves is not None:
