@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apps import App, is_one_message, wait_until
@@ -95,17 +96,6 @@ def test_a_forgotten_multirun_flag_is_a_warning(tmp_path: Path) -> None:
     assert (result.returncode, app.notes, app.cache.exists()) == (0, ["start 2"], False)
 
 
-def test_the_working_directory_of_a_job_is_that_of_the_launch(tmp_path: Path) -> None:
-    app = App(tmp_path, "return os.getcwd()\n")
-    assert app.run(cluster="local").values == [os.path.realpath(tmp_path)]
-
-
-def test_resolvers_that_the_script_registers_are_there_in_a_job(tmp_path: Path) -> None:
-    head = 'from omegaconf import OmegaConf\nOmegaConf.register_new_resolver("twice", lambda x: 2 * x)\n'
-    app = App(tmp_path, "return cfg.double\n", config="seed: 1\ndouble: ${twice:${seed}}\n", head=head)
-    assert app.run("seed=1,2", cluster="local").values == [2, 4]
-
-
 def test_a_class_of_the_script_is_the_same_in_the_next_run(tmp_path: Path) -> None:
     head = "import dataclasses\n@dataclasses.dataclass\nclass Score:\n    value: int\n"
     app = App(tmp_path, "note('start')\nreturn Score(cfg.seed)\n", head=head)
@@ -142,22 +132,86 @@ def test_each_entry_shows_the_code_that_computed_it(tmp_path: Path) -> None:
     assert not any(os.path.isabs(os.readlink(link)) for link in links)
 
 
+Around = tuple[App, dict[str, Any]]
+LOOKS_AROUND = """
+score = hydra.utils.instantiate(cfg.score)
+part_of_target = sys.modules["own.part"].__file__
+import importlib, importlib.resources, pkgutil, subprocess, own.part
+own.part.__file__ = "forgotten"
+return {
+    "working directory": os.getcwd(),
+    "original directory": hydra.utils.get_original_cwd(),
+    "absolute path of data": hydra.utils.to_absolute_path("data"),
+    "text of data/numbers.txt": Path("data/numbers.txt").read_text(),
+    "twice the seed": cfg.double,
+    "score": score.value,
+    "module of the score": part_of_target,
+    "text of own/table.yaml": importlib.resources.files("own").joinpath("table.yaml").read_text(),
+    "modules of own": [module.name for module in pkgutil.iter_modules(own.__path__)],
+    "module after a reload": importlib.reload(own.part).__file__,
+    "printed by a program": subprocess.check_output([sys.executable, "helper.py"], text=True),
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def around(tmp_path_factory: pytest.TempPathFactory) -> Around:
+    """An app, and what its task has found around it, in a job that imports a package from the copy."""
+    app = of_package(
+        tmp_path_factory.mktemp("around"),
+        LOOKS_AROUND,
+        config="seed: 1\ndouble: ${twice:${seed}}\nscore: {_target_: own.part.Score, value: 3}\n",
+        head='from omegaconf import OmegaConf\nOmegaConf.register_new_resolver("twice", lambda x: 2 * x)\n',
+    )
+    app.write("data/numbers.txt", "1 2 3")
+    app.write("helper.py", "import own.part, sys\nprint(own.part.__file__, sys.flags.safe_path)\n")
+    (value,) = app.run("seed=2", cluster="local").values
+    return app, value
+
+
+def test_the_working_directory_of_a_job_is_that_of_the_launch(around: Around) -> None:
+    app, found = around
+    assert found["working directory"] == os.path.realpath(app.folder)
+
+
+def test_hydras_original_directory_is_that_of_the_launch(around: Around) -> None:
+    app, found = around
+    assert (found["original directory"], found["absolute path of data"]) == (str(app.folder), f"{app.folder}/data")
+
+
+def test_relative_paths_to_data_lead_where_they_did(around: Around) -> None:
+    assert around[1]["text of data/numbers.txt"] == "1 2 3"
+
+
+def test_resolvers_that_the_script_registers_are_there_in_a_job(around: Around) -> None:
+    assert around[1]["twice the seed"] == 4
+
+
+def test_a_target_of_the_config_is_of_the_copy(around: Around) -> None:
+    app, found = around
+    assert (found["score"], found["module of the score"]) == (3, str(copy(app) / "own/part.py"))
+
+
+def test_the_files_of_a_copied_package_are_found_through_it(around: Around) -> None:
+    assert (around[1]["text of own/table.yaml"], around[1]["modules of own"]) == ("a: 1\n", ["part"])
+
+
+def test_a_reloaded_module_is_that_of_the_copy(around: Around) -> None:
+    app, found = around
+    assert found["module after a reload"] == str(copy(app) / "own/part.py")
+
+
+def test_a_program_that_a_task_starts_is_run_as_without_a_copy(around: Around) -> None:
+    app, found = around
+    assert found["printed by a program"] == f"{app.folder}/own/part.py False\n"
+
+
 @pytest.mark.parametrize("cluster", ["inline", "debug"])
 def test_a_task_in_the_launching_process_imports_from_the_copy_what_is_not_imported_yet(
     tmp_path: Path, cluster: str
 ) -> None:
     app = of_package(tmp_path, "import own.part\nreturn own.part.__file__\n")
     assert app.run(cluster=cluster).values == [str(copy(app) / "own/part.py")]
-
-
-def test_hydras_original_directory_is_that_of_the_launch(tmp_path: Path) -> None:
-    app = App(tmp_path, "return [hydra.utils.get_original_cwd(), hydra.utils.to_absolute_path('data')]\n")
-    assert app.run(cluster="local").values == [[str(tmp_path), str(tmp_path / "data")]]
-
-
-def test_relative_paths_to_data_lead_where_they_did(tmp_path: Path) -> None:
-    app = App(tmp_path, "return Path('data/numbers.txt').read_text()\n", files={"data/numbers.txt": "1 2 3"})
-    assert app.run(cluster="local").values == ["1 2 3"]
 
 
 CHDIR = "hydra.launcher.workdir.chdir=true"
@@ -201,34 +255,6 @@ def test_an_object_of_a_copied_class_is_the_same_in_the_next_launch(tmp_path: Pa
     assert app.notes == ["start"]
 
 
-def test_a_target_of_the_config_is_of_the_copy(tmp_path: Path) -> None:
-    app = of_package(
-        tmp_path,
-        "score = hydra.utils.instantiate(cfg.score)\nreturn [score.value, sys.modules['own.part'].__file__]\n",
-        config="seed: 1\nscore: {_target_: own.part.Score, value: 3}\n",
-    )
-    assert app.run(cluster="local").values == [[3, str(copy(app) / "own/part.py")]]
-
-
-def test_the_files_of_a_copied_package_are_found_through_it(tmp_path: Path) -> None:
-    body = """
-    import importlib.resources, pkgutil, own
-    text = importlib.resources.files("own").joinpath("table.yaml").read_text()
-    return [text, [module.name for module in pkgutil.iter_modules(own.__path__)]]
-    """
-    assert of_package(tmp_path, body).run(cluster="local").values == [["a: 1\n", ["part"]]]
-
-
-def test_a_reloaded_module_is_that_of_the_copy(tmp_path: Path) -> None:
-    body = """
-    import importlib, own.part
-    own.part.__file__ = "forgotten"
-    return importlib.reload(own.part).__file__
-    """
-    app = of_package(tmp_path, body)
-    assert app.run(cluster="local").values == [str(copy(app) / "own/part.py")]
-
-
 def test_a_traceback_shows_the_lines_that_ran(tmp_path: Path) -> None:
     files = {"model.py": "def fail():\n    raise ValueError('as launched')\n"}
     body = "note('start')\nimport model\nwait_for('go')\nmodel.fail()\n"
@@ -239,13 +265,6 @@ def test_a_traceback_shows_the_lines_that_ran(tmp_path: Path) -> None:
         app.write("go", "")
         (returned,) = launch.result().returns
     assert f'{copy(app)}/model.py", line 2, in fail\n    raise ValueError(' in returned["details"]["traceback"]
-
-
-def test_a_program_that_a_task_starts_is_run_as_without_a_copy(tmp_path: Path) -> None:
-    body = "import subprocess\nreturn subprocess.check_output([sys.executable, 'helper.py'], text=True)\n"
-    app = of_package(tmp_path, body)
-    app.write("helper.py", "import own.part, sys\nprint(own.part.__file__, sys.flags.safe_path)\n")
-    assert app.run(cluster="local").values == [f"{tmp_path}/own/part.py False\n"]
 
 
 INNER = """

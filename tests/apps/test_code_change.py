@@ -38,18 +38,23 @@ def app(tmp_path: Path) -> Edited:
     return Edited(tmp_path)
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
-def test_after_an_edit_what_is_stored_is_used_and_told_of(app: Edited, cluster: str) -> None:
-    app.sweep(cluster=cluster)
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
+    """One with two stored results, of code that was edited since."""
+    app = Edited(tmp_path_factory.mktemp("edited"))
+    app.sweep()
     app.edit()
-    again = app.sweep(cluster=cluster)
+    return app
+
+
+def test_after_an_edit_what_is_stored_is_used_and_told_of(edited: Edited) -> None:
+    again = edited.sweep()
     assert (again.values, again.text.count(f"2 stored results {DIFFERS}")) == (["old", "old"], 1)
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
-def test_without_an_edit_nothing_is_said(app: Edited, cluster: str) -> None:
-    app.sweep(cluster=cluster)
-    again = app.run("seed=1,2,3", cluster=cluster)
+def test_without_an_edit_nothing_is_said(app: Edited) -> None:
+    app.sweep(cluster="local")
+    again = app.run("seed=1,2,3", cluster="local")
     assert again.counts["cached"] == 2 and OTHER_CODE not in again.text
 
 
@@ -96,29 +101,22 @@ def test_what_was_computed_anew_is_told_of_no_more(app: Edited) -> None:
     assert (again.values, OTHER_CODE in again.text) == (["new", "new"], False)
 
 
-def test_error_runs_nothing_and_is_one_message(app: Edited) -> None:
-    app.run("seed=1")
-    app.edit()
-    refused = app.sweep("hydra.launcher.on_code_change=error")
-    assert is_one_message(refused) and "1 stored result was computed" in refused.stderr and app.notes == ["start 1"]
+def test_error_runs_nothing_and_is_one_message(edited: Edited) -> None:
+    refused = edited.run("seed=1,2,3", "hydra.launcher.on_code_change=error")
+    assert is_one_message(refused) and "2 stored results were computed" in refused.stderr
+    assert edited.notes == ["start 1", "start 2"]
 
 
-def test_error_names_the_task_by_its_overrides(app: Edited) -> None:
-    app.run("seed=1")
-    app.edit()
-    assert "  seed=1: seed=1-" in app.sweep("hydra.launcher.on_code_change=error").stderr
+def test_error_names_the_task_by_its_overrides(edited: Edited) -> None:
+    assert "  seed=1: seed=1-" in edited.sweep("hydra.launcher.on_code_change=error").stderr
 
 
-def test_ignore_says_nothing(app: Edited) -> None:
-    app.sweep()
-    app.edit()
-    assert OTHER_CODE not in app.sweep("hydra.launcher.on_code_change=ignore").text
+def test_ignore_says_nothing(edited: Edited) -> None:
+    assert OTHER_CODE not in edited.sweep("hydra.launcher.on_code_change=ignore").text
 
 
-def test_each_batch_of_a_sweep_is_told_of_its_own_results(app: Edited) -> None:
-    app.sweep()
-    app.edit()
-    assert app.sweep("hydra.sweeper.max_batch_size=1").text.count(f"1 stored result was {OTHER_CODE}") == 2
+def test_each_batch_of_a_sweep_is_told_of_its_own_results(edited: Edited) -> None:
+    assert edited.sweep("hydra.sweeper.max_batch_size=1").text.count(f"1 stored result was {OTHER_CODE}") == 2
 
 
 def test_error_refuses_to_join_a_task_that_runs_from_other_code(tmp_path: Path) -> None:

@@ -22,15 +22,29 @@ return 10 * cfg.seed
 CLUSTERS = ["inline", "local", PACKED, pytest.param("slurm", marks=pytest.mark.slurm)]
 
 
+def with_a_change(folder: Path) -> App:
+    """An app in a repository with one commit, and a change that is in none."""
+    app = App(folder, BODY)
+    app.write(".gitignore", "*\n!.gitignore\n!train.py\n!conf\n!conf/*\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "first")
+    app.write("conf/config.yaml", "seed: 1\nlr: 2\n")
+    return app
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> App:
-    """An app in a repository with one commit, and a change that is in none."""
-    app = App(tmp_path, BODY)
-    app.write(".gitignore", "*\n!.gitignore\n!train.py\n!conf\n!conf/*\n")
-    git(tmp_path, "init", "-q", "-b", "main")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-q", "-m", "first")
-    app.write("conf/config.yaml", "seed: 1\nlr: 2\n")
+    return with_a_change(tmp_path)
+
+
+@pytest.fixture(scope="module", params=CLUSTERS)
+def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> App:
+    """One that has run two tasks on a cluster, one of which failed."""
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+    app = with_a_change(tmp_path_factory.mktemp("swept"))
+    app.run("seed=1,13", "lr=3", cluster=request.param)
     return app
 
 
@@ -39,26 +53,26 @@ def records(app: App) -> list[dict[str, tp.Any]]:
     return [json.loads((entry / ENTRY).read_text()) for entry in app.entries]
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
-def test_launch_and_entries_know_the_code(app: App, cluster: str) -> None:
-    app.run("seed=1,2", cluster=cluster)
-    commit = git(app.folder, "rev-parse", "HEAD")
-    found = [(each["git"]["commit"], each["git"]["changed"]) for each in [app.record(), *records(app)]]
+def test_launch_and_entries_know_the_code(swept: App) -> None:
+    commit = git(swept.folder, "rev-parse", "HEAD")
+    found = [(each["git"]["commit"], each["git"]["changed"]) for each in [swept.record(), *records(swept)]]
     assert found == [(commit, ["conf/config.yaml"])] * 3
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
-def test_launch_and_entries_have_the_patch(app: App, cluster: str) -> None:
-    app.run("seed=1,2", cluster=cluster)
-    patches = [(folder / PATCH).read_bytes() for folder in [app.launches[-1], *app.entries]]
+def test_launch_and_entries_have_the_patch(swept: App) -> None:
+    patches = [(folder / PATCH).read_bytes() for folder in [swept.launches[-1], *swept.entries]]
     assert len(set(patches)) == 1 and b"\n+lr: 2\n" in patches[0]
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
-def test_each_task_has_its_overrides_and_its_end(app: App, cluster: str) -> None:
-    app.run("seed=1,13", "lr=3", cluster=cluster)
-    found = sorted((each["overrides"], each["exit"]) for each in records(app))
+def test_each_task_has_its_overrides_and_its_end(swept: App) -> None:
+    found = sorted((each["overrides"], each["exit"]) for each in records(swept))
     assert found == [(["seed=1", "lr=3"], "completed"), (["seed=13", "lr=3"], "failed: ValueError")]
+
+
+def test_launch_entry_and_outcome_name_the_same_copy_of_the_code(swept: App) -> None:
+    outcomes = [json.loads((entry / "outcome.json").read_text())["code"] for entry in swept.entries]
+    code = swept.record()["code"]
+    assert code and [each["code"] for each in records(swept)] == outcomes == [code, code]
 
 
 def test_a_record_has_the_command_that_was_typed(app: App) -> None:
@@ -66,13 +80,6 @@ def test_a_record_has_the_command_that_was_typed(app: App) -> None:
     (record,) = records(app)
     assert record["argv"][0].endswith("train.py") and "seed=1" in record["argv"]
     assert record["working_directory"] == str(app.folder)
-
-
-@pytest.mark.parametrize("cluster", ["inline", "local"])
-def test_launch_entry_and_outcome_name_the_same_copy_of_the_code(app: App, cluster: str) -> None:
-    app.run("seed=1", cluster=cluster)
-    (outcome,) = [json.loads((entry / "outcome.json").read_text()) for entry in app.entries]
-    assert outcome["code"] and app.record()["code"] == records(app)[0]["code"] == outcome["code"]
 
 
 def test_nothing_is_in_the_launch_record_twice(app: App) -> None:
