@@ -1,27 +1,28 @@
 """The user's script: how jobs load it, and how its classes and functions are named.
 
-A job loads it by its path as ``__mp_main__``, as multiprocessing does (multiprocessing.spawn), so that a
-function of it travels as a name and its classes are those of the next run. A script that would start the
-program again on being loaded, for want of ``if __name__ == "__main__"``, travels by value.
+In a job the script is ``__main__``, as without us: its code runs in the module of that name, and only comparisons of
+``__name__`` at its top level are answered as in an import, so that the program does not start again. A function of it
+travels as a name, and its classes are those of the next run. What is defined below the guard travels by value into the
+same module, and so does a script that would start its program on being loaded, for want of a guard.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import dataclasses
 import functools
-import importlib
+import importlib.machinery
+import importlib.util
 import inspect
-import logging
 import os
-import runpy
 import sys
 import threading
 import types
 import typing as tp
 from pathlib import Path
 
-_MAIN = ("__main__", "__mp_main__")
+_MAIN = ("__main__", "__mp_main__")  # the second in processes of multiprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,28 +59,65 @@ def running_script() -> Script | None:
 
 
 def load_script(script: Script) -> None:
-    """Makes the script's names those of ``__main__`` here, without starting its program."""
+    """Makes the script ``__main__`` of this process, without starting its program."""
+    spec = None if script.module is None else importlib.util.find_spec(script.module)
+    if script.module is not None and (spec is None or spec.origin is None):
+        raise ImportError(f"No module named {script.module!r}", name=script.module)
+    path = script.path if spec is None else str(spec.origin)
+    tree = _GuardsAnswered(script.module or Path(path).stem).visit(ast.parse(Path(path).read_bytes(), path))
+    names = vars(_become_main(path, spec))
     _state.is_loading = _state.has_script = True
     try:
-        if script.module is not None:
-            names = runpy.run_module(script.module, run_name="__mp_main__", alter_sys=True)
-        else:
-            names = runpy.run_path(script.path, run_name="__mp_main__")
+        exec(compile(tree, path, "exec", dont_inherit=True), names)
     finally:
         _state.is_loading = False
-    _name_logger()
-    module = types.ModuleType("__mp_main__")
-    module.__dict__.update(names)
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
 
 
-def _name_logger() -> None:
-    """Gives the script's logger the name that users configure and see in logs: ``__main__``."""
-    loggers = logging.Logger.manager.loggerDict
-    logger = loggers.get("__mp_main__")
-    if isinstance(logger, logging.Logger):
-        logger.name = "__main__"
-        loggers["__main__"] = logger
+def become_unloaded_main(path: str | None) -> None:
+    """Gives this process an empty ``__main__``, for what travels by value from one that cannot be loaded.
+
+    Processes of multiprocessing would run its file, so the module names this process's own instead.
+    """
+    _become_main(path, getattr(sys.modules["__main__"], "__spec__", None))
+
+
+def main_names() -> dict[str, tp.Any]:
+    """The names of ``__main__``. What travels by value there says by this function where it belongs."""
+    return vars(sys.modules["__main__"])
+
+
+def _become_main(path: str | None, spec: importlib.machinery.ModuleSpec | None) -> types.ModuleType:
+    """A new module ``__main__``, with the attributes that Python gives to that of a script or of ``python -m``."""
+    module = types.ModuleType("__main__")
+    loader = None if path is None else importlib.machinery.SourceFileLoader("__main__", path)
+    package = None if spec is None else spec.parent
+    own = {"__builtins__": builtins, "__cached__": None, "__loader__": loader, "__package__": package, "__spec__": spec}
+    module.__dict__.update(own)
+    if path is not None:
+        module.__file__ = path
+    sys.modules["__main__"] = module
+    return module
+
+
+class _GuardsAnswered(ast.NodeTransformer):
+    """Replaces ``__name__`` in comparisons at the top level of a script by the name that an import would give it.
+
+    Guards are not replaced themselves: some scripts say ``!=``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def visit(self, node: ast.AST) -> tp.Any:
+        if isinstance(node, (*_DEFINITIONS, ast.Lambda)):  # what is called later sees ``__main__``
+            return node
+        if isinstance(node, ast.Compare):
+            node.left, *node.comparators = map(self._answered, [node.left, *node.comparators])
+        return self.generic_visit(node)
+
+    def _answered(self, part: ast.expr) -> ast.expr:
+        is_name = isinstance(part, ast.Name) and part.id == "__name__"
+        return ast.copy_location(ast.Constant(self._name), part) if is_name else part
 
 
 def is_loading() -> bool:
@@ -133,6 +171,14 @@ def _depth(obj: tp.Any, module: str) -> int | None:
             return None
         found, depth = found.__wrapped__, depth + 1
     return depth
+
+
+def is_below_guard(obj: tp.Any) -> bool:
+    """Whether the script defines a class or function where only the program itself gets to: no job loads it."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is None or obj.__module__ not in _MAIN:
+        return False
+    return obj.__qualname__.partition(".")[0] in _names_below_guards(os.path.abspath(path))
 
 
 def module_name(obj: tp.Any) -> str:
@@ -228,6 +274,23 @@ def _is_guard(node: ast.stmt) -> bool:
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@functools.cache
+def _names_below_guards(path: str) -> frozenset[str]:
+    """The functions, classes and variables that guarded statements bind."""
+    names: set[str] = set()
+    pending: list[tuple[ast.AST, bool]] = [(node, False) for node in _statements(path) or ()]
+    while pending:
+        node, is_guarded = pending.pop()
+        if is_guarded and isinstance(node, _DEFINITIONS):
+            names.add(node.name)
+        if is_guarded and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        if not isinstance(node, (*_DEFINITIONS, ast.Lambda)):
+            below = is_guarded or (isinstance(node, ast.stmt) and _is_guard(node))
+            pending += [(child, below) for child in ast.iter_child_nodes(node)]
+    return frozenset(names)
 
 
 def _defined_names(node: ast.stmt) -> tp.Iterator[str]:

@@ -121,13 +121,79 @@ def test_a_guarded_script_can_be_loaded(tmp_path: Path, text: str) -> None:
 @pytest.mark.app
 def test_loading_gives_the_names_without_starting_the_program(tmp_path: Path) -> None:
     path = write(tmp_path, "train.py", "class Model: ...\ndef main():\n    raise SystemExit('started')\n" + GUARD)
+    assert load(path, "[main.Model.__module__, main.Model.__qualname__]") == ["__main__", "Model"]
+
+
+def load(path: Path, expression: str, module: str | None = None) -> tp.Any:
+    """The value of an expression in a process that has loaded the script as ``main``."""
     code = (
         "import json, sys\nfrom hydra_exca import script\n"
-        f"script.load_script(script.Script({str(path)!r}))\n"
-        "main = sys.modules['__main__']\n"
-        "print(json.dumps([main.Model.__module__, main is sys.modules['__mp_main__'], hasattr(main, 'main')]))"
+        f"script.load_script(script.Script({str(path)!r}, {module!r}))\n"
+        f"main = sys.modules['__main__']\nprint(json.dumps({expression}))"
     )
-    assert run("-c", code, cwd=tmp_path) == ["__mp_main__", True, True]
+    return run("-c", code, cwd=path.parent if module is None else path.parents[module.count(".")])
+
+
+GUARDS = {
+    "equal": 'if __name__ == "__main__":\n    started = True\n',
+    "the other way round": 'if "__main__" == __name__:\n    started = True\n',
+    "not equal": 'if __name__ != "__main__":\n    pass\nelse:\n    started = True\n',
+    "in a tuple": 'if __name__ in ("__main__", "__other__"):\n    started = True\n',
+    "with more": 'if __name__ == "__main__" and True:\n    started = True\n',
+    "in a condition": 'started = True if __name__ == "__main__" else False\n',
+    "in a loop": 'for _ in [0]:\n    started = __name__ == "__main__"\n',
+}
+
+
+@pytest.mark.app
+@pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS.keys())
+def test_a_guard_is_answered_as_in_an_import(tmp_path: Path, guard: str) -> None:
+    assert load(write(tmp_path, "train.py", f"started = False\n{guard}"), "main.started") is False
+
+
+@pytest.mark.app
+def test_everything_but_the_guard_sees_main(tmp_path: Path) -> None:
+    """As without us: loggers, classes, and functions that ask when they are called."""
+    text = (
+        "import logging, sys\nname, log = __name__, logging.getLogger(__name__)\n"
+        "def asks():\n    return __name__ == '__main__'\n"
+        "here = sys.modules['__main__'].__dict__ is globals()\n"
+        "own = [__spec__, __package__, __file__ == sys.modules['__main__'].__file__]\n"
+    )
+    seen = load(write(tmp_path, "train.py", text), "[main.name, main.log.name, main.asks(), main.here, main.own]")
+    assert seen == ["__main__", "__main__", True, True, [None, None, True]]
+
+
+@pytest.mark.app
+def test_a_module_keeps_its_package(tmp_path: Path) -> None:
+    write(tmp_path, "pkg/__init__.py", "")
+    write(tmp_path, "pkg/other.py", "value = 3\n")
+    path = write(tmp_path, "pkg/train.py", "from .other import value\nname = __spec__.name, __package__\n")
+    assert load(path, "[main.value, main.name]", module="pkg.train") == [3, ["pkg.train", "pkg"]]
+
+
+@pytest.mark.app
+def test_a_class_finds_its_module_while_it_is_made(tmp_path: Path) -> None:
+    """dataclasses looks for the names that a text annotation means there."""
+    text = (
+        "from __future__ import annotations\nimport dataclasses\nfrom typing import ClassVar as Shared\n"
+        "@dataclasses.dataclass\nclass Shape:\n    sides: int = 3\n    kind: Shared[str] = 'flat'\n"
+        "fields = [field.name for field in dataclasses.fields(Shape)]\n"
+    )
+    assert load(write(tmp_path, "train.py", text), "main.fields") == ["sides"]
+
+
+@pytest.mark.app
+def test_what_only_the_program_binds_is_below_the_guard(tmp_path: Path) -> None:
+    text = (
+        "import json\nfrom hydra_exca import script\ndef above(): ...\nif __name__ == '__main__':\n"
+        "    class Below: ...\n    def below():\n        def inner(): ...\n        return inner\n"
+        "    function = lambda: 0\n    function.__qualname__ = 'function'\n"
+        "    asked = [above, Below, below, below(), function]\n"
+        "    print(json.dumps([script.is_below_guard(each) for each in asked]))\n"
+    )
+    write(tmp_path, "train.py", text)
+    assert run("train.py", cwd=tmp_path) == [False, True, True, True, True]
 
 
 # -- how things are called

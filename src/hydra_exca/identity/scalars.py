@@ -33,7 +33,7 @@ class RunDependent:
 
 
 def class_name(cls: type) -> str:
-    """``module:qualname``; without module in a script, which is ``__main__`` here and ``__mp_main__`` in its jobs."""
+    """``module:qualname``; without module in a script, which is ``__mp_main__`` in processes of multiprocessing."""
     return cls.__qualname__ if cls.__module__ in _SCRIPTS else f"{cls.__module__}:{cls.__qualname__}"
 
 

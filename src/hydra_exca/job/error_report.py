@@ -39,7 +39,7 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
         "kind": "raised",
         "type": f"{module}{kind.__qualname__}",
         "message": message,
-        "traceback": text.replace("__mp_main__.", ""),
+        "traceback": text,
     }
 
 

@@ -44,7 +44,7 @@ class Part:
 class Payload:
     """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
 
-    ``main_name`` is what the launch calls its ``__main__``, whether they load that script or not.
+    ``main_name`` is what the launch calls its ``__main__`` and ``main_file`` its file, whether they load it or not.
     ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
     ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
     of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
@@ -68,6 +68,7 @@ class Payload:
     environment: tuple[str, ...] = ()
     logs: str | None = None
     main_name: str | None = None
+    main_file: str | None = None
     jobs: tuple[tuple[int, ...], ...] = ()
     workers: int = 1
     max_num_timeout: int = 0
@@ -86,6 +87,7 @@ class Payload:
             working_directory=os.getcwd(),
             script=script.running_script(),
             main_name=script.main_name(),
+            main_file=getattr(sys.modules["__main__"], "__file__", None),
             stderr_to_stdout=stderr_to_stdout,
             origin=None if origin is None else str(origin),
         )
@@ -124,6 +126,8 @@ class Payload:
         script.set_main_name(self.main_name)
         if self.script is not None:
             script.load_script(self.script)
+        else:
+            script.become_unloaded_main(self.main_file)
 
     def _search_path(self) -> list[str]:
         """Under another python its own packages stand where the launch's did."""
@@ -215,8 +219,11 @@ def _compress(data: bytes, alike: bytes) -> bytes:
 
 
 def pickle_named(value: tp.Any, what: str) -> bytes:
-    """Pickles a program or an argument; ConfigError names ``what`` and the part that does not pickle."""
-    return pickles.pickle_value(value, what)
+    """Pickles a program or an argument; ConfigError names ``what`` and the part that does not pickle.
+
+    What the script defines and no job can load is, in the job, in its ``__main__``.
+    """
+    return pickles.pickle_value(value, what, into_main=True)
 
 
 def unpickle(data: bytes) -> tp.Any:

@@ -18,14 +18,15 @@ from hydra_exca import script
 from hydra_exca.errors import ConfigError
 
 
-def pickle_value(value: tp.Any, what: str) -> bytes:
+def pickle_value(value: tp.Any, what: str, *, into_main: bool = False) -> bytes:
     """Pickles ``value``; classes and functions of the user's script by name, so that the next run's are equal.
 
-    Raises ConfigError that names ``what`` and the part that cannot be pickled.
+    With ``into_main``, those that only travel by value are in ``__main__`` again where the pickle is loaded, as in the
+    process that defined them. Raises ConfigError that names ``what`` and the part that cannot be pickled.
     """
     buffer = io.BytesIO()
     try:
-        _ValuePickler(buffer, protocol=5).dump(value)
+        (_MainPickler if into_main else _ValuePickler)(buffer, protocol=5).dump(value)
     except Exception as error:
         raise ConfigError(f"{what} cannot be pickled: {_describe_culprit(value, error)}") from error
     return buffer.getvalue()
@@ -35,15 +36,51 @@ class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
     """Pickles what the script defines by name; cloudpickle alone would copy it, and no two runs would agree."""
 
     def reducer_override(self, obj: tp.Any) -> tp.Any:
-        if isinstance(obj, (type, types.FunctionType)):
-            reference = script.attribute_reference(obj)
-            if reference is not None:
-                return script.attribute, reference
+        reference = self._reference(obj) if isinstance(obj, (type, types.FunctionType)) else None
+        if reference is not None:
+            return script.attribute, reference
         if isinstance(obj, types.CodeType):
             return _code, (*self.dispatch_table[types.CodeType](obj)[:2], obj.co_filename)
         if type(obj) is getattr(sys.modules.get("torch"), "UntypedStorage", None):
             return _load_storage, (_dump_storage(obj),)
         return super().reducer_override(obj)
+
+    def _reference(self, obj: type | types.FunctionType) -> tuple[str, str, int] | None:
+        return script.attribute_reference(obj)
+
+
+class _MainNames(dict[str, tp.Any]):
+    """Stands for the names of ``__main__`` in a pickle."""
+
+
+class _MainPickler(_ValuePickler):
+    """Pickles by value what the script defines and no job can load, for the ``__main__`` of a job.
+
+    Its functions share their globals there, and whatever refers to them by name (pickle, joblib) finds them.
+    """
+
+    def __init__(self, file: tp.BinaryIO, protocol: int) -> None:
+        super().__init__(file, protocol=protocol)
+        self._names = script.main_names()
+        self.globals_ref[id(self._names)] = _MainNames(__name__="__main__")
+
+    def reducer_override(self, obj: tp.Any) -> tp.Any:
+        if type(obj) is _MainNames:
+            return script.main_names, ()
+        reduced = super().reducer_override(obj)
+        if isinstance(reduced, tuple) and len(reduced) == 6 and self._names.get(obj.__qualname__) is obj:
+            make, arguments, state, _, _, restore = reduced
+            return make, arguments, (restore, state), None, None, _restore_in_main
+        return reduced
+
+    def _reference(self, obj: type | types.FunctionType) -> tuple[str, str, int] | None:
+        return None if script.is_below_guard(obj) else super()._reference(obj)
+
+
+def _restore_in_main(obj: tp.Any, state: tuple[tp.Callable[..., None], tp.Any]) -> None:
+    restore, own = state
+    script.main_names()[obj.__qualname__] = obj
+    restore(obj, own)
 
 
 def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...], filename: str) -> types.CodeType:

@@ -334,7 +334,7 @@ def test_the_name_of_another_format_is_refused(changes: dict[str, tp.Any]) -> No
 
 @pytest.mark.app
 def test_a_script_that_registers_a_format_can_be_loaded_by_its_own_process(tmp_path: Path) -> None:
-    """As ``__main__`` and, as jobs load it, as ``__mp_main__``: the classes of both get the format."""
+    """The classes of the first ``__main__`` and of the one that jobs load get the format."""
     program = """
     import hydra_exca
     from hydra_exca import script
