@@ -18,14 +18,6 @@ from .settings import Settings
 
 _SHOWN_FILES = 5
 _SHOWN_TASKS = 20
-_CHOICES = (
-    "hydra.launcher.on_code_change=rerun recomputes them, another hydra.launcher.version keeps both, "
-    "hydra.launcher.on_code_change=ignore silences this warning"
-)
-_RUNNING_CHOICES = (
-    "hydra.launcher.mode=force cancels what runs and computes it with the current code, another "
-    "hydra.launcher.version keeps both, hydra.launcher.on_code_change=ignore silences this warning"
-)
 _KINDS = (
     ("stored result", "stored results"),
     ("stored failure", "stored failures"),
@@ -114,7 +106,12 @@ class CodeChanges:
 
     def _choices(self) -> str:
         where = "In another mode than read-only " if self.settings.mode is Mode.READ_ONLY else ""
-        return f"{where}{_CHOICES if self._stored else _RUNNING_CHOICES}"
+        key = self.settings.option_prefix
+        if self._stored:
+            first = f"{key}on_code_change=rerun recomputes them"
+        else:
+            first = f"{key}mode=force cancels what runs and computes it with the current code"
+        return f"{where}{first}, another {key}version keeps both, {key}on_code_change=ignore silences this warning"
 
 
 class CodeCheck:

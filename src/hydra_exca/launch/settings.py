@@ -44,7 +44,8 @@ class Settings:
     unless they are only words for messages: ``records_overrides`` says that. ``keeps_payload`` writes down for tasks
     in this process, too, what jobs would be sent, where that can be pickled. ``code`` is the digest of the current
     code, and ``code_changes`` gives the files in which code of another digest differs from it, None if that is not
-    known; ``on_code_change`` says what to do with results of different code.
+    known; ``on_code_change`` says what to do with results of different code. ``option_prefix`` is what stands before
+    the name of an option where the user sets it.
     """
 
     folder: CacheFolder
@@ -68,3 +69,4 @@ class Settings:
     code: str | None = None
     on_code_change: OnCodeChange = OnCodeChange.WARN
     code_changes: tp.Callable[[str], list[str] | None] = lambda digest: None
+    option_prefix: str = ""

@@ -193,6 +193,7 @@ class _Batch:
             provenance=lambda: callback.launched_by_exca(home),
             keeps_payload=True,
             on_code_change=chosen.on_code_change,
+            option_prefix="hydra.launcher.",
             tasks_per_job=chosen.tasks_per_job,
             workers_per_job=chosen.workers_per_job,
             on_failure=chosen.on_failure,

@@ -56,7 +56,13 @@ class Cache:
         cluster = clusters.get_cluster("inline", Options())
         known = {"old": ["model.py"]} if changes is None else changes
         settings = Settings(
-            self.folder, cluster, Mode(mode), code=code, on_code_change=OnCodeChange(on), code_changes=known.get
+            self.folder,
+            cluster,
+            Mode(mode),
+            code=code,
+            on_code_change=OnCodeChange(on),
+            code_changes=known.get,
+            option_prefix="door.",
         )
         return Launch(tasks or [task()], program, settings, computed, told)
 
@@ -188,13 +194,13 @@ def test_a_retried_failure_is_not_used_and_not_told_of(cache: Cache, on: str) ->
 # -- what is told
 
 
-def test_the_warning_says_how_many_and_which_files_and_what_can_be_chosen(cache: Cache) -> None:
+def test_the_warning_says_how_many_and_which_files_and_what_can_be_chosen_as_the_door_calls_it(cache: Cache) -> None:
     cache.run(1, task(1), task(2), code="old")
     cache.run(2, task(1), task(2), task(3))
     assert cache.warned == [
         "exca: 2 stored results were computed with different code (changed: model.py). "
-        "hydra.launcher.on_code_change=rerun recomputes them, another hydra.launcher.version keeps both, "
-        "hydra.launcher.on_code_change=ignore silences this warning"
+        "door.on_code_change=rerun recomputes them, another door.version keeps both, "
+        "door.on_code_change=ignore silences this warning"
     ]
 
 
