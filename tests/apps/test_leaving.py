@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import psutil
 import pytest
-from apps import App, Started, is_one_message, wait_until
+from apps import PACKED, App, Started, is_one_message, wait_until
 
 CLUSTERS = ["local", pytest.param("slurm", marks=pytest.mark.slurm)]
 HOLD = 'note("start", cfg.seed, os.getpid())\nwait_for("go")\nreturn 10 * cfg.seed\n'
@@ -192,3 +193,16 @@ def keepers(folder: Path) -> list[list[str]]:
         for line in running
         if "hydra_exca.launch.detached_starter" in line and any(str(folder) in part for part in line)
     ]
+
+
+def test_tasks_that_a_lost_job_had_not_from_its_beginning_are_run_by_the_next_command(tmp_path: Path) -> None:
+    """As they would be run again by a launch that waits: the task before may have left them too little."""
+    app = App(tmp_path, 'note("start", cfg.seed, os.getppid())\nif cfg.seed == 2:\n    wait_for("go")\nreturn cfg.seed')
+    assert app.run("seed=1,2,3", NO_WAIT, cluster=PACKED).returncode == 0
+    wait_until(lambda: len(app.notes) == 2, "the second task to run")
+    os.kill(int(app.notes[1].split()[2]), signal.SIGKILL)
+    claims = tmp_path / "exca"
+    wait_until(lambda: "released" in "".join(path.read_text() for path in claims.glob("*/*/claim.*.json")), "the end")
+    app.write("go", "")
+    assert app.run("seed=1,2,3", cluster=PACKED).values == [1, 2, 3]
+    assert [line.split()[1] for line in app.notes] == ["1", "2", "2", "3"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import shutil
-import subprocess
 import typing as tp
+
+from .process import run_program
 
 _LISTED_GPU = re.compile(r"^GPU (\d+): .*\(UUID: ([^)]+)\)", re.MULTILINE)
 _ANSWER_S = 60.0
@@ -33,10 +33,8 @@ def visible_gpus() -> dict[str, str] | None:
 
 def _list_gpus() -> dict[str, str] | None:
     """The UUIDs of all GPUs by their numbers; as the driver lists them, which in a container may not be all."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_ANSWER_S, check=False)
-    return dict(_LISTED_GPU.findall(done.stdout))
+    answer = run_program(["nvidia-smi", "-L"], _ANSWER_S)
+    return None if answer is None else dict(_LISTED_GPU.findall(answer.stdout))
 
 
 def _find_uuid(name: str, listed: tp.Mapping[str, str]) -> str:

@@ -88,6 +88,30 @@ def _read_link(path: str) -> str | None:
         return None
 
 
+def run_program(
+    command: tp.Sequence[str], timeout_s: float, environment: tp.Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str] | None:
+    """How a program ended and what it printed, None if it could not be run or did not end in time.
+
+    It is not in the terminal's process group: a Ctrl-C is for the launch, which waits for the answer.
+    """
+    import subprocess  # which a job starts without
+
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (subprocess.TimeoutExpired, OSError):
+        return None
+
+
 def exit_reason(code: int) -> str:
     """An exit code of `subprocess` as text.
 

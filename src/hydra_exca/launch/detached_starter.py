@@ -17,7 +17,10 @@ from pathlib import Path
 from hydra_exca import clusters, paths
 from hydra_exca.errors import SubmissionError
 from hydra_exca.job import lost, payload
+from hydra_exca.job.attempt import is_wanted
 from hydra_exca.store import Claim, ClaimState, Entry
+
+from .lookup import has_failed_with_job
 
 _READY = "ready"
 _PAUSE_S = 0.05
@@ -86,16 +89,25 @@ def _claim_entry(entry: Entry, claim: Claim | None, token: str) -> bool:
 def _record_end(
     folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.JobReport
 ) -> None:
+    """Stores the end of a job as the failure of the tasks that failed with it, and gives the others up."""
+    has_begun = any(_has_begun(entry, folder.name) for _, entry in tasks)
     for position, entry in tasks:
         claim = entry.current_claim()
-        if claim is None or claim.token != folder.name or entry.outcome() is not None:
+        if claim is None or not is_wanted(claim, folder.name) or entry.outcome() is not None:
             continue
-        if claim.state is ClaimState.QUEUED and claim.shared:
-            entry.release_claim(claim)
-        else:
+        if has_failed_with_job(claim, report, has_begun):
             identity = payload.read_part(folder, header, position).identity
             code = None if header.copy is None else header.copy.digest
             lost.record_lost_job(entry, claim, identity, report, folder.parent.parent, folder, code)
+        else:
+            entry.release_claim(claim)
+
+
+def _has_begun(entry: Entry, token: str) -> bool:
+    claim, outcome = entry.current_claim(), entry.outcome()
+    if outcome is not None and outcome.token == token:
+        return True
+    return claim is not None and claim.token == token and claim.state in (ClaimState.RUNNING, ClaimState.COMMITTING)
 
 
 def _say_ready() -> None:

@@ -180,13 +180,14 @@ def is_behind_this_job(claim: Claim | None) -> bool:
     return clusters.process_alive(claim.owner) is True
 
 
-def has_failed_with_job(claim: Claim, report: clusters.JobReport) -> bool:
+def has_failed_with_job(claim: Claim, report: clusters.JobReport, has_begun: bool = True) -> bool:
     """Whether the end of its job counts as the failure of a task; otherwise the task is computed by another job.
 
-    Whoever cancels a job means all its tasks. Any other end is the fault of what had the job from its beginning: what
-    came later may have had too little time, or not have been reached.
+    Whoever cancels a job means all its tasks, and a job that has not begun any task fails with all of them. Any other
+    end is the fault of the task that had the job from its beginning: later ones may have had too little time, or were
+    not reached.
     """
-    return report.failed and (report.cancelled or not claim.shared)
+    return report.failed and (report.cancelled or not claim.shared or not has_begun)
 
 
 def _with_owner(result: LookupResult) -> LookupResult:

@@ -176,7 +176,7 @@ class Monitor:
         is_lost = claim is None or claim.token != submission.token or claim.state is ClaimState.RELEASED
         if claim is None or is_lost or _is_of_another_job(claim, report):
             self._joined[task] = None
-        elif has_failed_with_job(claim, report) or (report.failed and not submission.has_begun(task)):
+        elif has_failed_with_job(claim, report, submission.has_begun(task)):
             self.record_lost_job(task, claim, report)
         else:
             task.ended = report

@@ -96,7 +96,7 @@ def peak_memory() -> int:
     return 1024 * max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
-def visible_gpus(root: Path = Path("/")) -> list[str]:
+def gpu_models(root: Path = Path("/")) -> list[str]:
     """The names of this host's GPUs, from the files of their drivers: no process is started for it."""
     nvidia = [_field("Model", _text_of(file)) for file in sorted(root.glob("proc/driver/nvidia/gpus/*/information"))]
     cards = sorted(root.glob("sys/class/drm/card*/device/product_name"))

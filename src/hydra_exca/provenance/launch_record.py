@@ -98,7 +98,7 @@ def describe_job(
         "env_allowed": list(allowed),
         "slurm": host.describe_slurm(),
         "pid": os.getpid(),
-        "gpus": host.visible_gpus(root),
+        "gpus": host.gpu_models(root),
         "started": started,
         "ended": ended,
         "seconds": None if started is None or ended is None else ended - started,

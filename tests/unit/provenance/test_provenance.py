@@ -277,11 +277,11 @@ def test_gpus_are_named_as_their_drivers_write_them_down(tmp_path: Path) -> None
         place = tmp_path / f"sys/class/drm/{card}/device"
         place.mkdir(parents=True)
         (place / "product_name").write_text(f"{name}\n")
-    assert host.visible_gpus(tmp_path) == ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 PCIe", "AMD Instinct MI250X"]
+    assert host.gpu_models(tmp_path) == ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 PCIe", "AMD Instinct MI250X"]
 
 
 def test_a_host_without_gpus_has_none(tmp_path: Path) -> None:
-    assert host.visible_gpus(tmp_path) == []
+    assert host.gpu_models(tmp_path) == []
 
 
 PEAK = "from hydra_exca.provenance import launch_record; print(launch_record.describe_job({})['peak_memory_bytes'])"

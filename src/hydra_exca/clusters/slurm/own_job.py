@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-import typing as tp
 
-if tp.TYPE_CHECKING:
-    import subprocess
+from hydra_exca.clusters.process import run_program
 
 _ANSWER_S = 15.0  # of the little time that is left
 _EARLY_S = 60.0  # Slurm may send its signal so much earlier than it was told (sbatch(1), --signal)
@@ -48,7 +46,7 @@ def requeue_command(job: str) -> list[str]:
 
 def time_left(job: str) -> float | None:
     """How many seconds a job, this one, may still run; None if nobody says."""
-    answer = _run(time_left_command(job))
+    answer = run_program(time_left_command(job), _ANSWER_S)
     left = None if answer is None else read_time_left(answer.stdout)
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return left if left is not None or not end.isdecimal() else float(end) - time.time()
@@ -62,7 +60,7 @@ def is_out_of_time(job: str, delay_s: float) -> bool:
 
 def requeue(job: str) -> str:
     """Lets a job start again; returns why it will not, or nothing. Slurm then ends what runs of it."""
-    answer = _run(requeue_command(job))
+    answer = run_program(requeue_command(job), _ANSWER_S)
     if answer is None:
         return "Slurm does not answer"
     said = (answer.stderr + answer.stdout).strip()
@@ -73,18 +71,9 @@ def has_ended(job: str) -> bool:
     """Whether a job is known to compute no more."""
     from . import commands  # here and below: a job that is not told to end starts without
 
-    answer = _run(state_command(job))
+    answer = run_program(state_command(job), _ANSWER_S)
     if answer is None:
         return False
     if answer.returncode != 0:
         return _UNKNOWN in answer.stderr
     return all(state in commands.ENDED for state in answer.stdout.split())
-
-
-def _run(command: tp.Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    import subprocess
-
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
-    except (subprocess.TimeoutExpired, OSError):
-        return None

@@ -20,6 +20,7 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.clusters import environment
 from hydra_exca.clusters.base import Options, job_command
+from hydra_exca.clusters.process import run_program
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
 from . import commands
@@ -112,23 +113,8 @@ def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
 def run_command(
     command: list[str], environment: tp.Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str] | None:
-    """What a command of Slurm's did, None if it did not end in time or could not be run.
-
-    It is not of the terminal's process group: a Ctrl-C is for the launch, which waits for the answer.
-    """
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_S,
-            check=False,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except (subprocess.TimeoutExpired, OSError):
-        return None
+    """The answer to a Slurm command, None if there is none in time."""
+    return run_program(command, ANSWER_S, environment)
 
 
 def environment_outside_job() -> dict[str, str] | None:
