@@ -49,7 +49,7 @@ def replacing(path: Path) -> tp.Iterator[str]:
 
 
 def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
-    """Creates ``path`` whole, unless it exists; says whether this call created it.
+    """Creates ``path`` with all its content, unless it exists; True if this call created it.
 
     link(2) fails when the name is taken, so of any number of callers one wins. It need not be durable where it
     matters only while processes live. Over NFS a link may be reported as failed though it was made (link(2),
@@ -70,7 +70,7 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
 
 
 def read_file(path: str) -> bytes:
-    """The content of a small file, with half the system calls of ``open``."""
+    """The content of a small file, with half as many system calls as ``open`` makes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
@@ -79,7 +79,7 @@ def read_file(path: str) -> bytes:
 
 
 def move_aside(path: Path) -> Path:
-    """Moves what is at ``path`` out of the way and returns where to; nothing is deleted."""
+    """Renames a file or folder that is in the way, and returns its new path; nothing is deleted."""
     target = path.with_name(paths.aside_name(path.name, random_token()))
     os.rename(path, target)
     return target
@@ -95,7 +95,7 @@ def read_trusted(path: Path, trust_users: tp.Collection[str]) -> bytes:
 def check_trusted(file: tp.BinaryIO, path: Path, trust_users: tp.Collection[str]) -> None:
     """Raises CacheError if the open ``file`` could hold what another user wrote.
 
-    The open file is asked, not the path: it cannot be exchanged between the question and the reading.
+    The open file is checked, not the path: it cannot be exchanged between the check and the reading.
     """
     stat = os.fstat(file.fileno())
     own = stat.st_uid in (os.getuid(), 0)

@@ -1,4 +1,4 @@
-"""Patterns of names, as the shell has them: ``*`` is any text, ``?`` one character, ``[ab]`` one of these."""
+"""Patterns of names, as in the shell: ``*`` matches any text, ``?`` one character, ``[ab]`` one of these."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_a_copy_that_is_gone_fails_a_task_that_waits_for_it(tmp_path: Path) -> N
         app.write("go", "")
         result = launch.result()
     assert result.statuses == ["COMPLETED", "FAILED"]
-    assert "code that this was launched with: launch it again" in result.text
+    assert "code that this job was launched with, is gone: launch it again" in result.text
 
 
 def test_a_program_without_a_file_is_not_copied_and_that_is_said(tmp_path: Path) -> None:

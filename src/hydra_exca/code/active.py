@@ -95,19 +95,19 @@ def replaced_directory() -> Path | None:
 
 
 def home() -> Path:
-    """The folder that relative paths in settings count from: the working directory, or the one that a copy replaces."""
+    """The folder that relative paths in settings start from: the working directory, or the one that a copy replaces."""
     return replaced_directory() or Path.cwd()
 
 
 def located(path: Path | str) -> Path:
-    """The absolute path of a path in settings: relative ones count from `home`, and ``~`` is expanded."""
+    """The absolute path of a path in settings: relative ones start from `home`, and ``~`` is expanded."""
     expanded = Path(path).expanduser()
     return expanded if expanded.is_absolute() else home() / expanded
 
 
 @contextlib.contextmanager
 def inside(copy: Snapshot) -> tp.Iterator[None]:
-    """The copy is the working directory until this ends; with several threads, until the last of them is out of it."""
+    """Makes a copy the working directory; if several threads do so, until the last of them has left."""
     with _process.lock:
         target = copy.stand_in_for(home())
         stay = _Stay(copy, Path.cwd(), threading.get_ident())

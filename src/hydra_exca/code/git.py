@@ -1,4 +1,4 @@
-"""The git repository of a folder: its commit, and the changes since. Nothing is written."""
+"""The git repository of a folder: its commit, and the changes since. Nothing is written to it."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Repository:
 
 
 class GitError(Exception):
-    """Git does not answer, or refuses to; its text says why."""
+    """Git does not answer, or refuses to; the message says why."""
 
 
 class NoRepositoryError(GitError):
-    """There is nothing to ask: no repository around a folder, or no git."""
+    """There is no repository around a folder, or git is not installed."""
 
 
 def find_repository(folder: Path) -> Repository | None:
@@ -70,37 +70,37 @@ def find_repository(folder: Path) -> Repository | None:
 
 
 def plain_remote(url: str) -> str:
-    """One spelling for the ways to reach the same repository, without anybody's password.
+    """One spelling for all URLs of the same repository, without a user's name and password.
 
     >>> plain_remote("https://me:secret@host.org/team/code.git"), plain_remote("git@host.org:team/code")
     ('host.org/team/code', 'host.org/team/code')
     """
     url, with_scheme = re.subn(r"^[A-Za-z][\w+.\-]*://", "", url.strip().partition("?")[0])
-    url = re.sub(r"^.*@" if with_scheme else r"^[^@/]*@", "", url)  # a password may have an @ or a slash in it
+    url = re.sub(r"^.*@" if with_scheme else r"^[^@/]*@", "", url)  # a password may contain an @ or a slash
     url = re.sub(r"^([\w.\-]+):(?!\d+/)", r"\1/", url)
     return url.removesuffix("/").removesuffix(".git")
 
 
 def ignored_names(folder: Path) -> list[str]:
-    """What git ignores below a folder, whole folders as one with a slash at the end; ``./`` is the folder itself.
+    """The paths below a folder that git ignores. A folder ends with a slash; ``./`` is the folder itself.
 
-    A repository of another owner is looked at, too: only its lists of what to ignore are read. Raises
-    NoRepositoryError if there is none, and GitError if git does not say.
+    A repository of another owner is asked, too: git only reads its patterns. Raises NoRepositoryError if there is no
+    repository, and GitError if git fails.
     """
     arguments = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory")
     return _names(_run_git(folder, "-c", "safe.directory=*", *arguments))
 
 
 def tracked_files(root: Path) -> set[str]:
-    """The files that git knows, as seen from root, those of submodules too. Raises GitError if git fails."""
+    """The files that git tracks, relative to root, with those of submodules. Raises GitError if git fails."""
     return set(_names(_run_git(root, "ls-files", "-z", "--recurse-submodules")))
 
 
 def uncommitted_changes(root: Path, left_out: tp.Collection[Path] = (), *, untracked: bool = True) -> list[str]:
-    """The files that differ from the commit, and those that git neither knows nor ignores; sorted, as seen from root.
+    """The files that differ from the commit, and those that git neither tracks nor ignores; sorted, relative to root.
 
-    Of the folders ``left_out`` only what git knows counts; so it does everywhere where git is configured to show no
-    untracked files. Raises GitError if git fails.
+    Untracked files below the folders ``left_out`` do not count. None count if git is configured to show no untracked
+    files. Raises GitError if git fails.
     """
     # whoever keeps a home folder in git sets this, so that git does not look for new files there
     untracked = untracked and _read_line(root, "config", "--get", "status.showUntrackedFiles") not in ("no", "false")
@@ -113,13 +113,13 @@ def uncommitted_changes(root: Path, left_out: tp.Collection[Path] = (), *, untra
 
 
 def make_patch(root: Path, limit: int | None = None) -> bytes:
-    """How the files that git knows differ from the commit, for ``git apply``.
+    """The difference between the tracked files and the commit, as a patch for ``git apply``.
 
-    Raises GitError if git does not say, or if there is more than ``limit`` bytes of it.
+    Raises GitError if git fails, or if the patch has more than ``limit`` bytes.
     """
-    import tempfile  # takes its time, and no job needs it
+    import tempfile  # slow to import, and no job needs it
 
-    with tempfile.TemporaryFile() as file:  # it may be larger than the memory
+    with tempfile.TemporaryFile() as file:  # the patch may be larger than the memory
         _run_git(root, *_DIFF, to=file)
         size = file.seek(0, os.SEEK_END)
         if limit is not None and size > limit:

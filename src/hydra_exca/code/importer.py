@@ -1,4 +1,4 @@
-"""Imports of what was copied lead into the copy, however the code is laid out and installed."""
+"""Makes imports of copied code lead into the copy, however the code is laid out and installed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
 class CopyFinder:
-    """Finds modules in a copy of code that would be found in what it is a copy of.
+    """Finds modules in a copy of code, instead of in the original.
 
-    It is asked before all others, so it holds for paths that a script puts in front of the search path, for packages
-    that are imported already, and for the import hooks of editable installations. What is not in the copy is left to
-    the others. What was there at the launch and was left out comes from where it is, and so do compiled modules; what
-    was made there since is not imported, for it is no part of what results are kept by.
+    It is asked before all other finders. So it also covers paths that a script puts in front of the search path,
+    packages that are already imported, and the import hooks of editable installations. Modules that are not in the copy
+    are left to the other finders. Compiled modules, and modules that existed at the launch and were not copied, come
+    from the original. Modules that were created since then are not imported: the digest of the code does not cover
+    them.
     """
 
     def __init__(self, copy: Snapshot) -> None:
@@ -34,8 +35,8 @@ class CopyFinder:
         self._roots = copy.import_roots()
         self._folders = {str(copy.folder), os.path.realpath(copy.folder)}  # a script may resolve its own path
         self._copied_paths: dict[str, str] = {}
-        self._originals: set[str] = set()  # of folders in the copy that lack something
-        # last of all: what is in these folders beside the modules was not found before
+        self._originals: set[str] = set()  # of the folders in the copy from which something was left out
+        # at the end of the search path: the other modules in these folders could not be imported before either
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
     def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
@@ -66,7 +67,7 @@ class CopyFinder:
         return spec or self._ask_other_finders(name, path, target) or self._refuse_new_module(name, path, found)
 
     def _search_folders(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
-        """The module in the copies of these folders, or in the originals of those that it was left out of."""
+        """The module in the copies of these folders, or in the originals of the copies that it was left out of."""
         places: list[str] = []
         for place in map(self._copied_path, path):
             places.append(place)
@@ -86,7 +87,7 @@ class CopyFinder:
         return moved or (found if _search_folder_of(found) in self._originals else None)
 
     def _refuse_new_module(self, name: str, path: tp.Sequence[str], found: _Spec | None) -> _Spec | None:
-        """Leaves a module to the usual finders, but where these would find one that was made after the launch."""
+        """Raises ModuleNotFoundError if the usual finders would find a module that was created after the launch."""
         hidden = [folder for folder in path if not self._is_copy(folder) and self._is_copy(self._copied_path(folder))]
         new = _PATH.find_spec(name, hidden) if hidden else None
         if new is None or new.origin is None:
@@ -100,7 +101,7 @@ class CopyFinder:
         )
 
     def _is_from_original(self, found: _Spec | None) -> bool:
-        """Whether it was there at the launch and is not in the copy, or is compiled."""
+        """Whether a module existed at the launch and was not copied, or is compiled."""
         if found is None:
             return False
         if found.origin is not None:
@@ -116,7 +117,7 @@ class CopyFinder:
         return any(str(around) in self.copy.not_copied for place in places for around in (place, *place.parents))
 
     def _namespace_spec(self, found: _Spec, more: tp.Sequence[str]) -> _Spec | None:
-        """A namespace package with the folders that it has now: later ones could be originals."""
+        """A namespace package with a fixed list of folders: folders that are added later could be originals."""
         places = [self._copied_path(place) for place in (*(found.submodule_search_locations or ()), *more)]
         if not any(self._is_copy(place) or os.path.dirname(place) in self._originals for place in places):
             return None
@@ -125,7 +126,7 @@ class CopyFinder:
         return made
 
     def _ask_other_finders(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
-        """What the import hook of an editable installation finds, moved into the copy."""
+        """The module that the import hook of an editable installation finds, as it is in the copy."""
         others = [finder for finder in sys.meta_path if finder not in (_PATH, *_OF_PYTHON)]
         for finder in others:
             if isinstance(finder, CopyFinder) or not hasattr(finder, "find_spec"):
@@ -136,7 +137,7 @@ class CopyFinder:
         return None
 
     def _extend_search_path(self, found: _Spec | None) -> _Spec | None:
-        """The same, on the search path too: processes of multiprocessing are given that, and no finder."""
+        """Adds the folder of a module to the search path: processes of multiprocessing inherit that, but no finder."""
         if found is not None:
             for place in found.submodule_search_locations or [found.origin or ""]:
                 root, name = os.path.split(place)
@@ -146,7 +147,7 @@ class CopyFinder:
         return found
 
     def _moved_spec(self, found: _Spec, folders: list[str]) -> _Spec | None:
-        """The same module in the copy, None if it is not there."""
+        """The module as it is in the copy, None if it is not there."""
         places = [self._copied_path(folder) for folder in folders]
         if found.origin is None or not os.path.isfile(found.origin):
             return self._namespace_spec(found, places) if folders else None
@@ -156,7 +157,7 @@ class CopyFinder:
         return importlib.util.spec_from_file_location(found.name, file, submodule_search_locations=places or None)
 
     def _copied_path(self, path: str) -> str:
-        """Where the copy of a file or folder is; the path itself if there is none."""
+        """The path of the copy of a file or folder; ``path`` itself if it has none."""
         if path not in self._copied_paths:  # asked for with each import
             self._copied_paths[path] = str(self.copy.copy_of(Path(path or ".")))
         return self._copied_paths[path]
@@ -172,9 +173,9 @@ def _search_folder_of(found: _Spec) -> str:
 
 
 def import_from_copy(copy: Snapshot | None) -> None:
-    """Makes this process import from ``copy`` from now on; from where everything is, if that is None.
+    """Makes this process import from ``copy`` from now on; from the originals if that is None.
 
-    So do processes of multiprocessing that it starts: they have its search path, which leads to most modules.
+    Processes that multiprocessing starts here follow: they inherit the search path, which leads to most modules.
     """
     for finder in [finder for finder in sys.meta_path if isinstance(finder, CopyFinder)]:
         sys.meta_path.remove(finder)
@@ -186,7 +187,7 @@ def import_from_copy(copy: Snapshot | None) -> None:
 
 
 def forget_originals(copy: Snapshot) -> None:
-    """Lets a new process import again what it has imported of the originals by now, through a ``.pth`` file say."""
+    """Forgets modules that a new process has imported from the originals, for example through a ``.pth`` file."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if name.partition(".")[0] in OWN or not isinstance(file, str):

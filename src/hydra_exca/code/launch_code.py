@@ -1,4 +1,4 @@
-"""The code of a launch: its present state, and the copy that its jobs run from."""
+"""The code of a launch: its current state, and the copy that its jobs run from."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = logging.getLogger("exca.workdir")
 class CodeOptions:
     """The code to copy, and where to; see `select_sources`.
 
-    The yaml files below the folders ``configs`` are copied, but they are no code that a result depends on: what they
-    give is in the identity of the tasks.
+    The yaml files below the folders ``configs`` are copied, but do not count as changed code: their values are part of
+    the identity of the tasks.
     """
 
     copied: tuple[str, ...]
@@ -37,7 +37,7 @@ class CodeOptions:
 
 
 class LaunchCode:
-    """The code of one launch, which is copied when that is first needed. ``cache`` is the folder of the results.
+    """The code of one launch, which is copied when it is first needed. ``cache`` is the folder of the results.
 
     A launch in a job uses the copy that the job runs from: the code of the first submission.
     """
@@ -54,7 +54,7 @@ class LaunchCode:
         self._snapshot = active.current_of_thread()
 
     def check(self) -> None:
-        """Raises ConfigError if it cannot be copied, or was to be committed and is not."""
+        """Raises ConfigError if the code cannot be copied, or has uncommitted changes although that is forbidden."""
         if self._is_checked:
             return
         if self._snapshot is not None:
@@ -64,13 +64,13 @@ class LaunchCode:
         self._is_checked = True
 
     def include(self, names: tp.Iterable[str]) -> None:
-        """Copies these modules, too, with ``auto``: jobs are going to import them."""
+        """Adds modules that the jobs will import to the code, if the option is ``auto``."""
         if AUTO in self.options.copied and not self._names.issuperset(names):
             self._names, self._tree, self._is_checked = self._names | set(names), None, False
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to copy: of a program that was typed in, say."""
+        """Whether there is nothing to copy, as for a program that was typed in."""
         return self._snapshot is None and not self._read_code()[1].files
 
     @property
@@ -79,7 +79,7 @@ class LaunchCode:
         return self._read_code()[1].digest if self._snapshot is None else self._snapshot.digest
 
     def changes(self, digest: str) -> list[str] | None:
-        """The files that differ from the code of another digest, but for configs; None if its files are not known."""
+        """The files that differ from the code of another digest, except configs; None if its files are not known."""
         before, now = read_manifest(self._cache, digest), self._fingerprints()
         if before is None or now is None:
             return None
@@ -112,7 +112,7 @@ class LaunchCode:
 
     @property
     def replaced_directory(self) -> Path | None:
-        """The working directory that the copy stands in for in jobs; None where jobs keep theirs."""
+        """The working directory that the copy replaces in jobs; None if they keep it."""
         return self._home if self.options.chdir else None
 
     def _read_code(self) -> tuple[Selection, Manifest]:
@@ -123,7 +123,7 @@ class LaunchCode:
         return self._tree
 
     def _check_copied(self, snapshot: Snapshot) -> None:
-        """Raises ConfigError if code is asked for that is not in the copy, since its present state would be another."""
+        """Raises ConfigError if the copy lacks code that was named: the original may have changed since the copy."""
         names = [name for name in self.options.copied if name != AUTO and not is_copied(name, self._home, snapshot)]
         if names:
             raise self._rules.errors(
@@ -135,7 +135,7 @@ class LaunchCode:
             )
 
     def _check_sources(self) -> None:
-        """Raises ConfigError if there is nothing to copy of a source, or it was to be committed and is not."""
+        """Raises ConfigError if a source has no file to copy, or has uncommitted changes although that is forbidden."""
         if self.options.folder is not None:
             check_place(self.options.folder, self._rules)
         selection, tree = self._read_code()

@@ -29,7 +29,7 @@ _NOTHING = LoadedFiles(frozenset(), frozenset())
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file to copy; of a link that is kept, ``link`` is where it leads, from where it is."""
+    """A file to copy. For a link that is kept, ``link`` is its relative target."""
 
     path: str
     stat: os.stat_result
@@ -37,21 +37,18 @@ class File:
 
 
 class Listing(tp.NamedTuple):
-    """The files to copy, by the names of their copies, and what of the same folders stays where it is.
-
-    ``not_copied`` are folders, and files that are modules.
-    """
+    """The files to copy, by the names of their copies; ``not_copied`` are the skipped folders and modules."""
 
     files: dict[str, File]
     not_copied: frozenset[str]
 
 
 def list_files(sources: Sources, rules: Rules, loaded: tp.Callable[[], LoadedFiles] = lambda: _NOTHING) -> Listing:
-    """The files to copy, sorted by name, and what is not copied.
+    """The files to copy, sorted by name, and the folders and modules that are skipped.
 
-    What programs have written is not among them, nor what git ignores; but for the files that are ``loaded``, and what
-    is right beside these. Links that lead from one place of what is copied to another are kept. Raises ConfigError for
-    links that lead out of it, for what cannot be read, and for too many bytes.
+    Output of programs is skipped, and so are files that git ignores, except the files that are ``loaded`` and their
+    neighbours. Links within the copied code are kept. Raises ConfigError for links that lead to other code, for files
+    that cannot be read, and for too many bytes.
     """
     walk = _Walk(sources, rules, loaded)
     try:
@@ -66,9 +63,9 @@ def list_files(sources: Sources, rules: Rules, loaded: tp.Callable[[], LoadedFil
 
 
 class _FolderOnWalk(tp.NamedTuple):
-    """A folder being walked: the name of its copy, its path below the source with a slash, what git ignores in it.
+    """A folder being walked: the name of its copy, its path below the source with a slash, the paths that git ignores.
 
-    With ``only_loaded`` git ignores it, or programs write it: it is there for the loaded files in it.
+    With ``only_loaded``, git ignores the folder or programs write it; it is walked for the loaded files in it.
     """
 
     copy: str
@@ -78,7 +75,7 @@ class _FolderOnWalk(tp.NamedTuple):
 
 
 class _Walk:
-    """Goes through the sources, and remembers what links lead to until all files are known."""
+    """Walks through the sources. Links are resolved at the end, when all files are known."""
 
     def __init__(self, sources: Sources, rules: Rules, loaded: tp.Callable[[], LoadedFiles]) -> None:
         self._sources = [(os.path.realpath(source), "" if copy == Path() else str(copy)) for source, copy in sources]
@@ -88,7 +85,7 @@ class _Walk:
         self._files: dict[str, File] = {}
         self._links: dict[str, tuple[str, str]] = {}
         self._outside: list[str] = []
-        self._not_copied = set(self._never_copied)  # what this launch writes later is no code either
+        self._not_copied = set(self._never_copied)  # files that the launch writes there later are not code either
 
     @property
     def not_copied(self) -> frozenset[str]:
@@ -97,7 +94,7 @@ class _Walk:
         return frozenset(place for place in self._not_copied - around if self._copy_of(place) is not None)
 
     def walk_sources(self) -> None:
-        """Collects the files that were asked for, and what is to be copied of the folders that were."""
+        """Collects the files that were named, and the files to copy of the folders that were named."""
         for source, copy in self._sources:
             if os.path.isfile(source):
                 self._files[copy] = File(source, os.stat(source))
@@ -106,7 +103,7 @@ class _Walk:
                 self._walk_folder(_FolderOnWalk(copy, "", ignored), _entries(source))
 
     def files_with_links(self) -> dict[str, File]:
-        """The files; a link is kept if what it leads to is among them, else it is a copy of the file."""
+        """The files and links. A link is kept if its target is copied, too; else it becomes a copy of the target."""
         if self._outside:
             more = [f"and {len(self._outside) - _SHOWN} more"] if len(self._outside) > _SHOWN else []
             raise self._rules.errors([*self._outside[:_SHOWN], *more])
@@ -115,7 +112,7 @@ class _Walk:
         return {**self._files, **{name: file for name, file in links.items() if file is not None}}
 
     def _file_of_link(self, name: str, path: str, target: str, folders: set[str]) -> File | None:
-        if name == target:  # it was named itself, and its copy is there
+        if name == target:  # the link was named itself, and is copied as a file
             return None
         if target in self._files or (target in folders and os.path.isdir(path)):
             return File(path, os.lstat(path), os.path.relpath(target or ".", os.path.dirname(name) or "."))
@@ -203,7 +200,7 @@ class _Walk:
         return None
 
     def _folder_has_code(self, folder: str) -> bool:
-        """Whether anything in a folder would be copied; of a very large one, whether the first part shows it."""
+        """Whether any file in a folder would be copied. Only the first part of a very large folder is searched."""
         seen = 0
         for here, folders, names in os.walk(folder):
             if here in self._never_copied or is_written(here, {*folders, *names}):
@@ -224,7 +221,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _folders(names: tp.Iterable[str]) -> set[str]:
-    """All folders that the files are in, the outermost one too."""
+    """All folders around the files, with the outermost one."""
     parents = {Path(name).parent for name in names}
     return {"" if place == Path() else str(place) for parent in parents for place in (parent, *parent.parents)} | {""}
 
@@ -234,10 +231,10 @@ def _with_parents(folder: str) -> list[str]:
 
 
 def unreadable_error(error: OSError, rules: Rules) -> ConfigError:
-    """What to raise where a file or folder of the code cannot be read."""
+    """The error for a file or folder of the code that cannot be read."""
     return rules.error(
-        f"{os.fsdecode(error.filename or '?')} cannot be read: {error.strerror}. Make it readable, or leave it out by "
-        f"{rules.key}.excludes"
+        f"{os.fsdecode(error.filename or '?')} cannot be read: {error.strerror}. Make it readable, or leave it out "
+        f"with {rules.key}.excludes"
     )
 
 
@@ -248,7 +245,7 @@ def _check_size(files: tp.Mapping[str, File], rules: Rules) -> None:
         return
     largest = [f"{_mb(sizes[path])} {path}" for path in sorted(sizes, key=lambda path: -sizes[path])[:_SHOWN]]
     first = f"{len(sizes)} files of {_mb(total)} together are more than {rules.max_mb:g} MB; the largest are:"
-    last = f"leave some out by {rules.key}.excludes, or raise the limit"
+    last = f"leave some out with {rules.key}.excludes, or raise the limit"
     raise rules.error("\n      ".join([first, *largest, last]), "max_mb")
 
 
@@ -257,10 +254,10 @@ def _mb(size: int) -> str:
 
 
 def check_committed(sources: Sources, rules: Rules) -> dict[Path, str]:
-    """The commit of each repository that the sources are in.
+    """The commit of each repository around the sources.
 
-    All that is copied, and all else that git knows of these repositories, must be committed: ConfigError lists what
-    is not.
+    Raises ConfigError that lists the files that are not committed: of those to copy, and of all that git tracks in
+    these repositories.
     """
     files: dict[Path, set[str]] = {}
     commits: dict[Path, str] = {}
@@ -308,16 +305,16 @@ def _uncommitted_error(changes: tp.Sequence[str], rules: Rules) -> ConfigError:
     more = len(changes) - len(shown)
     if more:
         shown.append(Problem(f"and {more} more", f"{rules.key}.log_commit"))
-    return ConfigError("The code is not what is committed to git; commit it first. Nothing was run.", shown)
+    return ConfigError("The code has uncommitted changes; commit them first. Nothing was run.", shown)
 
 
 def ignored_by_git(folder: str) -> frozenset[str]:
-    """What git ignores below a folder, whole folders as one; nothing where it is in no repository, or is ignored."""
+    """The files and folders that git ignores below a folder; none if it is in no repository, or is ignored itself."""
     try:
         names = git.ignored_names(Path(folder))
     except git.NoRepositoryError:
         return frozenset()
     except git.GitError as error:
-        log.warning("exca: git does not tell what it ignores in %s, so that is copied, too: %s", folder, error)
+        log.warning("exca: ignored files in %s are copied, too, because git does not list them: %s", folder, error)
         return frozenset()
     return frozenset() if "./" in names else frozenset(f"{folder}/{name.rstrip('/')}" for name in names)

@@ -1,4 +1,4 @@
-"""The code as it is now: the files to copy, and what is in them."""
+"""The current state of the code: the files to copy, with a fingerprint of each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .selection import loaded_files
 from .snapshot import Sources, is_trusted_owner
 
 TRIES = 5
-_FINE_NS = 50_000_000  # after that time the clock of a file system has moved on
-_COARSE_NS = 2_000_000_000  # where it only counts seconds or milliseconds
+_FINE_NS = 50_000_000  # after this time, the clock of a file system has moved on
+_COARSE_NS = 2_000_000_000  # the same for a clock that counts only seconds or milliseconds
 
 Index: tp.TypeAlias = dict[str, list[tp.Any]]
 """For the path of each file: what `_stamp` gave when it was read, and the SHA-256 of its content."""
@@ -33,10 +33,10 @@ class ChangedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The files by the names of their copies, the fingerprint of each (see `compare`), and the digest of all these.
+    """The files by the names of their copies, the fingerprint of each (see `compare`), and the digest of them all.
 
-    ``not_copied`` are the files and folders of the sources that stay where they are. ``index`` saves reading the files
-    again in the next launch.
+    ``not_copied`` are the files and folders of the sources that are skipped. With the ``index``, the next launch need
+    not read the files again.
     """
 
     files: dict[str, File]
@@ -47,9 +47,9 @@ class Manifest:
 
 
 def make_manifest(sources: Sources, cache: Path, rules: Rules) -> Manifest:
-    """The code as it is now. Raises ConfigError where it cannot be copied.
+    """The current state of the code. Raises ConfigError if it cannot be copied.
 
-    As git does with its index, a file is read again only if its size, times or inode have changed since.
+    As with git's index, a file is read again only if its size, times or inode have changed.
     """
     for _ in range(TRIES):
         with contextlib.suppress(ChangedError, FileNotFoundError):
@@ -63,13 +63,13 @@ def unsettled_error(rules: Rules) -> ConfigError:
 
 
 def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[str, str] | None:
-    """The fingerprints of a snapshot's files, None if they are not stored; with ``trusted``, by a trusted user."""
+    """The fingerprints of a snapshot's files, None if they are not stored; ``trusted`` requires a trusted owner."""
     stored = _read_entries(paths.snapshot_manifest(cache, digest), trusted=trusted)
     return {name: str(fingerprint) for name, fingerprint in stored.items()} if stored else None
 
 
 def store_fingerprints(cache: Path, digest: str, fingerprints: dict[str, str] | None, sources: Sources) -> None:
-    """Stores what is in a copy, if that is known: code of later launches is compared with it."""
+    """Stores the fingerprints of a copy, if they are known: later launches compare their code with them."""
     if fingerprints is not None and read_manifest(cache, digest, trusted=True) is None:
         places = [[str(source), str(copy)] for source, copy in sources]
         _write(paths.snapshot_manifest(cache, digest), {"files": fingerprints, "sources": places})
@@ -127,14 +127,14 @@ def _stamp(stat: os.stat_result) -> list[int]:
 
 
 def _is_settled(stat: os.stat_result) -> bool:
-    """Whether any further change would give the file another time."""
+    """Whether any later change will give the file another time."""
     changed_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
     tick = _FINE_NS if stat.st_ctime_ns % 1_000_000 else _COARSE_NS
     return time.time_ns() - changed_ns > tick
 
 
 def _index_path(cache: Path, sources: Sources) -> Path:
-    """The index of this user: what others have written is not believed."""
+    """The file of the index. Each user has one, because those of others are not trusted."""
     places = [(os.path.realpath(source), str(copy)) for source, copy in sources]
     return paths.read_files_index(cache, sha256(repr((os.getuid(), places)).encode())[:16])
 
@@ -152,7 +152,7 @@ def _read_entries(path: Path, *, trusted: bool) -> dict[str, tp.Any]:
 
 
 def _write(path: Path, content: dict[str, tp.Any]) -> None:
-    """Stores what saves time in a later launch; a cache that cannot be written is no error."""
+    """Stores a file that only saves time: if the cache cannot be written, there is no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_file(path, files.dump_json(content), durable=False)

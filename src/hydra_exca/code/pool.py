@@ -46,7 +46,7 @@ class FilePool:
             return False
 
     def add(self, fingerprint: str, path: str) -> None:
-        """Keeps a file of a copy for later ones, where the file system has hard links."""
+        """Stores a file of a copy for later copies, if the file system has hard links."""
         with contextlib.suppress(OSError):
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class FilePool:
                 os.link(path, self._path(fingerprint), follow_symlinks=False)
 
     def _is_private(self) -> bool:
-        """Whether nobody else can give a file of the pool the name of another."""
+        """Whether nobody else can rename files in the pool."""
         found = os.lstat(self._folder)
         others = stat.S_IWGRP | stat.S_IWOTH
         return stat.S_ISDIR(found.st_mode) and is_trusted_owner(found.st_uid) and not found.st_mode & others

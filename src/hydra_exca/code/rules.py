@@ -1,4 +1,4 @@
-"""The rules by which files of a project are code."""
+"""The rules that decide which files of a project are code."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _RESULTS = {paths.PROJECT, paths.NAMES}  # together: of a cache folder that is t
 _OUTPUT_SUBDIR = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 _MULTIRUN = "multirun.yaml"
 _MARKS = (*_TAGS, *_RESULTS, *_OUTPUT_SUBDIR, _MULTIRUN, ".hydra")
-_OF_HYDRA = b"hydra:\n  run:\n"  # how the yaml files begin that Hydra writes of itself
+_OF_HYDRA = b"hydra:\n  run:\n"  # the beginning of the yaml files in which Hydra describes a run
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Which files of a folder are copied, by patterns; no ``includes`` are all, ``excludes`` hold for folders too.
+    """Patterns of the files to copy from a folder. Without ``includes`` it is all; ``excludes`` apply to folders, too.
 
-    A pattern is one of names; with a slash in it, one of paths from the folder on. With ``ignores`` what git ignores
-    is not copied. A file that is asked for itself is copied anyway. Files and folders that are ``never_copied`` are
-    written by programs. All may have ``max_mb`` million bytes. ``key`` is the option that messages name.
+    A pattern matches names; one with a slash matches paths below the folder. With ``ignores``, files that git ignores
+    are skipped. A file that was named itself is copied in any case. ``never_copied`` are files and folders that
+    programs write. The copy may have ``max_mb`` million bytes. ``key`` is the option that messages name.
     """
 
     includes: tuple[str, ...] = ()
@@ -41,27 +41,27 @@ class Rules:
     never_copied: tuple[Path, ...] = ()
 
     def includes_file(self, path: str) -> bool:
-        """Whether a file is of those that are wanted; ``path`` is from the folder on."""
+        """Whether ``includes`` match a file; ``path`` is relative to the folder."""
         return not self.includes or _matches(path, self.includes)
 
     def excludes_path(self, path: str) -> bool:
-        """Whether a file or folder is of those that are not wanted."""
+        """Whether ``excludes`` match a file or folder; ``path`` is relative to the folder that is copied."""
         return _matches(path, (*self.excludes, paths.CODE_MARK))
 
     def error(self, message: str, option: str = "copied") -> ConfigError:
-        """What to raise where nothing can be copied."""
+        """The error for code that cannot be copied."""
         return self.errors([message], option)
 
     def errors(self, messages: list[str], option: str = "copied") -> ConfigError:
-        """The same for several reasons."""
+        """The error for code that cannot be copied for several reasons."""
         problems = [Problem(message, f"{self.key}.{option}") for message in messages]
         return ConfigError("The code cannot be copied; nothing was run.", problems)
 
 
 def is_written(folder: str, names: tp.Collection[str] | None = None) -> bool:
-    """Whether a folder holds what programs have written: a cache, an environment, a copy, the outputs of a Hydra run.
+    """Whether programs have written a folder: a cache, an environment, a copy of code, or the output of a Hydra run.
 
-    ``names`` are those in it, where they are known.
+    ``names`` are the names in the folder, if they are known.
     """
     if names is None:
         names = [name for name in _MARKS if os.path.lexists(f"{folder}/{name}")]
@@ -78,7 +78,7 @@ def _is_hydra_output(folder: str, names: tp.Collection[str]) -> bool:
 
 
 def is_written_file(path: str) -> bool:
-    """Whether a file is one that Hydra leaves in a sweep folder, which can be the folder of the code."""
+    """Whether Hydra has written a file into a sweep folder, which can be the folder of the code."""
     return path.endswith(f"/{_MULTIRUN}") and _is_of_hydra(path)
 
 
@@ -97,7 +97,7 @@ def _matches(path: str, patterns: tuple[str, ...]) -> bool:
 
 @functools.lru_cache
 def _compile_rules(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """One for names, and one for paths: those with a slash, but for one at the end."""
+    """The patterns of names, and those of paths: these have a slash other than at the end."""
     plain = [pattern.rstrip("/") for pattern in patterns]
     of_names = tuple(pattern for pattern in plain if "/" not in pattern)
     return compile_globs(of_names), compile_globs(tuple(pattern for pattern in plain if "/" in pattern))

@@ -1,4 +1,4 @@
-"""The selection of code to copy: what was named, or what this process imports from outside of site-packages."""
+"""The selection of code to copy: code that was named, or that this process imports from outside of site-packages."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _EVERYTHING = Rules()
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The sources of a copy; ``roots`` are the folders of the copy where imports look first.
+    """The sources of a copy. ``roots`` are the folders of the copy that imports search first.
 
-    ``named`` are those of the sources that were asked for by name.
+    ``named`` are the sources that were named.
     """
 
     sources: Sources = ()
@@ -48,10 +48,10 @@ def select_sources(
 ) -> Selection:
     """Where the files, folders and importable packages are, and what their copies are called.
 
-    Relative paths are kept relative, absolute ones go by their last name; ``auto`` is `automatic_sources`, with
-    ``names``, and what is in the script's project keeps its place in that. ``with_script`` adds the file that was
-    started, if it is in none of these. Raises ConfigError for names that are none of these, and where the copies of two
-    would be in one place.
+    A relative path keeps its place in the copy, an absolute one goes by its last name, and code in the script's project
+    keeps its place there. ``auto`` stands for `automatic_sources`, with ``names``. ``with_script`` adds the script, if
+    it is in none of the sources. Raises ConfigError for a name that is not a file, a folder or a package, and for two
+    sources whose copies would be in one place.
     """
     automatic = automatic_sources(names) if AUTO in copied else Selection()
     pairs = [pair for name in copied if name != AUTO for pair in _locate(name, started_from, rules)]
@@ -66,10 +66,10 @@ def select_sources(
 
 
 def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
-    """The project of the script, and whatever else is imported from outside of site-packages.
+    """The project of the script, and all other code that is imported from outside of site-packages.
 
-    The project is the git repository around the script, else the script's folder. Modules at the top level that are
-    not imported yet are given by their ``names``.
+    The project is the git repository around the script, or else the script's folder. ``names`` are top-level modules
+    that are not imported yet.
     """
     project = _find_project()
     sources: list[tuple[Path, Path]] = [] if project is None else [project]
@@ -85,13 +85,13 @@ def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
 
 
 def imported_modules() -> list[Module]:
-    """The modules at the top level that this process has from outside of site-packages."""
+    """The top-level modules that this process has imported from outside of site-packages."""
     specs = [getattr(sys.modules[name], "__spec__", None) for name in sorted(sys.modules) if _is_top(name)]
     return [module for module in map(_module, specs) if module is not None]
 
 
 def _is_top(name: str) -> bool:
-    """Whether a module is not inside another package's folder; an import hook's namespace package has no folder."""
+    """Whether a module is in no package's folder; the namespace package of an import hook has none."""
     around = sys.modules.get(name.rpartition(".")[0])
     if around is None:
         return "." not in name
@@ -100,14 +100,14 @@ def _is_top(name: str) -> bool:
 
 
 class LoadedFiles(tp.NamedTuple):
-    """The files of the modules that a process has from outside of site-packages, and all folders around them."""
+    """The files that a process has imported from outside of site-packages, and all folders around them."""
 
     files: frozenset[str]
     folders: frozenset[str]
 
 
 def loaded_files() -> LoadedFiles:
-    """The files that this process has loaded, and so cannot do without."""
+    """The files that this process has imported, and so needs."""
     origins = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     files = {os.path.realpath(file) for file in origins if isinstance(file, str) and not is_installed(file)}
     folders = {Path(file).parent for file in files}
@@ -116,10 +116,10 @@ def loaded_files() -> LoadedFiles:
 
 
 def script_file() -> Path | None:
-    """The file that was started; None for a console, and for a command that was installed with a package."""
+    """The script that was started; None for a console, and for a command that was installed with a package."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     if path is not None and is_installed(path) and sys.argv[0].endswith(".py"):
-        path = sys.argv[0]  # under a profiler, say
+        path = sys.argv[0]  # started by a profiler
     if path is None or not os.path.isfile(path):
         return None
     file = Path(path).resolve()
@@ -127,7 +127,7 @@ def script_file() -> Path | None:
 
 
 def _script_beside(sources: Sources) -> Sources:
-    """The script with the place of its copy, where it is in none of the sources."""
+    """The script with the place of its copy, if it is in none of the sources."""
     file = script_file()
     if file is None or _is_within(file, [(source.resolve(), copy) for source, copy in sources]):
         return ()
@@ -135,9 +135,9 @@ def _script_beside(sources: Sources) -> Sources:
 
 
 def is_installed(path: Path | str) -> bool:
-    """Whether a file comes with python, or with a package that is installed as a copy.
+    """Whether a file is part of Python, or of a package that is installed as a copy.
 
-    By its name: in site-packages can be links to what an installer keeps elsewhere.
+    Its path decides, not where links lead: some installers keep files elsewhere and link to them.
     """
     return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or str(path).startswith(_libraries())
 
@@ -154,7 +154,7 @@ def _importable(names: tp.Iterable[str]) -> tp.Iterator[Module]:
 
 
 def _module(spec: tp.Any) -> Module | None:
-    """The module of a specification, as far as it is outside of site-packages; None if nothing of it is."""
+    """The module of a specification, without the folders in site-packages; None if nothing else is left."""
     name = getattr(spec, "name", None)
     if not isinstance(name, str) or name.partition(".")[0] in OWN:
         return None
@@ -168,7 +168,7 @@ def _module(spec: tp.Any) -> Module | None:
 
 
 def package_folders(spec: tp.Any) -> list[str]:
-    """Where the modules of a package are: of an editable installation by links to the files, where these lead."""
+    """The folders of a package. If an editable installation consists of links to files, these are their targets."""
     folders = [os.path.realpath(each) for each in spec.submodule_search_locations or () if os.path.isdir(each)]
     if not folders or not spec.origin:
         return folders
@@ -177,7 +177,7 @@ def package_folders(spec: tp.Any) -> list[str]:
 
 
 def _find_project() -> tuple[Path, Path] | None:
-    """The folder of the script's project; of a script in a home folder, which is no project, the script alone."""
+    """The folder of the script's project. A home folder is no project: of a script there, it is the script alone."""
     file = script_file()
     if file is None:
         return None
@@ -198,7 +198,7 @@ def _project_candidates(file: Path) -> tp.Iterator[Path]:
 
 
 def _is_tracked(file: Path, folder: Path) -> bool:
-    """Whether the repository of a folder has a file: not so of the one that keeps the settings of a home folder."""
+    """Whether git tracks a file in a folder; a repository for the settings of a home folder does not track scripts."""
     try:
         return str(file.relative_to(folder)) in git.tracked_files(folder)
     except git.GitError:
@@ -208,8 +208,8 @@ def _is_tracked(file: Path, folder: Path) -> bool:
 @functools.cache
 def _warn_of_no_project(file: Path) -> None:
     log.warning(
-        "exca: %s is no project: only %s and what it has imported is copied. Move it to a folder of its own, or name "
-        "the code in workdir.copied",
+        "exca: %s is not a project, so only %s and the modules that it has imported are copied. Move it to a folder of "
+        "its own, or name the code in workdir.copied",
         file.parent,
         file.name,
     )
@@ -225,12 +225,12 @@ def _is_copy(folder: Path) -> bool:
 
 
 def _is_within(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> bool:
-    """Whether it is inside one of these sources, and so copied with it already."""
+    """Whether a file or folder is in one of these sources, and so is copied with it."""
     return any(path.is_relative_to(source) for source, _ in sources)
 
 
 def _locate(name: str, started_from: Path, rules: Rules) -> Sources:
-    """Where ``name`` is, and what its copy is called; a namespace package can be in several places."""
+    """The places of a file, folder or package, and the names of their copies; a namespace may have several places."""
     path = Path(name).expanduser()
     place = started_from / path
     if place.exists():
@@ -254,7 +254,7 @@ def _locate_package(name: str, rules: Rules) -> Sources:
 
 
 def _in_project(place: Path, copy: Path, sources: Sources) -> tuple[Path, Path]:
-    """A named source; if it is in the project, with the place that its copy has there."""
+    """A named source with the place of its copy, which is in that of the project if the source is in the project."""
     return place, next(places_in_copy(place.resolve(), sources), copy)
 
 
@@ -295,7 +295,7 @@ def _find_spec(name: str) -> tp.Any:
 
 
 def _import_root(source: Path, copy: Path) -> Path:
-    """The folder, in the copy, from which a copied package is imported: above its outermost ``__init__.py``."""
+    """The folder of the copy from which a package is imported: the one above its outermost ``__init__.py``."""
     if copy.parts[:1] == (PACKAGES,):
         return Path(*copy.parts[:2])
     if source.is_file():

@@ -1,4 +1,4 @@
-"""Snapshots: copies of code, named by what is in them."""
+"""Snapshots: copies of code, named by a digest of their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Sources: tp.TypeAlias = tuple[tuple[Path, Path], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A module at the top level: its file, None for a namespace, and the folders of a package's modules."""
+    """A top-level module: its file, None for a namespace package, and the folders of a package."""
 
     name: str
     file: str | None
@@ -25,7 +25,7 @@ class Module:
 
     @property
     def places(self) -> list[Path]:
-        """The files and folders that it is in."""
+        """The folders of a package, or the file of a single module."""
         return [Path(place) for place in self.folders or (self.file,) if place is not None]
 
 
@@ -33,8 +33,9 @@ class Module:
 class Snapshot:
     """A copy of code. ``sources`` maps each copied file or folder to where its copy is below ``folder``.
 
-    ``roots`` are the folders of it where imports look first, ``modules`` what the launch had imported of the sources.
-    ``not_copied`` are the files and folders of the sources that have no copy, and may be imported from where they are.
+    ``roots`` are its folders that imports search first, ``modules`` are the modules that the launch had imported from
+    the sources. ``not_copied`` are the files and folders of the sources that have no copy; they may be imported from
+    where they are.
     """
 
     folder: Path
@@ -45,22 +46,22 @@ class Snapshot:
     not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
     def check(self) -> None:
-        """Raises CacheError if the copy is gone, or is somebody else's, who could change what is imported from it."""
+        """Raises CacheError if the copy is gone, or belongs to another user, who could change the imported code."""
         try:
             owner = os.stat(self.folder).st_uid
         except OSError:
             raise CacheError(
-                f"{self.folder} is gone, the copy of the code that this was launched with: launch it again"
+                f"{self.folder}, the copy of the code that this job was launched with, is gone: launch it again"
             ) from None
         if not is_trusted_owner(owner):
             raise CacheError(f"{self.folder}, the copy of the code, belongs to another user: it is not imported")
 
     def import_roots(self) -> list[str]:
-        """The folders of the copy where imports look first."""
+        """The folders of the copy that imports search first."""
         return [str(self.folder / root) for root in self.roots]
 
     def module_roots(self) -> list[str]:
-        """The folders of the copy that hold what the launch had imported, however it was found."""
+        """The folders of the copy with the modules that the launch had imported, however these were found."""
         places = [(module, self.copy_of(place)) for module in self.modules for place in module.places]
         return list(dict.fromkeys(str(place.parent) for module, place in places if place.stem == module.name))
 
@@ -80,7 +81,7 @@ class Snapshot:
         return self.contains(self.copy_of(path))
 
     def stand_in_for(self, folder: Path) -> Path:
-        """The working directory of what runs from the copy in place of ``folder``: its copy, or the root of all."""
+        """The folder of the copy that replaces the working directory ``folder``: its copy, or else the whole."""
         inside = self.copy_of(folder)
         return inside if inside != folder and inside.is_dir() else self.folder
 
@@ -92,7 +93,7 @@ class Snapshot:
         return None if source is None else source / path.relative_to(copy)
 
     def link(self, entry: Path) -> None:
-        """Links an entry to the code that computes it; where there are no links, nothing shows it."""
+        """Makes the link from an entry to the code that computes it, if the file system has links."""
         with contextlib.suppress(OSError), files.replacing(entry / paths.CODE) as temporary:
             os.symlink(os.path.relpath(self.folder.resolve(), entry.resolve()), temporary)
 

@@ -1,4 +1,4 @@
-"""Copies code to folders, and checks that a copy is still as it was written."""
+"""Copies code to folders, and checks that nobody has changed a copy since."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def take_snapshot(
     folder: Path | None = None,
     known: Manifest | None = None,
 ) -> Snapshot:
-    """Copies what `select_sources` found below ``<cache>/code/<digest>``, unless that copy is there.
+    """Copies the selected code to ``<cache>/code/<digest>``, unless that copy exists.
 
-    Files are read-only, and those with the same content in several copies are hard links to one. With ``folder`` the
-    copy is there instead, and can be written; ConfigError if that holds anything else. ``known`` is what
-    `make_manifest` has just found; if files have changed since, they are read again.
+    The copy is read-only, and files with the same content in several copies are hard links to one file. With
+    ``folder``, the copy is made there, and can be written. ``known`` is a manifest that was just made; if files have
+    changed since, they are read again. Raises ConfigError if the code cannot be copied, or ``folder`` holds anything
+    else.
     """
     for _ in range(TRIES):
         tree = known or make_manifest(selection.sources, cache, rules)
@@ -63,19 +64,19 @@ def _describe_copy(folder: Path, tree: Manifest, selection: Selection) -> Snapsh
 
 
 def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
-    """Where a copy is, and where it is if another user has something in that place."""
+    """The usual place of a copy, and the place to use if that belongs to another user."""
     folder = cache / paths.CODE / digest
     return folder, folder.with_name(f"{digest}.{os.getuid()}")
 
 
 def _copy_to_cache(tree: Manifest, cache: Path, rules: Rules) -> Path:
-    """The copy below the cache. Of two launches that make the same one at once, one copy stays."""
+    """Makes the copy in the cache. If two launches make the same one at once, the first copy stays."""
     target = _choose_place(tree, cache, rules)
     if target.exists() and not is_intact(target, tree):
         with contextlib.suppress(FileNotFoundError):  # another launch was quicker
             aside = files.move_aside(target)
             log.warning(
-                "exca: the copy of the code %s was changed after it was made; it is set aside as %s", target, aside
+                "exca: the copy of the code %s was changed after it was made; it was moved to %s", target, aside
             )
     if target.exists():
         _renew_copy(target, tree)
@@ -88,7 +89,7 @@ def _copy_to_cache(tree: Manifest, cache: Path, rules: Rules) -> Path:
 
 
 def _choose_place(tree: Manifest, cache: Path, rules: Rules) -> Path:
-    """Where the copy is to be; never in place of one of another user: jobs may run from that."""
+    """The folder for a copy; never that of another user, whose jobs may run from it."""
     places = copy_places(cache, tree.digest)
     for place in places:
         owner = os.lstat(place).st_uid if os.path.lexists(place) else os.getuid()
@@ -98,10 +99,7 @@ def _choose_place(tree: Manifest, cache: Path, rules: Rules) -> Path:
 
 
 def is_intact(folder: Path, tree: Manifest) -> bool:
-    """Whether a copy has every file, nobody has written to any, and there are no more modules in it.
-
-    A file or folder of another user is not trusted.
-    """
+    """Whether a copy has every file unchanged and no further module, and all of it belongs to trusted users."""
     try:
         folders = {os.path.dirname(name) for name in tree.files}
         if any(_has_more_modules(f"{folder}/{inside}", inside, tree) for inside in folders):
@@ -120,7 +118,7 @@ def _has_more_modules(place: str, inside: str, tree: Manifest) -> bool:
 
 
 def _find_changed_file(folder: Path, tree: Manifest) -> str | None:
-    """A file of a copy that is missing or is not what it was, None if there is none."""
+    """The name of a file in a copy that is missing or was changed, None if there is none."""
     for name, file in tree.files.items():
         if not is_unchanged(f"{folder}/{name}", tree.fingerprints[name], file.stat.st_size):
             return name
@@ -128,7 +126,7 @@ def _find_changed_file(folder: Path, tree: Manifest) -> str | None:
 
 
 def _renew_copy(folder: Path, tree: Manifest) -> None:
-    """Touches the files of a copy in use at least once a week, so that cleaners of old files spare it."""
+    """Updates the times of files that are older than a week, so that sites that delete old files spare the copy."""
     for name in tree.files:
         with contextlib.suppress(OSError):  # another user's
             if os.lstat(f"{folder}/{name}").st_mtime < time.time() - _OLD_S:
@@ -136,9 +134,9 @@ def _renew_copy(folder: Path, tree: Manifest) -> None:
 
 
 def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
-    """Fills a folder, read-only with links to the files of a pool, or writable without one.
+    """Fills a folder: with a pool, read-only and with hard links; without one, with files that can be written.
 
-    Raises ChangedError when a file is no longer what its fingerprint says.
+    Raises ChangedError if a file has changed since its fingerprint was taken.
     """
     for parent in {os.path.dirname(name) for name in tree.files}:
         os.makedirs(f"{folder}/{parent}", exist_ok=True)
@@ -174,7 +172,7 @@ def _write(path: str, data: bytes, mode: int) -> None:
 
 @contextlib.contextmanager
 def _filled_folder(target: Path, rules: Rules) -> tp.Iterator[Path]:
-    """A folder to fill, which then is at ``target``, unless another launch was quicker; if that fails, nothing is."""
+    """A temporary folder to fill, then renamed to ``target``. It is removed if that exists by then, or on an error."""
     temporary = target.with_name(paths.temporary_name(target.name, files.random_token()))
     try:
         temporary.mkdir(parents=True)
@@ -206,7 +204,7 @@ def remove_copy(folder: Path) -> None:
 
 
 def _copy_to_folder(tree: Manifest, folder: Path, rules: Rules) -> Path:
-    """The copy in a folder that was named. A mark in it tells later what it is."""
+    """Makes the copy in a folder that was named, with a file that holds its digest."""
     if not _is_copied_to(folder, tree, rules):
         with _filled_folder(folder, rules) as temporary:
             _write_copy(tree, temporary, None)
@@ -217,7 +215,7 @@ def _copy_to_folder(tree: Manifest, folder: Path, rules: Rules) -> Path:
 
 
 def _is_copied_to(folder: Path, tree: Manifest, rules: Rules) -> bool:
-    """Whether this code was copied to ``folder`` before. ConfigError if anything else is there."""
+    """Whether ``folder`` already holds a copy of this code. Raises ConfigError if it holds anything else."""
     check_place(folder, rules)
     mark = folder / paths.CODE_MARK
     if not mark.exists():
@@ -235,7 +233,7 @@ def _is_copied_to(folder: Path, tree: Manifest, rules: Rules) -> bool:
 
 
 def check_place(folder: Path, rules: Rules) -> None:
-    """Raises ConfigError if no copy can be at ``folder``."""
+    """Raises ConfigError if ``folder`` cannot hold a copy."""
     if not folder.parent.is_dir():
         raise rules.error(f"{folder.parent} does not exist; create it", "folder")
     is_free = not folder.exists() or (folder.is_dir() and not os.listdir(folder))

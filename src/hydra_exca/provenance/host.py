@@ -1,4 +1,4 @@
-"""Facts of this process: its Python and installed distributions, user, host, Slurm job, memory."""
+"""Facts about this process: its Python and installed distributions, user, host, Slurm job and memory."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def _changed_at(folder: str) -> int | None:
 
 
 def describe_user() -> str:
-    """Who runs this: a name, or a number where there is no name."""
+    """The name of the user who runs this process, or the number if there is no name."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container knows no name
+    except (KeyError, OSError):  # in a container, often no name is known
         return str(os.getuid())
 
 
@@ -82,7 +82,7 @@ def recorded_environment(names: tp.Iterable[str]) -> dict[str, str]:
 
 
 def describe_slurm() -> Record | None:
-    """The Slurm job that this process is in, None if it is in none."""
+    """The Slurm job of this process, None if it is not in one."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
     return {key: os.environ[name] for key, name in _SLURM.items() if name in os.environ}

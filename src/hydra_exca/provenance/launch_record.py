@@ -1,7 +1,7 @@
 """The record of a launch and of each of its jobs: code, user, host, installed distributions.
 
-Only environment variables that were named are recorded. What cannot be found out is None, with the reason where
-there is one; it is never an error.
+Only environment variables that were named are recorded. A fact that cannot be found is None, with the reason if there
+is one; it is never an error.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hydra_exca.code import git
 
 from . import host
 
+_T = tp.TypeVar("_T")
 Record = dict[str, tp.Any]
 _MB = 1_000_000
 _LISTED = 1000  # changed files: the record is written for every task
@@ -29,7 +30,7 @@ _OF_THE_LAUNCH = ("argv", "user", "working_directory", "git", "git_omitted")
 
 @dataclasses.dataclass(frozen=True)
 class LaunchDescription:
-    """What is known of a launch. ``patch`` is how its code differed from the commit, None if that is not kept."""
+    """The record of a launch. ``patch`` is the difference of its code from the commit, None if it is not kept."""
 
     record: Record
     patch: bytes | None = None
@@ -78,9 +79,9 @@ def describe_job(
 ) -> Record:
     """The record of a task that this process computes. It has ended if ``exit`` is given, at ``ended`` or now.
 
-    What depends only on the python and the host is the launch's, where they are. The memory is the most that this
-    process, or any process that it has started and waited for, ever had: of several tasks in one process, the later
-    ones have that of the earlier ones, too. The GPUs are all of the host. ``root`` is where they are looked up.
+    Facts that depend only on the Python and the host are those of the launch, if it had the same. The memory is the
+    peak of this process, or of a process that it has started and waited for; with several tasks in one process, it
+    includes that of the earlier ones. The GPUs are all that the host has; ``root`` is where their drivers list them.
     """
     ended = time.time() if exit is not None and ended is None else ended
     hostname, python = socket.gethostname(), host.describe_python()
@@ -111,7 +112,7 @@ _enclosing: tuple[Record, Path] | None = None
 
 
 def set_enclosing_launch(launched: Record, patch: Path) -> None:
-    """This process is a job of that launch, whose patch is kept there: launches from here have the same code."""
+    """Makes the launches of this process, a job, record the code of the launch that it belongs to, and its patch."""
     global _enclosing
     _enclosing = launched, patch
 
@@ -121,7 +122,7 @@ _GitState = tuple[Record | None, str | None, bytes | None]
 
 
 def _enclosing_git_state(folder: Path) -> _GitState | None:
-    """What was known when this job was submitted: the repository may have changed since."""
+    """The state at the launch that this process is a job of: the repository may have changed since."""
     if _enclosing is None:
         return None
     launched, patch = _enclosing
@@ -143,17 +144,18 @@ def _recent_git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...], p
 
 
 def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _GitState:
-    try:
-        repository = git.find_repository(folder)
-    except git.GitError as error:
-        return None, str(error), None
+    repository, omitted = _or_reason(lambda: git.find_repository(folder))
     if repository is None:
-        return None, None, None
-    commit = repository.read_commit()
-    changed, changed_omitted = _changed_files(repository.root, left_out)
-    patch, patch_omitted = _make_patch(repository.root, commit, max_mb) if changed != [] else (None, None)
+        return None, omitted, None
+    root, commit = repository.root, repository.read_commit()
+    changed, changed_omitted = _or_reason(lambda: git.uncommitted_changes(root, left_out))
+    if changed is not None and len(changed) > _LISTED:
+        changed_omitted = f"{len(changed) - _LISTED} more are changed"
+    patch, patch_omitted = None, None
+    if changed != []:
+        patch, patch_omitted = _or_reason(lambda: _make_patch(root, commit, max_mb))
     record = {
-        "root": str(repository.root),
+        "root": str(root),
         "path": repository.path,
         "commit": commit,
         "branch": repository.read_branch(),
@@ -167,19 +169,15 @@ def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _GitS
     return record, None, patch
 
 
-def _changed_files(root: Path, left_out: tuple[Path, ...]) -> tuple[list[str] | None, str | None]:
-    try:
-        changed = git.uncommitted_changes(root, left_out)
-    except git.GitError as error:
-        return None, str(error)
-    more = len(changed) - _LISTED
-    return changed, f"{more} more are changed" if more > 0 else None
-
-
-def _make_patch(root: Path, commit: str | None, max_mb: float) -> tuple[bytes | None, str | None]:
+def _make_patch(root: Path, commit: str | None, max_mb: float) -> bytes | None:
     if commit is None:
-        return None, "there is no commit yet"
+        raise git.GitError("there is no commit yet")
+    return git.make_patch(root, int(max_mb * _MB)) or None
+
+
+def _or_reason(ask: tp.Callable[[], _T]) -> tuple[_T | None, str | None]:
+    """What git answers, or why it does not."""
     try:
-        return git.make_patch(root, int(max_mb * _MB)) or None, None
+        return ask(), None
     except (git.GitError, OSError) as error:
         return None, str(error)

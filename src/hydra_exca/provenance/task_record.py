@@ -25,9 +25,9 @@ log = logging.getLogger("exca.worker")
 
 @dataclasses.dataclass(frozen=True)
 class Recorder:
-    """Records how one task was computed: ``launch`` is the folder of its launch, ``launched`` what is known of that.
+    """Records how one task is computed. ``launch`` is the folder of its launch, ``launched`` the record of that.
 
-    Nothing is recorded of a task of whose launch nothing is.
+    If the launch has no record, nothing is recorded.
     """
 
     launch: Path
@@ -44,8 +44,8 @@ class Recorder:
         """Records how the task ended, if ``claim`` still owns the entry."""
         with _logged(entry):
             if self.launched and entry.owns(claim):
-                how = outcome.started, _exit_text(outcome), outcome.ended
-                self._write(entry, claim, outcome.code, launch_record.describe_job(self.launched, self.overrides, *how))
+                end = outcome.started, _exit_text(outcome), outcome.ended
+                self._write(entry, claim, outcome.code, launch_record.describe_job(self.launched, self.overrides, *end))
 
     def _write(self, entry: Entry, claim: Claim, code: str | None, record: dict[str, tp.Any]) -> None:
         record = {**record, "code": code, "launch": claim.token, "attempt": claim.number}

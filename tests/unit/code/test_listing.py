@@ -195,7 +195,7 @@ def test_a_git_that_does_not_tell_is_a_warning(
 ) -> None:
     write("a.py")
     write(".git/config", text="[core\n")
-    assert listed(repository) == ["a.py"] and "git does not tell what it ignores" in caplog.text
+    assert listed(repository) == ["a.py"] and "because git does not list them" in caplog.text
 
 
 @pytest.mark.app
