@@ -75,6 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if may_start_programs(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not may_start_programs(item)]
+    if hasattr(config, "workerinput"):  # one process waits for Slurm from the start, while the others compute
+        items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] != "slurm")
 
 
 def pytest_collection_finish() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import App, wait_until
+from apps import App, Result, wait_until
 from places import SUPPORT
 from repositories import git
 
@@ -103,18 +103,51 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "provenance.json").read_text())
 
 
-@pytest.mark.parametrize("launcher", [*LAUNCHERS, SLURM])
-def test_each_job_has_a_record_and_the_patch_in_its_output_directory(tmp_path: Path, launcher: str) -> None:
-    app = committed(tmp_path, RETURN_SEED)
+ENVIRONMENT = ("PYTHONPATH", "PYTHONSAFEPATH")
+
+
+def sweep_of_edited(folder: Path, launcher: str) -> tuple[App, Result]:
+    """A sweep of committed code that was edited; its script says whether it is what it was before."""
+    app = committed(folder, f"return [os.environ.get(name) for name in {ENVIRONMENT}]\n")
     edit(app)
+    script = folder / "train.py"
+    script.write_text(script.read_text().removesuffix("    train()\n") + textwrap.indent(BEFORE_AND_AFTER, "    "))
     result = app.run(CALLBACK, *AT_ONCE, launcher=launcher)
     assert result.returncode == 0, result.text
+    return app, result
+
+
+@pytest.fixture(scope="module", params=LAUNCHERS)
+def swept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[App, Result]:
+    return sweep_of_edited(tmp_path_factory.mktemp("swept"), request.param)
+
+
+def are_recorded(app: App) -> None:
     records = [record(app.job(number)) for number in (0, 1)]
     assert [each["overrides"] for each in records] == [["seed=1"], ["seed=2"]]
     assert [each["exit"] for each in records] == ["completed"] * 2
-    assert {each["git"]["commit"] for each in records} == {git(tmp_path, "rev-parse", "HEAD")}
+    assert {each["git"]["commit"] for each in records} == {git(app.folder, "rev-parse", "HEAD")}
     assert {each["code"] for each in records} == {path.name for path in (app.cache / "code").glob("[!.]*")}
     assert "+SCRIPT = 'edited'" in (app.job(1) / "changes.patch").read_text()
+
+
+def test_each_job_has_a_record_and_the_patch_in_its_output_directory(swept: tuple[App, Result]) -> None:
+    are_recorded(swept[0])
+
+
+@pytest.mark.slurm
+def test_each_job_of_submitit_on_slurm_has_a_record_and_the_patch_in_its_output_directory(tmp_path: Path) -> None:
+    app, _ = sweep_of_edited(tmp_path, "submitit_slurm")
+    are_recorded(app)
+
+
+def test_what_a_task_starts_has_the_environment_of_the_launch(swept: tuple[App, Result]) -> None:
+    app, result = swept
+    assert result.values == [[app._environment()["PYTHONPATH"], None]] * 2
+
+
+def test_the_launching_process_is_afterwards_what_it_was(swept: tuple[App, Result]) -> None:
+    assert "the same\n" in swept[1].stdout
 
 
 def test_without_changes_there_is_no_patch(tmp_path: Path) -> None:
@@ -145,22 +178,6 @@ def test_a_failed_single_run_has_a_record_that_says_so(tmp_path: Path) -> None:
     app = project(tmp_path, "raise ValueError('no')\n")
     app.run(CALLBACK, "hydra.run.dir=alone", launcher=None, multirun=False)
     assert record(tmp_path / "alone")["exit"] == "failed: ValueError"
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_what_a_task_starts_has_the_environment_of_the_launch(tmp_path: Path, launcher: str) -> None:
-    names = ("PYTHONPATH", "PYTHONSAFEPATH")
-    app = project(tmp_path, f"return [os.environ.get(name) for name in {names}]\n")
-    before = [app._environment()["PYTHONPATH"], None]
-    assert app.run(CALLBACK, launcher=launcher).values == [before]
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_the_launching_process_is_afterwards_what_it_was(tmp_path: Path, launcher: str) -> None:
-    app = project(tmp_path, RETURN_SEED)
-    script = tmp_path / "train.py"
-    script.write_text(script.read_text().removesuffix("    train()\n") + textwrap.indent(BEFORE_AND_AFTER, "    "))
-    assert "the same\n" in app.run(CALLBACK, launcher=launcher).stdout
 
 
 def test_a_sweep_after_one_that_has_failed_under_another_launcher_starts_from_what_was_there_before(
