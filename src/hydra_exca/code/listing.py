@@ -107,7 +107,7 @@ class _Walk:
         if self._outside:
             more = [f"and {len(self._outside) - _SHOWN} more"] if len(self._outside) > _SHOWN else []
             raise self._rules.errors([*self._outside[:_SHOWN], *more])
-        folders = _folders(self._files) if self._links else set()
+        folders = folders_around(self._files) if self._links else set()
         links = {name: self._file_of_link(name, *link, folders) for name, link in self._links.items()}
         return {**self._files, **{name: file for name, file in links.items() if file is not None}}
 
@@ -220,10 +220,10 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return list(entries)
 
 
-def _folders(names: tp.Iterable[str]) -> set[str]:
-    """All folders around the files, with the outermost one."""
-    parents = {Path(name).parent for name in names}
-    return {"" if place == Path() else str(place) for parent in parents for place in (parent, *parent.parents)} | {""}
+def folders_around(names: tp.Iterable[str]) -> set[str]:
+    """All folders around files with these relative names; the outermost one is ""."""
+    folders = {os.path.dirname(name) for name in names}
+    return {"", *folders, *(str(parent) for folder in folders for parent in Path(folder).parents if parent.name)}
 
 
 def _with_parents(folder: str) -> list[str]:

@@ -9,12 +9,11 @@ import os
 import shutil
 import stat
 import time
-import typing as tp
 from pathlib import Path
 
 from hydra_exca import files, paths
 
-from .listing import File
+from .listing import File, folders_around
 from .manifest import TRIES, ChangedError, Manifest, make_manifest, store_fingerprints, store_index, unsettled_error
 from .pool import FilePool, is_unchanged, renew, sha256
 from .rules import Rules
@@ -63,7 +62,7 @@ def _describe_copy(folder: Path, tree: Manifest, selection: Selection) -> Snapsh
     return Snapshot(folder, tree.digest, sources, selection.roots, modules, tree.not_copied)
 
 
-def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
+def _copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
     """The usual place of a copy, and the place to use if that belongs to another user."""
     folder = cache / paths.CODE / digest
     return folder, folder.with_name(f"{digest}.{os.getuid()}")
@@ -72,7 +71,7 @@ def copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
 def _copy_to_cache(tree: Manifest, cache: Path, rules: Rules) -> Path:
     """Makes the copy in the cache. If two launches make the same one at once, the first copy stays."""
     target = _choose_place(tree, cache, rules)
-    if target.exists() and not is_intact(target, tree):
+    if target.exists() and not _is_intact(target, tree):
         with contextlib.suppress(FileNotFoundError):  # another launch was quicker
             aside = files.move_aside(target)
             log.warning(
@@ -81,8 +80,7 @@ def _copy_to_cache(tree: Manifest, cache: Path, rules: Rules) -> Path:
     if target.exists():
         _renew_copy(target, tree)
         return target
-    with _filled_folder(target, rules) as temporary:
-        _write_copy(tree, temporary, FilePool(cache))
+    _make_copy(tree, target, FilePool(cache), rules)
     if not target.exists():  # set aside by another launch
         raise ChangedError
     return target
@@ -90,19 +88,18 @@ def _copy_to_cache(tree: Manifest, cache: Path, rules: Rules) -> Path:
 
 def _choose_place(tree: Manifest, cache: Path, rules: Rules) -> Path:
     """The folder for a copy; never that of another user, whose jobs may run from it."""
-    places = copy_places(cache, tree.digest)
+    places = _copy_places(cache, tree.digest)
     for place in places:
         owner = os.lstat(place).st_uid if os.path.lexists(place) else os.getuid()
-        if owner == os.getuid() or (is_trusted_owner(owner) and is_intact(place, tree)):
+        if owner == os.getuid() or (is_trusted_owner(owner) and _is_intact(place, tree)):
             return place
     raise rules.error(f"{places[-1]} belongs to another user; remove it, or name another cache folder")
 
 
-def is_intact(folder: Path, tree: Manifest) -> bool:
+def _is_intact(folder: Path, tree: Manifest) -> bool:
     """Whether a copy has every file unchanged and no further module, and all of it belongs to trusted users."""
     try:
-        folders = {os.path.dirname(name) for name in tree.files}
-        if any(_has_more_modules(f"{folder}/{inside}", inside, tree) for inside in folders):
+        if any(_has_more_modules(f"{folder}/{inside}", inside, tree) for inside in folders_around(tree.files)):
             return False
     except OSError:
         return False
@@ -145,9 +142,11 @@ def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
             _copy_file(file, tree.fingerprints[name], f"{folder}/{name}", pool)
         else:
             os.symlink(file.link, f"{folder}/{name}")
-    if pool is not None:  # else jobs would leave files in a copy that later launches run from
-        for here, _, _ in os.walk(folder, topdown=False):
-            os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
+    if pool is None:
+        (folder / paths.CODE_MARK).write_text(f"{tree.digest}\n")
+        return
+    for here, _, _ in os.walk(folder, topdown=False):  # so that no job leaves files in code that others run from
+        os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
 
 
 def _copy_file(file: File, fingerprint: str, path: str, pool: FilePool | None) -> None:
@@ -170,13 +169,12 @@ def _write(path: str, data: bytes, mode: int) -> None:
         files.write_all(file.fileno(), data)
 
 
-@contextlib.contextmanager
-def _filled_folder(target: Path, rules: Rules) -> tp.Iterator[Path]:
-    """A temporary folder to fill, then renamed to ``target``. It is removed if that exists by then, or on an error."""
+def _make_copy(tree: Manifest, target: Path, pool: FilePool | None, rules: Rules) -> None:
+    """Makes a copy in a temporary folder, and renames that to ``target``, unless that exists by then."""
     temporary = target.with_name(paths.temporary_name(target.name, files.random_token()))
     try:
         temporary.mkdir(parents=True)
-        yield temporary
+        _write_copy(tree, temporary, pool)
         _rename(temporary, target)
     except FileNotFoundError:
         raise
@@ -185,7 +183,7 @@ def _filled_folder(target: Path, rules: Rules) -> tp.Iterator[Path]:
         raise rules.error(f"it cannot be copied to {target}: {error.strerror or error}{place}") from error
     finally:
         if temporary.exists():
-            remove_copy(temporary)
+            _remove_copy(temporary)
 
 
 def _rename(temporary: Path, target: Path) -> None:
@@ -196,7 +194,7 @@ def _rename(temporary: Path, target: Path) -> None:
             raise
 
 
-def remove_copy(folder: Path) -> None:
+def _remove_copy(folder: Path) -> None:
     """Removes a copy, whose folders may be read-only."""
     for here, _, _ in os.walk(folder):
         os.chmod(here, 0o700)
@@ -206,9 +204,7 @@ def remove_copy(folder: Path) -> None:
 def _copy_to_folder(tree: Manifest, folder: Path, rules: Rules) -> Path:
     """Makes the copy in a folder that was named, with a file that holds its digest."""
     if not _is_copied_to(folder, tree, rules):
-        with _filled_folder(folder, rules) as temporary:
-            _write_copy(tree, temporary, None)
-            (temporary / paths.CODE_MARK).write_text(f"{tree.digest}\n")
+        _make_copy(tree, folder, None, rules)
         if not _is_copied_to(folder, tree, rules):  # another launch was quicker
             raise ChangedError
     return folder

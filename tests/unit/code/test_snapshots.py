@@ -180,6 +180,14 @@ def test_a_copy_that_was_changed_is_set_aside_and_made_anew(
     assert (aside / name).read_text() == text
 
 
+def test_a_module_too_many_in_a_folder_of_folders_shows(root: Path) -> None:
+    (root / "lib/b.py").unlink()
+    (root / "lib/c.py").unlink()
+    before = snapshot(root)
+    _write(before.folder / "lib/more.py", "")
+    assert content(snapshot(root).folder) == content(root)
+
+
 @pytest.mark.parametrize("name", ["lib/b.py", "lib/deep/d.py"])
 def test_a_copy_that_lacks_a_file_is_made_anew(root: Path, name: str) -> None:
     copy = snapshot(root).folder
