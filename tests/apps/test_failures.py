@@ -35,7 +35,7 @@ def on_failure(what: str) -> str:
     return f"hydra.launcher.on_failure={what}"
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
+@pytest.mark.parametrize("cluster", OF_THEIR_OWN)
 def test_with_continue_the_sweepers_further_batches_run(tmp_path: Path, cluster: str) -> None:
     app = App(tmp_path, UNLUCKY)
     result = app.run("seed=1,2,3,4", BATCHES, cluster=cluster)
@@ -44,7 +44,9 @@ def test_with_continue_the_sweepers_further_batches_run(tmp_path: Path, cluster:
 
 
 def test_a_sweep_that_went_on_over_a_failure_ends_with_status_1_and_says_why(tmp_path: Path) -> None:
-    result = App(tmp_path, UNLUCKY).run("seed=1,2,3,4", BATCHES)
+    app = App(tmp_path, UNLUCKY)
+    result = app.run("seed=1,2,3,4", BATCHES)
+    assert app.notes == ["start 1", "start 2", "start 3", "start 4"]
     assert (result.returncode, "Traceback" in result.stderr) == (1, False)
     assert "1 task of the sweep failed" in result.stderr and "mode=retry" in result.stderr
 
@@ -125,12 +127,14 @@ def test_with_cancel_the_tasks_of_a_running_job_that_it_has_not_begun_are_taken_
     assert "start 4" not in app.notes and result.values[0] == 30
 
 
-@pytest.mark.parametrize("what", ["stop", "cancel"])
-def test_what_was_not_run_is_not_submitted_and_runs_with_the_same_command(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(("what", "cluster"), [("stop", "inline"), ("cancel", "local")])
+def test_what_was_not_run_is_not_submitted_and_runs_with_the_same_command(
+    tmp_path: Path, what: str, cluster: str
+) -> None:
     app = App(tmp_path, UNLUCKY)
-    app.run("seed=1,2,3", on_failure(what), ONE_AT_A_TIME, cluster="local")
+    app.run("seed=1,2,3", on_failure(what), ONE_AT_A_TIME, cluster=cluster)
     assert [row["status"] for row in app.index()] == ["completed", "failed", "not submitted"]
-    again = app.run("seed=1,3", on_failure(what), cluster="local")
+    again = app.run("seed=1,3", on_failure(what), cluster=cluster)
     assert (again.values, again.counts["run"]) == ([10, 30], 1)
 
 
@@ -142,14 +146,10 @@ def test_a_stored_failure_stops_like_one_that_happens_now(tmp_path: Path) -> Non
     assert "mode=retry" in result.text
 
 
-def test_a_task_that_was_not_run_names_the_one_that_failed(tmp_path: Path) -> None:
-    result = App(tmp_path, UNLUCKY).run("seed=2,3", on_failure("stop"))
-    assert "seed=2 failed" in result.returns[1]["error"] and "on_failure=stop" in result.returns[1]["error"]
-
-
-def test_the_console_counts_what_was_not_run(tmp_path: Path) -> None:
+def test_a_task_that_was_not_run_names_the_one_that_failed_and_is_counted(tmp_path: Path) -> None:
     result = App(tmp_path, UNLUCKY).run("seed=2,3", on_failure("stop"))
     assert "1 run, 1 not run, 1 failed" in result.stdout
+    assert "seed=2 failed" in result.returns[1]["error"] and "on_failure=stop" in result.returns[1]["error"]
 
 
 def test_a_failure_is_shown_when_it_happens(tmp_path: Path) -> None:
