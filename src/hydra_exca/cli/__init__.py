@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as tp
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from . import entry_finder, rerun_command, show_command
 
 __all__ = ["main"]
 
-_DEFAULT_FOLDER = "exca"
 _Command = tp.TypeVar("_Command", bound=tp.Callable[..., tp.Any])
 
 
@@ -24,17 +22,27 @@ class _RefusedError(click.ClickException):
     exit_code = 2
 
 
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> tp.Any:
+        try:
+            return super().invoke(context)
+        except (ExcaError, OSError) as error:
+            raise _RefusedError(str(error)) from error
+
+
 def _of_entry(command: _Command) -> _Command:
     """The argument and the option of both commands."""
     folder = click.option(
         "--folder",
         type=click.Path(path_type=Path),
+        envvar="EXCA_FOLDER",
+        default="exca",
         help="The cache folder, if UID is no path. EXCA_FOLDER if not given, else ./exca.",
     )
     return click.argument("uid")(folder(command))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Looks at results that hydra_exca has stored.
 
@@ -46,31 +54,19 @@ def main() -> None:
 @main.command("show")
 @_of_entry
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, as JSON.")
-def _show(uid: str, folder: Path | None, as_json: bool) -> None:
+def _show(uid: str, folder: Path, as_json: bool) -> None:
     """Print what is needed to run a task again."""
-    try:
-        known = show_command.read_entry(_find_entry(uid, folder))
-    except (ExcaError, OSError) as error:
-        raise _RefusedError(str(error)) from error
+    known = show_command.describe_entry(entry_finder.find_entry(uid, folder))
     click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
 
 
 @main.command("rerun")
 @_of_entry
 @click.option("--into", type=click.Path(path_type=Path), help="A new or empty folder for what the task writes.")
-def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
+def _rerun(uid: str, folder: Path, into: Path | None) -> None:
     """Run a task again, and compare.
 
     It runs here, with the code and the configuration that it had. What is stored is not touched. The status is 0 if the
     value is the same, 1 if it is another one or there is none, and 2 if the task could not be run.
     """
-    try:
-        status = rerun_command.rerun_entry(_find_entry(uid, folder), into)
-    except (ExcaError, OSError) as error:
-        raise _RefusedError(str(error)) from error
-    raise SystemExit(status)
-
-
-def _find_entry(uid: str, folder: Path | None) -> entry_finder.FoundEntry:
-    chosen = folder or Path(os.environ.get("EXCA_FOLDER") or _DEFAULT_FOLDER)
-    return entry_finder.find_entry(uid, chosen.expanduser().absolute())
+    raise SystemExit(rerun_command.rerun_entry(entry_finder.find_entry(uid, folder), into))

@@ -30,15 +30,11 @@ class FoundEntry:
 
     @property
     def factory(self) -> str:
-        return self._shelf[0]
+        return self.name.partition("/")[0].rpartition(",")[0]
 
     @property
     def version(self) -> str:
-        return self._shelf[2]
-
-    @property
-    def _shelf(self) -> tuple[str, str, str]:
-        return self.path.relative_to(self.cache).parts[0].rpartition(",")
+        return self.name.partition("/")[0].rpartition(",")[2]
 
 
 def find_entry(text: str, folder: Path) -> FoundEntry:
@@ -46,6 +42,7 @@ def find_entry(text: str, folder: Path) -> FoundEntry:
 
     Raises CacheError with what is there where it means none, or several.
     """
+    folder = folder.expanduser().absolute()
     for place in (Path(text).expanduser(), folder / text):
         found = _find_by_path(place) if place.exists() else None
         if found is not None:
@@ -122,66 +119,53 @@ def _is_job(folder: Path) -> bool:
 def _find_by_name(text: str, folder: Path) -> FoundEntry:
     if not folder.is_dir():
         raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
-    folder_name, _, name = text.rpartition("/")
-    entries = list(_entries(folder))
-    exact = any(path.parent.name == folder_name for path in entries)  # else version 1 would be 10, too
-    fits = folder_name.__eq__ if exact else lambda parent: parent.startswith(folder_name)
-    known = [FoundEntry(path, folder) for path in entries if fits(path.parent.name)]
-    meant = _best_matches(name, known) or _best_matches(name, [job for found in known for job in _map_jobs(found)])
+    factory_folder, _, name = text.rpartition("/")
+    entries = _list_entries(folder, factory_folder)
+    meant = _best_matches(name, entries) or _best_matches(name, [job for entry in entries for job in _map_jobs(entry)])
     if not meant:
-        raise CacheError(f"no entry of {folder} is called {text}{_suggest(name, known)}")
+        raise CacheError(f"no entry of {folder} is called {text}{_suggest(name, entries)}")
     if len(meant) > 1:
         raise CacheError(f"{text} matches {len(meant)} entries of {folder}:{_list_names(meant)}")
     return meant[0]
 
 
-def _best_matches(name: str, known: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
-    """The entries whose names match best: exactly, by their digits, or by their beginning."""
-    for fits in (_is_name, _has_digits, _has_prefix):
-        meant = [found for found in known if fits(found.path.name, name)]
-        if meant:
-            return meant
-    return []
+def _list_entries(folder: Path, factory_folder: str) -> list[FoundEntry]:
+    """The entries of a cache below the factory folders of this name, or of names that begin so."""
+    entries = [
+        FoundEntry(path, folder) for parent in _folders(folder) if "," in parent.name for path in _folders(parent)
+    ]
+    exact = [entry for entry in entries if entry.path.parent.name == factory_folder]  # else version 1 would be 10, too
+    return exact or [entry for entry in entries if entry.path.parent.name.startswith(factory_folder)]
 
 
-def _is_name(name: str, asked: str) -> bool:
-    return name == asked
+def _best_matches(name: str, entries: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
+    """The entries whose names match best: exactly, by the digits at their end, or by their beginning."""
+    is_digits = re.fullmatch("[0-9a-f]{8,16}", name)
+    return (
+        [entry for entry in entries if entry.path.name == name]
+        or [entry for entry in entries if is_digits and entry.path.name.rpartition("-")[2].startswith(name)]
+        or [entry for entry in entries if name and entry.path.name.startswith(name)]
+    )
 
 
-def _has_digits(name: str, asked: str) -> bool:
-    """Whether it is asked for by the digits that the name ends in."""
-    return bool(re.fullmatch("[0-9a-f]{8,16}", asked)) and name.rpartition("-")[2].startswith(asked)
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _has_prefix(name: str, asked: str) -> bool:
-    return bool(asked) and name.startswith(asked)
-
-
-def _entries(folder: Path) -> tp.Iterator[Path]:
-    """Every entry of a cache, those of maps' jobs not."""
-    for folder_name in sorted(folder.iterdir()):
-        if "," in folder_name.name and folder_name.is_dir():
-            yield from _folders(folder_name)
-
-
-def _folders(folder_name: Path) -> list[Path]:
-    return sorted(path for path in folder_name.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _map_jobs(of: FoundEntry) -> list[FoundEntry]:
+def _map_jobs(entry: FoundEntry) -> list[FoundEntry]:
     """The entries of a map's jobs."""
-    folder = of.path / paths.ITEMS / paths.ITEM_JOBS
-    return [FoundEntry(path, of.cache) for path in _folders(folder)] if folder.is_dir() else []
+    folder = entry.path / paths.ITEMS / paths.ITEM_JOBS
+    return [FoundEntry(path, entry.cache) for path in _folders(folder)] if folder.is_dir() else []
 
 
-def _list_names(meant: tp.Sequence[FoundEntry]) -> str:
-    more = f"\n  and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
-    return "".join(f"\n  {found.name}" for found in meant[:_SHOWN]) + more
+def _list_names(entries: tp.Sequence[FoundEntry]) -> str:
+    more = f"\n  and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+    return "".join(f"\n  {entry.name}" for entry in entries[:_SHOWN]) + more
 
 
-def _suggest(name: str, known: tp.Sequence[FoundEntry]) -> str:
-    if not known:
+def _suggest(name: str, entries: tp.Sequence[FoundEntry]) -> str:
+    if not entries:
         return ": it has no entries there"
-    names = difflib.get_close_matches(name, {found.path.name for found in known}, cutoff=_SIMILARITY)
-    near = [found for each in names for found in known if found.path.name == each]
-    return f"; similar names:{_list_names(near)}" if near else ""
+    names = difflib.get_close_matches(name, {entry.path.name for entry in entries}, cutoff=_SIMILARITY)
+    similar = [entry for name in names for entry in entries if entry.path.name == name]
+    return f"; similar names:{_list_names(similar)}" if similar else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import shlex
@@ -11,119 +10,135 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
+from hydra_exca.clusters import process
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.rerun import rerun
-from hydra_exca.store import Claim, Entry, Outcome, launches
+from hydra_exca.status import Status
+from hydra_exca.store import Claim, ClaimState, Entry, Items, Outcome, launches
 
 from .entry_finder import FoundEntry
 
 Json = dict[str, tp.Any]
 _NO_SCRIPT = ("", "-", "-c", "-m")  # what was typed or piped to python
+_RECORDED = (
+    *("overrides", "git", "python", "platform", "distributions", "env", "user", "host"),
+    *("slurm", "gpus", "peak_memory_bytes", "exit"),
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """All that is known of one entry. Whatever is missing or damaged is empty."""
-
-    found: FoundEntry
-
-    @functools.cached_property
-    def entry(self) -> Entry:
-        return Entry(self.found.path)
-
-    @functools.cached_property
-    def outcome(self) -> Outcome | None:
-        try:
-            return self.entry.outcome()
-        except CorruptEntryError:
-            return None
-
-    @property
-    def is_damaged(self) -> bool:
-        return self.outcome is None and (self.found.path / paths.OUTCOME).exists()
-
-    @functools.cached_property
-    def claim(self) -> Claim | None:
-        return self.entry.current_claim()
-
-    @functools.cached_property
-    def token(self) -> str | None:
-        """Which launch has computed it, or is at it."""
-        outcome, claim = self.outcome, self.claim
-        token = outcome.token if outcome is not None else None if claim is None else claim.token
-        return token or None
-
-    @functools.cached_property
-    def launch(self) -> Json:
-        """The record of that launch."""
-        return {} if self.token is None else launches.read_record(self._launch_folder(self.token))
-
-    @functools.cached_property
-    def job(self) -> Json:
-        """The record of its job; empty if that is of another attempt than the outcome."""
-        record = _read_json(self.found.path / paths.PROVENANCE)
-        return record if record.get("launch") in (None, self.token) else {}
-
-    def get(self, name: str) -> tp.Any:
-        """The value that its job, or else its launch, has recorded under a name."""
-        value = self.job.get(name)
-        return self.launch.get(name) if value is None else value
-
-    def part(self, name: str) -> Json:
-        """The same, of what has parts."""
-        value = self.get(name)
-        return value if isinstance(value, dict) else {}
-
-    def config(self) -> Path | None:
-        """The file with the configuration."""
-        path = self.found.path / paths.CONFIG_YAML
-        return path if path.is_file() else None
-
-    def code(self) -> str | None:
-        """The digest of the copy of the code that computed it."""
-        digest = None if self.outcome is None else self.outcome.code
-        return digest or self.launch.get("code")
-
-    def snapshot(self) -> Path | None:
-        """The copy of the code that computed it, which may be gone; None if there was none."""
-        shown, code = self.found.path / paths.CODE, self.code()
-        if shown.is_symlink():
-            return Path(os.path.normpath(self.found.path / os.readlink(shown)))
-        copy = None if code is None else self.found.cache / paths.CODE / code
-        return copy if copy is not None and copy.is_dir() else None
-
-    def patch(self) -> Path | None:
-        """The file that says how the code differed from its commit."""
-        launch = [] if self.token is None else [self._launch_folder(self.token)]
-        return next((each / paths.PATCH for each in (self.found.path, *launch) if (each / paths.PATCH).exists()), None)
-
-    def log(self) -> str | None:
-        """The path of the last attempt's log."""
-        if self.outcome is not None:
-            return self.entry.log_path(self.outcome)
-        path = None if self.claim is None else self.entry.log_paths(self.claim.number)[0]
-        return str(path) if path is not None and path.exists() else None
-
-    def command(self) -> str | None:
-        """The command line of its launch, for a shell."""
-        argv, folder = self.get("argv"), self.get("working_directory")
-        if not isinstance(argv, list) or not isinstance(folder, str) or not argv or argv[0] in _NO_SCRIPT:
-            return None
-        program, *rest = map(str, argv)
-        module = None if self.token is None else rerun.started_module(self._launch_folder(self.token))
-        if Path(program).is_relative_to(folder):
-            program = os.path.relpath(program, folder)
-        started = [program] if module is None else ["-m", module]
-        return f"cd {shlex.quote(folder)} && {shlex.join(['python', *started, *rest])}"
-
-    def _launch_folder(self, token: str) -> Path:
-        return paths.launch_folder(self.found.cache, token)
+def read_entry(found: FoundEntry) -> Json:
+    """Everything recorded of an entry. What was not recorded, or is damaged, is left out."""
+    entry = Entry(found.path)
+    outcome, claim = _read_outcome(entry), entry.current_claim()
+    token = next((source.token for source in (outcome, claim) if source is not None), None) or None
+    folders = [found.path] if token is None else [found.path, paths.launch_folder(found.cache, token)]
+    of_launch = launches.read_record(folders[-1])
+    recorded = {**of_launch, **_read_job_record(found.path, token)}
+    code = (None if outcome is None else outcome.code) or of_launch.get("code")
+    known = {
+        "uid": found.path.name,
+        "factory": found.factory,
+        "version": found.version,
+        "path": str(found.path),
+        "status": _status(entry, outcome, claim),
+        "log": _log(entry, outcome, claim),
+        "config": _first_existing([found.path], paths.CONFIG_YAML),
+        "output": entry.output_folder(),
+        "code": code,
+        "snapshot": _snapshot(found, code),
+        **{name: recorded.get(name) for name in _RECORDED},
+        "patch": _first_existing(folders, paths.PATCH),
+        **_ending(outcome, claim),
+        "claim": None if claim is None else dataclasses.asdict(claim),
+        "launch": token,
+        "again": _command(recorded, folders[-1]),
+    }
+    return {name: value for name, value in known.items() if value not in (None, {}, [], "")}
 
 
-def _read_json(path: Path) -> Json:
-    """The content of a record; empty if it is missing or damaged."""
+def _read_outcome(entry: Entry) -> Outcome | None:
     try:
-        read = json.loads(path.read_bytes())
+        return entry.outcome()
+    except CorruptEntryError:
+        return None
+
+
+def _read_job_record(entry: Path, token: str | None) -> Json:
+    """The record of its job, without what that does not know; empty if it is of another attempt than the outcome."""
+    try:
+        record = json.loads((entry / paths.PROVENANCE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return read if isinstance(read, dict) else {}
+    if not isinstance(record, dict) or record.get("launch") not in (None, token):
+        return {}
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _status(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str:
+    if outcome is not None:
+        return outcome.status.value
+    if (entry.path / paths.OUTCOME).exists():
+        return "damaged: its outcome cannot be read; the next launch computes it again"
+    items = entry.path / paths.ITEMS
+    if items.is_dir():
+        return f"a map with {len(Items(items))} items, computed by the entries in {items / paths.ITEM_JOBS}"
+    if claim is None or claim.state is ClaimState.RELEASED:
+        return Status.NOT_SUBMITTED.value
+    if claim.state is ClaimState.QUEUED:
+        return f"{Status.RUNNING.value}: waiting to start"
+    gone = ", but its process is gone" if process.is_alive(claim.owner) is False else ""
+    return f"{Status.RUNNING.value}{gone}"
+
+
+def _log(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str | None:
+    """The path of the last attempt's log."""
+    if outcome is not None:
+        return entry.log_path(outcome)
+    path = None if claim is None else entry.log_paths(claim.number)[0]
+    return str(path) if path is not None and path.exists() else None
+
+
+def _snapshot(found: FoundEntry, code: str | None) -> str | None:
+    """The copy of the code that computed it, which may be gone; None if there was none."""
+    link = found.path / paths.CODE
+    if link.is_symlink():
+        return os.path.normpath(found.path / os.readlink(link))
+    return None if code is None else _first_existing([found.cache / paths.CODE], code)
+
+
+def _ending(outcome: Outcome | None, claim: Claim | None) -> Json:
+    """How the task ended, in which job, and when."""
+    if outcome is None:
+        is_running = claim is not None and claim.state is ClaimState.RUNNING
+        return {"job": _job(claim), "started": claim.time if claim is not None and is_running else None}
+    started, ended = outcome.started, outcome.ended
+    return {
+        "value": outcome.value,
+        "error": outcome.error,
+        "job": _job(outcome),
+        "started": started,
+        "ended": ended,
+        "seconds": None if started is None or ended is None else ended - started,
+    }
+
+
+def _job(source: Outcome | Claim | None) -> str | None:
+    """The cluster and the id that it gave the job."""
+    return None if source is None else " ".join(filter(None, [source.cluster, source.job]))
+
+
+def _command(recorded: Json, launch: Path) -> str | None:
+    """The command line of its launch, for a shell."""
+    argv, folder = recorded.get("argv"), recorded.get("working_directory")
+    if not argv or not folder or argv[0] in _NO_SCRIPT:
+        return None
+    program, *arguments = argv
+    module = rerun.started_module(launch)
+    if Path(program).is_relative_to(folder):
+        program = os.path.relpath(program, folder)
+    started = [program] if module is None else ["-m", module]
+    return f"cd {shlex.quote(folder)} && {shlex.join(['python', *started, *arguments])}"
+
+
+def _first_existing(folders: tp.Iterable[Path], name: str) -> str | None:
+    return next((str(folder / name) for folder in folders if (folder / name).exists()), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,17 +16,17 @@ from pathlib import Path
 import click
 
 from hydra_exca import files, paths
-from hydra_exca.clusters.process import exit_reason
+from hydra_exca.clusters.process import end_processes, exit_reason
 from hydra_exca.errors import CacheError
 from hydra_exca.rerun import comparison, rerun
+from hydra_exca.store import Entry
 
+from . import records
 from .entry_finder import FoundEntry
-from .records import Records
+from .records import Json
 
 SAME, OTHER = 0, 1
-_GRACE_S = 5.0  # between asking a process to end, and ending it
-_TERMINAL_S = 1.0  # for a process that the terminal has interrupted, too
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_GRACE_S = 1.0  # for a process to end by itself
 
 
 def rerun_entry(found: FoundEntry, into: Path | None) -> int:
@@ -33,83 +34,75 @@ def rerun_entry(found: FoundEntry, into: Path | None) -> int:
 
     Raises CacheError if it could not be run.
     """
-    records = Records(found)
-    known = describe_recorded(records)
-    python = _choose_python(records)
-    if known.payload.copy is None:
-        click.echo(f"exca: {_no_copy(records)}", err=True)
+    known = records.read_entry(found)
+    recorded = read_recorded(found, known)
+    python = _choose_python(found, known.get("python", {}))
+    if recorded.payload.copy is None:
+        click.echo(f"exca: {_no_copy(known.get('git', {}))}", err=True)
     folder = _make_output_folder(found, into)
     with tempfile.TemporaryFile() as file:
-        given = (found.path, found.cache, folder, file.fileno())
-        command = [python, "-u", "-P", "-m", rerun.__name__, *map(str, given)]
-        with subprocess.Popen(command, env=_child_environment(), pass_fds=[file.fileno()]) as child:
-            code = _wait(child)
+        arguments = (found.path, found.cache, folder, file.fileno())
+        code = _run([python, "-u", "-P", "-m", rerun.__name__, *map(str, arguments)], file.fileno())
         file.seek(0)
         report = file.read()
     if not any(folder.iterdir()):
         raise CacheError(f"{found.name} could not be run again: {python} ended before it began: {exit_reason(code)}")
-    return _report_comparison(json.loads(report)) if report else _report_death(code, folder, records)
-
-
-def _report_comparison(found: dict[str, tp.Any]) -> int:
-    click.echo(f"{found['message']}\noutputs: {found['output']}")
-    return SAME if found["same"] else OTHER
-
-
-def _report_death(code: int, folder: Path, records: Records) -> int:
-    failure = comparison.stored_failure(records.entry)
-    stored = "" if failure is None else f"; stored: {failure}"
-    click.echo(f"its process ended before there was a value: {exit_reason(code)}{stored}\noutputs: {folder}")
-    return OTHER
+    if not report:
+        failure = comparison.stored_failure(Entry(found.path))
+        stored = "" if failure is None else f"; stored: {failure}"
+        click.echo(f"its process ended before there was a value: {exit_reason(code)}{stored}\noutputs: {folder}")
+        return OTHER
+    compared = json.loads(report)
+    click.echo(f"{compared['message']}\noutputs: {compared['output']}")
+    return SAME if compared["same"] else OTHER
 
 
 # what is needed
 
 
-def describe_recorded(records: Records) -> rerun.Recorded:
+def read_recorded(found: FoundEntry, known: Json) -> rerun.Recorded:
     """Everything needed to run an entry again. Raises CacheError if that is missing, with what to do instead."""
-    if (records.found.path / paths.ITEMS).is_dir():
-        jobs = records.found.path / paths.ITEMS / paths.ITEM_JOBS
-        raise CacheError(f"{records.found.name} is a map of many items: name one of its jobs, in {jobs}")
+    if (found.path / paths.ITEMS).is_dir():
+        jobs = found.path / paths.ITEMS / paths.ITEM_JOBS
+        raise CacheError(f"{found.name} is a map of many items: name one of its jobs, in {jobs}")
     try:
-        return rerun.read_recorded(records.found.path, records.found.cache)
+        return rerun.read_recorded(found.path, found.cache)
     except rerun.CodeGoneError as error:
-        raise CacheError(f"{records.found.name}: {error}. {_suggest_checkout(records)}") from error
+        raise CacheError(f"{found.name}: {error}. {_suggest_checkout(known)}") from error
     except CacheError as error:
-        command = records.command()
-        raise CacheError(f"{error}{f'. Its launch was: {command}' if command else ''}") from error
+        launched = f". Its launch was: {known['again']}" if "again" in known else ""
+        raise CacheError(f"{error}{launched}") from error
 
 
-def _suggest_checkout(records: Records) -> str:
+def _suggest_checkout(known: Json) -> str:
     """Advice for a rerun without the copy of the code."""
-    git, patch = records.part("git"), records.patch()
+    git = known.get("git", {})
     if not git.get("commit"):
         return "No git commit was recorded either"
-    changed = f", apply {patch}" if git.get("dirty") and patch is not None else ""
+    changes = f", apply {known['patch']}" if git.get("dirty") and "patch" in known else ""
     where = git.get("remote") or git.get("root")
-    return f"Check out commit {git['commit']} of {where}{changed}, and run: {records.command() or 'the same command'}"
+    command = known.get("again", "the same command")
+    return f"Check out commit {git['commit']} of {where}{changes}, and run: {command}"
 
 
-def _no_copy(records: Records) -> str:
-    git = records.part("git")
+def _no_copy(git: Json) -> str:
     commit = git.get("commit")
     was = f"; it was that of commit {commit}{', with changes' if git.get('dirty') else ''}" if commit else ""
     return f"no copy of its code was kept: this runs the current code, which may have changed since{was}"
 
 
-def _choose_python(records: Records) -> str:
-    """The python that has computed it, if it is there and nobody else has written down which one that was."""
-    python = records.part("python")
-    recorded = python.get("executable")
-    if not isinstance(recorded, str) or python.get("prefix") == sys.prefix:
+def _choose_python(found: FoundEntry, recorded: Json) -> str:
+    """The python that has computed it, if it is there and nobody else can have written down which one that was."""
+    executable = recorded.get("executable")
+    if not isinstance(executable, str) or recorded.get("prefix") == sys.prefix:
         return sys.executable
     try:
-        files.read_trusted(records.found.path / paths.PROVENANCE, ())
-        if os.access(recorded, os.X_OK):
-            return recorded
+        files.read_trusted(found.path / paths.PROVENANCE, ())
+        if os.access(executable, os.X_OK):
+            return executable
     except (OSError, CacheError):
         pass
-    click.echo(f"exca: it was computed by {recorded}, and runs again with {sys.executable}", err=True)
+    click.echo(f"exca: it was computed by {executable}, and runs again with {sys.executable}", err=True)
     return sys.executable
 
 
@@ -129,45 +122,23 @@ def _make_output_folder(found: FoundEntry, into: Path | None) -> Path:
 # its process
 
 
-class _TerminatedError(Exception):
-    """Somebody wants this process to end."""
+def _run(command: list[str], descriptor: int) -> int:
+    """Runs a command that writes to a file open under ``descriptor``; returns its exit code. It ends with this process.
 
+    Python writes no compiled modules beside those that it imports: they may be in the cache.
+    """
 
-def _child_environment() -> dict[str, str]:
-    """Python writes no compiled modules beside those that it imports: they may be in the cache."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    def stop(number: int, frame: types.FrameType | None) -> tp.NoReturn:
+        raise SystemExit(128 + number)
 
-
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process that ends with this one."""
-
-    def raise_(number: int, frame: types.FrameType | None) -> tp.NoReturn:
-        raise _TerminatedError
-
-    before = {number: signal.signal(number, raise_) for number in _ENDING}
-    try:
-        return child.wait()
-    except (KeyboardInterrupt, _TerminatedError) as why:
-        number = signal.SIGINT if isinstance(why, KeyboardInterrupt) else signal.SIGTERM
-        _stop(child, number)
-        raise SystemExit(128 + number) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if number is signal.SIGINT and _has_ended(child, _TERMINAL_S):
-        return
-    for each in (number, signal.SIGTERM, signal.SIGKILL):
-        child.send_signal(each)
-        if _has_ended(child, _GRACE_S):
-            return
-
-
-def _has_ended(child: subprocess.Popen[bytes], patience: float) -> bool:
-    try:
-        child.wait(patience)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(command, env=environment, pass_fds=[descriptor]) as child:
+        try:
+            return child.wait()
+        except SystemExit:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_S)  # a Ctrl-C in a terminal has interrupted it, too
+            end_processes(child.pid)
+            raise
