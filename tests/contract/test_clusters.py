@@ -295,7 +295,7 @@ def test_a_name_means_its_cluster(name: str | None) -> None:
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_valid_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'slrm' is none of auto, local, slurm, inline, debug, null"):
+    with pytest.raises(ConfigError, match=r"invalid cluster 'slrm': choose auto, local, slurm, inline, debug or null"):
         clusters.get_cluster("slrm", Options())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.text import choices
 
 from .base import Cluster, Options
 from .inline import DebugCluster, InlineCluster
@@ -37,7 +38,5 @@ def get_cluster(name: str | None, options: Options) -> Cluster:
         from .slurm.cluster import SlurmCluster
 
         return SlurmCluster(options)
-    valid = ", ".join((*CLUSTERS, "null"))
-    raise ConfigError(
-        "No such cluster; nothing was run.", [Problem(f"{name!r} is none of {valid}", "hydra.launcher.cluster")]
-    )
+    message = f"invalid cluster {name!r}: choose {choices([*CLUSTERS, 'null'])}"
+    raise ConfigError("There is no such cluster; nothing was run.", [Problem(message, "hydra.launcher.cluster")])
