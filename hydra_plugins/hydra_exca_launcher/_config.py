@@ -8,27 +8,7 @@ from typing import Any
 
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
-
-@dataclass
-class WorkdirConf:
-    """The code that jobs import. The callback's file, conf/hydra/callbacks/exca.yaml, has the same defaults."""
-
-    # the code to copy for the jobs: auto (the script's project, and what else it imports from outside of
-    # site-packages) or a list of folders, files and packages; null: jobs import the code from where it is
-    copied: Any = "auto"
-    # patterns of the files to copy from folders, and of files and folders not to copy
-    includes: list[str] = field(default_factory=lambda: ["*.py", "*.yaml", "*.yml", "*.toml"])
-    excludes: list[str] = field(default_factory=lambda: ["__pycache__", ".git"])
-    # copy files that git ignores, too
-    git_ignored: bool = False
-    # a folder for the copy, instead of the cache
-    folder: str | None = None
-    # refuse to launch if there are uncommitted changes
-    log_commit: bool = False
-    # the largest size of the copy, and of the uncommitted changes, in million bytes
-    max_mb: float = 50.0
-    # make the copy the working directory of the jobs, too
-    chdir: bool = False
+from hydra_exca.sweep.workdir_conf import WorkdirConf
 
 
 @dataclass

@@ -33,12 +33,4 @@ class ExcaLauncher(Launcher):
         """Returns the results of one batch, in its order."""
         from hydra_exca.sweep import launcher  # every app imports this module at its start
 
-        return launcher.launch(
-            self.hydra_context,
-            self.task_function,
-            self.config,
-            self.options,
-            self.state,
-            job_overrides,
-            initial_job_idx,
-        )
+        return launcher.launch(self, job_overrides, initial_job_idx)

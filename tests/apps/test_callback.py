@@ -91,7 +91,7 @@ def test_more_than_max_mb_stops_the_launch(tmp_path: Path, launcher: str) -> Non
     assert_nothing_ran(app, result, "max_mb", str(tmp_path / "train.py"))
 
 
-@pytest.mark.parametrize("options", [["max_mb=-1", "copied=3"], ["log_commit=perhaps", "chdir=3", "includes=py"]])
+@pytest.mark.parametrize("options", [["max_mb=-1", "copied=3"], ["log_commit=perhaps", "chdir=here", "includes=py"]])
 def test_all_options_of_a_wrong_kind_are_named(tmp_path: Path, options: list[str]) -> None:
     app = project(tmp_path)
     result = sweep(app, "basic", *(f"WORKDIR.{option}" for option in options))

@@ -66,9 +66,9 @@ def test_a_dry_run_of_a_new_app_writes_no_cache(tmp_path: Path) -> None:
     ("override", "said"),
     [
         ("hydra.launcher.timeout=3", "timeout"),
-        ("hydra.launcher.cluster=cloud", "'cloud' is none of auto, local, slurm, inline, debug"),
+        ("hydra.launcher.cluster=cloud", "invalid cluster 'cloud': choose auto, local, slurm, inline, debug or null"),
         ("hydra.launcher.schema=no_such_module.Config", "'no_such_module.Config' cannot be imported"),
-        ("hydra.launcher.schema=json.dumps", "is no pydantic model"),
+        ("hydra.launcher.schema=json.dumps", "is neither a pydantic model nor a dataclass"),
         ("hydra.launcher.schema=Config", "'Config' cannot be imported"),
         ("hydra.launcher.folder=no/such/parent", "no/such does not exist"),
         ("hydra.launcher.folder=train.py", "train.py is not a folder"),
@@ -87,7 +87,7 @@ def test_all_bad_options_are_listed_together(tmp_path: Path) -> None:
     result = app.run("hydra.launcher.mode=cashed", "hydra.launcher.version=a/b", "hydra.launcher.project=c/d")
     assert is_one_message(result)
     assert "invalid mode 'cashed': choose cached, retry, force or read-only" in result.stderr
-    assert "'a/b' cannot be a version" in result.stderr and "'c/d' cannot name a project" in result.stderr
+    assert "invalid version 'a/b'" in result.stderr and "invalid project 'c/d'" in result.stderr
 
 
 def test_frames_are_shown_when_asked_for(tmp_path: Path) -> None:

@@ -137,3 +137,9 @@ def test_a_config_that_does_not_compose_is_one_of_the_problems(tmp_path: Path) -
     result = app.run("model=small,huge", "seed=1")
     assert is_one_message(result) and "huge" in result.stderr
     assert app.notes == []
+
+
+def test_a_plain_run_of_a_config_with_a_number_as_a_key_is_validated(tmp_path: Path) -> None:
+    app = App(tmp_path, PLAIN, config="seed: 1\n1: one\n", head=MODEL, argument="Config")
+    result = app.run("hydra/callbacks=exca", "seed=abc", launcher=None, multirun=False)
+    assert is_one_message(result) and "seed: Input should be a valid integer" in result.stderr and app.notes == []

@@ -1,4 +1,7 @@
-"""The callback: the copy of the code that jobs run from, and what is recorded of them, under any launcher."""
+"""The callback: the copy of the code that jobs run from, and what is recorded of them, under any launcher.
+
+Jobs of any launcher import this module: what only a launch needs is imported in functions.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_exca.errors import ConfigError, ExcaError, Problem
+from hydra_exca.text import count_noun
 
 if tp.TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -25,27 +29,27 @@ if tp.TYPE_CHECKING:
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
     from hydra_exca.provenance.launch_record import LaunchDescription
 
-    from .other_launchers import Sent
+    from .other_launchers import SentCode
 
 LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
+_OF_NO_LINE = (UserWarning, "hydra-exca-launcher", 1)  # a warning without a line of Hydra's source
 
 
 @dataclasses.dataclass
 class _SweepState:
-    """What the callback found out before the sweep, for the launcher of the same process."""
+    """What the callback knows of the running sweep, for our launcher: Hydra does not introduce them to each other."""
 
     code: LaunchCode | None = None
     sees_the_end: bool = False
     failed: int = 0
-    launched: tp.Callable[[Path], LaunchDescription] | None = None
+    describe_launch: tp.Callable[[Path], LaunchDescription] | None = None
 
 
 _sweep_state = _SweepState()
-_OF_NO_LINE = (UserWarning, "hydra-exca-launcher", 1)  # a warning without a line of Hydra's source
 
 
 def hold_failures(count: int) -> bool:
-    """Notes failures that are told when the whole sweep is over; False where nobody would tell them."""
+    """Counts failures, to be reported when the sweep is over; False if the callback is off, and nobody would."""
     _sweep_state.failed += count
     return _sweep_state.sees_the_end
 
@@ -56,10 +60,10 @@ def sweep_code() -> LaunchCode | None:
 
 
 def launched_by_exca(folder: Path) -> LaunchDescription:
-    """What is recorded of this launch, whose code is in ``folder``."""
+    """The record of this launch, whose code is in ``folder``."""
     from hydra_exca.provenance import launch_record
 
-    return launch_record.describe_launch(folder) if _sweep_state.launched is None else _sweep_state.launched(folder)
+    return (_sweep_state.describe_launch or launch_record.describe_launch)(folder)
 
 
 class ExcaCallback(Callback):
@@ -79,62 +83,69 @@ class ExcaCallback(Callback):
         self.folder = folder
         self.version = str(version)
         self.record_env = tuple(record_env)
-        self.workdir = {"copied": "auto", **(workdir or {})}
-        self._sent: Sent | None = None
+        self.workdir = dict(workdir or {})
+        self._key = "hydra.callbacks.exca.workdir"  # where its options are, for messages
+        self._sent: SentCode | None = None
         self._launched: LaunchDescription | None = None
         self._started = 0.0
-        self._has_options_of_launcher = False
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
-        """In a job, under any launcher: the first that it hears of this one."""
+        """Makes the process of a job import from the copy: unpickling the callback is the first thing it does."""
         vars(self).update(state)
         if self._sent is not None:
-            self._sent.arrive()
+            self._sent.enter()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Ends the program with a message when the code cannot be recorded or copied: nothing was submitted then."""
+        """Ends the program with a message when the code cannot be recorded or copied; nothing was submitted then."""
         with _exiting_on_error():
             self._start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Ends the program with status 1 where failures were held back until the sweep's last batch."""
+        """Ends the program with status 1 if failures were held back until the end of the sweep."""
         global _sweep_state
         _restore_process()
         failed, _sweep_state = _sweep_state.failed, _SweepState()
         if failed:
-            noun = "1 task" if failed == 1 else f"{failed} tasks"
-            raise SystemExit(f"exca: {noun} of the sweep failed, see above; hydra.launcher.mode=retry runs what failed")
+            tasks = count_noun(failed, "task", "tasks")
+            raise SystemExit(
+                f"exca: {tasks} of the sweep failed, see above; hydra.launcher.mode=retry runs what failed"
+            )
 
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Warns when the launcher was asked for and Hydra is about to ignore it; records with what the run starts."""
+        """Warns if the launcher was asked for, which Hydra ignores in a single run; records how the run starts."""
         if _is_ours(config):
             message = (
                 "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached."
             )
             warnings.warn_explicit(message, *_OF_NO_LINE)
         with _exiting_on_error():
-            options = self._options(config)
-            if options.log_commit:
-                self._check_commits(options, config)
-            self._launched = self._describe_launch(_folder_of_script(config), options)
+            options = self._read_options(config)
+            code = self._launch_code(options, config) if options.log_commit else None
+            if code is not None:
+                code.check()
+            self._launched = self._describe_launch(options, _folder_of_script(config))
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
-        """In a plain run, validates what a sweep would have validated; ends the program where it does not fit."""
+        """Validates in a plain run what a sweep would have validated; ends the program if it is invalid."""
         self._started = time.time()
         if config.hydra.mode is not RunMode.RUN:
             return
         from . import schema
+        from .configs.tree import without_hydra
 
         try:
             kinds = schema.schema_of(task_function, OmegaConf.select(config, "hydra.launcher.schema"))
-            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            if not kinds.receives:  # hydra_exca.main says it itself
-                kinds.check(schema.without_missing(OmegaConf.to_container(task, resolve=True)), task)
+            if not kinds.receives:  # hydra_exca.main validates it itself
+                task = without_hydra(config)
+                values = tp.cast("dict[str, tp.Any]", OmegaConf.to_container(task, resolve=True))
+                problems = kinds.problems(values, lambda: task)
+                if problems:
+                    raise ConfigError("The configuration does not fit its schema; nothing was run.", problems)
         except ExcaError as error:
             raise SystemExit(str(error)) from None
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: tp.Any) -> None:
-        """Records how the job was computed, where the launcher does not."""
+        """Records how the job was computed, unless the launcher does."""
         from . import other_launchers
 
         if self._sent is not None:
@@ -142,46 +153,44 @@ class ExcaCallback(Callback):
         elif self._launched is not None:
             other_launchers.record_job(self._launched.record, self._launched.patch, self._started, config, job_return)
 
-    def _check_commits(self, options: CodeOptions, config: DictConfig) -> None:
-        code = self._code(options, config)
-        if code is not None:
-            code.check()
-
     def _start_sweep(self, config: DictConfig) -> None:
         global _sweep_state
-        _restore_process()  # Hydra 1.3 does not say of a sweep that has failed that it is over
+        _restore_process()  # Hydra 1.3 does not call on_multirun_end after a sweep that failed
         is_ours = _is_ours(config)
         if not is_ours:
             self._take_options_of(config)
-        options = self._options(config)
-        code = self._code(options, config)
+        options = self._read_options(config)
+        code = self._launch_code(options, config)
         if code is not None:
-            self._check_chdir(code, is_ours)
+            if options.chdir and not is_ours:  # that launcher says where its jobs start, and makes their folders
+                raise _invalid_chdir(self._key)
             code.check()
-        if is_ours:  # what git says is asked for once, as the code is copied once
-            launched_in = functools.cache(lambda folder: self._describe_launch(folder, options))
-            _sweep_state = _SweepState(code, sees_the_end=True, launched=launched_in)
+        if is_ours:
+            # cached: git is asked once for all batches of a sweep, as the code is copied once
+            describe_launch = functools.cache(functools.partial(self._describe_launch, options))
+            _sweep_state = _SweepState(code, sees_the_end=True, describe_launch=describe_launch)
         else:
             from . import other_launchers
 
-            launched = self._describe_launch(_folder_of_script(config), options)
+            launched = self._describe_launch(options, _folder_of_script(config))
             self._sent = other_launchers.send_code(code, launched, self._cache(config), config)
 
     def _take_options_of(self, config: DictConfig) -> None:
-        """Another launcher does not know the option that is ours."""
+        """Moves ``hydra.launcher.workdir`` here: another launcher would refuse the option."""
         given = OmegaConf.select(config, "hydra.launcher.workdir")
         if OmegaConf.is_config(given):
-            self._has_options_of_launcher = True
+            self._key = "hydra.launcher.workdir"
             self.workdir |= tp.cast("dict[str, tp.Any]", OmegaConf.to_container(given, resolve=True))
             with read_write(config.hydra.launcher), open_dict(config.hydra.launcher):
                 del config.hydra.launcher["workdir"]
 
-    def _options(self, config: DictConfig) -> CodeOptions:
+    def _read_options(self, config: DictConfig) -> CodeOptions:
         from . import code_options
 
-        return code_options.read_code_options(self.workdir, config, Path(config.hydra.runtime.cwd), self._key(config))
+        self._key = code_options.KEY if _is_ours(config) else self._key
+        return code_options.read_code_options(self.workdir, config, Path(config.hydra.runtime.cwd), self._key)
 
-    def _code(self, options: CodeOptions, config: DictConfig) -> LaunchCode | None:
+    def _launch_code(self, options: CodeOptions, config: DictConfig) -> LaunchCode | None:
         from hydra_exca.code.launch_code import LaunchCode
 
         from . import code_options
@@ -195,37 +204,31 @@ class ExcaCallback(Callback):
             return None
         return code
 
-    def _check_chdir(self, code: LaunchCode, is_ours: bool) -> None:
-        """Where another launcher starts its jobs, and makes their folders, is for that to say."""
-        if code.options.chdir and not is_ours:
-            problem = Problem(
-                "jobs can only run in the copy with hydra/launcher=exca", f"{code.options.rules.key}.chdir"
-            )
-            raise ConfigError("The options of the copied code are invalid; nothing was submitted.", [problem])
-
-    def _key(self, config: DictConfig) -> str:
-        """Where the options of the copy are, for messages."""
-        from . import code_options
-
-        return code_options.KEY if _is_ours(config) or self._has_options_of_launcher else "hydra.callbacks.exca.workdir"
-
     def _cache(self, config: DictConfig) -> Path:
         return Path(config.hydra.runtime.cwd) / Path(self.folder or "exca").expanduser()
 
-    def _describe_launch(self, folder: Path, options: CodeOptions) -> LaunchDescription:
+    def _describe_launch(self, options: CodeOptions, folder: Path) -> LaunchDescription:
         from hydra_exca.provenance import launch_record
 
         max_mb = options.rules.max_mb
         assert max_mb is not None
         left_out = [*options.rules.never_copied, *filter(None, [options.folder])]
-        with _as_config_error():
-            found = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
-        return dataclasses.replace(found, record={"version": self.version, **found.record})
+        with _as_config_error():  # our launcher calls this later, when Hydra would show a traceback
+            described = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
+        return dataclasses.replace(described, record={"version": self.version, **described.record})
+
+
+def _invalid_chdir(key: str) -> ConfigError:
+    from . import code_options
+
+    return code_options.invalid_options(
+        [Problem("jobs can only run in the copy with hydra/launcher=exca", f"{key}.chdir")]
+    )
 
 
 @contextlib.contextmanager
 def _exiting_on_error() -> tp.Iterator[None]:
-    """Whatever goes wrong inside ends the program with a message: Hydra would only warn, and go on."""
+    """Ends the program with a message, whatever goes wrong inside: Hydra would log a warning, and go on."""
     try:
         with _as_config_error():
             yield
@@ -237,18 +240,18 @@ def _exiting_on_error() -> tp.Iterator[None]:
 
 @contextlib.contextmanager
 def _as_config_error() -> tp.Iterator[None]:
-    """Makes what nobody foresaw an error with a message."""
+    """Makes an unexpected error one with a message."""
     try:
         yield
     except ExcaError:
         raise
     except Exception as error:
-        told = f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where"
-        raise ConfigError("The code could not be copied and recorded; nothing was run.", [Problem(told)]) from error
+        problem = Problem(f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
+        raise ConfigError("The code could not be copied and recorded; nothing was run.", [problem]) from error
 
 
 def _restore_process() -> None:
-    """Ends what a sweep under another launcher has changed of this process, if there was one."""
+    """Undoes what a sweep under another launcher has changed in this process, if there was one."""
     module = sys.modules.get(f"{__package__}.other_launchers")
     if module is not None:
         module.restore_process()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import time
 import typing as tp
 from collections import Counter
@@ -18,144 +17,124 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca import clusters, script
 from hydra_exca.code import active
+from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.identity import carried
-from hydra_exca.job import payload
-from hydra_exca.launch import launch as launch_module
-from hydra_exca.launch.lookup import LookupResult
+from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.provenance import project
 from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 
-from . import callback, code_options, messages, options, outputs, schema, tasks
-from . import results as job_returns
+from . import callback, code_options, messages, options, outputs, results, schema, tasks
 from .compose import hydra_private, loader
 from .compose.composition import Template
 from .function_identity import FunctionIdentity, read_function_identity
-from .hydra_errors import raise_compact
-from .job.program import HydraJob, HydraProgram
+from .hydra_errors import as_compact_error, shown_cause
+from .job.program import HydraProgram
 from .model_method import Computation
 from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
 
 
-def launch(
-    context: HydraContext,
-    function: TaskFunction,
-    config: DictConfig,
-    raw_options: tp.Mapping[str, tp.Any],
-    state: dict[str, tp.Any],
-    job_overrides: tp.Sequence[tp.Sequence[str]],
-    first: int,
-) -> list[JobReturn]:
-    """The results of one batch, in its order. ``state`` is kept from batch to batch of one launcher."""
+class HydraLauncher(tp.Protocol):
+    """The plugin's launcher: ``options`` are those of ``hydra.launcher``, ``state`` is kept from batch to batch."""
+
+    options: dict[str, tp.Any]
+    state: dict[str, tp.Any]
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+
+
+def launch(launcher: HydraLauncher, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
+    """The results of one batch, in its order."""
     if script.is_loading():
         raise RuntimeError("the script starts its program on being loaded: put it below `if __name__ == '__main__':`")
     setup_globals()
-    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    hydra = launcher.config.hydra
+    configure_log(hydra.hydra_logging, hydra.verbose)
     try:
-        return _Batch(context, function, config, raw_options, state).run(job_overrides, first)
+        return _Batch(launcher).run(job_overrides, first)
     except KeyboardInterrupt:
         log.warning("exca: interrupted: stored results are kept, and the same command continues from there")
         raise SystemExit(130) from None
-    except (ExcaError, OSError) as error:
-        told = error if isinstance(error, ExcaError) else CacheError(f"A file could not be read or written: {error}")
-        raise raise_compact(told) from (error if os.environ.get("HYDRA_FULL_ERROR") == "1" else None)
+    except ExcaError as error:
+        raise as_compact_error(error) from shown_cause(error)
+    except OSError as error:
+        raise as_compact_error(CacheError(f"A file could not be read or written: {error}")) from shown_cause(error)
     finally:
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        configure_log(hydra.hydra_logging, hydra.verbose)
 
 
 class _Batch:
-    def __init__(
-        self,
-        context: HydraContext,
-        function: TaskFunction,
-        config: DictConfig,
-        raw_options: tp.Mapping[str, tp.Any],
-        state: dict[str, tp.Any],
-    ) -> None:
-        self._context = context
-        self._function = function
-        self._config = config
-        self._state = state
-        typed = options.version_as_typed(OmegaConf.to_container(config.hydra.overrides.hydra))  # type: ignore[arg-type]
-        self._options = options.read_options(raw_options, Path(config.hydra.runtime.cwd), typed)
-        self._kinds = schema.schema_of(function, self._options.schema)
-        self._sweep_folder = Path(str(config.hydra.sweep.dir)).absolute()
+    def __init__(self, launcher: HydraLauncher) -> None:
+        self._context = launcher.hydra_context
+        self._function = launcher.task_function
+        self._config = launcher.config
+        self._state = launcher.state
+        self._said: set[str] = self._state.setdefault("said", set())
+        hydra = self._config.hydra
+        version = options.typed_version(OmegaConf.to_container(hydra.overrides.hydra))  # type: ignore[arg-type]
+        self._options = options.read_options(launcher.options, Path(hydra.runtime.cwd), version)
+        self._schema = schema.schema_of(self._function, self._options.schema)
+        self._cache = CacheFolder(self._options.folder, self._options.trust_users)
+        self._cluster = clusters.get_cluster(self._options.cluster, self._options.jobs)
+        self._code = callback.sweep_code()
         self._started = time.time()
-        self._views: dict[str, outputs.View] = {}
 
     def run(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
-        for option, leaves in (("dry_run", self._options.dry_run), ("wait", not self._options.wait)):
-            if leaves:
-                job_returns.check_sweeper(self._config, option)
-        asked = self._compose(job_overrides, first)
-        times = Counter(task.composition.template for task in asked)
-        shared = {template for template, used in times.items() if used > 1}
-        launch = launch_module.Launch(
-            [self._engine_task(task, shared) for task in asked],
-            self._program(shared),
-            self._settings(asked),
-            self._state.setdefault("computed", set()),
-            self._state.setdefault("told", set()),
-        )
         if self._options.dry_run:
-            plans = messages.say_dry_run(asked, launch.look_up(), self._options, launch.code_changes)
-            return [job_returns.planned_returns(task, plan) for task, plan in zip(asked, plans, strict=True)]
-        self._say_plan(launch.plan_tasks())
+            results.check_sweeper(self._config, "dry_run")
+        if not self._options.wait:
+            results.check_sweeper(self._config, "wait")
+        batch = self._compose(job_overrides, first)
+        launch = self._make_launch(batch)
+        if self._options.dry_run:
+            plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)
+            return [results.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
+        older_identity = self._function_identity.older_identity
+        messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identity)
         launch.on_result = messages.say_failure
-        return self._finish(asked, self._results(launch))
-
-    def _results(self, launch: launch_module.Launch) -> list[Result]:
-        with messages.explain_interrupt(launch), self._from_copy(launch):
-            if self._options.wait:
-                return launch.run()
-            launch.submit()
-            left = launch.detach()
-        if left:
-            log.warning("exca: the queue has no room for %d of them yet: the same command submits them later", left)
-        return [launch.result(task) for task in launch.tasks]
-
-    @contextlib.contextmanager
-    def _from_copy(self, launch: launch_module.Launch) -> tp.Iterator[None]:
-        """Tasks in this process import from the copy, too, what is not imported yet."""
-        code, settings = callback.sweep_code(), launch.settings
-        in_process = isinstance(settings.cluster, clusters.InlineCluster)
-        nothing = active.current() is not None or not launch.missing()
-        if code is None or not in_process or nothing:
-            yield
-            return
-        settings.folder.create()
-        active.run_from(self._snapshot())
-        try:
-            yield
-        finally:
-            active.run_from(None)
+        return self._finish(batch, self._run(launch))
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
-        composer = tasks.Composer(self._context, self._config, self._options, self._function_identity(), self._kinds)
-        asked = composer.tasks(job_overrides, first)
+        composer = tasks.Composer(self._context, self._config, self._options, self._function_identity, self._schema)
+        batch = composer.tasks(job_overrides, first)
         loader.sweep_loader(self._context).forget_compositions()
-        for notice in dict.fromkeys(notice for task in asked for notice in task.notices):
+        for notice in dict.fromkeys(notice for task in batch for notice in task.notices):
             log.warning("exca: %s", notice)
-        return asked
+        return batch
 
+    @property
     def _function_identity(self) -> FunctionIdentity:
         """The function as it was before any task of this launcher ran in this process."""
         if "function" not in self._state:
-            if self._kinds.method is None:
+            if self._schema.method is None:
                 self._state["function"] = read_function_identity(self._function, self._options.exclude_from_uid)
             else:  # all that its method carries is in the model
                 self._state["function"] = FunctionIdentity(carried.factory_name(self._function))
         function: FunctionIdentity = self._state["function"]
         return function
 
+    # from the tasks of the sweep to those of the engine
+
+    def _make_launch(self, batch: tp.Sequence[SweepTask]) -> Launch:
+        uses = Counter(task.job.composition.template for task in batch)
+        shared = {template for template, count in uses.items() if count > 1}
+        return Launch(
+            [_engine_task(task, shared) for task in batch],
+            self._program(shared),
+            self._settings(batch),
+            self._state.setdefault("computed", set()),
+            self._said,
+        )
+
     def _program(self, shared: tp.Collection[Template]) -> HydraProgram:
-        hydra, method = self._config.hydra, self._kinds.method
+        hydra, method = self._config.hydra, self._schema.method
         return HydraProgram(
             self._context,
             self._function if method is None else Computation(method, self._options.folder),
@@ -164,30 +143,19 @@ class _Batch:
             after_here=lambda: configure_log(hydra.hydra_logging, hydra.verbose),
         )
 
-    def _engine_task(self, task: SweepTask, shared: tp.Collection[Template]) -> Task:
-        composition = task.composition
-        composition = composition.without_template() if composition.template in shared else composition
-        return Task(
-            task.identity,
-            HydraJob(composition, task.number, task.pins, task.sweep_folder, task.subfolder, task.environment),
-            tuple(filter_overrides(task.overrides)),
-            functools.partial(tasks.describe_tasks, task),
-            task.resources,
-        )
-
-    def _settings(self, asked: tp.Sequence[SweepTask]) -> Settings:
-        chosen, method = self._options, self._kinds.method
-        whose = carried.target_of(self._function) if method is None else method.kind
-        code = callback.sweep_code()
-        home = project.project_folder(whose, active.current()) or active.home()
-        settings = Settings(
-            folder=CacheFolder(chosen.folder, chosen.trust_users),
-            cluster=self._cluster(),
+    def _settings(self, batch: tp.Sequence[SweepTask]) -> Settings:
+        chosen, method, copy = self._options, self._schema.method, active.current()
+        target = carried.target_of(self._function) if method is None else method.kind
+        home = project.project_folder(target, copy) or active.home()
+        code: dict[str, tp.Any] = {} if self._code is None else self._code_settings(self._code, batch)
+        return Settings(
+            folder=self._cache,
+            cluster=self._cluster,
             mode=chosen.mode,
-            project=project.describe_project(whose, chosen.folder, chosen.project, active.current()),
+            project=project.describe_project(target, chosen.folder, chosen.project, copy),
             record={
                 "started": self._started,
-                "version": ", ".join(sorted({task.identity.version for task in asked})),
+                "version": ", ".join(sorted({task.identity.version for task in batch})),
             },
             stderr_to_stdout=chosen.stderr_to_stdout,
             provenance=lambda: callback.launched_by_exca(home),
@@ -198,101 +166,116 @@ class _Batch:
             workers_per_job=chosen.workers_per_job,
             on_failure=chosen.on_failure,
             on_interrupt=chosen.on_interrupt,
-        )
-        if code is None:
-            return settings
-        code.include(self._targets(asked))
-        return dataclasses.replace(
-            settings,
-            check=code.check,
-            prepare=self._prepared,
-            here=self._snapshot,
-            chdir=code.options.chdir,
-            code=code.digest,
-            code_changes=code.changes,
+            **code,
         )
 
-    def _snapshot(self) -> Snapshot:
-        """The copy of the code. The configs of further batches are those of the same moment."""
-        code = callback.sweep_code()
-        assert code is not None
+    def _code_settings(self, code: LaunchCode, batch: tp.Sequence[SweepTask]) -> dict[str, tp.Any]:
+        code.include(_target_modules(batch))
+        return {
+            "check": code.check,
+            "prepare": lambda payload: payload.importing_from(self._take_snapshot(code), code.replaced_directory),
+            "here": lambda: self._take_snapshot(code),
+            "chdir": code.options.chdir,
+            "code": code.digest,
+            "code_changes": code.changes,
+        }
+
+    def _take_snapshot(self, code: LaunchCode) -> Snapshot:
+        """The copy of the code. The configs of further batches are read as they were copied, too."""
         snapshot = code.snapshot()
         hydra_private.read_configs_from(self._context.config_loader, snapshot)
         return snapshot
 
-    def _prepared(self, header: payload.Payload) -> payload.Payload:
-        code = callback.sweep_code()
-        assert code is not None
-        self._snapshot()
-        return header.importing_from(code.snapshot(), code.replaced_directory)
+    # running
 
-    def _targets(self, asked: tp.Sequence[SweepTask]) -> set[str]:
-        """The modules that the configs of the tasks lead to: tasks with the same choices of groups have the same."""
-        found: dict[tuple[tp.Any, ...], set[str]] = {}
-        for task in asked:
-            key = (task.composition.template, *(each for each in task.overrides if "_target_" in each))
-            if key not in found:
-                found[key] = code_options.target_names(task.config())
-        return {name for names in found.values() for name in names}
+    def _run(self, launch: Launch) -> list[Result]:
+        with messages.explain_interrupt(launch), self._importing_from_copy(launch):
+            if self._options.wait:
+                return launch.run()
+            launch.submit()
+            left = launch.detach()
+        if left:
+            log.warning("exca: the queue has no room for %d of them yet: the same command submits them later", left)
+        return [launch.result(task) for task in launch.tasks]
 
-    def _cluster(self) -> clusters.Cluster:
-        return clusters.get_cluster(
-            "inline" if self._options.cluster is None else self._options.cluster, self._options.jobs
-        )
+    @contextlib.contextmanager
+    def _importing_from_copy(self, launch: Launch) -> tp.Iterator[None]:
+        """Tasks in this process import from the copy what is not imported yet."""
+        is_here = isinstance(self._cluster, clusters.InlineCluster)
+        if self._code is None or not is_here or active.current() is not None or not launch.missing():
+            yield
+            return
+        self._cache.create()
+        active.run_from(self._take_snapshot(self._code))
+        try:
+            yield
+        finally:
+            active.run_from(None)
 
-    def _say_plan(self, lookups: tp.Sequence[LookupResult]) -> None:
-        name = self._cluster().name
-        folder, older_identity = CacheFolder(self._options.folder), self._function_identity().older_identity
-        messages.say_plan(lookups, name, folder, self._state["told"], older_identity)
+    # what a launch leaves in the sweep folder, and gives back to Hydra
 
-    def _finish(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[JobReturn]:
-        places = self._show_outputs(asked, results)
-        self._write_index(asked, results, places)
-        failed = messages.say_end(results, time.time() - self._started, self._sweep_folder)
-        hold = self._options.on_failure is OnFailure.CONTINUE and not job_returns.uses_values(self._config)
+    def _finish(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> list[JobReturn]:
+        sweep_folder = Path(str(self._config.hydra.sweep.dir)).absolute()
+        rows = self._state.setdefault("rows", [])
+        rows += map(_index_row, batch, ended, self._show_outputs(batch, ended))
+        outputs.write_index(sweep_folder, rows)
+        failed = messages.say_end(ended, time.time() - self._started, sweep_folder)
+        hold = self._options.on_failure is OnFailure.CONTINUE and not results.uses_values(self._config)
         hold = hold and callback.hold_failures(len(failed))
-        return job_returns.task_returns(asked, results, hold)
+        return [results.task_return(task, result, hold) for task, result in zip(batch, ended, strict=True)]
 
-    # what is left behind in the sweep folder
+    def _show_outputs(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> list[str | None]:
+        """Shows the outputs in the sweep folder; returns where each is, None where there is none.
 
-    def _show_outputs(self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> list[str | None]:
-        """Where the outputs are. Of real folders one may have to move for another task, after a third has named it."""
+        A real folder with the outputs of another task is moved aside, maybe after a third has named it: hence until
+        nothing moves any more.
+        """
+        paths = {task.job.sweep_folder for task in batch}
+        folders = {path: outputs.SweepFolder(path, link=self._options.link_outputs) for path in paths}
         places: list[str | None] = []
-        for _ in asked:
-            before = places
-            places = [self._show_output(task, result) for task, result in zip(asked, results, strict=True)]
-            if places == before or all(view.is_of_links for view in self._views.values()):
+        for _ in batch:  # tasks that share one folder would move each other for ever
+            before, places = places, [self._show_output(*pair, folders) for pair in zip(batch, ended, strict=True)]
+            if places == before or not any(folder.has_real_folders for folder in folders.values()):
                 break
         return places
 
-    def _show_output(self, task: SweepTask, result: Result) -> str | None:
-        """Where the outputs are, which the sweep folder shows now."""
+    def _show_output(
+        self, task: SweepTask, result: Result, folders: tp.Mapping[str, outputs.SweepFolder]
+    ) -> str | None:
         if result.entry_or_none is None:
             return None
         output = result.entry.output_folder()
         if self._options.link_outputs or not result.is_open:
-            self._view(task.sweep_folder).show(task.subfolder, output)
+            folders[task.job.sweep_folder].show(task.job.subfolder, output)
         return output
 
-    def _view(self, sweep_folder: str) -> outputs.View:
-        if sweep_folder not in self._views:
-            self._views[sweep_folder] = outputs.View(sweep_folder, link=self._options.link_outputs)
-        return self._views[sweep_folder]
 
-    def _write_index(
-        self, asked: tp.Sequence[SweepTask], results: tp.Sequence[Result], places: tp.Sequence[str | None]
-    ) -> None:
-        rows = self._state.setdefault("rows", [])
-        for task, result, output in zip(asked, results, places, strict=True):
-            rows.append(
-                {
-                    "number": task.number,
-                    "overrides": list(filter_overrides(task.overrides)),
-                    "uid": result.uid,
-                    "status": str(result.status),
-                    "how": result.how,
-                    "folder": task.subfolder,
-                    "output": output,
-                }
-            )
-        outputs.write_index(self._sweep_folder, rows)
+def _engine_task(task: SweepTask, shared: tp.Collection[Template]) -> Task:
+    """The task as the engine knows it; ``shared`` templates travel with the program, and once."""
+    job = task.job
+    if job.composition.template in shared:
+        job = dataclasses.replace(job, composition=job.composition.without_template())
+    describe = functools.partial(tasks.describe_task, task)
+    return Task(task.identity, job, tuple(filter_overrides(task.overrides)), describe, task.resources)
+
+
+def _target_modules(batch: tp.Sequence[SweepTask]) -> set[str]:
+    """The modules that the configs of the tasks lead to: tasks with the same choices of groups have the same."""
+    modules: dict[tuple[tp.Any, ...], set[str]] = {}
+    for task in batch:
+        key = (task.job.composition.template, *(line for line in task.overrides if "_target_" in line))
+        if key not in modules:
+            modules[key] = code_options.target_names(task.config())
+    return set().union(*modules.values())
+
+
+def _index_row(task: SweepTask, result: Result, output: str | None) -> dict[str, tp.Any]:
+    return {
+        "number": task.job.number,
+        "overrides": list(filter_overrides(task.overrides)),
+        "uid": result.uid,
+        "status": str(result.status),
+        "how": result.how,
+        "folder": task.job.subfolder,
+        "output": output,
+    }

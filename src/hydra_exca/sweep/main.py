@@ -30,44 +30,49 @@ def main(
         def train(config: Train) -> float: ...
 
     A method is called through its infra; a sweep with our launcher fills and finds the same entries as that infra.
-    ``model`` says whose it is where that is not the class that defines it.
+    ``model`` is the class of the method, unless that is the class that defines it.
 
         if __name__ == "__main__":
             hydra_exca.main(config_path="conf", config_name="config")(Train.fit)()
+
+    Raises TypeError for a function that does not take a model, and for a method that takes more than ``self``.
     """
     arguments: dict[str, tp.Any] = {"config_name": config_name, "version_base": version_base}
     if config_path is not _UNSET:
         arguments["config_path"] = config_path
     frame = inspect.currentframe()
-    place = model_method.place_of(None if frame is None else frame.f_back)
+    place = model_method.function_in(None if frame is None else frame.f_back)
 
     def decorate(function: tp.Callable[..., tp.Any]) -> tp.Any:
-        found = model_method.find_method(function, model)
-        task_function = _receiving(function) if found is None else model_method.method_program(found, place)
-        return hydra.main(**arguments)(task_function)
+        method = model_method.find_method(function, model)
+        program = _validating(function) if method is None else model_method.method_program(method, place)
+        return hydra.main(**arguments)(program)
 
     return decorate
 
 
-def _receiving(function: tp.Callable[..., tp.Any]) -> tp.Callable[[tp.Any], tp.Any]:
+def _validating(function: tp.Callable[..., tp.Any]) -> tp.Callable[[tp.Any], tp.Any]:
     """The function, handed the validated model of a configuration."""
-    kind = schema.annotated(function)
-    if kind is None or not issubclass(kind, pydantic.BaseModel):
-        name = getattr(function, "__qualname__", repr(function))
-        if model_method.is_of_unknown_class(function):
-            raise TypeError(
-                f"hydra_exca.main: the class of {name} cannot be found: use hydra_exca.main below the class, and "
-                "define that at the top of a module or say model=<the class>"
-            )
-        raise TypeError(
-            f"hydra_exca.main: the argument of {name} must be annotated with a pydantic model, or {name} must be "
-            "a method of one"
-        )
-    model = kind
+    model = schema.annotated(function)
+    if model is None or not issubclass(model, pydantic.BaseModel):
+        raise _unsuitable_function(function)
 
     @functools.wraps(function)
     def validated(config: tp.Any) -> tp.Any:
         return function(config if isinstance(config, model) else model_method.receive_config(model, config))
 
-    setattr(validated, schema.RECEIVES, kind)
+    setattr(validated, schema.RECEIVES, model)
     return validated
+
+
+def _unsuitable_function(function: tp.Callable[..., tp.Any]) -> TypeError:
+    name = model_method.function_name(function)
+    if model_method.is_of_unknown_class(function):
+        return TypeError(
+            f"hydra_exca.main: the class of {name} cannot be found: use hydra_exca.main below the class, and "
+            "define that at the top of a module or say model=<the class>"
+        )
+    return TypeError(
+        f"hydra_exca.main: the argument of {name} must be annotated with a pydantic model, or {name} must be "
+        "a method of one"
+    )

@@ -1,11 +1,10 @@
-"""Methods of models as programs: whose method it is, and what a plain run and a job do with a configuration."""
+"""Models and their methods as programs: whose a method is, and what a plain run and a job do with a configuration."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-import os
 import sys
 import types
 import typing as tp
@@ -19,7 +18,7 @@ from hydra_exca.globs import matches_key
 from hydra_exca.identity import pydantic_types
 
 from . import schema
-from .hydra_errors import raise_compact
+from .hydra_errors import as_compact_error, shown_cause
 from .schema import Method
 
 if tp.TYPE_CHECKING:
@@ -33,38 +32,43 @@ class Computation:
     method: Method
     folder: Path
 
-    def __call__(self, config: tp.Any) -> tp.Any:
-        return self.method.compute(receive_config(self.method.kind, config), self.folder)
-
 
 def find_method(function: tp.Any, model: type[pydantic.BaseModel] | None) -> Method | None:
     """The method that a function is: of ``model``, or of the class that defines it; None if it is no model's.
 
     Raises TypeError for one that cannot be a program.
     """
-    name = getattr(function, "__qualname__", repr(function))
     if inspect.ismethod(function) and pydantic_types.is_model(function.__self__):
         if schema.annotated(function) is None:
-            told = f"{type(function.__self__).__qualname__}.{function.__name__}"
-            raise TypeError(f"hydra_exca.main got the method of one object: give it the class's, {told}")
+            own = f"{type(function.__self__).__qualname__}.{function.__name__}"
+            raise TypeError(f"hydra_exca.main got the method of one object: give it the class's, {own}")
         return None
-    kind = _definer(function) if model is None else model
-    found = None if kind is None else _name_in(kind, function)
-    if model is not None and found is None:
-        raise TypeError(f"hydra_exca.main: {model.__qualname__} has no method {name}")
-    if kind is None or found is None:
+    kind = model or _defining_class(function)
+    if not pydantic_types.is_model_class(kind):
         return None
-    taken = inspect.signature(function).parameters.values()
-    if len(taken) != 1:
-        shown = ", ".join(map(str, taken))
-        raise TypeError(f"hydra_exca.main: {name} takes ({shown}), and a program needs a method of self alone")
-    return Method(kind, found)
+    name = _attribute_name(kind, function)
+    if name is not None:
+        _check_takes_self_alone(function)
+        return Method(kind, name)
+    if model is not None:
+        raise TypeError(f"hydra_exca.main: {model.__qualname__} has no method {function_name(function)}")
+    return None
+
+
+def _attribute_name(kind: type, function: tp.Any) -> str | None:
+    attributes = ((name, value) for cls in kind.__mro__ for name, value in vars(cls).items())
+    return next((name for name, value in attributes if value is function), None)
+
+
+def function_name(function: tp.Any) -> str:
+    """The name of a function in messages."""
+    return getattr(function, "__qualname__", repr(function))
 
 
 def is_of_unknown_class(function: tp.Any) -> bool:
     """Whether it looks like a method whose class cannot be found by its name."""
     above = str(getattr(function, "__qualname__", "")).rpartition(".")[0]
-    return bool(above) and not above.endswith("<locals>") and _named(function) is None
+    return bool(above) and not above.endswith("<locals>") and _defining_class(function) is None
 
 
 def method_program(method: Method, place: types.FunctionType) -> tp.Callable[[tp.Any], tp.Any]:
@@ -76,7 +80,7 @@ def method_program(method: Method, place: types.FunctionType) -> tp.Callable[[tp
         try:
             return method.call(model)
         except ExcaError as error:
-            raise raise_compact(error) from (error if os.environ.get("HYDRA_FULL_ERROR") == "1" else None)
+            raise as_compact_error(error) from shown_cause(error)
 
     run.__name__, run.__qualname__ = method.name, f"{method.kind.__qualname__}.{method.name}"
     run.__doc__ = getattr(method.kind, method.name).__doc__
@@ -85,8 +89,8 @@ def method_program(method: Method, place: types.FunctionType) -> tp.Callable[[tp
     return run
 
 
-def place_of(frame: types.FrameType | None) -> types.FunctionType:
-    """A function as if it were written in the code that a frame runs."""
+def function_in(frame: types.FrameType | None) -> types.FunctionType:
+    """A function as if it were defined in the code that a frame runs."""
 
     def place() -> None: ...
 
@@ -98,38 +102,51 @@ def place_of(frame: types.FrameType | None) -> types.FunctionType:
 
 def receive_config(kind: type[pydantic.BaseModel], config: DictConfig) -> tp.Any:
     """The validated model of a configuration; an error that Hydra shows as one message with all problems."""
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    allowed = schema.allowed_missing()
-    missing = sorted(key for key in OmegaConf.missing_keys(config) if not matches_key(key, allowed))
+    hydra: tp.Any = HydraConfig.get() if HydraConfig.initialized() else None
     try:
-        if missing:
-            problems = [Problem("it is ??? and must be given", key, tuple(overrides)) for key in missing]
-            raise ConfigError("The configuration is not complete; nothing was run.", problems)
-        values = schema.without_missing(OmegaConf.to_container(config, resolve=True))
-        model = schema.validate(kind, values, overrides)
+        model = _make_model(kind, config, hydra)
     except ExcaError as error:
-        raise raise_compact(error) from None
-    started_from = Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
-    if started_from != Path.cwd():  # hydra.job.chdir
-        schema.anchor(model, started_from)
+        raise as_compact_error(error) from None
+    if hydra is not None and Path(hydra.runtime.cwd) != Path.cwd():  # hydra.job.chdir
+        _anchor_infras(model, Path(hydra.runtime.cwd))
     return model
 
 
-def _definer(function: tp.Any) -> type[pydantic.BaseModel] | None:
-    """The model that defines a function. That of an inherited method is the parent: it is the same function."""
-    found = _named(function)
-    return found if pydantic_types.is_model_class(found) else None
+def _make_model(kind: type[pydantic.BaseModel], config: DictConfig, hydra: tp.Any) -> pydantic.BaseModel:
+    allowed = () if hydra is None else OmegaConf.select(hydra, "launcher.allow_missing") or ()
+    missing = sorted(key for key in OmegaConf.missing_keys(config) if not matches_key(key, allowed))
+    problems = [Problem("it is ??? and must be given", key) for key in missing]
+    values = {} if missing else schema.without_missing(OmegaConf.to_container(config, resolve=True))
+    problems = problems or schema.model_problems(kind, values)
+    if problems:
+        overrides = () if hydra is None else tuple(hydra.overrides.task)
+        problems = [dataclasses.replace(problem, overrides=overrides) for problem in problems]
+        raise ConfigError(f"The configuration does not fit {kind.__qualname__}; nothing was run.", problems)
+    return kind.model_validate(values)
 
 
-def _named(function: tp.Any) -> tp.Any:
+def _anchor_infras(model: pydantic.BaseModel, folder: Path) -> None:
+    """Makes relative folders of its infras count from ``folder``, wherever a job works."""
+    from hydra_exca.infra.base import infras_in
+
+    for _, infra in infras_in(model):
+        if infra.folder is not None:
+            infra.folder = folder / Path(infra.folder).expanduser()
+
+
+def _check_takes_self_alone(function: tp.Any) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    if len(parameters) != 1:
+        shown = ", ".join(map(str, parameters))
+        raise TypeError(
+            f"hydra_exca.main: {function_name(function)} takes ({shown}), and a program needs a method of self alone"
+        )
+
+
+def _defining_class(function: tp.Any) -> tp.Any:
     """What the function's qualified name says that it is in, None if that is not to be found."""
     parts = str(getattr(function, "__qualname__", "")).split(".")[:-1]
     try:
         return functools.reduce(getattr, parts, sys.modules[function.__module__]) if parts else None
     except (AttributeError, KeyError):
         return None
-
-
-def _name_in(kind: type, function: tp.Any) -> str | None:
-    attributes = ((name, value) for cls in kind.__mro__ for name, value in vars(cls).items())
-    return next((name for name, value in attributes if value is function), None)

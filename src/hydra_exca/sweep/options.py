@@ -1,8 +1,9 @@
-"""The launcher's options, sorted: what is ours, what every cluster takes, what only Slurm does."""
+"""The options of ``hydra.launcher``, checked, and sorted: those of the sweep, of any cluster, and of Slurm alone."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import typing as tp
 from pathlib import Path
 
@@ -14,16 +15,32 @@ from hydra_exca import clusters, paths, text
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 
+KEY = "hydra.launcher"
+PER_TASK_KEY = f"{KEY}.per_task"
 DEFAULT_FOLDER = "exca"
 DEFAULT_VERSION = "0"
-_ENGINE = ("array_parallelism", "max_num_timeout", "submitit_folder", "max_queued", "poll_s", "share_machine")
+INVALID_OPTIONS = "The launcher's options are invalid; nothing was submitted."
+
+_ENUMS: dict[str, type[enum.Enum]] = {
+    "mode": Mode,
+    "on_failure": OnFailure,
+    "on_interrupt": OnInterrupt,
+    "on_code_change": OnCodeChange,
+}
+_LISTS = ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env")
+_MINIMA = {"tasks_per_job": 1, "workers_per_job": 1, "max_queued": 1, "array_parallelism": 1, "max_num_timeout": 0}
+_OF_SUBMISSION = ("array_parallelism", "max_num_timeout", "submitit_folder", "max_queued", "poll_s", "share_machine")
+_OF_ANY_CLUSTER = frozenset(BaseQueueConf.__dataclass_fields__)
+_OF_THE_LAUNCH = {"_target_", "submitit_folder", "stderr_to_stdout", "max_num_timeout", "array_parallelism"}
+_OF_A_JOB = frozenset(SlurmQueueConf.__dataclass_fields__) - _OF_THE_LAUNCH
+_ABSENT = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """What ``hydra.launcher`` says, checked: paths absolute, the mode and the version valid ones.
+    """The valid options of a launch, with an absolute folder.
 
-    ``version_is_set``: somebody chose it, even if the one that nobody has to choose.
+    ``version_is_set``: the user chose the version, even if it is the default.
     """
 
     folder: Path
@@ -55,146 +72,118 @@ class SweepOptions:
         return bool(self.jobs.common.get("stderr_to_stdout", False))
 
 
+_OF_THE_SWEEP = {field.name for field in dataclasses.fields(SweepOptions)} - {"version_is_set", "jobs"}
+
+
 def read_options(
     options: tp.Mapping[str, tp.Any], started_from: Path, typed_version: str | None = None
 ) -> SweepOptions:
-    """Sorts the launcher's options; ``started_from`` is where a relative folder counts from.
+    """The options of ``hydra.launcher``; a relative folder is one of ``started_from``.
 
-    ``typed_version`` is the version as it stands on the command line, if it does. Raises ConfigError that lists
+    ``typed_version`` is the version as it was typed on the command line, if it was. Raises ConfigError that lists
     everything wrong with them.
     """
-    plain = {key: _plain(value) for key, value in options.items()}
+    plain = {key: to_plain(value) for key, value in options.items()}
     _check_complete(plain)
-    if typed_version is not None:
-        plain["version"] = typed_version
-    plain["version_is_set"] = typed_version is not None or plain["version"] != DEFAULT_VERSION
-    own = {field.name: plain.pop(field.name) for field in dataclasses.fields(SweepOptions) if field.name in plain}
-    engine = {key: plain.pop(key) for key in _ENGINE if key in plain}
-    common_keys = set(OmegaConf.structured(BaseQueueConf).keys())
-    own["per_task"] = own["per_task"] or {}
-    _check(own, engine, plain)
-    own["on_failure"] = OnFailure(own["on_failure"])
-    own["on_code_change"] = OnCodeChange(own["on_code_change"])
-    own["on_interrupt"] = None if own["on_interrupt"] is None else OnInterrupt(own["on_interrupt"])
-    for key in ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env"):
-        own[key] = tuple(own[key])
+    plain["version"] = plain["version"] if typed_version is None else typed_version
+    plain["per_task"] = plain["per_task"] or {}
+    problems = list(_find_problems(plain))
+    if problems:
+        raise ConfigError(INVALID_OPTIONS, problems)
+    is_set = typed_version is not None or plain["version"] != DEFAULT_VERSION
+    own = _typed_values({name: plain.pop(name) for name in _OF_THE_SWEEP}, started_from)
+    return SweepOptions(**own, version_is_set=is_set, jobs=_job_options(plain))
+
+
+def _typed_values(own: dict[str, tp.Any], started_from: Path) -> dict[str, tp.Any]:
+    own |= {name: kind(own[name]) for name, kind in _ENUMS.items() if own[name] is not None}
+    own |= {name: tuple(own[name]) for name in _LISTS}
     own["folder"] = started_from / Path(own["folder"] or DEFAULT_FOLDER).expanduser()
-    own["mode"] = Mode(own["mode"])
     if own["cluster"] == "debug" and own["mode"] is Mode.CACHED:
-        own["mode"] = Mode.RETRY  # a stored error is what one wants to debug
-    jobs = clusters.Options(
-        common={key: value for key, value in plain.items() if key in common_keys},
-        slurm={key: value for key, value in plain.items() if key not in common_keys},
-        **engine,
-    )
-    return SweepOptions(**own, jobs=jobs)
+        own["mode"] = Mode.RETRY  # a task that failed is what one wants to debug
+    return own
 
 
-def _check_complete(plain: tp.Mapping[str, tp.Any]) -> None:
-    known = {field.name for field in dataclasses.fields(SweepOptions)} - {"version_is_set", "jobs"}
-    lacking = sorted(known - plain.keys())
-    if lacking:
-        told = (
-            f"has no {', '.join(lacking)}. A file of your own with the name launcher/exca.yaml stands in for that of "
-            "the package: give it another name, and let it begin with `defaults: [exca, _self_]`"
-        )
-        raise ConfigError(
-            "The launcher's options are incomplete; nothing was submitted.", [Problem(told, "hydra.launcher")]
-        )
+def _job_options(options: dict[str, tp.Any]) -> clusters.Options:
+    submission = {name: options.pop(name) for name in _OF_SUBMISSION if name in options}
+    common = {key: value for key, value in options.items() if key in _OF_ANY_CLUSTER}
+    slurm = {key: value for key, value in options.items() if key not in _OF_ANY_CLUSTER}
+    return clusters.Options(common, slurm, **submission)
 
 
-def version_as_typed(overrides: tp.Iterable[str]) -> str | None:
-    """The version as it stands on the command line: as a number, 1.10 would be 1.1. None if it does not."""
-    versions = [each.partition("=")[2] for each in overrides if each.lstrip("+").startswith("hydra.launcher.version=")]
+def typed_version(overrides: tp.Iterable[str]) -> str | None:
+    """The version as it was typed on the command line, None if it was not: parsed as a number, 1.10 would be 1.1."""
+    prefix = f"{KEY}.version="
+    versions = [line.partition("=")[2] for line in overrides if line.lstrip("+").startswith(prefix)]
     return versions[-1].strip("'\"") if versions else None
 
 
-def _check(own: tp.Mapping[str, tp.Any], engine: tp.Mapping[str, tp.Any], jobs: tp.Mapping[str, tp.Any]) -> None:
-    problems = [
-        *_choices(own),
-        *_names(own),
-        *_numbers({**own, **engine}),
-        *_packing(own, jobs),
-        *check_per_task(own["per_task"]),
-    ]
-    if not own["wait"] and own["cluster"] in (None, "inline", "debug"):
-        problems.append(Problem("false needs jobs of their own: cluster=local or slurm", "hydra.launcher.wait"))
-    if problems:
-        raise ConfigError("The launcher's options are invalid; nothing was submitted.", problems)
-
-
-def _choices(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
-    named = (("mode", Mode), ("on_failure", OnFailure), ("on_interrupt", OnInterrupt), ("on_code_change", OnCodeChange))
-    for name, choices in named:
-        valid = [choice.value for choice in choices]
-        if own[name] not in valid and not (name == "on_interrupt" and own[name] is None):
-            yield Problem(f"invalid {name} {own[name]!r}: choose {text.choices(valid)}", f"hydra.launcher.{name}")
-
-
-def _names(own: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
-    if not paths.is_version(own["version"]):
-        rule = "it names a folder: letters, digits and ._+- only, 64 at most"
-        yield Problem(f"{own['version']!r} cannot be a version; {rule}", "hydra.launcher.version")
-    if own["project"] is not None and not paths.is_version(own["project"]):
-        yield Problem(f"{own['project']!r} cannot name a project, as a version", "hydra.launcher.project")
-
-
-_LEAST = {
-    "tasks_per_job": 1,
-    "workers_per_job": 1,
-    "max_queued": 1,
-    "array_parallelism": 1,
-    "max_num_timeout": 0,
-}
-
-
-def _numbers(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
-    for name, least in _LEAST.items():
-        value = options.get(name)
-        if value is not None and value < least:
-            yield Problem(f"{value} is less than {least}", f"hydra.launcher.{name}")
-    if not options.get("poll_s", 1.0) > 0:
-        yield Problem(f"{options['poll_s']} is no time in seconds", "hydra.launcher.poll_s")
-
-
-def _packing(own: tp.Mapping[str, tp.Any], jobs: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
-    tasks, workers = own["tasks_per_job"], own["workers_per_job"]
-    if workers > tasks:
-        said = f"{workers} at a time are more than the {tasks} of a job: set tasks_per_job, too"
-        yield Problem(said, "hydra.launcher.workers_per_job")
-    several = [name for name in ("nodes", "tasks_per_node") if (jobs.get(name) or 1) > 1 or name in own["per_task"]]
-    if tasks > 1 and several:
-        said = f"{tasks} tasks do not go into jobs of several processes each ({', '.join(several)})"
-        yield Problem(said, "hydra.launcher.tasks_per_job")
-
-
-def _plain(value: tp.Any) -> tp.Any:
+def to_plain(value: tp.Any) -> tp.Any:
+    """A value of a config in plain containers."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-PER_TASK_KEY = "hydra.launcher.per_task"
+def _check_complete(options: tp.Mapping[str, tp.Any]) -> None:
+    missing = sorted(_OF_THE_SWEEP - options.keys())
+    if missing:
+        message = (
+            f"has no {', '.join(missing)}. A launcher/exca.yaml of your own replaces that of the package: give it "
+            "another name, and begin it with `defaults: [exca, _self_]`"
+        )
+        raise ConfigError("The launcher's options are incomplete; nothing was submitted.", [Problem(message, KEY)])
 
 
-_COMMON = frozenset(BaseQueueConf.__dataclass_fields__)
+def _find_problems(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    for name, kind in _ENUMS.items():
+        valid = [choice.value for choice in kind]
+        if options[name] not in valid and not (name == "on_interrupt" and options[name] is None):
+            yield Problem(f"invalid {name} {options[name]!r}: choose {text.choices(valid)}", f"{KEY}.{name}")
+    for name in ("version", "project"):
+        if options[name] is not None and not paths.is_version(options[name]):
+            rule = "it is part of a folder's name: at most 64 letters, digits and ._+-"
+            yield Problem(f"invalid {name} {options[name]!r}: {rule}", f"{KEY}.{name}")
+    yield from _check_numbers(options)
+    yield from _find_conflicts(options)
+    yield from _check_per_task(options["per_task"])
 
 
-# those of the launch as a whole
-_NOT_OF_A_JOB = {"_target_", "submitit_folder", "stderr_to_stdout", "max_num_timeout", "array_parallelism"}
+def _check_numbers(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    for name, minimum in _MINIMA.items():
+        value = options.get(name)
+        if value is not None and value < minimum:
+            yield Problem(f"{value} is too small: the minimum is {minimum}", f"{KEY}.{name}")
+    if not options.get("poll_s", 1.0) > 0:
+        yield Problem(f"{options['poll_s']} is too small: it must be more than 0 seconds", f"{KEY}.poll_s")
 
 
-_KNOWN = frozenset(SlurmQueueConf.__dataclass_fields__) - _NOT_OF_A_JOB
+def _find_conflicts(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    """The options that do not go together."""
+    tasks, workers, cluster = options["tasks_per_job"], options["workers_per_job"], options["cluster"]
+    if workers > tasks:
+        message = f"{workers} workers share the {tasks} of a job: raise tasks_per_job, too"
+        yield Problem(message, f"{KEY}.workers_per_job")
+    several = _multiplying_options(options)
+    if tasks > 1 and several:
+        message = f"a job of several processes ({', '.join(several)}) computes one task, not {tasks}"
+        yield Problem(message, f"{KEY}.tasks_per_job")
+    if "tasks_per_node" in several and cluster in ("slurm", "auto") and not options.get("use_srun", True):
+        yield Problem("it needs use_srun=true: srun is what starts several processes", f"{KEY}.tasks_per_node")
+    if not options["wait"] and cluster in (None, "inline", "debug"):
+        yield Problem("wait=false needs jobs that outlive this process: use cluster local or slurm", f"{KEY}.wait")
 
 
-def check_per_task(per_task: tp.Any) -> list[Problem]:
-    """What is wrong with the option itself: names that are no options of a job, places that are none in a config."""
-    if not isinstance(per_task, dict) or not all(isinstance(path, str) for path in per_task.values()):
-        return [
-            Problem(f"{per_task!r} is no {{option: place in the config}}, as {{mem_gb: model.mem}} is", PER_TASK_KEY)
-        ]
-    unknown = [name for name in per_task if name not in _KNOWN]
-    return [
-        Problem(f"invalid option {name!r}: choose {text.choices(sorted(_KNOWN))}", PER_TASK_KEY) for name in unknown
-    ]
+def _multiplying_options(options: tp.Mapping[str, tp.Any]) -> list[str]:
+    """The options by which jobs have several processes, or may have."""
+    names = ("nodes", "tasks_per_node")
+    return [name for name in names if (options.get(name) or 1) > 1 or name in options["per_task"]]
+
+
+def _check_per_task(per_task: tp.Any) -> tp.Iterator[Problem]:
+    if not isinstance(per_task, dict) or not all(isinstance(key, str) for key in per_task.values()):
+        yield Problem(f"{per_task!r} is not a mapping of options to keys, as {{mem_gb: model.mem}} is", PER_TASK_KEY)
+        return
+    for name in sorted(per_task.keys() - _OF_A_JOB):
+        yield Problem(f"invalid option {name!r}: choose {text.choices(sorted(_OF_A_JOB))}", PER_TASK_KEY)
 
 
 def resources_of_task(
@@ -202,39 +191,27 @@ def resources_of_task(
 ) -> tuple[dict[str, tp.Any], list[Problem]]:
     """The resources that a task's config asks for, under submitit's names, and what is wrong with them.
 
-    A value None leaves the launcher's own option.
+    A key that is null leaves the option as the launcher has it.
     """
-    found: dict[str, tp.Any] = {}
+    resources: dict[str, tp.Any] = {}
     problems: list[Problem] = []
-    if not per_task:
-        return found, problems
-    config = config_of_task()
-    for name, path in per_task.items():
+    config = config_of_task() if per_task else DictConfig({})
+    for name, key in per_task.items():
         try:
-            value = OmegaConf.select(config, path, throw_on_missing=True, throw_on_resolution_failure=True)
-            if value is None and not _is_there(config, path):
-                problems.append(
-                    Problem(f"{name} is to come from {path!r}, which the config does not have", PER_TASK_KEY)
-                )
+            value = OmegaConf.select(
+                config, key, default=_ABSENT, throw_on_missing=True, throw_on_resolution_failure=True
+            )
+            if value is _ABSENT:
+                problems.append(Problem(f"{name} is read from {key!r}, which the config does not have", PER_TASK_KEY))
             elif value is not None:
-                found[name if name in _COMMON else f"slurm_{name}"] = _valid(name, value)
+                resources[name if name in _OF_ANY_CLUSTER else f"slurm_{name}"] = _convert(name, value)
         except OmegaConfBaseException as error:
-            problems.append(Problem(f"{name} from {path!r}: {str(error).splitlines()[0]}", PER_TASK_KEY))
-    return found, problems
+            problems.append(Problem(f"{name} from {key!r}: {str(error).splitlines()[0]}", PER_TASK_KEY))
+    return resources, problems
 
 
-def _is_there(config: DictConfig, path: str) -> bool:
-    missing = object()
-    return OmegaConf.select(config, path, default=missing) is not missing or _is_none(config, path)
-
-
-def _is_none(config: DictConfig, path: str) -> bool:
-    parent, _, key = path.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return OmegaConf.is_config(node) and key in node
-
-
-def _valid(name: str, value: tp.Any) -> tp.Any:
+def _convert(name: str, value: tp.Any) -> tp.Any:
     """The value as the launcher's own option would take it."""
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SlurmQueueConf), {name: whole}))[name]  # type: ignore[index,call-overload]
+    integral = int(value) if isinstance(value, float) and value.is_integer() else value
+    merged: tp.Any = OmegaConf.merge(OmegaConf.structured(SlurmQueueConf), {name: integral})
+    return to_plain(merged[name])

@@ -1,8 +1,7 @@
-"""The copy of the code and the record under other launchers than ours, and in single runs."""
+"""The copy of the code and the record of each job under other launchers than ours, and in single runs."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -30,10 +29,11 @@ _VARIABLES = ("PYTHONPATH", "PYTHONSAFEPATH")
 
 
 @dataclasses.dataclass(frozen=True)
-class Sent:
+class SentCode:
     """What travels to the jobs of another launcher, with the callback.
 
-    ``launch`` is the folder of the launch; ``environment`` are the variables as they were before.
+    ``launch`` is the folder of the launch, ``launched`` its record; ``environment`` are the variables of the
+    launching process as they were before it changed them.
     """
 
     launch: Path
@@ -41,134 +41,117 @@ class Sent:
     copy: Snapshot | None
     environment: dict[str, str | None]
 
-    def arrive(self) -> None:
-        """Makes the process of a job import from the copy, as soon as it knows of it."""
-        is_launching = _before is not None and (_before.launch, _before.pid) == (self.launch, os.getpid())
+    def enter(self) -> None:
+        """Makes the process of a job import from the copy."""
+        is_launching = _changed is not None and (_changed.sent.launch, _changed.pid) == (self.launch, os.getpid())
         if self.copy is None or is_launching or active.current() == self.copy:
             return
         self.copy.check()
         _set_environment(self.environment)
-        sys.path[:] = _search_path(self.copy, sys.path)
+        sys.path[:] = _search_path(self.copy)
         active.run_from(self.copy)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ChangedProcess:
+    """What this process was before `send_code` changed it for the launch ``sent``.
+
+    A process that is forked from it inherits this, and on another host a pid may be the same: hence both are compared.
+    """
+
+    sent: SentCode
+    pid: int
+    copy: Snapshot | None
+    search_path: list[str]
+
+
+_changed: _ChangedProcess | None = None
 
 
 def send_code(
     code: LaunchCode | None, launched: launch_record.LaunchDescription, cache: Path, config: DictConfig
-) -> Sent:
+) -> SentCode:
     """Copies the code for the jobs of another launcher, and makes them import from the copy; see `restore_process`.
 
     The launching process does, too: some launchers run the jobs in it, and all compose their configs there.
     """
-    restore_process()  # from a sweep that was not ended, since it failed
-    folder = CacheFolder(cache)
-    folder.create()
+    CacheFolder(cache).create()
     copy = None if code is None else code.snapshot()
     token = launches.new_token()
     launch = paths.launch_folder(cache, token)
     launch.mkdir(parents=True)
     if launched.patch is not None:
         files.write_file(launch / paths.PATCH, launched.patch)
-    record = {**launched.record, "started": time.time(), "token": token, "code": None if copy is None else copy.digest}
-    record["cluster"] = str(OmegaConf.select(config, "hydra.launcher._target_"))
-    launches.write_record(launch, record)
-    sent = Sent(launch, {**launched.record, "code": record["code"]}, copy, _environment())
+    record = {**launched.record, "code": None if copy is None else copy.digest}
+    launcher = str(OmegaConf.select(config, "hydra.launcher._target_"))
+    of_launch = {**record, "started": time.time(), "token": token, "cluster": launcher}
+    launches.write_record(launch, of_launch)
+    sent = SentCode(launch, record, copy, {name: os.environ.get(name) for name in _VARIABLES})
     if copy is not None:
-        _prefer(copy, launch, in_process=record["cluster"] == _IN_PROCESS)
+        _prefer_copy(sent, copy, in_process=launcher == _IN_PROCESS)
     return sent
 
 
-@dataclasses.dataclass
-class _Before:
-    """What `send_code` has changed of this process.
-
-    It is the process of this ``launch``: pids come again on other hosts.
-    """
-
-    launch: Path
-    pid: int
-    copy: Snapshot | None
-    search_path: list[str]
-    environment: dict[str, str | None]
-
-
-_before: _Before | None = None
-
-
-def _prefer(copy: Snapshot, launch: Path, *, in_process: bool) -> None:
-    global _before
-    _before = _Before(launch, os.getpid(), active.current(), list(sys.path), _environment())
-    if not in_process:  # what tasks start in this process is to find its own code
-        search = _search_path(copy, sys.path)
-        own = [folder for folder in search if os.path.isdir(folder) and not selection.is_installed(Path(folder))]
+def _prefer_copy(sent: SentCode, copy: Snapshot, *, in_process: bool) -> None:
+    """Makes this process, and those that it starts unless jobs run ``in_process``, import from the copy."""
+    global _changed
+    _changed = _ChangedProcess(sent, os.getpid(), active.current(), list(sys.path))
+    if not in_process:  # else what a task starts would import from the copy, and not its own code
+        search_path = _search_path(copy)
+        own = [folder for folder in search_path if os.path.isdir(folder) and not selection.is_installed(Path(folder))]
         variables = [*own, *copy.module_roots(), *filter(None, [os.environ.get("PYTHONPATH")])]
         _set_environment({"PYTHONPATH": os.pathsep.join(dict.fromkeys(variables)), "PYTHONSAFEPATH": "1"})
-        sys.path[:] = search
+        sys.path[:] = search_path
     _import_from(copy)
     hydra_private.read_configs_from(GlobalHydra.instance().config_loader(), copy)
 
 
-def _import_from(copy: Snapshot | None) -> None:
-    if active.current() != copy:  # a job that launches may be where it is to stay
-        active.run_from(copy)
-
-
 def restore_process() -> None:
-    """Ends what `send_code` began."""
-    global _before
-    if _before is not None:
-        sys.path[:] = _before.search_path
-        _set_environment(_before.environment)
-        _import_from(_before.copy)
-        _before = None
+    """Makes this process what it was before `send_code`."""
+    global _changed
+    if _changed is not None:
+        sys.path[:] = _changed.search_path
+        _set_environment(_changed.sent.environment)
+        _import_from(_changed.copy)
+        _changed = None
+
+
+def _import_from(copy: Snapshot | None) -> None:
+    if active.current() != copy:  # a job that launches may already run from it, with a working directory to keep
+        active.run_from(copy)
 
 
 def record_job(
     launched: tp.Mapping[str, tp.Any], patch: bytes | Path | None, started: float, config: DictConfig, result: JobReturn
 ) -> None:
-    """Writes into a job's output directory how it was computed; what goes wrong is logged, and the job goes on."""
+    """Writes into a job's output directory how it was computed; what goes wrong is logged, and the job goes on.
+
+    ``patch`` is the patch itself, or the folder of the launch that has it.
+    """
     folder = Path(config.hydra.runtime.output_dir)
+    overrides = tp.cast("list[str]", OmegaConf.to_container(config.hydra.overrides.task))
+    error = result._return_value  # noqa: SLF001  the public name raises it
+    how = "completed" if result.status is JobStatus.COMPLETED else f"failed: {type(error).__name__}"
     try:
-        _write(folder, launched, patch, started, config, result)
-    except Exception as error:  # noqa: BLE001  a result is worth more than its record
-        log.warning("%s: how it was computed could not be recorded: %s", folder, error)
+        record = {**launch_record.describe_job(launched, overrides, started, how), "code": launched.get("code")}
+        files.write_file(folder / paths.PROVENANCE, files.dump_json(record), durable=False)
+        if isinstance(patch, Path):
+            task_record.copy_patch(launched, patch, folder)
+        elif patch is not None:
+            files.write_file(folder / paths.PATCH, patch, durable=False)
+    except Exception as problem:  # noqa: BLE001  a result is worth more than its record
+        log.warning("%s: how it was computed could not be recorded: %s", folder, problem)
 
 
-def _write(
-    folder: Path,
-    launched: tp.Mapping[str, tp.Any],
-    patch: bytes | Path | None,
-    started: float,
-    config: DictConfig,
-    result: JobReturn,
-) -> None:
-    overrides = OmegaConf.to_container(config.hydra.overrides.task)
-    told = launch_record.describe_job(launched, tp.cast("list[str]", overrides), started, _exit(result))
-    files.write_file(folder / paths.PROVENANCE, files.dump_json({**told, "code": launched.get("code")}), durable=False)
-    if isinstance(patch, Path):
-        task_record.copy_patch(launched, patch, folder)
-    elif patch is not None:
-        files.write_file(folder / paths.PATCH, patch, durable=False)
-
-
-def _exit(result: JobReturn) -> str:
-    if result.status is JobStatus.COMPLETED:
-        return "completed"
-    return f"failed: {type(result._return_value).__name__}"  # noqa: SLF001  the public name raises it
-
-
-def _search_path(copy: Snapshot, folders: tp.Iterable[str]) -> list[str]:
-    moved = [str(copy.copy_of(Path(folder or "."))) for folder in folders]
+def _search_path(copy: Snapshot) -> list[str]:
+    """The search path of this process, with what was copied replaced by its copy."""
+    moved = [str(copy.copy_of(Path(folder or "."))) for folder in sys.path]
     return list(dict.fromkeys([*copy.import_roots(), *moved]))
-
-
-def _environment() -> dict[str, str | None]:
-    return {name: os.environ.get(name) for name in _VARIABLES}
 
 
 def _set_environment(variables: tp.Mapping[str, str | None]) -> None:
     for name, value in variables.items():
         if value is None:
-            with contextlib.suppress(KeyError):
-                del os.environ[name]
+            os.environ.pop(name, None)
         else:
             os.environ[name] = value

@@ -13,31 +13,31 @@ from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, map_leaves
 
 
 def put_pins(task_config: DictConfig, pins: tp.Mapping[Path, tp.Any]) -> None:
-    """Puts ``pins`` into a job's config, in place, also where its flags forbid that; they stay as they were.
+    """Puts ``pins`` into a job's config, in place, also where its flags forbid that; the flags stay as they were.
 
-    What is no single value (the config of a class, a dict that is no config, a tuple) is of the type that the
+    A value that is no scalar (the config of a class, a dict that is no config, a tuple) has the type that the
     interpolation gives here, as long as that is the pinned value.
     """
     for path, value in pins.items():
         holder: tp.Any = task_config
         for key in path[:-1]:
             holder = holder[key]
-        found = [] if _is_held(value) else _found(holder, path[-1], value)
-        if found and isinstance(value, str):
+        nodes = [] if _is_scalar(value) else _equal_nodes(holder, path[-1], value)
+        if nodes and isinstance(value, str):
             continue  # a config would take it for something else, or make it a text of no class
         with flag_override(holder, ["readonly", "struct", "allow_objects"], [False, False, True]):
-            _put(holder, path[-1], [*found, map_leaves(value, _escaped)])
+            _put_first_valid(holder, path[-1], [*nodes, map_leaves(value, _escape)])
 
 
-def _is_held(value: tp.Any) -> bool:
+def _is_scalar(value: tp.Any) -> bool:
     """Whether a config holds it as it is."""
     if isinstance(value, (enum.Enum, pathlib.PurePath)):
         return True
     return type(value) in (int, float, bool, bytes, type(None)) or (type(value) is str and value != MISSING)
 
 
-def _put(holder: tp.Any, key: tp.Any, candidates: list[tp.Any]) -> None:
-    """The first that the field takes; what is found here stays as it is where it takes none."""
+def _put_first_valid(holder: tp.Any, key: tp.Any, candidates: list[tp.Any]) -> None:
+    """The first candidate that the field takes. Where it takes neither, what is there stays: it is equal."""
     for number, candidate in enumerate(candidates, 1):
         try:
             holder[key] = candidate
@@ -48,20 +48,20 @@ def _put(holder: tp.Any, key: tp.Any, candidates: list[tp.Any]) -> None:
             return
 
 
-def _found(holder: tp.Any, key: tp.Any, value: tp.Any) -> list[tp.Any]:
-    """What is at a key, as a node, if it is this value."""
+def _equal_nodes(holder: tp.Any, key: tp.Any, value: tp.Any) -> list[tp.Any]:
+    """What the interpolation gives here, as a node, if it equals the pinned value; else nothing."""
     from hydra_exca.identity.canonical import canonical, encode  # most jobs have no such value, and start without it
 
     try:
-        found = holder[key]
-        is_same = encode(canonical(copy_tree(found))) == encode(canonical(value))
+        current = holder[key]
+        is_equal = encode(canonical(copy_tree(current))) == encode(canonical(value))
     except Exception:  # noqa: BLE001 - the user's resolvers; what does not resolve here is pinned
         return []
-    if not is_same:
+    if not is_equal:
         return []
-    return [found if OmegaConf.is_config(found) else AnyNode(found, flags={"allow_objects": True})]
+    return [current if OmegaConf.is_config(current) else AnyNode(current, flags={"allow_objects": True})]
 
 
-def _escaped(leaf: tp.Any) -> tp.Any:
+def _escape(leaf: tp.Any) -> tp.Any:
     """A string that resolves to ``leaf``: one from outside may look like an interpolation."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", leaf) if type(leaf) is str else leaf

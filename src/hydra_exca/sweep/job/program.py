@@ -1,4 +1,4 @@
-"""The job's side under Hydra: the process becomes what the launch was, and runs the composed config."""
+"""The job's side under Hydra: the process becomes what the launching one was, and runs the composed config."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ log = logging.getLogger("exca.sweep")
 
 @dataclasses.dataclass(frozen=True)
 class HydraJob:
-    """What one job needs: what makes its config, the values that were pinned, where its outputs are shown.
+    """One job: what makes its config, and where its outputs are shown.
 
-    ``environment`` are the pinned values of ``hydra.job.env_set``.
+    ``pins`` are the values it gets instead of interpolations that were part of the identity, ``environment`` those of
+    ``hydra.job.env_set``.
     """
 
     composition: Composition
@@ -62,7 +63,7 @@ class HydraProgram:
 
         ``after_here`` is called after each job that ran in the launching process: run_job changes its logging.
         """
-        self._templates = {each.name: each for each in templates}
+        self._templates = {template.name: template for template in templates}
         self._context = context
         self._function = function
         self._link_outputs = link_outputs
@@ -116,7 +117,7 @@ class HydraProgram:
         return pinned
 
     def _call(self, config: DictConfig, attempt: Attempt) -> tp.Any:
-        """Calls the function, or what an earlier start has left; its own checkpoint is there to be called meanwhile."""
+        """Calls the function, or what its checkpoint has returned in an earlier start; sets the checkpoint before."""
         function = self._function
         if attempt.resumed is not None:
             attempt.checkpoint = attempt.resumed.checkpoint
@@ -125,9 +126,8 @@ class HydraProgram:
             model = model_method.receive_config(function.method.kind, config)
             attempt.checkpoint = checkpoint_of_object(model)
             return function.method.compute(model, function.folder)
-        received: tp.Any = getattr(function, schema.RECEIVES, None)
-        is_plain = received is None or hasattr(function, schema.METHOD)
-        argument = config if is_plain else model_method.receive_config(received, config)
+        kind: tp.Any = getattr(function, schema.RECEIVES, None)
+        argument = config if kind is None else model_method.receive_config(kind, config)
         attempt.checkpoint = _checkpoint(function, argument)
         return function(argument)
 
@@ -144,21 +144,20 @@ class HydraProgram:
             entry.record_output_folder(entry.output)
         entry.output.mkdir(parents=True, exist_ok=True)
         if self._link_outputs:
-            outputs.View(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
+            outputs.SweepFolder(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
         return entry.output
 
 
 def _checkpoint(function: tp.Any, argument: tp.Any) -> Checkpoint | None:
-    """The checkpoint of a function, or of what its decorators have made of it: those of the program, say."""
-    outer = sys.modules.get(getattr(function, "__module__", ""))
+    """The checkpoint of a function, or of what its decorators have made of it: the program's, say."""
+    decorated = sys.modules.get(getattr(function, "__module__", ""))
     for name in getattr(function, "__qualname__", "").split("."):
-        outer = getattr(outer, name, None)
-    chain = [*_unwrapped(outer), *_unwrapped(function)]
-    known = (CheckpointCall(each, (argument,)).checkpoint for each in chain)
-    return next((each for each in known if each is not None), None)
-
-
-def _unwrapped(function: tp.Any) -> tp.Iterator[tp.Any]:
-    while function is not None:
-        yield function
-        function = getattr(function, "__wrapped__", None)
+        decorated = getattr(decorated, name, None)
+    for outermost in (decorated, function):
+        layer = outermost
+        while layer is not None:
+            checkpoint = CheckpointCall(tp.cast("tp.Any", layer), (argument,)).checkpoint
+            if checkpoint is not None:
+                return checkpoint
+            layer = getattr(layer, "__wrapped__", None)
+    return None

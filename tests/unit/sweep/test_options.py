@@ -1,0 +1,60 @@
+"""The options of `hydra.launcher`: what does not go together is refused, and all of it at once."""
+
+from __future__ import annotations
+
+import typing as tp
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from hydra_exca.errors import ConfigError
+from hydra_exca.sweep.options import SweepOptions, read_options
+from hydra_plugins.hydra_exca_launcher._config import ExcaLauncherConf
+
+
+def read(**options: tp.Any) -> SweepOptions:
+    """Options of which all others have their defaults."""
+    defaults = tp.cast("dict[str, tp.Any]", OmegaConf.to_container(OmegaConf.structured(ExcaLauncherConf)))
+    return read_options({**defaults, "folder": "cache", "cluster": "slurm", **options}, Path("/started"))
+
+
+def keys_of_problems(**options: tp.Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(**options)
+    return [problem.key.removeprefix("hydra.launcher.") for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "auto"])
+@pytest.mark.parametrize("several", [{"tasks_per_node": 2}, {"per_task": {"tasks_per_node": "ranks"}}], ids=str)
+def test_several_ranks_without_srun_are_refused(cluster: str, several: dict[str, tp.Any]) -> None:
+    """One rank would run, and be told that it is one of several."""
+    assert keys_of_problems(cluster=cluster, use_srun=False, **several) == ["tasks_per_node"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tasks_per_node": 2},
+        {"tasks_per_node": 2, "use_srun": True},
+        {"use_srun": False},
+        {"tasks_per_node": 2, "use_srun": False, "cluster": "local"},
+    ],
+    ids=str,
+)
+def test_other_combinations_with_srun_are_accepted(options: dict[str, tp.Any]) -> None:
+    assert read(**options).jobs.common["tasks_per_node"] == options.get("tasks_per_node", 1)
+
+
+def test_everything_wrong_is_listed_together() -> None:
+    wrong = {"mode": None, "version": "a/b", "max_queued": 0, "poll_s": 0, "workers_per_job": 2, "per_task": {"x": "y"}}
+    assert keys_of_problems(**wrong, cluster="inline", wait=False) == [
+        *("mode", "version", "max_queued", "poll_s", "workers_per_job", "wait", "per_task"),
+    ]
+
+
+def test_a_chosen_version_is_known_as_such_even_if_it_is_the_default() -> None:
+    defaults = tp.cast("dict[str, tp.Any]", OmegaConf.to_container(OmegaConf.structured(ExcaLauncherConf)))
+    typed = read_options({**defaults, "folder": None}, Path("/started"), "0")
+    assert (read().version_is_set, read(version="1").version_is_set, typed.version_is_set) == (False, True, True)
+    assert typed.folder == Path("/started/exca")
