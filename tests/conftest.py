@@ -36,6 +36,7 @@ _GUARD = pytest.StashKey[ProgramGuard]()
 
 _MACHINES = Path(tempfile.gettempdir()) / f"exca-machines-of-tests-{os.getpid()}"
 _numbers = itertools.count()
+_frozen_modules = [0]
 _RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
 
 
@@ -80,9 +81,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
+    _freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    if len(sys.modules) > _frozen_modules[0] + 100:  # a test has imported torch, say
+        _freeze()
+
+
+def _freeze() -> None:
     """Keeps what is imported by now out of full collections, which many tests end with: they took 0.3 s each."""
     gc.collect()
     gc.freeze()
+    _frozen_modules[0] = len(sys.modules)
 
 
 @pytest.hookimpl(wrapper=True)
