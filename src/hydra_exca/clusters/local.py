@@ -35,6 +35,7 @@ from .process import end_processes, exit_reason, keep_until_ended
 from .slots import MachineSlots, Request, TakenSlots
 
 log = logging.getLogger("exca.clusters")
+_ASK_S = 0.1  # how often it is asked whether other launches have freed cores and GPUs
 _EXIT_S = 5.0  # for processes that have stored their outcome to exit
 _SIGNAL_DELAY_S = 120.0  # hydra-submitit-launcher's
 _WARNED_PART = 0.25  # of a time limit, at most
@@ -116,6 +117,7 @@ class _LocalSubmission(ClusterSubmission):
         self._waiting = {job.number: job for job in batch.jobs}
         self._running: dict[int, _Running] = {}
         self._cancelled: list[int] = []
+        self._ask_again = 0.0
         self._jobs: dict[int, str | None] = dict.fromkeys(self._waiting)
 
     def start(self) -> None:
@@ -130,7 +132,8 @@ class _LocalSubmission(ClusterSubmission):
             end_processes(self._running[number].process.pid)
         elif self._waiting.pop(number, None):
             self._cancelled.append(number)
-            self._slots.leave_queue()
+            if not self._waiting:
+                self._slots.leave_queue()
         return True
 
     def poll(self) -> dict[int, JobReport]:
@@ -182,6 +185,7 @@ class _LocalSubmission(ClusterSubmission):
     def _ended(self, number: int) -> JobReport | None:
         """Why a process is gone, None for one that is to start again."""
         running = self._running.pop(number)
+        self._ask_again = 0.0
         if running.process.poll() is None:
             end_processes(running.process.pid)
             running.process.wait()
@@ -194,10 +198,11 @@ class _LocalSubmission(ClusterSubmission):
 
     def _start_more(self) -> None:
         """Starts jobs in their order: one that has to wait is not overtaken."""
-        while self._waiting and len(self._running) < self._most:
+        while self._waiting and len(self._running) < self._most and time.monotonic() >= self._ask_again:
             spec = next(iter(self._waiting.values()))
             taken = self._slots.take(self._requests(spec))
             if taken is None:
+                self._ask_again = time.monotonic() + _ASK_S
                 return
             del self._waiting[spec.number]
             with contextlib.closing(taken):

@@ -110,55 +110,37 @@ def held_slots() -> HeldSlots | None:
 
 
 def choose_slots(
-    requests: tp.Iterable[Request], free: tp.Iterable[str], earlier: tp.Iterable[Request]
+    requests: tp.Sequence[Request], free: tp.Iterable[str], earlier: tp.Iterable[tp.Sequence[Request]]
 ) -> list[str] | None:
-    """The slots for all requests, None if there are too few; earlier requests keep what they will need.
+    """The slots for all requests, None if there are too few; those who have asked earlier keep what they will need.
 
-    >>> choose_slots([Request(1, ["core-0", "core-1"])], free=["core-0", "core-1"], earlier=[Request(1, ["core-0"])])
+    >>> choose_slots([Request(1, ["core-0", "core-1"])], ["core-0", "core-1"], earlier=[[Request(1, ["core-0"])]])
     ['core-1']
     """
     left = list(free)
-    for request in earlier:
-        for slot in _first(request, left):
-            left.remove(slot)
-    chosen = [_first(request, left) for request in requests]
-    if any(len(slots) < request.count for slots, request in zip(chosen, requests, strict=True)):
-        return None
-    return [slot for slots in chosen for slot in slots]
+    chosen = _choose(requests, left)
+    for others in earlier:
+        if chosen is None:  # the rest of a long queue need not be read
+            break
+        for request in others:
+            for slot in _first(request, left):
+                left.remove(slot)
+        chosen = _choose(requests, left)
+    return chosen
 
 
-def _first(request: Request, left: tp.Sequence[str]) -> list[str]:
-    return [slot for slot in request.slots if slot in left][: request.count]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ticket:
-    """A place in the queue. A launch in a job goes before those that may wait for what the job holds."""
-
-    depth: int
-    since: int
-    launch: str
-    owner: tp.Mapping[str, tp.Any]
-    requests: tp.Sequence[Request]
-
-    @property
-    def order(self) -> tuple[int, int]:
-        return -self.depth, self.since
-
-    @property
-    def holder(self) -> Holder:
-        return Holder(self.launch, self.owner["pid"])
-
-    @classmethod
-    def read(cls, path: Path) -> tp.Self | None:
-        """The ticket in a file, None if nobody asks with it any more."""
-        try:
-            found = json.loads(path.read_bytes())
-            ticket = cls(**{**found, "requests": [Request(**request) for request in found["requests"]]})
-            is_silent = abs(time.time() - path.stat().st_mtime) > _SILENT_S
-        except (OSError, ValueError, TypeError, KeyError):
+def _choose(requests: tp.Iterable[Request], free: tp.Sequence[str]) -> list[str] | None:
+    chosen: list[str] = []
+    for request in requests:
+        slots = _first(request, free)
+        if len(slots) < request.count:
             return None
-        return None if is_silent or is_alive(ticket.owner) is False else ticket
+        chosen += slots
+    return chosen
+
+
+def _first(request: Request, free: tp.Sequence[str]) -> list[str]:
+    return [slot for slot in request.slots if slot in free][: request.count]
 
 
 class MachineSlots:
@@ -173,8 +155,7 @@ class MachineSlots:
         self._is_shared = shared
         self._held = held_slots() if shared else None
         self._path: Path | None = None
-        self._ticket_name = f"{uuid.uuid4().hex}{_TICKET}"
-        self._since: int | None = None
+        self._ticket: _Ticket | None = None
         self._has_explained = False
 
     def core_slots(self, cores: tp.Iterable[int]) -> list[str]:
@@ -193,21 +174,21 @@ class MachineSlots:
         return {held.get(slot, slot): name for slot, name in slots.items()}
 
     def take(self, requests: tp.Sequence[Request]) -> TakenSlots | None:
-        """All that is asked for, or nothing yet: then it has to be asked for again, and nobody overtakes it."""
+        """All that is asked for, or nothing yet: then ask again, and nobody overtakes you meanwhile."""
         try:
             return self._take(self._path or self._open(), requests)
         except OSError as error:
             if not self._is_shared:
                 raise
             _warn_alone(str(error))
-            self._is_shared = False
+            self._is_shared, self._ticket = False, None
             return self._take(self._open(), requests)
 
     def leave_queue(self) -> None:
         """Nothing is asked for any more."""
-        if self._since is not None and self._path is not None:
-            (self._path / self._ticket_name).unlink(missing_ok=True)
-        self._since = None
+        if self._ticket is not None:
+            self._ticket.path.unlink(missing_ok=True)
+        self._ticket = None
 
     def _open(self) -> Path:
         if not self._is_shared:
@@ -220,16 +201,14 @@ class MachineSlots:
         with _gate(path) as is_open:
             if not is_open:
                 return None
-            earlier = self._earlier_tickets(path)
             locks = {slot: _lock(path / slot) for request in requests for slot in request.slots}
             free = {slot: file for slot, file in locks.items() if file is not None}
-            chosen = choose_slots(requests, free, [request for ticket in earlier for request in ticket.requests])
+            chosen = choose_slots(requests, free, (ticket.requests for ticket in self._earlier_tickets(path)))
             for slot in free.keys() - set(chosen or ()):
                 os.close(free.pop(slot))
             if chosen is None:
                 self._wait(path, requests)
-                busy = [slot for slot, file in locks.items() if file is None]
-                self._explain_once(requests, {*_holders(path, busy), *(ticket.holder for ticket in earlier)})
+                self._explain_once(path, [slot for slot, file in locks.items() if file is None])
                 return None
             for file in free.values():
                 os.ftruncate(file, 0)
@@ -237,39 +216,84 @@ class MachineSlots:
             return TakenSlots(path, {slot: free[slot] for slot in chosen})
 
     def _wait(self, path: Path, requests: tp.Sequence[Request]) -> None:
-        """Writes the ticket, or writes it again: it counts as long as that is done."""
-        self._since = self._since or time.monotonic_ns()
-        ticket = _Ticket(self._depth, self._since, self._launch, describe_process(), requests)
-        with open(os.open(path / self._ticket_name, _FLAGS | os.O_TRUNC, _PRIVATE), "w") as file:
-            json.dump(dataclasses.asdict(ticket), file)
+        """Takes a place in the queue, or keeps it."""
+        if self._ticket is None:
+            self._ticket = _Ticket(_new_ticket_path(path, self._depth), self._launch, describe_process(), requests)
+        elif self._ticket.requests != requests:
+            self._ticket = dataclasses.replace(self._ticket, requests=requests)
+        elif self._ticket.renew():
+            return
+        self._ticket.write()
 
-    def _earlier_tickets(self, path: Path) -> list[_Ticket]:
-        own = (-self._depth, self._since or time.monotonic_ns())
-        tickets = []
-        for name in os.listdir(path):
-            if not name.endswith(_TICKET) or name == self._ticket_name:
-                continue
+    def _earlier_tickets(self, path: Path) -> tp.Iterator[_Ticket]:
+        own = _new_ticket_path(path, self._depth) if self._ticket is None else self._ticket.path
+        for name in sorted(name for name in os.listdir(path) if name.endswith(_TICKET) and name < own.name):
             ticket = _Ticket.read(path / name)
             if ticket is None:
                 (path / name).unlink(missing_ok=True)
-            elif ticket.order < own:
-                tickets.append(ticket)
-        return sorted(tickets, key=lambda ticket: ticket.order)
+            else:
+                yield ticket
 
     @property
     def _depth(self) -> int:
         """How many jobs this process is in, one within the other."""
         return 0 if self._held is None else max(slot.count("+") for slot in self._held.slots) + 1
 
-    def _explain_once(self, requests: tp.Sequence[Request], holders: tp.Iterable[Holder]) -> None:
+    def _explain_once(self, path: Path, busy: tp.Sequence[str]) -> None:
         """Says which other launches are in the way."""
+        if self._has_explained or self._ticket is None:
+            return
+        holders = {*_holders(path, busy), *(ticket.holder for ticket in self._earlier_tickets(path))}
         others = sorted(f"{each.launch} (process {each.pid})" for each in holders if each.launch != self._launch)
-        if not others or self._has_explained:
+        if not others:
             return
         self._has_explained = True
-        wanted = " and ".join(count_noun(each.count, each.noun, f"{each.noun}s") for each in requests)
+        wanted = " and ".join(count_noun(each.count, each.noun, f"{each.noun}s") for each in self._ticket.requests)
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         log.warning("exca: waiting for %s, which other launches use: %s%s", wanted, ", ".join(others[:_SHOWN]), more)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ticket:
+    """A place in the queue: a file whose name gives the order. It counts as long as it is renewed."""
+
+    path: Path
+    launch: str
+    owner: tp.Mapping[str, tp.Any]
+    requests: tp.Sequence[Request]
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self.launch, self.owner["pid"])
+
+    @classmethod
+    def read(cls, path: Path) -> tp.Self | None:
+        """The ticket in a file, None if nobody asks with it any more."""
+        try:
+            is_silent = abs(time.time() - path.stat().st_mtime) > _SILENT_S
+            launch, owner, requests = json.loads(path.read_bytes())
+            ticket = cls(path, launch, owner, [Request(*request) for request in requests])
+        except (OSError, ValueError, TypeError):
+            return None
+        return None if is_silent or is_alive(owner) is False else ticket
+
+    def write(self) -> None:
+        requests = [dataclasses.astuple(request) for request in self.requests]
+        with open(os.open(self.path, _FLAGS | os.O_TRUNC, _PRIVATE), "w") as file:
+            json.dump([self.launch, self.owner, requests], file)
+
+    def renew(self) -> bool:
+        """Whether it still was there: others remove one that has not been renewed for long."""
+        try:
+            os.utime(self.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _new_ticket_path(path: Path, depth: int) -> Path:
+    """Launches in jobs come first, because what is outside may wait for their job; then, whoever has asked first."""
+    return path / f"{999 - depth}-{time.monotonic_ns():020}-{uuid.uuid4().hex}{_TICKET}"
 
 
 def machine_folder() -> Path:
