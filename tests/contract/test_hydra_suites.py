@@ -1,4 +1,4 @@
-"""Hydra's own launcher suites, each case in a folder of its own, on every cluster.
+"""Hydra's own launcher suites, each case in a folder of its own; those of the launcher on every cluster.
 
 Cases that compare ``os.getcwd()`` with the sweep folder run without links: with them the working directory is
 the entry's, of which the sweep folder is a view.
@@ -53,6 +53,11 @@ class TestBatchedSweeper(BatchedSweeperTestSuite):
 
 
 class TestIntegration(IntegrationTestSuite):
+    @pytest.fixture(params=["inline", "local"])
+    def cluster(self, request: pytest.FixtureRequest) -> str:
+        """Names and directories are those of a job, whoever starts it."""
+        return f"hydra/launcher/cluster={request.param}"
+
     def generate_custom_cmd(self) -> Callable[..., list[str]]:
         """A cache for each program: one case writes a second program over the first, under the same name."""
         return lambda command, *_: ["env", f"EXCA_FOLDER={os.environ['EXCA_FOLDER']}-{next(_programs)}", *command]
