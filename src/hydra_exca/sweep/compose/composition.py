@@ -16,22 +16,22 @@ from hydra_exca.sweep.configs.tree import Path
 
 
 class Template:
-    """A composed config, of which there are copies to be had.
+    """A composed config that gives copies of itself.
 
-    It is kept pickled: as objects a config takes a hundred times the memory.
+    It is kept pickled: as objects, a config takes a hundred times the memory.
     """
 
     def __init__(self, config: DictConfig) -> None:
-        self._frozen = PickledCopy(config)
+        self._pickled = PickledCopy(config)
         self.name = os.urandom(8).hex()
 
     def copy(self) -> DictConfig:
-        """The config, as its taker's own."""
-        return tp.cast(DictConfig, self._frozen.copy())
+        """A copy of the config, which the caller may change."""
+        return tp.cast(DictConfig, self._pickled.copy())
 
     @functools.cached_property
     def placeholder(self) -> Template:
-        """What stands for it where it is to be found by its name."""
+        """A template with only its name, for what is sent apart from the template itself."""
         return _TemplatePlaceholder(self.name)
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
@@ -39,7 +39,7 @@ class Template:
 
 
 class _TemplatePlaceholder(Template):
-    """What stands for a template that is elsewhere."""
+    """Stands for a template that is elsewhere, by its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,10 +50,10 @@ class _TemplatePlaceholder(Template):
 
 @dataclasses.dataclass(frozen=True)
 class Composition:
-    """What makes one job's config: a template, and the overrides that are put into a copy of it, in turn.
+    """How one job's config is made: a template, and the ``values`` that are set in a copy of it, in their order.
 
-    ``leaves`` says the same by path, None where that cannot be: an override puts a container somewhere, or an
-    interpolation. ``cache`` is what resolvers have given the sweep, None where that is what the template has.
+    ``leaves`` are these values by path; None if that is not possible, because an override sets a container or an
+    interpolation. ``cache`` is the resolver cache of the sweep, None if it equals that of the template.
     """
 
     template: Template
@@ -64,12 +64,12 @@ class Composition:
     cache: tp.Any = None
 
     def variant(self, number: int) -> JobVariant:
-        """In what the job's config differs from the template, if it has the same leaves."""
-        assert self.leaves is not None, "it has others"
+        """The difference between the job's config and the template, which must have the same leaves."""
+        assert self.leaves is not None, "the job has other leaves than its template"
         return JobVariant(self.leaves, number, self.lines, self.dirname)
 
     def without_template(self) -> Composition:
-        """The same without its template, which is sent by itself; unusable until `with_template_from` restores it."""
+        """The same without its template, which is sent by itself. `with_template_from` restores it."""
         return dataclasses.replace(self, template=self.template.placeholder)
 
     def with_template_from(self, templates: tp.Mapping[str, Template]) -> Composition:
@@ -79,7 +79,7 @@ class Composition:
         return dataclasses.replace(self, template=templates[self.template.name])
 
     def config(self, number: int | None = None) -> DictConfig:
-        """The job's config, as its taker's own; with a ``number`` Hydra knows the job by that."""
+        """The job's config, which the caller may change; ``number`` is that of the job in the sweep."""
         config = self.template.copy()
         for key, value in self.values:
             OmegaConf.update(config, key, value, merge=True)
@@ -94,7 +94,7 @@ class Composition:
 
 
 def set_job_number(config: DictConfig, number: int) -> None:
-    """Says which job of the sweep a config is that of."""
+    """Records in a config which job of the sweep it belongs to."""
     with open_dict(config):
         config.hydra.job.id = str(number)
         config.hydra.job.num = number

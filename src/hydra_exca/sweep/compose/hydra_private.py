@@ -1,15 +1,15 @@
-"""The parts of Hydra that have no public way, in one place; where Hydra is not as expected, nothing relies on them."""
+"""All uses of private parts of Hydra. Only in versions that are known does anything rely on them."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import pickle
 import re
 import typing as tp
 from pathlib import Path
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
@@ -20,38 +20,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.code.snapshot import Snapshot
-
-_AS_COMPARED = re.compile(r"1\.3\.")
-"""The versions for which tests compare what is composed, and how jobs run, with what Hydra itself does."""
+from hydra_exca.sweep.configs.pickled_copy import PickledCopy
 
 
 def is_known_hydra() -> bool:
-    """Whether it is a version of Hydra whose ways are known in all details."""
-    return _AS_COMPARED.match(hydra.__version__) is not None
+    """Whether tests compare what this version of Hydra composes, and how it runs jobs, with what we do."""
+    return hydra.__version__.startswith("1.3.")
 
 
 def is_known_loader(loader: ConfigLoader) -> bool:
-    """Whether it is the loader, of a version of Hydra, whose way of composing is known."""
-    if not is_known_hydra():
-        return False
-    try:
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname  # noqa: F401
-    except ImportError:
-        return False
-    needed = ("_parse_overrides_and_create_caching_repo", "repository")
-    return type(loader) is ConfigLoaderImpl and all(hasattr(loader, name) for name in needed)
+    """Whether this is the loader of Hydra itself, in a version whose private parts can be relied on."""
+    return is_known_hydra() and type(loader) is ConfigLoaderImpl
 
 
 class CachingReader:
-    """Composes with Hydra's own loader, which reads each config once for all that is composed here.
+    """Composes with Hydra's own loader, and reads each config file only once.
 
-    So all jobs of a sweep are of the same files, and half of the time of composing is saved.
+    So all jobs of a sweep use the same files, and composing takes half of the time.
     """
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader: tp.Any = loader
         self._is_known = is_known_loader(loader)
-        self._read: dict[tp.Any, bytes] = {}
+        self._read: dict[tp.Any, PickledCopy] = {}
 
     def compose(self, master: DictConfig, lines: tp.Sequence[str]) -> DictConfig:
         """A job's config."""
@@ -66,27 +57,23 @@ class CachingReader:
 
 
 class _CachingRepository:
-    """A repository of configs that gives out again what it has read, in copies: composing changes them."""
+    """A repository of configs that reads each of them once, and returns copies, because composing changes them."""
 
-    def __init__(self, repository: tp.Any, read: dict[tp.Any, bytes]) -> None:
+    def __init__(self, repository: tp.Any, read: dict[tp.Any, PickledCopy]) -> None:
         self._repository = repository
         self._read = read
 
     def load_config(self, config_path: str) -> tp.Any:
-        places = tuple((source.provider, source.scheme(), source.path) for source in self._repository.get_sources())
-        known = self._read.get((config_path, places))
-        if known is not None:
-            return pickle.loads(known)
-        found = self._repository.load_config(config_path=config_path)
-        try:
-            if found is not None:
-                self._read[config_path, places] = pickle.dumps(found)
-        except Exception:  # noqa: BLE001 - what a structured config holds need not pickle
-            pass
-        return found
+        sources = tuple((source.provider, source.scheme(), source.path) for source in self._repository.get_sources())
+        if (config_path, sources) not in self._read:
+            result = self._repository.load_config(config_path=config_path)
+            if result is None:  # there may be such a config later
+                return None
+            self._read[config_path, sources] = PickledCopy(result)
+        return self._read[config_path, sources].copy()
 
     def __deepcopy__(self, memo: dict[int, tp.Any]) -> _CachingRepository:
-        """Shares the ConfigStore: Hydra copies its sources for each composition, and that store is most of them."""
+        """Shares the ConfigStore: Hydra copies its sources for each composition, and most of that is this store."""
         memo.setdefault(id(ConfigStore.instance()), ConfigStore.instance())
         return _CachingRepository(copy.deepcopy(self._repository, memo), self._read)
 
@@ -95,7 +82,7 @@ class _CachingRepository:
 
 
 def config_groups(loader: ConfigLoader, master: DictConfig) -> tp.Callable[[str], bool]:
-    """Tells whether a key is a group of configs for the jobs of a sweep, which may have search paths of their own."""
+    """A function that says whether a key is a config group of the jobs, whose search path may be their own."""
     overrides: tp.Any = OmegaConf.to_container(master.hydra.overrides.hydra)
     private: tp.Any = loader
     _, repository = private._parse_overrides_and_create_caching_repo(master.hydra.job.config_name, overrides)  # noqa: SLF001
@@ -103,7 +90,7 @@ def config_groups(loader: ConfigLoader, master: DictConfig) -> tp.Callable[[str]
 
 
 def choose_groups(loader: ConfigLoader, master: DictConfig, lines: tp.Sequence[str]) -> None:
-    """What Hydra does first for a job: it finds out which configs it is made of."""
+    """Computes the defaults list of a job, as Hydra does first."""
     overrides: tp.Any = OmegaConf.to_container(master.hydra.overrides.hydra)
     loader.compute_defaults_list(
         config_name=master.hydra.job.config_name, overrides=[*overrides, *lines], run_mode=RunMode.RUN
@@ -112,7 +99,7 @@ def choose_groups(loader: ConfigLoader, master: DictConfig, lines: tp.Sequence[s
 
 def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.Any]) -> str:
     """``hydra.job.override_dirname`` for these overrides, under ``hydra.job.config.override_dirname``."""
-    from hydra._internal.config_loader_impl import get_overrides_dirname
+    from hydra._internal.config_loader_impl import get_overrides_dirname  # Hydra 1.4 has none
 
     chosen = {key: settings[key] for key in ("kv_sep", "item_sep", "exclude_keys")}
     return str(get_overrides_dirname(overrides=list(overrides), **chosen))
@@ -120,7 +107,7 @@ def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.An
 
 @functools.lru_cache(maxsize=2**15)
 def parse_overrides(line: str) -> Override:
-    """An override; whoever asks for it again gets the same object, and is not to change it."""
+    """The parsed override. The same line gives the same object: do not change it."""
     match = _NUMBER_OR_WORD.fullmatch(line)
     if match is None or match["value"].lower() in _NO_WORDS:
         return _PARSER.parse_overrides([line])[0]
@@ -129,7 +116,7 @@ def parse_overrides(line: str) -> Override:
 
 
 _PARSER = OverridesParser.create()
-# What most sweeps are made of. Hydra's grammar leaves no doubt about these, and takes a tenth of a millisecond.
+# Most sweeps consist of these. Hydra's grammar reads them in the same way, but takes a tenth of a millisecond each.
 _NUMBER_OR_WORD = re.compile(
     r"(?P<key>[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)=(?P<value>(?P<number>-?(0|[1-9][0-9]*))|[A-Za-z_]\w*)",
     re.ASCII,
@@ -138,7 +125,7 @@ _NO_WORDS = {"null", "true", "false", "nan", "inf"}
 
 
 def read_configs_from(loader: ConfigLoader, snapshot: Snapshot) -> None:
-    """Makes Hydra compose of the config files of a copy of the code. What was not copied it reads where it is."""
+    """Makes Hydra read config files from a copy of the code. Files that were not copied are read where they are."""
     repository = getattr(loader, "repository", None)
     if hasattr(repository, "sources"):
         before = repository.repository if isinstance(repository, _CopiedRepository) else repository
@@ -181,7 +168,7 @@ def _preferring_copy(source: ConfigSource, snapshot: Snapshot) -> ConfigSource:
 
 
 class _CopiedSource(ConfigSource):
-    """A folder of configs and its copy, which goes before it: files that git ignores are in the folder alone."""
+    """A folder of configs and its copy, which has priority: files that git ignores are only in the folder."""
 
     def __init__(self, original: ConfigSource, copied: ConfigSource) -> None:
         super().__init__(original.provider, f"{original.scheme()}://{original.path}")
@@ -194,9 +181,9 @@ class _CopiedSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         source = self._copied if self._copied.is_config(config_path) else self.original
-        found = source.load_config(config_path)
-        found.path = f"{self.scheme()}://{self.path}"
-        return found
+        result = source.load_config(config_path)
+        result.path = f"{self.scheme()}://{self.path}"
+        return result
 
     def available(self) -> bool:
         return self._copied.available() or self.original.available()

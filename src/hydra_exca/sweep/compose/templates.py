@@ -1,6 +1,6 @@
-"""Composing many jobs from few compositions: one for each choice of groups, the values of other keys put into copies.
+"""Templates: many jobs from few compositions, one for each choice of groups; other keys are set in copies of these.
 
-What comes out is what Hydra composes for the job, in everything; where that is not certain, Hydra composes it.
+The result equals in everything what Hydra composes for the job; if that is not certain, Hydra composes the job.
 ``docs/design/composing.md`` has the rules and their reasons.
 """
 
@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import AnyNode, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca.sweep.configs.overlay import LeafSlot
+from hydra_exca.sweep.configs.overlay import LeafSlot, path_of_key
 from hydra_exca.sweep.configs.resolvers import OWN, recorded_calls
 from hydra_exca.sweep.configs.tree import Path, raw
 
@@ -46,7 +46,7 @@ class Templates:
         self._choices: dict[tuple[str, ...], _Choice] = {}
 
     def compose(self, lines: tuple[str, ...]) -> Composition | None:
-        """What makes the config of a job, None where it is not certain to be what Hydra composes."""
+        """The composition of a job, None if it might differ from what Hydra composes."""
         try:
             return self._compose(lines)
         except _FallbackError as reason:
@@ -54,7 +54,7 @@ class Templates:
             return None
 
     def release_memory(self) -> None:
-        """Keeps of the templates only what takes little memory."""
+        """Drops the working copies of the templates; they are made again when needed."""
         for choice in self._choices.values():
             choice.release_memory()
 
@@ -110,23 +110,24 @@ def _is_plain(override: Override) -> bool:
 
 
 class _Choice:
-    """The template for one choice of groups, and what is known of its keys."""
+    """The template for one choice of groups, and its keys as far as jobs have set them."""
 
     def __init__(self, config: DictConfig, master: DictConfig, is_steady: bool) -> None:
-        """``is_steady``: the same choice of groups gives the same again, as long as the environment does not change."""
+        """``is_steady``: the same choice of groups gives the same config, as long as the environment is the same."""
         self.template = Template(config)
         self._master = master
         hydra = config.hydra
         self._dirname = raw(hydra.job.config.override_dirname)
         self._folder, self._environ = os.getcwd(), dict(_environ())
         self._cache = copy.deepcopy(OmegaConf.get_cache(config))
-        deciding = str([self._dirname, raw(hydra.job.env_copy), raw(hydra.job).get("name")])
-        self.is_certain = "${" not in deciding and is_steady
+        # Hydra resolves these while it composes, with the values of the job.
+        resolved_early = str([self._dirname, raw(hydra.job.env_copy), raw(hydra.job).get("name")])
+        self.is_certain = "${" not in resolved_early and is_steady
         self._slots: dict[str, tuple[Path, LeafSlot] | None] = {}
         self._accepted_types: set[tuple[str, type]] = set()
 
     def is_current(self) -> bool:
-        """Whether Hydra would find the same around it now as when this was composed."""
+        """Whether Hydra would compose the same now: in the same environment and working directory."""
         return self._environ == _environ() and self._folder == os.getcwd()
 
     def release_memory(self) -> None:
@@ -135,9 +136,9 @@ class _Choice:
 
     def with_values(self, plain: tp.Sequence[Override], overrides: tp.Sequence[Override]) -> Composition:
         """Raises _FallbackError where a value does not fit."""
-        values = tuple((each.key_or_group, each.value()) for each in plain)
+        values = tuple((override.key_or_group, override.value()) for override in plain)
         leaves = self._leaves(values)
-        lines = tuple(str(each.input_line) for each in overrides)
+        lines = tuple(str(override.input_line) for override in overrides)
         dirname = hydra_private.override_dirname(overrides, self._dirname)
         cache = OmegaConf.get_cache(self._master)
         changed = None if cache == self._cache else copy.deepcopy(cache)
@@ -153,14 +154,15 @@ class _Choice:
             raise _FallbackError(error) from error
 
     def _leaves(self, values: tp.Iterable[tuple[str, tp.Any]]) -> dict[Path, tp.Any] | None:
-        """The values by path, as they are in a config; None unless they are leaves that take the place of leaves."""
-        found = {}
+        """The values by path, as they are in a config; None unless all are leaves and replace leaves."""
+        leaves = {}
         for key, value in values:
             place = self._place(key)
             if place is None or not _is_leaf(value):
                 return None
-            found[place[0]] = self._converted(key, place[1], value)
-        return found
+            path, slot = place
+            leaves[path] = self._converted(key, slot, value)
+        return leaves
 
     def _converted(self, key: str, slot: LeafSlot, value: tp.Any) -> tp.Any:
         if (key, type(value)) in self._accepted_types:
@@ -177,7 +179,7 @@ class _Choice:
 
     def _place(self, key: str) -> tuple[Path, LeafSlot] | None:
         if key not in self._slots:
-            path = _path(self._working, key)
+            path = path_of_key(self._working, key)
             slot = LeafSlot.at(self._working, path)
             self._slots[key] = None if slot is None else (path, slot)
         return self._slots[key]
@@ -194,21 +196,3 @@ def _environ() -> tp.Any:
 
 def _is_leaf(value: tp.Any) -> bool:
     return value is None or (isinstance(value, (bool, int, float, str)) and "${" not in str(value))
-
-
-def _path(config: DictConfig, key: str) -> Path:
-    """A dotted key as a path: what is in a list goes by its number."""
-    path: Path = ()
-    node: tp.Any = config
-    for part in key.split("."):
-        in_list = OmegaConf.is_list(node) and part.isdigit()
-        path = (*path, int(part) if in_list else part)
-        node = None if LeafSlot.at(config, path) else _child(node, path[-1])
-    return path
-
-
-def _child(node: tp.Any, key: tp.Any) -> tp.Any:
-    try:
-        return node[key] if OmegaConf.is_config(node) and not OmegaConf.is_interpolation(node, key) else None
-    except OmegaConfBaseException:
-        return None

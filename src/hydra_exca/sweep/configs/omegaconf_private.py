@@ -1,4 +1,4 @@
-"""The parts of OmegaConf that have no public way, in one place, each behind a function that says what it is for."""
+"""All uses of private parts of OmegaConf, each behind a function that says what it is for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def resolvers() -> Resolvers:
 
 @contextlib.contextmanager
 def wrapped_resolvers(wrap: tp.Callable[[str, tp.Callable[..., tp.Any]], tp.Any]) -> tp.Iterator[None]:
-    """In this thread, each resolver is what ``wrap`` makes of its name and itself."""
+    """In this thread, ``wrap(name, resolver)`` stands for each resolver."""
 
     def wrapping(lookup: tp.Callable[[str], tp.Any]) -> tp.Callable[[str], tp.Any]:
         def look_up(name: str) -> tp.Any:
@@ -38,9 +38,6 @@ def wrapped_resolvers(wrap: tp.Callable[[str, tp.Callable[..., tp.Any]], tp.Any]
 @contextlib.contextmanager
 def cached_parsing() -> tp.Iterator[None]:
     """In this thread, OmegaConf parses each text once: that takes most of resolving, and what it gives is only read."""
-    if not hasattr(omegaconf.base, "parse"):
-        yield
-        return
     with replaced_function(omegaconf.base, "parse", functools.lru_cache(maxsize=4096)):
         yield
 
@@ -56,19 +53,19 @@ def unresolved_value(node: Node) -> tp.Any:
 
 
 def set_value(node: ValueNode, value: tp.Any) -> None:
-    """Puts a value into a leaf that is known to fit: nothing is checked or converted."""
+    """Sets a leaf to a value that is known to fit: nothing is checked or converted."""
     node.__dict__["_val"] = value
 
 
 def child_nodes(node: tp.Any) -> dict[tp.Any, tp.Any] | list[tp.Any] | None:
-    """The nodes in a container; None for a leaf, and where they are not its own: an interpolation, ``???`` or None."""
+    """The nodes in a container; None for a leaf, and for a container that is an interpolation, ``???`` or None."""
     content = node.__dict__["_content"] if isinstance(node, (DictConfig, ListConfig)) else None
     return content if isinstance(content, (dict, list)) else None
 
 
 @contextlib.contextmanager
 def separate_resolver_cache(config: DictConfig) -> tp.Iterator[None]:
-    """Meanwhile a config has a copy of its resolver cache: what resolvers give now is not kept."""
+    """Inside the block, a config has a copy of its resolver cache: results of resolvers are not kept."""
     before = OmegaConf.get_cache(config)
     OmegaConf.set_cache(config, before)
     try:

@@ -1,4 +1,4 @@
-"""One config that takes the values of one job after another: only what differs between jobs is touched."""
+"""One config that takes the values of one job after another: only leaves that differ between jobs are set."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ class LeafSlot:
         """Restores the original value."""
         self._content[self._key] = self._node
         set_value(self._node, self._value)
+
+
+def path_of_key(config: DictConfig, dotted_key: str) -> Path:
+    """A dotted key as a path: items of lists are numbers. Below an interpolation or a leaf, all parts are texts."""
+    path: Path = ()
+    node: tp.Any = config
+    for part in dotted_key.split("."):
+        content = child_nodes(node)
+        path = (*path, int(part) if isinstance(content, list) and part.isdigit() else part)
+        node = None if content is None else _item(content, path[-1])
+    return path
 
 
 def _item(content: dict[tp.Any, tp.Any] | list[tp.Any], key: tp.Any) -> tp.Any:

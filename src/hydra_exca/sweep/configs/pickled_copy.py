@@ -1,4 +1,4 @@
-"""Copies of an object within this process: in a fraction of the memory and time that ``copy.deepcopy`` takes."""
+"""Copies of an object within this process, in a fraction of the memory and time that ``copy.deepcopy`` takes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import typing as tp
 
 
 class PickledCopy:
-    """An object as bytes. Its copies have the same classes and functions, also where no name leads to these.
+    """An object as bytes. Its copies have the same classes and functions, even if these cannot be imported by name.
 
-    Hydra executes its plugins' modules once more when it looks for plugins: what was made of their classes before that
-    does not pickle by name. What does not pickle at all is kept as it is.
+    Hydra executes the modules of its plugins once more when it looks for plugins. Instances of the classes of before do
+    not pickle by name. An object that does not pickle at all is kept as it is.
     """
 
     def __init__(self, value: tp.Any) -> None:
@@ -31,7 +31,7 @@ class PickledCopy:
         self._pickled = buffer.getvalue()
 
     def copy(self) -> tp.Any:
-        """The object as it was, as its taker's own."""
+        """A copy of the object, which the caller may change."""
         if self._pickled is None:
             return copy.deepcopy(self._value)
         before = _loading.set(self._kept)
@@ -45,7 +45,7 @@ _loading: contextvars.ContextVar[list[tp.Any]] = contextvars.ContextVar("what is
 
 
 class _CopyPickler(pickle.Pickler):
-    """Keeps what is not to be pickled.
+    """Keeps classes and functions that do not pickle by name.
 
     ``persistent_id`` would do that, too, but is asked about everything, each time: that takes longer than the rest.
     """
@@ -66,7 +66,7 @@ def _recall(number: int) -> tp.Any:
 
 
 def _named_object(part: tp.Any) -> tp.Any:
-    """What a pickle would find by the name of a class or function, None if nothing."""
+    """The object that a pickle would import by the name of a class or function, None if there is none."""
     place: tp.Any = sys.modules.get(part.__module__)
     for name in part.__qualname__.split("."):
         place = getattr(place, name, None)

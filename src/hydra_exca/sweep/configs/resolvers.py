@@ -1,4 +1,4 @@
-"""Resolvers: which are OmegaConf's and Hydra's own, and what is called of others."""
+"""Resolvers: those of OmegaConf and Hydra, and calls of custom ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from .omegaconf_private import resolvers, wrapped_resolvers
 from .tree import leaves_of, raw
 
-# These only pass on what they are given or find in the config, where it is seen anyway.
+# These only pass on their arguments or parts of the config, whose own calls are recorded anyway.
 TRANSPARENT = {"oc.create", "oc.decode", "oc.deprecated", "oc.select", "oc.dict.keys", "oc.dict.values"}
 
 
@@ -22,7 +22,7 @@ OWN = TRANSPARENT | {"oc.env", RUN_VARIABLE, "now", "hydra", "python_version"}
 
 
 def may_call_custom_resolvers(config: DictConfig) -> bool:
-    """Whether anything in a config can call a resolver of the user, which may keep or change whatever it is given."""
+    """Whether anything in a config can call a custom resolver, which may keep or change whatever it is given."""
     names = [re.escape(name) for name in resolvers() if name not in OWN]
     if not names:
         return False
@@ -33,7 +33,7 @@ def may_call_custom_resolvers(config: DictConfig) -> bool:
 
 @contextlib.contextmanager
 def recorded_calls() -> tp.Iterator[set[str]]:
-    """The names of resolvers that are called meanwhile."""
+    """The names of the resolvers that are called inside the block."""
     called: set[str] = set()
 
     def recording(name: str, resolver: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
@@ -49,7 +49,7 @@ def recorded_calls() -> tp.Iterator[set[str]]:
 
 @contextlib.contextmanager
 def without_cache(root: tp.Any, name: str) -> tp.Iterator[None]:
-    """Neither reads nor leaves anything in a resolver's cache: a cached resolver is not called."""
+    """Inside the block, a resolver has no cache: a cached one would not be called."""
     cache = OmegaConf.get_cache(root)
     kept = cache.pop(name, None)
     try:

@@ -1,4 +1,4 @@
-"""Configs in plain containers: walking, changing, and naming what is in them."""
+"""Configs as plain containers: their leaves, paths and classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Path: tp.TypeAlias = tuple[tp.Any, ...]
 
 
 def raw(node: tp.Any) -> tp.Any:
-    """What a config or a node of it holds, in plain containers, interpolations as text."""
+    """The content of a config or node in plain containers, with interpolations as text."""
     if OmegaConf.is_config(node):
         return OmegaConf.to_container(node, resolve=False)
     return raw(unresolved_value(node)) if isinstance(node, Node) else node
@@ -31,7 +31,7 @@ def raw_task(config: DictConfig) -> Tree:
 
 
 def leaves_of(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]:
-    """What is not a container, by path."""
+    """All values that are not containers, with their paths."""
     if isinstance(tree, (dict, list)):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from leaves_of(value, (*path, key))
@@ -40,7 +40,7 @@ def leaves_of(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]
 
 
 def with_leaves(tree: tp.Any, changes: tp.Mapping[Path, tp.Any]) -> tp.Any:
-    """The tree with other values at some paths; what does not change is shared."""
+    """The tree with other values at some paths; the result shares what does not change."""
     if not changes:
         return tree
     if () in changes:
@@ -83,7 +83,7 @@ def class_of(config: tp.Any) -> str:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """A copy as the job is given it."""
+    """A copy of the config as the job gets it."""
     plain = OmegaConf.masked_copy(
         config, [tp.cast(str, key) for key in config if key != "hydra"]
     )  # numbers are keys, too
@@ -92,7 +92,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def structured_classes(config: DictConfig) -> tp.Iterator[tuple[Path, str]]:
-    """The classes of structured configs, by path: OmegaConf.to_object makes other objects of other classes."""
+    """The classes of structured configs, by path. They count, because OmegaConf.to_object makes instances of them."""
     with own_hydra_config(config):
         yield from _structured(config, (), (id(config),))
 
@@ -117,6 +117,6 @@ def _container(config: tp.Any, key: tp.Any) -> tp.Any:
         return None
     try:
         child = config[key]
-    except OmegaConfBaseException:  # whoever needs it is told
+    except OmegaConfBaseException:  # reported where the value is needed
         return None
     return child if OmegaConf.is_config(child) else None

@@ -1,4 +1,4 @@
-"""Configurations as texts for people: what OmegaConf and yaml write, by libyaml where that is installed."""
+"""Configurations as yaml for people: as OmegaConf and yaml write it, but by libyaml if that is installed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hydra_exca.sweep.compose.composition import Composition, Template
 
 from .tree import with_leaves, without_hydra
 
-_BOOLEANS = ("y", "Y", "n", "N")  # to OmegaConf, and not to yaml
+_BOOLEANS = ("y", "Y", "n", "N")  # for OmegaConf, but not for yaml
 
 
 _Fast: tp.Any = getattr(yaml, "CDumper", yaml.Dumper)
-_LINE_ENDS = re.compile(r"\\[NLP]")  # rare ones, which yaml written by Python does not bring back
+_LINE_ENDS = re.compile(r"\\[NLP]")  # rare ones, which Python's own yaml writer loses
 _TABLES = ("yaml_representers", "yaml_multi_representers", "yaml_implicit_resolvers", "yaml_path_resolvers")
 
 
@@ -30,7 +30,7 @@ _plain: weakref.WeakKeyDictionary[Template, tp.Any] = weakref.WeakKeyDictionary(
 
 
 def composition_yaml(composition: Composition) -> str:
-    """The text of a job's config, without ``hydra``: that of its template is looked at once for all jobs."""
+    """The yaml of a job's config, without ``hydra``. Its template is converted once for all jobs."""
     if composition.leaves is None:
         return OmegaConf.to_yaml(without_hydra(composition.config()))
     template = composition.template
@@ -43,14 +43,14 @@ def composition_yaml(composition: Composition) -> str:
 
 
 def _quickly(value: tp.Any) -> str | None:
-    """The text by libyaml; None where it would be another: the user has ways of yaml's own, or of rare characters."""
+    """The text by libyaml; None if it might differ, because of representers of the user or rare characters."""
     if any(getattr(yaml.Dumper, table) != getattr(_Fast, table) for table in _TABLES):
         return None
     return _by_libyaml(value, _ConfigDumper, allow_unicode=True)
 
 
 def fields_yaml(fields: tp.Any) -> str:
-    """What ``yaml.safe_dump`` gives, in a fraction of the time."""
+    """The same as ``yaml.safe_dump``, in a fraction of the time."""
     quick = _by_libyaml(fields, getattr(yaml, "CSafeDumper", yaml.SafeDumper))
     return yaml.safe_dump(fields, sort_keys=False) if quick is None else quick
 

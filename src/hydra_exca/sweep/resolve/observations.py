@@ -1,4 +1,4 @@
-"""The values behind each interpolation and the resolvers that were called for them: one tree per world."""
+"""Observations: the values behind each interpolation and the resolvers called for them, one tree per world."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_DEPTH = 60
 class Leaf:
     """A value in one world. ``is_config_node``: it is a node of the job's own config, where it can be pinned.
 
-    ``kinds`` are the classes of the structured configs that it was, by where in it they are.
+    ``kinds`` are the classes of the structured configs that the value is made of, by their paths in it.
     """
 
     value: tp.Any
@@ -40,7 +40,7 @@ class Branch:
 def resolve_tree(
     tracer: Tracer, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()
 ) -> Leaf | Branch:
-    """The tree of values at a key; a container that a foreign resolver has made or chosen is one leaf."""
+    """The tree of values at a key; a container that an external resolver has made or chosen is one leaf."""
     value, calls = tracer.read(holder, key)
     calls |= reached
     if not OmegaConf.is_config(value):
@@ -75,4 +75,4 @@ def collect_calls(views: tp.Iterable[Leaf | Branch]) -> Calls:
 
 
 Views: tp.TypeAlias = dict[Path, list[Leaf | Branch]]
-"""What is at each path, seen in one world after another."""
+"""The views of each path, one for each world in which it was observed."""

@@ -15,9 +15,10 @@ from hydra_exca.identity.scalars import Json
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Assumed values of all that belongs to a run. The real world has no ``root``: there, things are as they are.
+    """Assumed values of all that belongs to a run. The real world has no ``root``, and nothing is assumed in it.
 
-    ``variable`` is what oc.env gives of each variable of the run; None where they are not set.
+    ``variable`` is the value that oc.env gives for each variable of the run, None if they are not set; ``environ`` is
+    the value that custom resolvers find in os.environ.
     """
 
     now: dt.datetime
@@ -43,20 +44,20 @@ SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), _SECOND, f"{_SECON
 def project_world(folder: str) -> World:
     """Constant like `FIRST`, but in the real working directory, whose files a resolver may find.
 
-    The run's variables are not set: what stands in for them shows.
+    The variables of the run are not set, so that the defaults which replace them count.
     """
     return dataclasses.replace(FIRST, cwd=folder, variable=None)
 
 
 def without_folder(form: Json, folder: str) -> Json:
-    """A canonical form in which the paths below a folder do not say where it is."""
+    """A canonical form in which paths below a folder do not show where it is."""
     return _replace_texts(form, {str(each): "<run>" for each in _folder_paths(folder)})
 
 
 def depends_on_folder(first: Json, here: Json, folder: str) -> bool:
-    """Whether a value in `project_world`, whose working directory is ``folder``, is not just what it was in `FIRST`.
+    """Whether the canonical form ``here``, in the `project_world` of ``folder``, differs from ``first``, in `FIRST`.
 
-    It is that where both are alike made of the names of the working directory and of the folders that it is in.
+    They are equal if both are made in the same way of the names of the working directory and of the folders around it.
     """
     return encode(_relative_to_folder(first, FIRST.cwd)) != encode(_relative_to_folder(here, folder))
 
@@ -73,7 +74,7 @@ def _folder_paths(folder: str) -> set[Path]:
 
 
 def _replace_texts(form: Json, parts: tp.Mapping[str, str], wholes: tp.Mapping[str, str] | None = None) -> Json:
-    """A form in which texts have other ``parts``, and are others where they are ``wholes``; keys, too."""
+    """A form in which ``parts`` of texts, and texts that are ``wholes``, are replaced; keys, too."""
     pattern = re.compile("|".join(map(re.escape, sorted(parts, key=len, reverse=True))) or r"(?!)")
 
     def masked(node: Json) -> Json:
