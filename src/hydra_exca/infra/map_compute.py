@@ -18,7 +18,6 @@ from hydra_exca.clusters import describe_process, process
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload as payloads
 from hydra_exca.job.attempt import Attempt
-from hydra_exca.store import pickles
 from hydra_exca.store.items.claims import ItemClaim
 from hydra_exca.store.items.reader import Items, ItemWriter
 
@@ -193,13 +192,13 @@ def compute_in_pool(data: bytes) -> bytes:
     if header not in _entered_headers:
         pickle.loads(header).enter()
         _entered_headers.add(header)
-    chunk: PoolChunk = payloads.unpickle(content)
+    chunk: PoolChunk = pickle.loads(content)
     infra = getattr(chunk.owner, chunk.infra_name)
     applied: AppliedMapMethod = infra._bound()[1]
     found: dict[str, tp.Any] = {}
     if chunk.folder is None or chunk.claim is None:
         compute_items(chunk.owner, applied, chunk.pairs, found.__setitem__, infra._task_error)
-        return pickle.dumps((len(found), pickles.pickle_value(found, f"a result of {applied.name}")), protocol=5)
+        return pickle.dumps((len(found), payloads.pickle_named(found, f"a result of {applied.name}")), protocol=5)
     outer_claims.set(frozenset({chunk.claim.token}))
     launched = lambda: process.is_alive(chunk.launcher) is not False  # noqa: E731
     with new_writer(chunk.folder, chunk.claim.number, applied.cache_type, launched) as writer:

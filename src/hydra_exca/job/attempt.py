@@ -1,6 +1,6 @@
-"""One start of a task: takes the claim, computes, writes the outcome.
+"""One start of a task: takes the claim, computes, and writes the outcome.
 
-It depends on no other process being alive: what it computed is stored before it returns.
+No other process has to be alive: the result is stored before the attempt returns.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pickle
 import sys
 import time
 import traceback
@@ -27,25 +28,26 @@ from hydra_exca.store import Claim, ClaimState, Entry, Outcome
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
 from .error_report import RankError, describe_error
 from .logs import link_logs, redirect_output
-from .payload import Part, Payload, unpickle
+from .payload import Part, Payload
 
 log = logging.getLogger("exca.worker")
 
 
 @dataclasses.dataclass(eq=False)
 class Attempt:
-    """One start of a task, as the program sees it: the entry it fills, the job it runs in, which attempt it is.
+    """One start of a task, as the program sees it: the entry that it fills, and the claim under which it runs.
 
-    The program sets ``checkpoint`` to what is called when the task is told to end, and calls ``resumed`` instead of
-    the user's function if an earlier start has left that.
+    The program sets ``checkpoint``, which is called when the task has to end. It calls ``resumed`` instead of the
+    user's function if the checkpoint of an earlier start has left that. ``code`` is the digest of the code, if it is
+    known.
     """
 
     entry: Entry
     claim: Claim
     checkpoint: Checkpoint | None = None
     resumed: CheckpointCall | None = None
-    is_computed: bool = False  # from here on it is stored, whatever comes
-    code: str | None = None  # the digest of the code that it runs from, if that is known
+    is_computed: bool = False  # from here on the result is stored, whatever signal comes
+    code: str | None = None
 
     @property
     def job_id(self) -> str:
@@ -57,15 +59,15 @@ Compute = tp.Callable[[Attempt], tp.Any]
 
 
 class AttemptGuard:
-    """Lets something outside end a process while it computes. This one lets nothing.
+    """What may end a process while it computes: in this class, nothing.
 
-    Once ``exit_request`` is set the process is on its way out: nothing that the user's code returns or raises counts.
+    Once ``exit_request`` is set, the process is about to end: nothing that the user's code returns or raises counts.
     """
 
     exit_request: SystemExit | None = None
 
     def watch_attempt(self, attempt: Attempt) -> None:
-        """From now on this attempt is the one to end."""
+        """Makes this attempt the one that would be ended."""
 
 
 def attempt_task(
@@ -81,27 +83,44 @@ def attempt_task(
     shared: bool = False,
     guard: AttemptGuard | None = None,
 ) -> Status | None:
-    """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits value or error.
+    """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits a value or an error.
 
-    Does nothing when the claim is no longer that launch's, or when the outcome is there. Returns how it ended.
-    ``shared`` tells that its job has computed something else before. ``code`` is the digest of the code where it is
-    no copy that is imported.
+    Does nothing, and returns None, if the claim is no longer that launch's or the outcome is there. Otherwise returns
+    the status. ``shared`` says that the job has computed other tasks before. ``code`` is the digest of the code if it
+    does not run from a copy.
     """
     claim = _take_claim(entry, token, shared)
     if claim is None:
         return None
-    shown = entry.path / paths.CODE
+    link = entry.path / paths.CODE
     if copy is not None:
         copy.link(entry.path)
-    elif shown.is_symlink():  # of an earlier attempt
-        shown.unlink()
+    elif link.is_symlink():  # left by an earlier attempt
+        link.unlink()
     attempt = Attempt(entry, claim, code=code if copy is None else copy.digest)
     redirect(attempt)
     return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
 
 
+def attempt_part(
+    launch: Path, payload: Payload, part: Part, compute: Compute, guard: AttemptGuard, shared: bool = False
+) -> Status | None:
+    """Computes a task of a job as `attempt_task` does, from its payload, with the output in the task's log."""
+    return attempt_task(
+        Entry(part.entry),
+        part.identity,
+        launch.name,
+        compute,
+        redirect=lambda attempt: redirect_to_log(attempt, payload),
+        copy=payload.copy,
+        recorder=Recorder(launch, payload.provenance, part.overrides),
+        shared=shared,
+        guard=guard,
+    )
+
+
 def is_wanted(owner: Claim | None, token: str) -> bool:
-    """Whether the launch ``token`` still wants the task of which ``owner`` is the claim."""
+    """Whether the launch ``token`` still wants the task that ``owner`` claims."""
     return owner is not None and owner.token == token and owner.state is not ClaimState.RELEASED
 
 
@@ -116,13 +135,13 @@ def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
         return None
     claim = owner.next(ClaimState.RUNNING, owner=process.describe_process(), job=job, shared=shared)
     if not entry.publish_claim(claim):
-        log.warning("%s is not computed here: another job was quicker", entry.uid)
+        log.warning("%s is not computed here: another job was faster", entry.uid)
         return None
     return claim
 
 
 def _runs_elsewhere(owner: Claim, job: str) -> bool:
-    """Whether a second job was given the same task, by accident, and is at it. A job that starts again is the same."""
+    """Whether another job computes the task, as it was submitted twice by accident. A restarted job is the same one."""
     if owner.state is ClaimState.QUEUED:
         return False
     if owner.cluster == "slurm":
@@ -156,7 +175,7 @@ def _compute_and_commit(
 
 
 def _compute_value(attempt: Attempt, compute: Compute, guard: AttemptGuard) -> tp.Any:
-    """What is computed; on the way out neither a value nor an error of the user's code is one of the task."""
+    """Computes the value. If the process has to end, neither a value nor an error of the user's code counts."""
     process = os.getpid()
     try:
         value = compute(attempt)
@@ -174,7 +193,7 @@ def _compute_value(attempt: Attempt, compute: Compute, guard: AttemptGuard) -> t
 
 
 def _exit_if_forked(process: int, raised: BaseException | None) -> None:
-    """Ends a process that the task has forked and that comes out of it as well: the task is not its to end."""
+    """Ends a process that the task forked and that returns from it, too: it must not write the outcome."""
     if os.getpid() == process:
         return
     code = 0 if raised is None else 1
@@ -197,7 +216,7 @@ def make_outcome(
     error: dict[str, tp.Any] | None = None,
     log_path: Path,
 ) -> Outcome:
-    """How an attempt ended that is over now: with a value, or with an error."""
+    """The outcome of an attempt that ends now, with a value or with an error."""
     claim = attempt.claim
     return Outcome(
         status=Status.FAILED if error else Status.COMPLETED,
@@ -220,9 +239,9 @@ def make_outcome(
 
 
 def redirect_to_log(attempt: Attempt, payload: Payload, rank: int = 0) -> None:
-    """Sends this process's output, and that of what it starts, to the log of the attempt.
+    """Redirects the output of this process, and of those that it starts, to the log of the attempt.
 
-    Another rank than the first has a log of its own only where a place for logs was asked for.
+    Ranks other than the first have logs of their own only if a folder for logs was chosen.
     """
     logs = attempt_log_paths(attempt, rank)
     if rank and payload.logs is None:
@@ -236,7 +255,7 @@ def redirect_to_log(attempt: Attempt, payload: Payload, rank: int = 0) -> None:
 
 
 def attempt_log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
-    """Where a rank's standard output and standard error go."""
+    """The files for standard output and standard error of a rank."""
     if rank == 0:
         return attempt.entry.log_paths(attempt.claim.number)
     out, err = paths.rank_log_names(attempt.job_id, rank)
@@ -244,7 +263,7 @@ def attempt_log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
 
 
 def current_job_id(cluster: str) -> str:
-    """The id of the Slurm job around this process, as arrays spell it, else its pid."""
+    """The id of the Slurm job that this process belongs to, as ``<array>_<index>`` in an array; otherwise its pid."""
     environment = os.environ
     if cluster != "slurm":
         return str(os.getpid())
@@ -254,9 +273,9 @@ def current_job_id(cluster: str) -> str:
 
 
 class LoadedProgram:
-    """The user's program in this process: loaded when the first task needs it, so what fails then is that task's error.
+    """The user's program in this process. It is loaded for the first task: if that fails, it is the error of that task.
 
-    ``ready`` is called once it is: all that loading changes of the process has been changed.
+    ``ready`` is called once it is loaded, with all that loading changes in the process.
     """
 
     def __init__(self, launch: Path, payload: Payload, ready: tp.Callable[[], None]) -> None:
@@ -272,8 +291,8 @@ class LoadedProgram:
             program = self._program or self._load()
             try:
                 attempt.resumed = read_resumed_call(self._launch, position)
-                return program(unpickle(part.argument), attempt)
-            except Exception as error:  # whoever reads only the log is told too
+                return program(pickle.loads(part.argument), attempt)
+            except Exception as error:  # for people who read only the log
                 print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
                 raise
 
@@ -282,7 +301,7 @@ class LoadedProgram:
     def _load(self) -> Program:
         self._payload.enter()
         launch_record.set_enclosing_launch(self._payload.provenance, self._launch / paths.PATCH)
-        program: Program = unpickle(self._payload.program)
+        program: Program = pickle.loads(self._payload.program)
         self._ready()
         self._program = program
         return program

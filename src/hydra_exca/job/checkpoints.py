@@ -1,6 +1,6 @@
-"""Checkpoints of the user's code: called when a task has to end, they return what the next start is to call.
+"""Checkpoints of the user's code: called when a task has to end, they return what the next start should call.
 
-As in submitit: a checkpoint returns anything with function, args and kwargs, or None for "do not start me again".
+As in submitit, a checkpoint returns an object with function, args and kwargs, or None for "do not start me again".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CheckpointAnswer(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointCall:
-    """A function and what it is called with; calling this calls it."""
+    """A function with its arguments; call the object to call it."""
 
     function: tp.Callable[..., tp.Any]
     args: tuple[tp.Any, ...] = ()
@@ -42,12 +42,12 @@ class CheckpointCall:
         return self.function(*self.args, **self.kwargs)
 
     def is_method(self, kind: type, name: str) -> bool:
-        """Whether it calls that method of an object of this class: through its cache, which waits for this very job."""
+        """Whether it calls that method of this class. Through its cache, the method would wait for this very job."""
         return isinstance(getattr(self.function, "__self__", None), kind) and self.function.__name__ == name
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of the function, to be called with what the function is called with."""
+        """The checkpoint of the function, with the same arguments."""
         for name in _NAMES:
             checkpoint = getattr(self.function, name, None)
             if callable(checkpoint):
@@ -56,9 +56,9 @@ class CheckpointCall:
 
 
 def checkpoint_of_object(obj: tp.Any) -> Checkpoint | None:
-    """The ``checkpoint`` of an object whose method computes: one that its class defines, and that takes nothing.
+    """The ``checkpoint`` method of an object, None if its class defines none that can be called without arguments.
 
-    A field can be called so too.
+    A field of the class can have that name, too.
     """
     if not callable(getattr(type(obj), "checkpoint", None)):
         return None
@@ -71,7 +71,7 @@ def checkpoint_of_object(obj: tp.Any) -> Checkpoint | None:
 
 
 def call_checkpoint(checkpoint: Checkpoint | None, launch: Path, position: int) -> CheckpointAnswer:
-    """Calls a task's checkpoint and stores what the next start is to call."""
+    """Calls the checkpoint of a task and stores what the next start should call."""
     if checkpoint is None:
         return CheckpointAnswer.NOTHING
     try:
@@ -81,7 +81,7 @@ def call_checkpoint(checkpoint: Checkpoint | None, launch: Path, position: int) 
         _store_call(resume, launch, position)
         return CheckpointAnswer.AGAIN
     except Exception:  # noqa: BLE001  the user's code, and whatever it returns
-        write_to_log(f"checkpoint failed, and the task will start again as if it had none:\n{traceback.format_exc()}")
+        write_to_log(f"the checkpoint failed and is ignored:\n{traceback.format_exc()}")
         return CheckpointAnswer.NOTHING
 
 

@@ -13,7 +13,7 @@ _PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "runpy"}
 
 
 class RankError(Exception):
-    """An error that another rank has raised, as `describe_error` describes it."""
+    """An error of another rank; ``description`` is what `describe_error` returned there."""
 
     def __init__(self, description: dict[str, tp.Any]) -> None:
         super().__init__(description["message"])
@@ -31,7 +31,7 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
     try:
         message = str(error)
     except Exception as second:  # noqa: BLE001  the task's own class makes it
-        message = f"its text cannot be made: {type(second).__name__}"
+        message = f"its text is not available: {type(second).__name__}"
     message += active.missing_in_copy(error)
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."

@@ -1,4 +1,4 @@
-"""The logs of a job: files that what it prints goes to."""
+"""The log files of a job, and the redirection of its output to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Logs: tp.TypeAlias = tuple[Path, Path]
 
 
 def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
-    """Appends what this process and what it starts print to files: standard output, standard error."""
+    """Redirects standard output and standard error of this process, and of those that it starts, to files."""
     out, err = logs
     for stream, path in ((sys.stdout, out), (sys.stderr, out if stderr_to_stdout else err)):
         stream.flush()
@@ -23,7 +23,7 @@ def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
 
 
 def link_logs(logs: Logs, folder: Path, stem: str) -> None:
-    """Makes the logs links to new files in ``folder``; if that fails, they stay files where they are."""
+    """Makes the logs links to new files in ``folder``. If that fails, the logs are files in their usual place."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for link in logs:
@@ -35,12 +35,12 @@ def link_logs(logs: Logs, folder: Path, stem: str) -> None:
 
 
 def write_to_log(message: str) -> None:
-    """Adds a line to the task's log; not through a buffer, which the signal may have interrupted."""
+    """Writes a line to the task's log, without a buffer: signal handlers may interrupt a buffered write."""
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"exca: {message}\n".encode(errors="replace"))
 
 
 def _create_file(folder: Path, stem: str, suffix: str) -> Path:
-    """An empty file that nobody else writes to: process ids come again."""
+    """Creates an empty file that nobody else writes to: process ids are reused."""
     folder = folder.resolve()
     for name in (f"{stem}{suffix}", f"{stem}.{os.urandom(6).hex()}{suffix}"):
         try:

@@ -1,4 +1,4 @@
-"""How the end of a job that left no outcome is written down."""
+"""Records how a job ended that left no outcome."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def record_lost_job(
     logs: Path,
     code: str | None = None,
 ) -> bool:
-    """Stores the cluster's reason as `store_lost_outcome` does; False if ``claim`` owns the entry no more.
+    """Makes a lost job's end the outcome, or gives back the value that it was to replace.
 
+    Returns False if ``claim`` owns the entry no more: nothing was written. ``report`` has the cluster's reason,
     ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
     the snapshot that it ran from.
     """
@@ -32,6 +33,7 @@ def record_lost_job(
         claim=claim.number,
         identity=identity,
         error={"kind": "lost", "type": "JobLostError", "message": report.reason, "traceback": ""},
+        started=claim.time if claim.state is ClaimState.RUNNING else None,
         ended=time.time(),
         host=claim.owner.get("host"),
         cluster=claim.cluster,
@@ -40,14 +42,13 @@ def record_lost_job(
         log=_find_log(entry, claim, job, cache, logs),
         code=code,
     )
-    return store_lost_outcome(entry, claim, outcome)
+    return _store_outcome(entry, claim, outcome)
 
 
-def store_lost_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
-    """Makes a lost job's end the outcome, or gives back the value that it was to replace.
+def _store_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
+    """Publishes the next claim first, as `Entry.commit_outcome` does.
 
-    False if ``claim`` owns the entry no more: nothing was written. The next claim is published first, as in
-    `Entry.commit_outcome`: a job that is alive after all, and about to store what it has computed, is not disturbed.
+    So a job that is alive after all, and about to store what it has computed, is not disturbed.
     """
     if not entry.has_previous():
         return entry.commit_outcome(claim, outcome)
@@ -62,7 +63,7 @@ def store_lost_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
 
 
 def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
-    """How the job of a launch was lost after claim ``since``, where an earlier value is stored again; else None."""
+    """The lost outcome of a launch's job since claim ``since``, if the earlier value was put back; else None."""
     try:
         outcome = Outcome.from_json((entry.path / paths.LOGS / paths.lost_attempt(token)).read_bytes())
     except (OSError, ValueError, TypeError, KeyError):
@@ -71,7 +72,7 @@ def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
 
 
 def _find_log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:
-    """Where its last words are: in the attempt's own log, or in its job's."""
+    """The log with the last output: that of the attempt, or else that of the job."""
     job_log = paths.job_log(paths.launch_folder(cache, claim.token), claim.number_of_job)
     candidates = [*reversed(entry.log_paths(claim.number)), job_log]
     candidates += sorted(logs.glob(f"{job}_0_log.*")) if job is not None else []

@@ -1,7 +1,7 @@
-"""The payload of a launch: one file for all its jobs, and a byte range of a second file for each task.
+"""The payload of a launch: one file for all its jobs, and a second file with a byte range for each task.
 
-The first file is plain data, except for the program, which is unpickled last, when the job can import what the launch
-could.
+The first file is plain data, except for the pickled program. That is loaded last, when the job can import all that the
+launch could.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One task, as its job needs it: which entry it is to fill, under which identity, and its argument, pickled.
+    """One task, as its job needs it: the entry to fill, the identity, and the pickled argument.
 
-    ``overrides`` are recorded with what it gives.
+    ``overrides`` are recorded with the result.
     """
 
     entry: str
@@ -77,7 +77,7 @@ class Payload:
 
     @classmethod
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
-        """What makes a job import what this process does, from a copy of the code if this one runs from one."""
+        """The payload for jobs that import what this process does, from a copy of the code if this process does."""
         copy, origin = active.current(), active.replaced_directory()
         payload = cls(
             cluster=cluster,
@@ -94,9 +94,9 @@ class Payload:
         return payload if copy is None else payload.importing_from(copy)
 
     def importing_from(self, copy: Snapshot, instead_of: Path | None = None) -> Payload:
-        """The same for jobs that import from a copy of the code: first the copy itself, then what led into the sources.
+        """The same payload for jobs that import from a copy of the code instead of the sources.
 
-        The copy is their working directory too, if it is to stand in for that folder: ``instead_of``.
+        If the copy stands in for the folder ``instead_of``, it is their working directory, too.
         """
         search = [*copy.import_roots(), *(str(copy.copy_of(Path(entry))) for entry in self.search_path)]
         script = self.script
@@ -110,11 +110,11 @@ class Payload:
         return dataclasses.replace(payload, working_directory=working_directory, origin=str(instead_of))
 
     def of_another_python(self) -> Payload:
-        """The same for jobs that run under another python than this process, which has packages of its own."""
+        """The same payload for jobs under another python, which has its own packages."""
         return dataclasses.replace(self, environment=tuple(filter(_belongs_to_python, self.search_path)))
 
     def enter(self) -> None:
-        """Makes this process one that can load the program: search path, working directory, script."""
+        """Sets up this process to load the program: search path, working directory, script."""
         if self.copy is not None:
             self.copy.check()
         sys.path[:] = self._search_path()
@@ -130,7 +130,7 @@ class Payload:
             script.become_unloaded_main(self.main_file)
 
     def _search_path(self) -> list[str]:
-        """Under another python its own packages stand where the launch's did."""
+        """The search path of the job. Under another python, its own packages replace those of the launch."""
         if not self.environment:
             return list(self.search_path)
         first = min(self.search_path.index(folder) for folder in self.environment)
@@ -140,9 +140,9 @@ class Payload:
 
 
 def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> None:
-    """Writes both files into a launch's folder. They can hold secrets: only their owner may read them.
+    """Writes both files into the folder of a launch, readable only by their owner: they can hold secrets.
 
-    The tasks of a sweep are much alike: each is compressed against the first one.
+    The tasks of a sweep are similar, so each is compressed with the first one as its dictionary.
     """
     slices, chunks, start, alike = [], [], 0, b""
     for part in parts:
@@ -158,13 +158,13 @@ def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> N
 
 
 def read_payload(launch: Path) -> Payload:
-    """What all jobs of a launch have in common; CacheError if others could have written it."""
+    """Reads what all jobs of a launch have in common. Raises CacheError if others could have written it."""
     payload: Payload = read_pickle(launch / paths.PAYLOAD)
     return payload
 
 
 def read_pickle(path: Path) -> tp.Any:
-    """What a launch or a job has pickled into a file; CacheError if others could have written it, or it is damaged."""
+    """Reads a pickle of a launch or job. Raises CacheError if it is damaged or others could have written it."""
     data = files.read_trusted(path, ())
     try:
         content = checksums.remove_checksum(data)
@@ -178,12 +178,12 @@ def _damaged(path: Path, error: Exception) -> CacheError:
 
 
 def read_part(launch: Path, payload: Payload, position: int) -> Part:
-    """The task at ``position`` of a launch; CacheError if others could have written it."""
+    """Reads the task at ``position`` of a launch. Raises CacheError if others could have written it."""
     return PartReader(launch, payload).read(position)
 
 
 class PartReader:
-    """The tasks of a launch, for who reads several: what they are compressed against is read once."""
+    """Reads several tasks of a launch; the first one, with which they are compressed, is read only once."""
 
     def __init__(self, launch: Path, payload: Payload) -> None:
         self._path = launch / paths.ARGUMENTS
@@ -191,7 +191,7 @@ class PartReader:
         self._first: bytes | None = None
 
     def read(self, position: int) -> Part:
-        """The task at ``position``; CacheError if others could have written it."""
+        """Reads the task at ``position``. Raises CacheError if it is damaged or others could have written it."""
         with open(self._path, "rb") as file:
             files.check_trusted(file, self._path, ())
             try:
@@ -219,20 +219,15 @@ def _compress(data: bytes, alike: bytes) -> bytes:
 
 
 def pickle_named(value: tp.Any, what: str) -> bytes:
-    """Pickles a program or an argument; ConfigError names ``what`` and the part that does not pickle.
+    """Pickles a program or an argument. Raises ConfigError with ``what`` and the part that cannot be pickled.
 
     What the script defines and no job can load is, in the job, in its ``__main__``.
     """
     return pickles.pickle_value(value, what, into_main=True)
 
 
-def unpickle(data: bytes) -> tp.Any:
-    """What `pickle_named` wrote."""
-    return pickle.loads(data)
-
-
 def check_size(program: bytes, argument: bytes, value: tp.Any, what: str, limit_gb: float) -> None:
-    """Raises ConfigError if what one job is sent is larger than ``limit_gb``; ``value`` is the argument itself."""
+    """Raises ConfigError if the program and the argument of a job exceed ``limit_gb``; ``value`` is the argument."""
     size = len(program) + len(argument)
     if size <= limit_gb * _GB:
         return
@@ -256,12 +251,12 @@ def _format_gb(size: int) -> str:
 
 
 def _absolute_path(entry: str) -> str:
-    """An entry of the search path; import hooks of editable installations have some that are no folders."""
+    """An absolute entry of the search path. Import hooks of editable installations add some that are no folders."""
     return os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
 
 
 def _belongs_to_python(folder: str) -> bool:
-    """Whether a folder of the search path comes with the python that runs here, and with no project."""
+    """Whether a folder of the search path belongs to the python that runs here, not to a project."""
     import site
     import sysconfig  # no job asks this
 

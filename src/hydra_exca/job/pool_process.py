@@ -1,9 +1,9 @@
-"""A process of a task pool, from both ends: as the pool sees it, and what runs in it.
+"""A process of a task pool, from both ends: the pool's handle on it, and the code that runs in it.
 
 The pool forks it and assigns it one task after another over a socket; it answers with messages. What to do about a
-warning comes through a pipe beside, together with SIGUSR2. Between two tasks the working directory, the environment,
-sys.path, sys.argv, standard output and standard error, and the signal handlers are made what they were. All else that
-a task changes in its process is there for the next one.
+warning comes the same way, together with SIGUSR2. Between two tasks the working directory, the environment,
+sys.path, sys.argv, standard output and standard error, and the signal handlers are restored. Anything else that a
+task changes in its process stays for the next one.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import functools
 import os
+import re
 import signal
 import socket
 import sys
 import time
 import typing as tp
-from pathlib import Path
 
 from hydra_exca.clusters.base import AGAIN
 from hydra_exca.clusters.process import descendants, send_signal
-from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.store import Entry
 
-from .attempt import Attempt, LoadedProgram, attempt_task, redirect_to_log
+from .attempt import Attempt, LoadedProgram, attempt_part
 from .checkpoints import CheckpointAnswer
 from .payload import PartReader, read_part
 from .signals import RunningJob, SignalHandlers
@@ -34,12 +32,13 @@ from .signals import RunningJob, SignalHandlers
 if tp.TYPE_CHECKING:
     import psutil
 
-# the orders that come with SIGUSR2: call the checkpoint, and ...
+# orders, which come with SIGUSR2: call the checkpoint, and ...
 GO_ON = b"c"  # go on
 OUT_OF_TIME = b"t"  # leave, unless the checkpoint refuses a second start
 PREEMPTED = b"p"  # leave
-# the messages; an answer to an order is the value of a CheckpointAnswer
+# messages; the answer to an order is the value of a CheckpointAnswer
 COMPUTED, SKIPPED, CLAIM = "computed", "skipped", "claim"
+_TASK = re.compile(rb"(\d+) ([01])\n")  # the position, and whether other tasks came before
 POOL_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR2)  # that the pool waits for
 _GRACE_S = 5.0  # between asking a process to end, and killing it
 _EXIT_S = 10.0  # for a process that has nothing to do any more
@@ -52,14 +51,13 @@ _NOT_SETTABLE = (signal.SIGKILL, signal.SIGSTOP)
 
 @dataclasses.dataclass(eq=False)
 class PoolProcess:
-    """A forked process: the task that it computes, the order that it was sent, until when it may go on."""
+    """A forked process, with the task that it computes, its answer to the last order, and its deadline."""
 
     pid: int
     messages: socket.socket
-    orders: int
     position: int | None = None
     entry: Entry | None = None
-    claim: int | None = None  # the number of the one that it computes under
+    claim: int | None = None  # the number of the claim under which it computes
     must_answer: bool = False  # to an order
     answer: CheckpointAnswer | None = None
     is_unwanted: bool = False
@@ -71,31 +69,28 @@ class PoolProcess:
 
     @classmethod
     def fork(cls, job: RunningJob, close_pool: tp.Callable[[], None]) -> PoolProcess:
-        """Starts a process that computes tasks of the job; raises OSError if there can be none.
+        """Starts a process that computes tasks of the job. Raises OSError if it cannot be started.
 
-        ``close_pool()`` closes in it what only the pool is to have: other processes see by that when the pool is gone.
+        ``close_pool()`` closes the pool's own ends in it: by these, other processes see when the pool is gone.
         """
         ours, theirs = socket.socketpair()
-        reading, writing = os.pipe()
-        fcntl.fcntl(reading, fcntl.F_SETFL, fcntl.fcntl(reading, fcntl.F_GETFL) | os.O_NONBLOCK)
-        child, pool = cls(-1, ours, writing), os.getpid()
+        child, pool = cls(-1, ours), os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, POOL_SIGNALS)
         try:
             child.pid = os.fork()
         except OSError:
-            child.close_pipes()
+            ours.close()
             raise
         finally:
             if child.pid != 0:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 theirs.close()
-                os.close(reading)
         if child.pid == 0:
-            child.close_pipes()
+            ours.close()
             close_pool()
-            _serve_tasks(job, PoolConnection(theirs, reading), mask, pool)
+            _serve_tasks(job, PoolConnection(theirs), mask, pool)
             raise SystemExit(0)
         return child
 
@@ -113,7 +108,7 @@ class PoolProcess:
         return [line.decode() for line in lines]
 
     def assign_task(self, position: int, shared: bool) -> bool:
-        """Lets it compute a task; False if it has ended."""
+        """Assigns a task; False if the process has ended."""
         try:
             self.messages.sendall(f"{position} {int(shared)}\n".encode())
         except OSError:
@@ -123,18 +118,19 @@ class PoolProcess:
         return True
 
     def send_order(self, order: bytes) -> None:
-        os.write(self.orders, order)
+        with contextlib.suppress(OSError):  # it has ended
+            self.messages.sendall(order + b"\n")
         self.must_answer = True
         os.kill(self.pid, signal.SIGUSR2)
 
     def dismiss(self) -> None:
-        """Lets it exit: it has nothing to do any more."""
+        """Lets it exit, as it has nothing to do any more."""
         if self.deadline is None:
             self.messages.shutdown(socket.SHUT_WR)
             self.deadline = time.monotonic() + _EXIT_S
 
     def request_end(self) -> None:
-        """Sends SIGTERM, once; it and all it has started are killed if they are there a while later."""
+        """Sends SIGTERM, once. If it has not ended after a while, it is killed with all that it has started."""
         if not self._is_ending:
             self._is_ending = True
             self._family = descendants(self.pid)
@@ -142,10 +138,10 @@ class PoolProcess:
             self.deadline = time.monotonic() + _GRACE_S
 
     def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)  # its pid is not used again before `exit_code` has waited for it
+        os.kill(self.pid, signal.SIGTERM)  # its pid is not reused before `exit_code` has waited for it
 
     def enforce_deadline(self) -> None:
-        """Asks it to end once its time to exit has passed, and kills it when it does not."""
+        """Asks it to end once its deadline has passed, and kills it after the next one."""
         if self.deadline is None or time.monotonic() < self.deadline:
             return
         self.deadline = None
@@ -156,24 +152,20 @@ class PoolProcess:
             self.request_end()
 
     def exit_code(self) -> int | None:
-        """The exit code as `subprocess` has it; None as long as it runs."""
+        """The exit code, as in `subprocess`; None while it runs."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def clean_up(self) -> None:
-        """After its end: kills what it has started, if it was asked to end."""
-        self.close_pipes()
-        self._kill_family()
-
-    def close_pipes(self) -> None:
+        """Called after its end: kills what it has started, if it was asked to end."""
         self.messages.close()
-        os.close(self.orders)
+        self._kill_family()
 
     def task_entry(self, job: RunningJob) -> Entry:
         """The entry of the task that it computes."""
         assert self.position is not None
         if self.entry is None:
-            self.entry = Entry(Path(read_part(job.launch, job.payload, self.position).entry))
+            self.entry = Entry(read_part(job.launch, job.payload, self.position).entry)
         return self.entry
 
     def _kill_family(self) -> None:
@@ -185,16 +177,18 @@ class PoolProcess:
 
 
 class PoolConnection:
-    """The process's end of the socket and the pipe from the pool."""
+    """The process's end of the socket."""
 
-    def __init__(self, messages: socket.socket, orders: int) -> None:
+    def __init__(self, messages: socket.socket) -> None:
         self._messages = messages
-        self._orders = orders
         self._buffer = b""
 
     def receive_task(self) -> tuple[int, bool] | None:
-        """The next position, and whether other tasks came before it; None if there is none, or no pool any more."""
-        while b"\n" not in self._buffer:
+        """The next position, and whether other tasks came before it; None if there is none, or the pool is gone.
+
+        Orders before it were meant for the previous task and are dropped.
+        """
+        while not (match := _TASK.search(self._buffer)):
             try:
                 data = self._messages.recv(4096)
             except ConnectionError:
@@ -202,9 +196,8 @@ class PoolConnection:
             if not data:
                 return None
             self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        position, shared = line.split()
-        return int(position), shared == b"1"
+        self._buffer = self._buffer[match.end() :]
+        return int(match[1]), match[2] == b"1"
 
     def send_message(self, message: str) -> bool:
         """False if the pool is gone."""
@@ -215,22 +208,22 @@ class PoolConnection:
             return False
 
     def read_order(self) -> bytes:
-        """The last order that came, b"" if none did."""
-        try:
-            return os.read(self._orders, 4096)[-1:]
-        except BlockingIOError:
-            return b""
+        """The last order that came, b"" if there is none. While a task is computed, the pool sends nothing else."""
+        with contextlib.suppress(OSError):
+            self._buffer += self._messages.recv(4096, socket.MSG_DONTWAIT)
+        *orders, self._buffer = self._buffer.split(b"\n")
+        return orders[-1] if orders else b""
 
 
 class PoolSignals(SignalHandlers):
-    """Signal handlers in a process of a pool. srun sends them to all of a job; only what the pool orders is done."""
+    """Signal handlers in a process of a pool. srun signals all processes of a job: only the pool's orders count."""
 
     def __init__(self, job: RunningJob, pool: PoolConnection) -> None:
         super().__init__(job)
         self._pool = pool
 
     def begin_task(self, position: int) -> None:
-        """Drops what was ordered before: it was meant for another task."""
+        """Drops earlier orders, which were meant for another task."""
         self._pool.read_order()
         self.position, self.attempt = position, None
 
@@ -242,8 +235,8 @@ class PoolSignals(SignalHandlers):
         self.position, self.attempt = -1, None
 
     def on_warning(self) -> None:
-        order = self._pool.read_order()
-        if not order or self.position < 0:
+        order = self._pool.read_order() if self.position >= 0 else b""
+        if not order:
             return
         answer = self.call_checkpoint()
         self._pool.send_message(answer.value)
@@ -253,7 +246,7 @@ class PoolSignals(SignalHandlers):
 
 
 class ProcessState:
-    """A copy of what tasks commonly change in their process."""
+    """A copy of the state that tasks commonly change in their process."""
 
     def __init__(self) -> None:
         self._folder = os.getcwd()
@@ -299,32 +292,25 @@ class TaskServer:
                 self._state.restore()
             self._print_to_job_log()
             self._handlers.end_task()
-            if not self._pool.send_message(message) or sys.stdout.closed or sys.stderr.closed:  # it could not print
+            if (
+                not self._pool.send_message(message) or sys.stdout.closed or sys.stderr.closed
+            ):  # the next task could not print
                 return
 
     def _compute(self, position: int, shared: bool) -> None:
         part = self._parts.read(position)
-        entry = Entry(Path(part.entry))
-        status = attempt_task(
-            entry,
-            part.identity,
-            self._job.launch.name,
-            self._program.compute_function(part, position),
-            redirect=lambda attempt: redirect_to_log(attempt, self._job.payload),
-            copy=self._job.payload.copy,
-            recorder=Recorder(self._job.launch, self._job.payload.provenance, part.overrides),
-            shared=shared,
-            guard=self._handlers,
-        )
-        if status is None and self._handlers.attempt is not None:
-            entry.mark_attempt_ended(self._handlers.attempt.claim)  # whoever has taken it waits for that
+        compute = self._program.compute_function(part, position)
+        status = attempt_part(self._job.launch, self._job.payload, part, compute, self._handlers, shared)
+        attempt = self._handlers.attempt
+        if status is None and attempt is not None:
+            attempt.entry.mark_attempt_ended(attempt.claim)  # whoever has taken it waits for that
 
     def _save_state(self) -> None:
         self._handlers.install()
         self._state = ProcessState()
 
     def _print_to_job_log(self) -> None:
-        """Leaves what was printed in the task's log; what comes until the next task is in that of the job."""
+        """Flushes the output to the task's log and then redirects it to the log of the job, until the next task."""
         _flush_output()
         _libc().fflush(None)
         for number, own in enumerate(self._job_log, start=1):
@@ -332,12 +318,12 @@ class TaskServer:
 
 
 def _serve_tasks(job: RunningJob, connection: PoolConnection, mask: tp.Iterable[int], pool: int) -> None:
-    """Runs in the forked process, with its signals held back; ``mask`` are those held back before the fork.
+    """Runs in the forked process, with signals blocked; ``mask`` is the set that was blocked before the fork.
 
-    It ends with the pool: the launch takes the job for ended then, and has others compute its tasks.
+    The process ends with the pool: the launch then regards the job as ended, and other jobs compute its tasks.
     """
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != pool:  # it is gone already
+    if os.getppid() != pool:  # the pool is gone already
         os._exit(1)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -348,7 +334,7 @@ def _serve_tasks(job: RunningJob, connection: PoolConnection, mask: tp.Iterable[
 
 
 def _flush_output() -> None:
-    """Writes what was printed, through whatever the task has put there."""
+    """Flushes both streams, which the task may have replaced."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

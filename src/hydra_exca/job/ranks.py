@@ -1,19 +1,18 @@
-"""The ranks of a Slurm job of several processes: all run the program, the value of the first one counts.
+"""The ranks of a Slurm job of several processes: all run the program, and the value of the first one counts.
 
-They have the folder of their launch in common, and nothing else that is sure to work between nodes.
+They communicate by files in the folder of their launch: nothing else is sure to work between nodes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 from hydra_exca.clusters import process
 from hydra_exca.polling import Pause
 from hydra_exca.store import Entry, Outcome
@@ -33,12 +32,12 @@ from .payload import read_part
 from .signals import RunningJob, SignalHandlers
 
 log = logging.getLogger("exca.worker")
-_PATIENCE_S = 10.0  # how long the first rank may still take to end when another has raised
+_PATIENCE_S = 10.0  # for the first rank to end after another one has raised
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """This process is number ``rank`` of ``count``. ``start`` distinguishes the starts of a job that is requeued."""
+    """This process is rank number ``rank`` of ``count``. ``start`` counts the starts of a requeued job."""
 
     rank: int
     count: int
@@ -56,7 +55,7 @@ class Ranks:
         return self.start != "0"
 
     def acquire_decision(self) -> bool:
-        """Lets the first rank that calls this, and no other, decide how the task ended; True for that one."""
+        """True for the first rank that calls this: it alone decides how the task ended."""
         try:
             os.close(os.open(paths.rank_decision(self.folder, self.position, self.start), os.O_CREAT | os.O_EXCL))
             return True
@@ -64,19 +63,19 @@ class Ranks:
             return False
 
     def write_error(self, error: dict[str, tp.Any]) -> None:
-        """Writes what this rank raised, for the first one."""
+        """Writes the error of this rank for the first rank."""
         path = paths.rank_error(self.folder, self.position, self.start, self.rank)
-        files.write_file(path, files.dump_json(error), durable=False)
+        files.write_file(path, checksums.dump_record(error), durable=False)
 
     def read_error(self) -> dict[str, tp.Any] | None:
-        """The error of another rank, the earliest if there are several."""
+        """Reads the earliest error of another rank, None if there is none."""
         ranks = (paths.rank_error(self.folder, self.position, self.start, rank) for rank in range(1, self.count))
         errors = sorted((path for path in ranks if path.exists()), key=lambda path: path.stat().st_mtime_ns)
-        return json.loads(errors[0].read_text()) if errors else None
+        return checksums.parse_record(errors[0].read_bytes()) if errors else None
 
 
 def as_first_rank(ranks: Ranks, compute: Compute) -> Compute:
-    """Makes ``compute`` that of the first rank: its value counts once it is there, until then another rank's error."""
+    """Wraps ``compute`` for the first rank. Its value counts, unless another rank raises before it is there."""
 
     def compute_first(attempt: Attempt) -> tp.Any:
         try:
@@ -98,17 +97,17 @@ def as_first_rank(ranks: Ranks, compute: Compute) -> Compute:
 
 
 def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
-    """Runs the program in another rank than the first; its value is not used."""
+    """Runs the program in a rank other than the first; its value is not used."""
     handlers = SignalHandlers(job, ignore=True)
     handlers.install()
     part = read_part(job.launch, job.payload, ranks.position)
-    entry, started = Entry(Path(part.entry)), time.time()
+    entry, started = Entry(part.entry), time.time()
     owner = entry.current_claim()
     if owner is None or not is_wanted(owner, job.launch.name) or (ranks.is_requeued and entry.outcome() is not None):
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
         return
     claim = dataclasses.replace(owner, job=current_job_id(owner.cluster), owner=process.describe_process())
-    attempt = Attempt(entry, claim, code=None if job.payload.copy is None else job.payload.copy.digest)
+    attempt = Attempt(entry, claim, code=job.payload.code)
     redirect_to_log(attempt, job.payload, ranks.rank)
     try:
         LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, ranks.position)(attempt)
@@ -125,9 +124,9 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
 
 
 def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:
-    """Gives the first rank a moment to end by itself; then the task has failed, and this returns True.
+    """Waits a moment for the first rank to end by itself. If it does not, the task fails, and this returns True.
 
-    Once the first rank has a value, it takes the time it needs to store it.
+    Once the first rank has a value, it may take any time to store it.
     """
     entry, deadline, decided, pause = attempt.entry, time.monotonic() + _PATIENCE_S, False, Pause()
     while entry.outcome() is None:

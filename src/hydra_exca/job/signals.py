@@ -1,7 +1,7 @@
 """The signals of a job: from Slurm, or from whoever started it on this machine.
 
-SIGUSR2 is a warning: the time is nearly up, or another job is to have the place. SIGTERM is the end. The process
-leaves by a SystemExit through the user's code, and its task keeps no outcome: it starts again.
+SIGUSR2 is a warning: the time limit is near, or the job is preempted. SIGTERM is the end. The process leaves by a
+SystemExit that passes through the user's code. Its task gets no outcome, so that it can start again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class ExitRequest(SystemExit):
-    """The way out through the user's code, not an error of it."""
+    """Ends the process through the user's code. It is no error of that code."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunningJob:
-    """The job around this process, and how often it may start again."""
+    """The job that this process belongs to, and whether it may start again."""
 
     launch: Path
     number: int
@@ -43,20 +43,20 @@ class RunningJob:
         return self.payload.cluster == "slurm"
 
     def is_out_of_time(self) -> bool:
-        """Whether it is warned because its time is nearly up, not preempted. On this machine it always is."""
+        """Whether a warning is about the time limit, not a preemption. Without Slurm it always is."""
         return not self.on_slurm or own_job.is_out_of_time(current_job_id("slurm"), self.payload.signal_delay_s)
 
     def may_start_again(self, out_of_time: bool) -> bool:
         return not out_of_time or count_timeouts(self.launch, self.number) < self.payload.max_num_timeout
 
     def start_again(self, out_of_time: bool) -> bool:
-        """Lets it start again once this process has left; returns False, and logs why, if Slurm refuses.
+        """Requests another start after this process has ended; returns False, and logs why, if Slurm refuses.
 
-        On this machine the exit code `AGAIN` says so, and this does nothing but count.
+        Without Slurm the exit code `AGAIN` is the request, and only the time-outs are counted here.
         """
         refused = own_job.requeue(current_job_id("slurm")) if self.on_slurm else ""
         if refused:
-            write_to_log(f"the job cannot be started again, and goes on until its end: {refused}")
+            write_to_log(f"the job cannot be requeued and continues until its end: {refused}")
         elif out_of_time:
             with open(paths.timeout_counts(self.launch, self.number), "ab") as file:
                 file.write(b".")
@@ -64,11 +64,11 @@ class RunningJob:
 
 
 class SignalHandlers(AttemptGuard):
-    """The signal handlers of a process that computes. Processes that the user's code forks keep the usual ones.
+    """The signal handlers of a process that computes. In processes that the user's code forks they do nothing.
 
-    As they are, they belong to a job whose only task runs in its first process, which decides by itself.
-    ``before_exit`` is called before it leaves, so that no other rank says how the task ended. With ``ignore`` they
-    belong to another rank than the first: the first one acts for all, and its end ends this process.
+    This class is for a job with one task, whose first process decides alone. ``before_exit`` is called before it
+    leaves, so that no other rank decides how the task ended. ``ignore`` is for the other ranks: the first one acts for
+    all, and its end ends them.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class SignalHandlers(AttemptGuard):
         self.attempt = attempt
 
     def install(self) -> None:
-        """Takes the signals over, from the user's code too if that is loaded by now."""
+        """Installs the handlers. Called again after the user's code is loaded, which may have installed its own."""
         signal.signal(signal.SIGUSR2, self._handle_sigusr2)
         if self.job.on_slurm:
             signal.signal(signal.SIGTERM, self._handle_sigterm)
 
     def on_warning(self) -> None:
-        """Calls the checkpoint when the job will end soon, and leaves if it can start again."""
+        """Calls the checkpoint, as the job will end soon, and leaves if the job can start again."""
         out_of_time = self.job.is_out_of_time()
         answer = self.call_checkpoint()
         self.leave_if_terminated()
@@ -107,17 +107,17 @@ class SignalHandlers(AttemptGuard):
                 "the time is nearly up and no restarts are left (max_num_timeout): it continues until its limit"
             )
         elif answer is CheckpointAnswer.REFUSED:
-            write_to_log("its checkpoint returned None: it does not start again")
+            write_to_log("the checkpoint returned None: the task does not start again")
             if not out_of_time:
                 self.leave(TERMINATED)
         elif self.job.start_again(out_of_time):
             write_to_log(
-                f"{'its time is nearly up' if out_of_time else 'its place is wanted'}: it ends, and starts again"
+                f"{'the time is nearly up' if out_of_time else 'the job is preempted'}: it ends, to start again"
             )
             self.leave(AGAIN)
 
     def call_checkpoint(self) -> CheckpointAnswer:
-        """The answer of the task's own checkpoint, if it has one."""
+        """Calls the checkpoint of the task, if it has one, and returns its answer."""
         if self.attempt is None:
             return CheckpointAnswer.NOTHING
         self._in_checkpoint = True
@@ -127,13 +127,13 @@ class SignalHandlers(AttemptGuard):
             self._in_checkpoint = False
 
     def leave(self, code: int) -> tp.NoReturn:
-        """Ends this process through the user's code."""
+        """Ends this process by an exception that passes through the user's code."""
         self._before_exit()
         self.exit_request = ExitRequest(code)
         raise self.exit_request
 
     def leave_if_terminated(self) -> None:
-        """After a checkpoint: SIGTERM may have come while it ran."""
+        """Called after a checkpoint: SIGTERM may have come while it ran."""
         if self._is_terminated:
             self.leave(TERMINATED)
 
@@ -152,6 +152,6 @@ class SignalHandlers(AttemptGuard):
             self.leave(TERMINATED)
 
     def _is_busy(self) -> bool:
-        """Whether it is leaving, about to, or stores what it has computed: that is not to be lost."""
+        """Whether the process is leaving already, or stores what it has computed, which must not be lost."""
         computed = self.attempt is not None and self.attempt.is_computed
         return self._ignore or self.exit_request is not None or self._in_checkpoint or computed

@@ -1,7 +1,7 @@
-"""The first process of a job of several tasks: it assigns them to processes that it forks.
+"""The first process of a job of several tasks, which assigns them to processes that it forks.
 
-Only these import the user's code: each loads it once and computes one task after another, see `pool_process`. When a
-task kills its process, that task only is lost, and another process is forked.
+Only those import the user's code. Each loads it once and computes one task after another, see `pool_process`. If a task
+kills its process, only that task is lost, and another process is forked.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import socket
 import time
 import typing as tp
 
-from hydra_exca.clusters.base import AGAIN
+from hydra_exca.clusters.base import AGAIN, JobReport, JobState
 from hydra_exca.clusters.process import exit_reason
 from hydra_exca.store import ClaimState
 
 from . import pool_process
-from .attempt import Attempt, attempt_log_paths, is_wanted, make_outcome
+from .attempt import is_wanted
 from .checkpoints import CheckpointAnswer
 from .logs import write_to_log
-from .lost import store_lost_outcome
+from .lost import record_lost_job
 from .payload import read_part
 from .pool_process import POOL_SIGNALS, PoolProcess
 from .signals import TERMINATED, RunningJob
@@ -43,11 +43,6 @@ _LONGEST_WAIT_S = 60.0
 _TRIES = 2  # of a task whose process ends before it has a claim
 
 
-def run_task_pool(job: RunningJob, positions: tp.Iterable[int]) -> None:
-    """Computes several tasks of a job, ``workers`` of them at a time; raises SystemExit if the job has to end."""
-    TaskPool(job, positions).run()
-
-
 @dataclasses.dataclass
 class PoolShutdown:
     """The job has to end before its tasks: why, until when it waits for answers, which tasks did not end."""
@@ -59,7 +54,7 @@ class PoolShutdown:
 
 
 class TaskPool:
-    """Assigns tasks to processes, and ends these when the job has to end."""
+    """Assigns tasks to processes, ``workers`` of them at a time, and ends these when the job has to end."""
 
     def __init__(self, job: RunningJob, positions: tp.Iterable[int]) -> None:
         self._job = job
@@ -74,7 +69,7 @@ class TaskPool:
         self._wakeup, self._wakeup_writer = socket.socketpair()
 
     def run(self) -> None:
-        """Returns when every task has ended; raises SystemExit if the job has to end before."""
+        """Returns when every task has ended. Raises SystemExit if the job has to end before."""
         self._install_signal_handlers()
         while self._waiting or self._children:
             if self._shutdown is None:
@@ -102,7 +97,7 @@ class TaskPool:
         self._wakeup.close()
         self._wakeup_writer.close()
         for child in self._children:
-            child.close_pipes()
+            child.messages.close()
 
     # assigning tasks
 
@@ -115,7 +110,7 @@ class TaskPool:
             try:
                 child = PoolProcess.fork(self._job, self._close_in_child)
             except OSError as error:
-                if self._children:  # these compute what waits
+                if self._children:  # they will compute the waiting tasks
                     return
                 write_to_log(f"cannot start a process: {error}. {len(self._waiting)} tasks of this job were not begun")
                 raise SystemExit(1) from None
@@ -131,7 +126,7 @@ class TaskPool:
             self._num_begun += 1
 
     def _seconds_to_deadline(self) -> float:
-        """How long there is nothing to do if nothing happens."""
+        """The time until the next deadline, if nothing else happens."""
         times = [child.deadline for child in self._children if child.deadline is not None]
         times.append(self._next_check if self._shutdown is None else self._shutdown.until)
         return max(0.0, min(*times, time.monotonic() + _LONGEST_WAIT_S) - time.monotonic())
@@ -164,7 +159,7 @@ class TaskPool:
             self._handle_death(child, child.position, code)
 
     def _release_task(self, child: PoolProcess) -> None:
-        """Writes that the process computes no more: another launch may have taken its task, and wait for that."""
+        """Records that the process computes no more: another launch that has taken its task may wait for that."""
         entry = child.task_entry(self._job)
         with contextlib.suppress(OSError):  # the entry was removed
             owner = entry.current_claim()
@@ -210,23 +205,20 @@ class TaskPool:
             if self._tries[position] < _TRIES:
                 self._waiting.append(position)
             return
-        copy = self._job.payload.copy
-        attempt = Attempt(entry, claim, code=None if copy is None else copy.digest)
-        error = {"kind": "lost", "type": "JobLostError", "message": exit_reason(code), "traceback": ""}
-        identity = read_part(self._job.launch, self._job.payload, position).identity
-        log_path = attempt_log_paths(attempt)[0]
-        outcome = make_outcome(attempt, identity, claim.time, error=error, log_path=log_path)
-        store_lost_outcome(entry, claim, outcome)
+        launch, payload = self._job.launch, self._job.payload
+        identity = read_part(launch, payload, position).identity
+        report = JobReport(JobState.ENDED, exit_reason(code))
+        record_lost_job(entry, claim, identity, report, launch.parent.parent, launch, payload.code)
 
     def _end_unwanted(self) -> None:
-        """Ends the processes of tasks that are another launch's by now, or given up: somebody waits for that."""
+        """Ends the processes of tasks that another launch has taken, or that were given up: somebody waits for that."""
         self._next_check = time.monotonic() + _CHECK_S
         for child in self._busy_children():
-            with contextlib.suppress(OSError):  # the next check may see more
+            with contextlib.suppress(OSError):  # the next check may succeed
                 entry = child.task_entry(self._job)
                 claim = entry.current_claim()
                 taken = claim is not None and not is_wanted(claim, self._job.launch.name)
-                if taken or entry.outcome() is not None:  # somebody has stored that it failed: it is cancelled
+                if taken or entry.outcome() is not None:  # stored by somebody else: the task was cancelled
                     child.is_unwanted = True
                     child.request_end()
 

@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 
 from hydra_exca.clusters.slots import hold_slots
-from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status
-from hydra_exca.store import Entry
 
-from .attempt import LoadedProgram, attempt_task, redirect_to_log
+from .attempt import LoadedProgram, attempt_part
 from .payload import read_part, read_payload
 from .ranks import Ranks, as_first_rank, run_secondary_rank
 from .signals import RunningJob, SignalHandlers
@@ -27,9 +25,9 @@ def run(launch: str, number: int) -> None:
     job = RunningJob(folder, number, payload)
     positions = payload.jobs[number]
     if len(positions) > 1:
-        from . import task_pool  # a job of one task starts without it
+        from . import task_pool  # a job of one task starts faster without it
 
-        task_pool.run_task_pool(job, positions)
+        task_pool.TaskPool(job, positions).run()
         return
     ranks = Ranks.of_this_process(folder, positions[0]) if job.on_slurm else None
     if ranks is not None and ranks.rank > 0:
@@ -43,21 +41,13 @@ def _run_task(job: RunningJob, position: int, ranks: Ranks | None) -> None:
     handlers.install()
     part = read_part(job.launch, job.payload, position)
     compute = LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, position)
-    status = attempt_task(
-        Entry(Path(part.entry)),
-        part.identity,
-        job.launch.name,
-        compute if ranks is None else as_first_rank(ranks, compute),
-        redirect=lambda attempt: redirect_to_log(attempt, job.payload),
-        copy=job.payload.copy,
-        recorder=Recorder(job.launch, job.payload.provenance, part.overrides),
-        guard=handlers,
-    )
+    compute = compute if ranks is None else as_first_rank(ranks, compute)
+    status = attempt_part(job.launch, job.payload, part, compute, handlers)
     if ranks is not None and status is not Status.COMPLETED:
-        raise SystemExit(1)  # which ends the other ranks: they may wait for this one
+        raise SystemExit(1)  # ends the other ranks, too, which may wait for this one
 
 
 if __name__ == "__main__":
-    from hydra_exca.job.worker import run as run_job  # not this module's own copy, which is __main__
+    from hydra_exca.job.worker import run as run_job  # pickles must name the module, not __main__
 
     run_job(sys.argv[1], int(sys.argv[2]))

@@ -76,7 +76,7 @@ def start_jobs(
 def _claim_job(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
     """Takes over the claims of a job; returns the tasks that this process has now, with their positions."""
     parts = payload.PartReader(folder, header)
-    entries = [(position, Entry(Path(parts.read(position).entry))) for position in header.jobs[number]]
+    entries = [(position, Entry(parts.read(position).entry)) for position in header.jobs[number]]
     return [(position, entry) for position, entry in entries if _claim_entry(entry, entry.current_claim(), folder.name)]
 
 
@@ -97,8 +97,7 @@ def _record_end(
             continue
         if has_failed_with_job(claim, report, has_begun):
             identity = payload.read_part(folder, header, position).identity
-            code = None if header.copy is None else header.copy.digest
-            lost.record_lost_job(entry, claim, identity, report, folder.parent.parent, folder, code)
+            lost.record_lost_job(entry, claim, identity, report, folder.parent.parent, folder, header.code)
         else:
             entry.release_claim(claim)
 

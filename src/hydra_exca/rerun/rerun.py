@@ -97,8 +97,8 @@ def _make_compute(recorded: Recorded, into: Path) -> tp.Callable[[Attempt], tp.A
     def compute(attempt: Attempt) -> tp.Any:
         try:
             recorded.payload.enter()
-            program = payloads.unpickle(recorded.payload.program)
-            argument = payloads.unpickle(recorded.part.argument)
+            program = pickle.loads(recorded.payload.program)
+            argument = pickle.loads(recorded.part.argument)
             elsewhere = getattr(program, "elsewhere", None)
             return program(argument if elsewhere is None else elsewhere(argument, into), attempt)
         except Exception as error:  # the comparison names it in one line

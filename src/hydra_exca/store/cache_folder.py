@@ -15,7 +15,7 @@ from .entry import Entry, Outcome
 if tp.TYPE_CHECKING:
     from hydra_exca.identity.uid import Identity  # and with it pydantic, without which a job starts
 
-_LENGTHS = (8, 16)  # digits of a name; the longer for an identity that meets another with the same shorter ones
+_LENGTHS = (8, 16)  # digits of the digest in a name; more are used if another identity has the same first ones
 
 
 class CacheFolder:
@@ -29,18 +29,18 @@ class CacheFolder:
         return FactoryFolder(paths.factory_folder(self.path, factory, version), self.trust_users)
 
     def other_versions(self, factory: str, *used: str, at_most: int = 3) -> dict[str, int]:
-        """The number of results of the versions of a factory that are not in ``used``: the newest few, newest first.
+        """The number of results of each version of a factory that is not in ``used``: the newest few, newest first.
 
-        Versions without a result, and those that cannot be read, are left out.
+        Versions without results, and unreadable ones, are left out.
         """
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for version in self._versions(factory):
             count = 0 if version in used else self.factory_folder(factory, version).count_results()
             if count:
-                found[version] = count
-            if len(found) == at_most:
+                counts[version] = count
+            if len(counts) == at_most:
                 break
-        return found
+        return counts
 
     def _versions(self, factory: str) -> list[str]:
         """The versions of a factory, the most recently changed first."""
@@ -66,7 +66,7 @@ class CacheFolder:
         self.check_writable()
         try:
             self.path.mkdir(exist_ok=True)
-            if not any(self.path.iterdir()):  # a folder that holds something else is not to be ignored by git
+            if not any(self.path.iterdir()):  # git should not ignore a folder that holds other files
                 files.publish_file(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
                 files.publish_file(self.path / paths.GITIGNORE, b"*\n")
         except OSError as error:
@@ -89,13 +89,13 @@ class FactoryFolder:
     def lookup(self, identity: Identity, of_many: bool = False) -> tuple[Entry | None, Outcome | None]:
         """The entry of ``identity`` and its outcome, None where there is none.
 
-        Most entries have the name that their task has today, and are found by it. For the others the folder is listed
-        once for any number of lookups, until `refresh`. ``of_many`` says that the listing is current: an entry that it
-        does not have does not exist.
+        Most entries have the name that today's code gives to their task, and one read finds them. For the others the
+        folder is listed once, for all lookups until `refresh`. ``of_many`` says that the listing is current, so that an
+        entry that is not listed does not exist.
         """
-        found = self.read_stored(identity) if self._listing is None or not of_many else None
-        if found is not None:
-            return found
+        stored = self.read_stored(identity) if self._listing is None or not of_many else None
+        if stored is not None:
+            return stored
         for name in self._candidates(identity):
             entry = self._entry(name)
             outcome = _read_outcome_or_none(entry, identity)
@@ -108,7 +108,7 @@ class FactoryFolder:
         entry = self._entry(identity.uid())
         try:
             outcome = entry.outcome_for(identity)
-        except (CorruptEntryError, OSError):  # looking through the listing tells more
+        except (CorruptEntryError, OSError):  # the listing, and then the state of the entry, tell more
             return None
         return None if outcome is None else (entry, outcome)
 
@@ -131,8 +131,8 @@ class FactoryFolder:
     def open_entry(self, identity: Identity) -> Entry:
         """The entry of ``identity``, created if need be.
 
-        Its readable part depends on how the task was asked for, so the name is decided by whoever comes first,
-        and once: by the digest's first digits, or by more of them if another identity has the same.
+        The readable part of its name depends on how the task was asked for. So the first process decides the name, once
+        and for all, with more digits of the digest if another identity has the same first ones.
         """
         with _disk_errors_translated(self.path):
             entry = self.find_entry(identity)
@@ -142,14 +142,14 @@ class FactoryFolder:
             return entry
 
     def check_project(self, project: dict[str, tp.Any]) -> None:
-        """Raises CacheError if the entries here come from another project; one that is empty is not known.
+        """Raises CacheError if the entries here come from another project; an empty ``project`` is not checked.
 
         Writes nothing.
         """
-        known = _read_record(self.path / paths.PROJECT)
-        if known and project and not _same_project(known, project):
+        recorded = _read_record(self.path / paths.PROJECT)
+        if recorded and project and not _same_project(recorded, project):
             raise CacheError(
-                f"{self.path} holds results of another project (in {_project_text(known)}), and this one (in "
+                f"{self.path} holds results of another project (in {_project_text(recorded)}), and this one (in "
                 f"{_project_text(project)}) has the same name for what computes. Tell them apart by another folder or "
                 "another version; a sweep can also have hydra.launcher.project=<a name>. If it is the same project, "
                 f"moved or renamed: remove {self.path / paths.PROJECT}"
@@ -167,14 +167,14 @@ class FactoryFolder:
         return Entry(f"{self._text}/{name}", self.trust_users)
 
     def _candidates(self, identity: Identity) -> tp.Sequence[str]:
-        """The names in the listing that may be that of ``identity``; mostly there is one, or none."""
+        """The listed names that may belong to ``identity``: usually one, or none."""
         if self._listing is None:
             self._listing = self._list()
         named = self._listing.get
-        found = [named(identity.digest[:length], ()) for length in _LENGTHS]
+        listed = [named(identity.digest[:length], ()) for length in _LENGTHS]
         if not identity.fields:
-            found.insert(0, named("default", ()))
-        return [name for names in found for name in names]
+            listed.insert(0, named("default", ()))
+        return [name for names in listed for name in names]
 
     def _list(self) -> dict[str, list[str]]:
         listing: dict[str, list[str]] = {}
@@ -189,14 +189,14 @@ class FactoryFolder:
         return listing
 
     def _belongs(self, entry: Entry, identity: Identity) -> bool:
-        """Whether an entry without an outcome of this identity is its own: nobody else's, by the record of its name."""
+        """Whether an entry without an outcome belongs to this identity, according to the record of its name."""
         return _read_outcome_or_none(entry) is None and any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
             for record in (_read_record(self._name_path(identity, length)) for length in _LENGTHS)
         )
 
     def _create(self, identity: Identity) -> Entry:
-        """An entry for this identity, where no other has one: the records of names may be lost, entries stay."""
+        """Creates an entry for this identity, by a name of its own also where the record of another's name is lost."""
         for length in _LENGTHS:
             path = self._name_path(identity, length)
             name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
@@ -218,7 +218,7 @@ class FactoryFolder:
 
 
 def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Outcome | None:
-    """The outcome, if it is readable and that of ``identity``; `Entry.read_state` raises for one that is damaged."""
+    """The outcome if it is readable and belongs to ``identity``. `Entry.read_state` raises if it is damaged."""
     try:
         return entry.outcome() if identity is None else entry.outcome_for(identity)
     except CorruptEntryError:
@@ -241,16 +241,16 @@ def _disk_errors_translated(path: Path) -> tp.Iterator[None]:
         raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
-def _same_project(known: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
-    """Whether they are one project: by what names one (a name, an installed package), else by where the code is.
+def _same_project(recorded: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:
+    """Whether two records are of one project: by its name or installed package, else by the place of its code.
 
-    That is the place in its git repository where both have a remote, else the folder.
+    The place is that in the git repository if both have a remote, else the folder.
     """
     for key in ("name", "package"):
-        if key in known or key in project:
-            return bool(known.get(key) == project.get(key))
-    keys = ("remote", "path") if "remote" in known and "remote" in project else ("folder",)
-    return all(known.get(key) == project.get(key) for key in keys)
+        if key in recorded or key in project:
+            return bool(recorded.get(key) == project.get(key))
+    keys = ("remote", "path") if "remote" in recorded and "remote" in project else ("folder",)
+    return all(recorded.get(key) == project.get(key) for key in keys)
 
 
 def _project_text(project: dict[str, tp.Any]) -> str:

@@ -1,9 +1,9 @@
 """Claims: the right to compute one entry.
 
-``claim.<n>.json`` is published by link(2), whole, and never removed; the highest n owns. Taking over is
-publishing n+1, which one of any number of takers manages. So is starting (each start of a job, requeues
-included), committing an outcome and giving up: whoever still believes to own an older claim fails to publish
-the next one and changes nothing.
+``claim.<n>.json`` is published whole, by link(2), and never removed; the highest n owns the entry. Taking an entry over
+means publishing n+1, in which only one of any number of processes succeeds. The same holds for each start of a job
+(requeues included), for committing an outcome and for giving up. A process that believes it still owns an older claim
+fails to publish the next one, and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from hydra_exca import checksums, files, paths
 class ClaimState(enum.StrEnum):
     """What the owner of a claim is doing."""
 
-    QUEUED = "queued"  # a launch has it and will submit, or has submitted, a job
+    QUEUED = "queued"  # a launch will submit a job, or has submitted it
     RUNNING = "running"  # a job computes
-    COMMITTING = "committing"  # the outcome is computed and about to be written, or written
+    COMMITTING = "committing"  # the outcome is about to be written, or is written
     RELEASED = "released"  # given up: nobody computes
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One claim. ``owner`` is the process that published it, as the clusters describe processes.
+    """One claim. ``owner`` describes the process that published it.
 
-    ``number_of_job`` is that of the job in its launch ``token``. ``shared`` tells that the job computes other tasks
-    before this one: what ends with the job, by its time limit say, may be none of this task's fault.
+    ``number_of_job`` is the number of the job in the launch ``token``. ``shared`` is True if the job computes other
+    tasks before this one: then the end of the job, say by its time limit, may not be this task's fault.
     """
 
     number: int
@@ -65,11 +65,6 @@ def owning_number(folder: Path) -> int:
         return max((paths.claim_number(name) or 0 for name in os.listdir(folder)), default=0)
     except FileNotFoundError:
         return 0
-
-
-def publish(folder: Path, claim: Claim) -> bool:
-    """Takes ``claim``; False when somebody has taken that number before."""
-    return files.publish_file(folder / paths.claim_name(claim.number), claim.to_json())
 
 
 def _read(path: str, number: int) -> Claim:

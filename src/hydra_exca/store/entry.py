@@ -1,4 +1,4 @@
-"""Entries: what is stored for one identity, and the marker that says it is complete."""
+"""Entries: all that is stored for one identity, and the outcome, which says that it is complete."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """Raises ValueError, TypeError or KeyError for what no outcome reads as."""
+        """Raises ValueError, TypeError or KeyError if the data is no outcome."""
         return cls._checked(checksums.parse_record(data))
 
     @classmethod
     def parse_for(cls, data: bytes, identity: Identity) -> Outcome | None:
-        """The same as `from_json`, None if it is another identity's.
+        """The same as `from_json`, None if it is the outcome of another identity.
 
-        Nearly always its bytes are those that would be written today: they are neither read nor compared leaf by leaf.
+        Nearly always the stored identity has the bytes that would be written today. Then it is not parsed.
         """
         data = checksums.record_text(data)
-        head, mine = _HEAD.match(data), identity.stored_bytes()
-        if head is None or not data.startswith(mine, head.end()):
+        head, expected = _HEAD.match(data), identity.stored_bytes()
+        if head is None or not data.startswith(expected, head.end()):
             outcome = cls.from_json(data)
             return outcome if identity.same_as(outcome.identity) else None
-        fields = json.loads((b"%bnull%b" % (head[0], data[head.end() + len(mine) :])).decode())
+        fields = json.loads((b"%bnull%b" % (head[0], data[head.end() + len(expected) :])).decode())
         fields["identity"] = identity.to_json()
         return cls._checked(fields)
 
@@ -76,31 +76,31 @@ class Outcome:
     def _checked(cls, fields: Json) -> Outcome:
         fields["status"] = _STATUS[fields["status"]]
         outcome = cls(**fields)
-        told = outcome.value if outcome.status is Status.COMPLETED else outcome.error
-        if not isinstance(outcome.identity, dict) or not isinstance(told, dict):
+        result = outcome.value if outcome.status is Status.COMPLETED else outcome.error
+        if not isinstance(outcome.identity, dict) or not isinstance(result, dict):
             raise ValueError("it has no identity, or neither value nor error")
         return outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class EntryState:
-    """What is on disk for one entry: its outcome if it has one, else the claim that owns it, if any."""
+    """The state of an entry on disk: its outcome if it has one, else the claim that owns it, if any."""
 
     outcome: Outcome | None = None
     claim: Claim | None = None
 
 
 _committing: list[str] = []
-"""The launches of which a thread of this process writes an outcome at this moment."""
+"""The tokens of launches whose outcomes threads of this process are writing at this moment."""
 
 
 def is_committing(claim: Claim) -> bool:
-    """Whether a thread of this process may be about to write the outcome that a claim speaks of."""
+    """Whether a thread of this process may be about to write the outcome under this claim."""
     return claim.token in _committing
 
 
 class Entry:
-    """The folder of one entry. Reading changes nothing; the verbs say what they write."""
+    """The folder of one entry. Nouns and questions change nothing; the methods below ``verbs`` write."""
 
     def __init__(self, path: Path | str, trust_users: tp.Collection[str] = ()) -> None:
         self._text = str(path)
@@ -108,7 +108,7 @@ class Entry:
 
     @functools.cached_property
     def path(self) -> Path:
-        return Path(self._text)  # takes as long to make as a small file to read, and most are never asked for
+        return Path(self._text)  # creating it takes as long as reading a small file, and most are never used
 
     @property
     def uid(self) -> str:
@@ -124,7 +124,7 @@ class Entry:
         return self.path / paths.OUTPUT
 
     def output_folder(self) -> str:
-        """Where the task's outputs are: here, or in the folder that `record_output_folder` named."""
+        """The folder of the task's outputs: here, or where `record_output_folder` says."""
         try:
             return files.read_file(f"{self._text}/{paths.OUTPUT_POINTER}").decode().strip()
         except FileNotFoundError:
@@ -136,11 +136,11 @@ class Entry:
         return self.path / paths.LOGS / out, self.path / paths.LOGS / err
 
     def relative_log(self, path: Path) -> str | None:
-        """How an outcome names a log, so that the cache folder can be moved; None if there is no such file."""
+        """The path of a log as outcomes store it: relative, as cache folders are moved. None without a file."""
         return os.path.relpath(path, self.path) if path.exists() else None
 
     def log_path(self, outcome: Outcome) -> str | None:
-        """Where the log that an outcome names is."""
+        """The path of the log that an outcome names, None if it names none."""
         return None if outcome.log is None else os.path.normpath(self.path / outcome.log)
 
     def outcome(self) -> Outcome | None:
@@ -169,7 +169,7 @@ class Entry:
             return False
 
     def read_state(self) -> EntryState:
-        """Outcome or owner. Whoever commits does so under a claim, so no outcome is missed between the two looks."""
+        """The outcome, or else the owner. Outcomes come under a claim, so none is missed between the reads."""
         outcome = self.outcome()
         if outcome is not None:
             return EntryState(outcome=outcome)
@@ -203,17 +203,17 @@ class Entry:
 
     def publish_claim(self, claim: Claim) -> bool:
         """Publishes ``claim``; False if another process was faster."""
-        return claims.publish(self.path, claim)
+        return files.publish_file(self.path / paths.claim_name(claim.number), claim.to_json())
 
     def store_value(self, claim: Claim, value: tp.Any) -> Json:
-        """Writes the value that the owner of ``claim`` computed; nobody sees it before the outcome says so."""
+        """Writes the value that the owner of ``claim`` computed; it is not visible before the outcome names it."""
         return values.store_value(self.path, claim.number, value)
 
     def commit_outcome(self, claim: Claim, outcome: Outcome) -> bool:
-        """Writes the marker, if ``claim`` still owns the entry; False when it does not: nothing was written.
+        """Writes the outcome if ``claim`` still owns the entry; False, and nothing is written, if it does not.
 
-        The next claim is published first, so that nobody can start between asking who owns the entry and writing.
-        Whoever stalls after that for so long that another has started may find an outcome: the first one stays.
+        The next claim is published first, so that no other job can start between the check and the write. A process
+        that then stalls for so long that another job takes over may find an outcome: the first one stays.
         """
         committing = claim.next(ClaimState.COMMITTING)
         _committing.append(claim.token)
@@ -230,7 +230,7 @@ class Entry:
         return True
 
     def release_claim(self, claim: Claim) -> bool:
-        """Gives ``claim`` up: the value set aside for it is restored, and nobody owns the entry."""
+        """Gives ``claim`` up and restores the value that was set aside for it; nobody owns the entry afterwards."""
         if not self.owns(claim):
             return False
         self.restore_previous()
@@ -251,16 +251,16 @@ class Entry:
             return None
 
     def set_previous_aside(self, keep_output: bool) -> None:
-        """Makes room for another attempt: a value stays as the previous one until the next is complete.
+        """Makes room for another attempt. A value is kept as the previous one until the next is complete.
 
-        ``keep_output`` leaves the output folder where it is (checkpoints); otherwise the attempt starts with an
-        empty one, and the old is restored with the old outcome should the attempt never complete. Each step
-        leaves a state from which this can be called again.
+        ``keep_output`` leaves the output folder in place, for its checkpoints. Otherwise the attempt starts with an
+        empty one, and the old one comes back with the old outcome if the attempt never completes. After a crash at any
+        step this can be called again.
         """
         outcome = self.outcome()
         old_output = self.path / paths.PREVIOUS_OUTPUT
         if outcome is not None and outcome.status is Status.COMPLETED:
-            shutil.rmtree(old_output, ignore_errors=True)  # of a value that was replaced already
+            shutil.rmtree(old_output, ignore_errors=True)  # left from a value that is replaced already
             os.replace(self.path / paths.OUTCOME, self.path / paths.PREVIOUS)
         elif outcome is not None:
             os.unlink(self.path / paths.OUTCOME)
@@ -276,11 +276,11 @@ class Entry:
         return (self.path / paths.PREVIOUS).exists()
 
     def previous_outcome(self) -> Outcome:
-        """The outcome that an attempt was to replace."""
+        """The outcome that the current attempt replaces."""
         return Outcome.from_json((self.path / paths.PREVIOUS).read_bytes())
 
     def restore_previous(self) -> None:
-        """Brings back the value that an attempt was to replace, and its output folder."""
+        """Puts back the value that the attempt was to replace, and its output folder."""
         if not self.has_previous():
             return
         old_output = self.path / paths.PREVIOUS_OUTPUT
@@ -291,7 +291,7 @@ class Entry:
         os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
 
     def write_description(self, uid_yaml: str, config_yaml: str) -> None:
-        """The two files for people: what makes the uid, and everything. No result depends on them: not durable."""
+        """Writes two files for people, with what is in the uid and with everything. No result depends on them."""
         files.write_file(self.path / paths.UID_YAML, uid_yaml.encode(), durable=False)
         files.write_file(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
 

@@ -1,4 +1,4 @@
-"""The folder of one launch: its token, and the record of what it submitted."""
+"""The token of a launch, and the record of what it submitted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TOKEN_PATTERN = r"\d{8}-\d{6}-[0-9a-f]{12}"
 
 
 def new_token() -> str:
-    """A token for a new launch, unique across hosts; tokens sort by the second in which they were made."""
+    """Makes the token of a new launch, unique across hosts. Tokens sort by the second of their creation."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{files.random_token()}"
 
 
 def read_record(launch: Path) -> dict[str, tp.Any]:
-    """The record of the launch in this folder; empty if it is not written yet, gone or damaged."""
+    """Reads the record of the launch in this folder; empty if it is not written yet, removed or damaged."""
     try:
         return checksums.parse_record((launch / paths.LAUNCH_RECORD).read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Pickles that name what cannot be pickled, and the user's script by name.
+"""Pickles of values, with the script's classes and functions by name, and errors that name what cannot be pickled.
 
 Loading one runs code: see `files.check_trusted`. Stored pickles name `_code`, `_load_storage` and `script.attribute` by
 their modules: moving or renaming any of them makes these pickles unreadable.
@@ -7,6 +7,7 @@ their modules: moving or renaming any of them makes these pickles unreadable.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import sys
 import types
@@ -33,7 +34,7 @@ def pickle_value(value: tp.Any, what: str, *, into_main: bool = False) -> bytes:
 
 
 class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
-    """Pickles what the script defines by name; cloudpickle alone would copy it, and no two runs would agree."""
+    """Pickles what the script defines by name. cloudpickle alone would copy it."""
 
     def reducer_override(self, obj: tp.Any) -> tp.Any:
         reference = self._reference(obj) if isinstance(obj, (type, types.FunctionType)) else None
@@ -84,7 +85,7 @@ def _restore_in_main(obj: tp.Any, state: tuple[tp.Callable[..., None], tp.Any]) 
 
 
 def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...], filename: str) -> types.CodeType:
-    """Code with the name of its file, by which tracebacks show its lines; cloudpickle 3.1.3 leaves that out."""
+    """Code with the name of its file, which tracebacks need to show its lines; cloudpickle 3.1.3 leaves it out."""
     return make(*arguments).replace(co_filename=filename)
 
 
@@ -103,7 +104,7 @@ def _load_storage(data: bytes) -> tp.Any:
 
 
 def _describe_culprit(value: tp.Any, error: Exception) -> str:
-    """Which part of ``value`` does not pickle: found by trying the parts, deepest first."""
+    """Names the part of ``value`` that cannot be pickled, as deep inside it as possible."""
     path, part = _deepest_unpicklable(value, (), 0)
     where = f"its {path} is" if path else "it is"
     return f"{where} of type {type(part).__module__}.{type(part).__qualname__} ({type(error).__name__}: {error})"
@@ -122,10 +123,9 @@ def _parts(value: tp.Any) -> tp.Iterator[tuple[str, tp.Any]]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         yield from ((f"[{index}]", part) for index, part in enumerate(value))
     elif isinstance(value, types.FunctionType):
-        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=False)
-        yield from ((f"captured variable {name!r}", cell.cell_contents) for name, cell in cells)
-        known = value.__globals__
-        yield from ((f"global {name!r}", known[name]) for name in value.__code__.co_names if name in known)
+        used = inspect.getclosurevars(value)
+        yield from ((f"captured variable {name!r}", part) for name, part in used.nonlocals.items())
+        yield from ((f"global {name!r}", part) for name, part in used.globals.items())
     elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
         yield from ((f"attribute {name!r}", part) for name, part in vars(value).items())
 

@@ -1,6 +1,6 @@
-"""The value of one task: inline in its marker when small, else a file of the format that its type gets.
+"""Stores and loads the value of a task: small ones inside the outcome, others in a file whose format suits their type.
 
-The outcome names the format, and size and digest of what is read are checked.
+The outcome has the format, the size and the digest of the file; size and digest are checked when it is read.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ Record = dict[str, tp.Any]
 
 def store_value(folder: Path, number: int, value: tp.Any) -> Record:
     """Writes ``value`` into an entry's folder (or inline if small) and returns its record for the outcome."""
-    known, data = registry.encode_value(value, "the result")
-    inline = registry.JSON.dump(value) if known is registry.TEXT else data
-    if known in (registry.TEXT, registry.JSON) and len(inline) <= INLINE_BYTES:
+    chosen, data = registry.encode_value(value, "the result")
+    inline = registry.JSON.dump(value) if chosen is registry.TEXT else data
+    if chosen in (registry.TEXT, registry.JSON) and len(inline) <= INLINE_BYTES:
         return {"format": registry.JSON.name, "inline": value}
-    suffix = _NPY if known is registry.ARRAY else known.name
+    suffix = _NPY if chosen is registry.ARRAY else chosen.name
     name = paths.value_name(number, suffix)
-    files.write_file(folder / name, data, mode=files.OWN_CODE if known.runs_code else files.SHARED)
+    files.write_file(folder / name, data, mode=files.OWN_CODE if chosen.runs_code else files.SHARED)
     return {"format": suffix, "file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:
     """The value that ``record`` describes.
 
-    Raises CorruptEntryError when the file is gone or differs from what was written, CacheError when it may not
-    be trusted or when today's code cannot load it.
+    Raises CorruptEntryError if the file is missing or differs from what was written, CacheError if it cannot be trusted
+    or today's code cannot load it.
     """
     if "inline" in record:
         return record["inline"]
     if not {"file", "size", "sha256"} <= record.keys() or not str(record["file"]).endswith(f".{record.get('format')}"):
         raise CorruptEntryError(f"{folder} has an outcome that does not say where its value is, or in which format")
     path = Path(folder, record["file"])
-    known = registry.format_for(record["format"], str(path))
+    chosen = registry.format_for(record["format"], str(path))
     try:
-        data = files.read_trusted(path, trust_users) if known.runs_code else path.read_bytes()
+        data = files.read_trusted(path, trust_users) if chosen.runs_code else path.read_bytes()
     except PermissionError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror}") from error
     except OSError as error:
         raise CorruptEntryError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) != record["size"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CorruptEntryError(f"{path} is not what was written: its size or digest differs")
-    return registry.decode_value(known, data, str(path))
+    return registry.decode_value(chosen, data, str(path))

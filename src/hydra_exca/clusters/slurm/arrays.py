@@ -1,4 +1,4 @@
-"""How jobs are cut into arrays, and how many of each may run at a time. All pure."""
+"""Cuts jobs into arrays and decides how many jobs of each may run at a time. All functions are pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hydra_exca.clusters.base import JobSpec
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one array may take of what all may: ``most`` jobs at a time.
+    """The part of the common limit that one array may use: ``most`` jobs at a time.
 
-    ``after`` is the array, by its place in the plan, that has to end before, None where it need not wait.
+    ``after`` is the index of the array that has to end first, None if it need not wait.
     """
 
     most: int
@@ -21,7 +21,7 @@ class Share:
 
 
 def cut_arrays(jobs: tp.Sequence[JobSpec], largest: int, room: int | None) -> list[list[JobSpec]]:
-    """The arrays for as many of the jobs as there is room for: equal options together, none over ``largest``.
+    """Cuts as many jobs as there is ``room`` for into arrays of equal options, with at most ``largest`` jobs each.
 
     >>> from hydra_exca.clusters.base import Options
     >>> plan = cut_arrays([JobSpec(number, Options()) for number in range(5)], largest=2, room=4)
@@ -34,9 +34,9 @@ def cut_arrays(jobs: tp.Sequence[JobSpec], largest: int, room: int | None) -> li
 
 
 def distribute_limit(sizes: tp.Sequence[int], most: int) -> list[Share]:
-    """Who may run how many jobs at a time, such that all together never run more than ``most``.
+    """How many jobs each array may run at a time, so that together they never run more than ``most``.
 
-    Arrays that are more than that come one after another.
+    If there are more arrays than that, the later ones wait for earlier ones.
 
     >>> distribute_limit([1001, 1001, 500], most=10)
     [Share(most=4, after=None), Share(most=4, after=None), Share(most=2, after=None)]
@@ -45,22 +45,24 @@ def distribute_limit(sizes: tp.Sequence[int], most: int) -> list[Share]:
     """
     if len(sizes) > most:
         return [Share(1, place - most if place >= most else None) for place in range(len(sizes))]
-    given = [1] * len(sizes)
+    shares = [1] * len(sizes)
     for _ in range(most - len(sizes) if sizes else 0):
-        place = max(range(len(sizes)), key=lambda place: sizes[place] / given[place])
-        if given[place] >= sizes[place]:
+        place = max(range(len(sizes)), key=lambda place: sizes[place] / shares[place])
+        if shares[place] >= sizes[place]:
             break
-        given[place] += 1
-    return [Share(each) for each in given]
+        shares[place] += 1
+    return [Share(most) for most in shares]
 
 
 def redistribute_limit(left: tp.Sequence[int], now: tp.Sequence[int], most: int) -> list[int]:
-    """The shares of arrays that have ``left`` jobs each and may run ``now`` at a time, with what others need no more.
+    """The new limits of arrays with ``left`` jobs each that may run ``now`` at a time, once others need less.
 
     >>> redistribute_limit(left=[3, 900], now=[128, 128], most=256)
     [128, 253]
     """
-    spare = max(0, most - sum(min(pair) for pair in zip(left, now, strict=True)))  # those in a row count all
+    spare = max(
+        0, most - sum(min(pair) for pair in zip(left, now, strict=True))
+    )  # arrays that wait for another one count, too
     larger = list(now)
     for place, (jobs, share) in enumerate(zip(left, now, strict=True)):
         more = min(spare, max(0, jobs - share))

@@ -1,4 +1,4 @@
-"""Cluster ``slurm``: job arrays, asked for and ended by Slurm's own commands."""
+"""Cluster ``slurm``: job arrays, submitted and cancelled with Slurm's own commands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hydra_exca.clusters.base import Batch, Cluster, ClusterSubmission, JobRefer
 from hydra_exca.errors import ConfigError, Problem
 
 from . import commands, query, sbatch
+from .run import ANSWER_S, run_command
 from .submission import SlurmSubmission
 
 
 class SlurmCluster(Cluster):
-    """Slurm, asked by its own commands and given scripts that submitit writes."""
+    """Runs jobs on Slurm, by its own commands and with scripts that submitit writes."""
 
     name = "slurm"
     detaches = True
@@ -27,8 +28,8 @@ class SlurmCluster(Cluster):
         for command in (["sbatch", "--version"], commands.ping_command()):
             _check_answers(command)
         environment.check_environment(self.options.environment, "hydra_exca.job.worker")
-        for each in options:
-            sbatch.check_options(each)
+        for job_options in options:
+            sbatch.check_options(job_options)
 
     def prepare(self, batch: Batch) -> ClusterSubmission:
         return SlurmSubmission(self.options, batch)
@@ -41,18 +42,18 @@ class SlurmCluster(Cluster):
         jobs = [reference.job for reference in references if reference.job]
         jobs += [report.job for report in self.query_jobs(unknown) if report.job] if unknown else []
         if jobs:
-            sbatch.run_command(commands.cancel_command(jobs))
+            run_command(commands.cancel_command(jobs))
 
 
 def _check_answers(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         raise _no_answer_error(f"there is no {command[0]!r} on this machine")
-    done = sbatch.run_command(command)
+    done = run_command(command)
     if done is None:
-        raise _no_answer_error(f"{' '.join(command)!r} gave no answer in {sbatch.ANSWER_S:g} s")
+        raise _no_answer_error(f"{' '.join(command)!r} gave no answer in {ANSWER_S:g} s")
     if done.returncode != 0 or " is DOWN" in done.stdout:
-        said = (done.stderr + done.stdout).strip()
-        raise _no_answer_error(f"{' '.join(command)!r} ended with status {done.returncode}: {said}")
+        output = (done.stderr + done.stdout).strip()
+        raise _no_answer_error(f"{' '.join(command)!r} ended with status {done.returncode}: {output}")
 
 
 def _no_answer_error(what: str) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Slurm's own commands: for each a function that builds it and one that reads what it prints, both pure."""
+"""Slurm's commands: for each, a pure function that builds it and a pure function that parses its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hydra_exca import paths
 from hydra_exca.clusters.base import JobReport, JobState
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
-_FORGOTTEN = "FORGOTTEN"  # a word of ours
+_FORGOTTEN = "FORGOTTEN"  # our own word: the controller no longer knows the job
 ENDED = {
     _FORGOTTEN,
     "BOOT_FAIL",
@@ -25,9 +25,9 @@ ENDED = {
     "PREEMPTED",
     "TIMEOUT",
 }
-_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not start it again, and no task is to blame
+_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not requeue the job, and no task is to blame
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-# with these a job waits for ever unless somebody acts
+# with these reasons a job waits for ever unless somebody acts
 STUCK = re.compile(
     r"Partition(TimeLimit|Config|NodeLimit|Down|Inactive)|ReqNodeNotAvail|\w+NotAllowed"
     r"|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|held state|Invalid\w+|BadConstraints|JobHeld\w+"
@@ -36,7 +36,7 @@ STUCK = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One job, or one task of an array, as a Slurm command lists it. ``command`` tells which launch it is of."""
+    """One job, or one task of an array, as Slurm lists it. ``command`` identifies its launch."""
 
     job: str
     state: str
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def place(self) -> tuple[str, int] | None:
-        """The token of the launch, and the number of the job in it; None for a job that is no launch's."""
+        """The launch token and the number of the job in that launch; None for any other job."""
         place = paths.parse_script_path(self.command)
         return None if place is None else (place[0], place[1] + array_index(self.job))
 
@@ -71,7 +71,7 @@ def ping_command() -> list[str]:
 
 
 def queue_command(jobs: tp.Collection[str], users: tp.Collection[str]) -> list[str]:
-    """Asks the controller: for these jobs, or for all of these users when some job's id is not known.
+    """Asks the controller for these jobs, or for all jobs of these users if ids are not known.
 
     ``-t all`` also lists those that ended within MinJobAge (300 s by default), at once, where sacct lags.
     """
@@ -80,14 +80,14 @@ def queue_command(jobs: tp.Collection[str], users: tp.Collection[str]) -> list[s
 
 
 def accounting_command(jobs: tp.Collection[str], users: tp.Collection[str], since: float) -> list[str]:
-    """Asks the accounting, which remembers longer. ``since`` is in seconds since the epoch."""
+    """Asks the accounting, which remembers jobs for longer. ``since`` is in seconds since the epoch."""
     start = datetime.datetime.fromtimestamp(since - 60).strftime("%Y-%m-%dT%H:%M:%S")
     chosen = ["-u", ",".join(sorted(users)), "-S", start] if users else ["-j", ",".join(sorted(jobs))]
     return ["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,SubmitLine", *chosen]
 
 
 def show_command(job: str) -> list[str]:
-    """Asks the controller for a job by any of its ids: a task of an array has one of its own besides ``12_3``."""
+    """Asks the controller for a job by any of its ids: a task of an array has a plain id besides ``12_3``."""
     return ["scontrol", "show", "job", "-o", job]
 
 
@@ -95,26 +95,26 @@ def read_shown(output: str) -> list[Row]:
     """The rows of `show_command`, one for each task of an array."""
     rows = []
     for line in output.splitlines():
-        ids, told = _IDS.match(line), _TOLD.match(line)
-        if ids and told:
+        ids, details = _IDS.match(line), _DETAILS.match(line)
+        if ids and details:
             raw, array, tasks = ids.groups()
             job = raw if array is None else f"{array}_{tasks}" if tasks.isdecimal() else f"{array}_[{tasks}]"
-            rows += [Row(single, told[1], told[2], told[3]) for single in expand_ids(job)]
+            rows += [Row(single, details[1], details[2], details[3]) for single in expand_ids(job)]
     return rows
 
 
 _IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
-# the last of them: a job's name comes before, and can hold anything
-_TOLD = re.compile(r".* JobState=(\S+) Reason=(.*?) Dependency=.* Command=(.*?)(?: SubmitLine=.*)? WorkDir=")
+# greedy up to the last match: the job's name comes before, and can hold anything
+_DETAILS = re.compile(r".* JobState=(\S+) Reason=(.*?) Dependency=.* Command=(.*?)(?: SubmitLine=.*)? WorkDir=")
 
 
 def cancel_command(jobs: tp.Iterable[str], pending: bool = False) -> list[str]:
-    """Cancels jobs, or those of them that have not begun."""
+    """Cancels jobs, with ``pending`` only those that have not started."""
     return ["scancel", *(["-t", "PENDING"] if pending else []), *sorted(jobs)]
 
 
 def throttle_command(array: str, most: int) -> list[str]:
-    """Lets ``most`` jobs of an array run at a time."""
+    """Allows ``most`` jobs of an array to run at a time."""
     return ["scontrol", "update", f"JobId={array}", f"ArrayTaskThrottle={most}"]
 
 
@@ -129,12 +129,12 @@ def read_configuration(output: str) -> dict[str, str]:
 
 
 def count_command(user: str) -> list[str]:
-    """Asks for what a user has waiting and running, a line each."""
+    """Lists the pending and running jobs of a user, one per line."""
     return ["squeue", "-h", "-r", "-u", user, "-o", "%i"]
 
 
 def limits_commands(user: str) -> list[list[str]]:
-    """Ask the accounting how many jobs a user may have submitted: by association, by quality of service."""
+    """Two commands that ask how many jobs a user may have submitted: by association, by quality of service."""
     show = ["sacctmgr", "-n", "-P", "show"]
     associations = "Cluster,Account,Partition,DefaultQOS,MaxSubmitJobs,GrpSubmitJobs"
     return [
@@ -144,15 +144,15 @@ def limits_commands(user: str) -> list[list[str]]:
 
 
 def read_limit(associations: str, qualities: str, cluster: str, options: tp.Mapping[str, tp.Any]) -> int | None:
-    """The least limit that the answers to `limits_commands` set on jobs with these options, None for no limit.
+    """The lowest limit that the output of `limits_commands` sets on jobs with these options, None for no limit.
 
     A limit of a whole group counts as the user's own.
     """
     limits, quality = [], options.get("qos")
     for line in associations.splitlines():
         default, where, account, partition, default_quality, *numbers = line.split("|")
-        mine = where == cluster and account == (options.get("account") or default)
-        if mine and partition in ("", options.get("partition")):
+        is_own = where == cluster and account == (options.get("account") or default)
+        if is_own and partition in ("", options.get("partition")):
             limits += numbers
             quality = quality or default_quality
     for line in qualities.splitlines():
@@ -174,8 +174,8 @@ def read_rows(output: str) -> list[Row]:
 def read_accounts(output: str) -> list[Row]:
     """The rows of `accounting_command`, one for each task of an array.
 
-    Of what the controller has forgotten, when it comes back from a crash, the accounting says that nobody in
-    particular cancelled it. So it says of what can never start.
+    When the controller comes back from a crash, the accounting lists what it has forgotten as cancelled, by nobody.
+    Jobs that can never start are listed in the same way; their reason tells the two apart.
     """
     rows = read_rows(output)
     lost = [row.state == "CANCELLED" and not STUCK.search(row.reason) for row in rows]
@@ -183,7 +183,7 @@ def read_accounts(output: str) -> list[Row]:
 
 
 def expand_ids(job: str) -> list[str]:
-    """The single jobs that an array's row stands for.
+    """The ids of the single jobs in the row of an array.
 
     >>> expand_ids("12_[1-2,7%4]")
     ['12_1', '12_2', '12_7']
@@ -193,13 +193,13 @@ def expand_ids(job: str) -> list[str]:
         return [job] if re.fullmatch(r"\d+(_\d+)?", job) else []
     array, ranges, cut = match.groups()
     parts = ranges.split(",")
-    if cut:  # after 64 characters (SLURM_BITSTR_LEN): the last number may lack digits
+    if cut:  # cut off after 64 characters (SLURM_BITSTR_LEN): the last number may lack digits
         parts.pop()
     indices: list[int] = []
     for part in parts:
         first, _, last = part.partition("-")
         indices += range(int(first), int(last or first) + 1)
-    return [f"{array}_{each}" for each in indices]
+    return [f"{array}_{index}" for index in indices]
 
 
 def array_index(job: str) -> int:

@@ -1,64 +1,54 @@
-"""How many jobs the site and the user want in the queue, and in one array."""
+"""The limits that the site and the user set on jobs in the queue and in one array."""
 
 from __future__ import annotations
 
 import os
-import pwd
 
+from hydra_exca import files
 from hydra_exca.clusters.base import Options
 
 from . import commands, sbatch
+from .run import read_output
 
 _DEFAULT_MAX_ARRAY_SIZE = 1001  # Slurm's
-_FEW = 4  # room is used from this part of a limit on
+_FEW = 4  # jobs are submitted once this fraction of a limit is free: not one by one
 
 
 class Limits:
-    """How many jobs one array may hold, and the queue. ``learned_limit`` is what sbatch did not refuse."""
+    """How many jobs one array and the queue may hold. ``learned_limit`` is the largest number that sbatch accepted."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self.learned_limit: int | None = None
-        configuration = sbatch.run_command(commands.configuration_command())
-        answered = configuration is not None and configuration.returncode == 0
-        self._configuration = commands.read_configuration(configuration.stdout) if configuration and answered else {}
+        self._configuration = commands.read_configuration(read_output(commands.configuration_command()) or "")
         largest = self._configuration.get("MaxArraySize", "")
         self.array_size = max(1, int(largest)) if largest.isdecimal() else _DEFAULT_MAX_ARRAY_SIZE
         self._site = self._site_limit()
 
     @property
     def needs_own_count(self) -> bool:
-        """Whether it matters how many jobs of this launch are in the queue."""
+        """Whether a limit applies to the jobs of this launch alone."""
         return self._options.max_queued is not None or self.learned_limit is not None
 
-    def free_slots(self, mine: int, wanted: int) -> int:
-        """For how many more jobs there is room beside ``mine`` of this launch; for none rather than for a few."""
+    def free_slots(self, own_jobs: int, wanted: int) -> int:
+        """How many more jobs may be submitted beside ``own_jobs`` of this launch; none rather than a few."""
         own = [limit for limit in (self._options.max_queued, self.learned_limit) if limit is not None]
-        room = min([wanted, *(limit - mine for limit in own)])
+        room = min([wanted, *(limit - own_jobs for limit in own)])
         if self._site is not None:
             own.append(self._site)
-            room = min(room, self._site - self._queued(mine))
+            room = min(room, self._site - self._queued(own_jobs))
         few = max(1, min(own, default=0) // _FEW)
         return room if room >= min(few, wanted) else 0
 
-    def _queued(self, mine: int) -> int:
-        done = sbatch.run_command(commands.count_command(str(os.getuid())))
-        return mine if done is None or done.returncode != 0 else len(done.stdout.split())
+    def _queued(self, own_jobs: int) -> int:
+        listed = read_output(commands.count_command(str(os.getuid())))
+        return own_jobs if listed is None else len(listed.split())
 
     def _site_limit(self) -> int | None:
-        """The association's or the quality's limit, None where none is enforced or none can be read."""
+        """The limit of the association or the quality of service, None if none is enforced or can be read."""
         if "limits" not in self._configuration.get("AccountingStorageEnforce", ""):
             return None
-        answers = [sbatch.run_command(command) for command in commands.limits_commands(_user_name())]
-        told = [answer.stdout if answer is not None and answer.returncode == 0 else "" for answer in answers]
-        return commands.read_limit(
-            told[0], told[1], self._configuration.get("ClusterName", ""), sbatch.accounting_options(self._options)
-        )
-
-
-def _user_name() -> str:
-    """The accounting knows users by their names alone."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+        cluster = self._configuration.get("ClusterName", "")
+        user = files.user_name(os.getuid())  # the accounting knows users by their names alone
+        associations, qualities = (read_output(command) or "" for command in commands.limits_commands(user))
+        return commands.read_limit(associations, qualities, cluster, sbatch.accounting_options(self._options))

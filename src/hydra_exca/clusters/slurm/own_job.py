@@ -1,4 +1,4 @@
-"""The Slurm side of a job: how much time it has left, how it starts again, and whether another one is over.
+"""What a job asks of Slurm: how much time it has left, to be requeued, and whether another job has ended.
 
 For each command a function that builds it and one that reads what it prints, both pure.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import time
 
-from hydra_exca.clusters.process import run_program
+from .run import read_output, run_command
 
-_ANSWER_S = 15.0  # of the little time that is left
-_EARLY_S = 60.0  # Slurm may send its signal so much earlier than it was told (sbatch(1), --signal)
+_ANSWER_S = 15.0  # a job that is about to end has little time
+_EARLY_S = 60.0  # Slurm may send its signal this much earlier than asked for (sbatch(1), --signal)
 _UNKNOWN = "Invalid job id"
 
 
@@ -20,7 +20,7 @@ def time_left_command(job: str) -> list[str]:
 
 
 def read_time_left(printed: str) -> float | None:
-    """The seconds that `time_left_command` speaks of, None if it does not know.
+    """The seconds that `time_left_command` prints, None if Slurm does not know.
 
     >>> read_time_left("1-02:03:04"), read_time_left("1:30"), read_time_left("UNLIMITED"), read_time_left("INVALID")
     (93784.0, 90.0, inf, None)
@@ -45,22 +45,21 @@ def requeue_command(job: str) -> list[str]:
 
 
 def time_left(job: str) -> float | None:
-    """How many seconds a job, this one, may still run; None if nobody says."""
-    answer = run_program(time_left_command(job), _ANSWER_S)
-    left = None if answer is None else read_time_left(answer.stdout)
+    """The seconds that this job may still run, None if they are not known."""
+    left = read_time_left(read_output(time_left_command(job), _ANSWER_S) or "")
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return left if left is not None or not end.isdecimal() else float(end) - time.time()
 
 
 def is_out_of_time(job: str, delay_s: float) -> bool:
-    """Whether a job was told to end because of its time limit, and not because another one is to have its place."""
+    """Whether a job was warned because of its time limit, and not because it is preempted."""
     left = time_left(job)
     return left is None or left <= delay_s + _EARLY_S
 
 
 def requeue(job: str) -> str:
-    """Lets a job start again; returns why it will not, or nothing. Slurm then ends what runs of it."""
-    answer = run_program(requeue_command(job), _ANSWER_S)
+    """Requeues a job, whose processes Slurm then ends; returns why it refuses, "" if it does not."""
+    answer = run_command(requeue_command(job), _ANSWER_S)
     if answer is None:
         return "Slurm does not answer"
     said = (answer.stderr + answer.stdout).strip()
@@ -68,10 +67,10 @@ def requeue(job: str) -> str:
 
 
 def has_ended(job: str) -> bool:
-    """Whether a job is known to compute no more."""
-    from . import commands  # here and below: a job that is not told to end starts without
+    """Whether Slurm knows that a job has ended."""
+    from . import commands  # imported here: most jobs never ask
 
-    answer = run_program(state_command(job), _ANSWER_S)
+    answer = run_command(state_command(job), _ANSWER_S)
     if answer is None:
         return False
     if answer.returncode != 0:

@@ -1,4 +1,4 @@
-"""The arrays of one batch on Slurm: submitted as there is room, watched, and ended."""
+"""The arrays of one batch on Slurm: submits, polls and cancels them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from hydra_exca.errors import SubmissionError
 
 from . import arrays, commands, query, sbatch
 from .limits import Limits
+from .run import read_output, run_command
 
 log = logging.getLogger("exca.clusters")
-_FIRST_POLL_S = 1.0  # later polls come less often, up to poll_s
-_AGAIN_S = 2.0  # an end is asked for again: the outcome's file may take longer to be seen than the state
-_END_S = 60.0  # how long jobs that are cancelled are waited for
-_ENOUGH = 8  # what others need no more is handed on from this part of all on
+_FIRST_POLL_S = 1.0  # the interval then grows to poll_s
+_AGAIN_S = 2.0  # an end is confirmed by a second poll: the outcome's file may become visible later than the state
+_END_S = 60.0  # the longest wait for cancelled jobs to end
+_ENOUGH = 8  # limits are raised once this fraction of the common limit is unused: each raise is a call of scontrol
 
 
 class SlurmSubmission(ClusterSubmission):
-    """Arrays that are submitted as the scheduler has room for them."""
+    """Arrays that are submitted as the queue has room for them."""
 
     def __init__(self, options: Options, batch: Batch) -> None:
         self._options = options
@@ -73,7 +74,7 @@ class SlurmSubmission(ClusterSubmission):
 
     def cancel_job(self, number: int) -> bool:
         if number in self._ids:
-            sbatch.run_command(commands.cancel_command([self._ids[number]]))
+            run_command(commands.cancel_command([self._ids[number]]))
         else:
             self._backlog = [job for job in self._backlog if job.number != number]
             self._cancelled.append(number)
@@ -88,13 +89,13 @@ class SlurmSubmission(ClusterSubmission):
 
     def cancel_pending(self) -> tp.Sequence[int]:
         if self._open:
-            sbatch.run_command(commands.cancel_command(self._active_arrays(), pending=True))
+            run_command(commands.cancel_command(self._active_arrays(), pending=True))
         return self.stop_submitting()
 
     def cancel_all(self) -> tp.Sequence[int]:
         numbers = [*self.stop_submitting(), *self._open]
         if self._open:
-            sbatch.run_command(commands.cancel_command(self._active_arrays()))
+            run_command(commands.cancel_command(self._active_arrays()))
         deadline = time.monotonic() + _END_S
         while self._open and time.monotonic() < deadline:
             asked = list(self._open)
@@ -107,41 +108,41 @@ class SlurmSubmission(ClusterSubmission):
     # submitting
 
     def _submit_more(self) -> None:
-        """As many arrays as there is room for, none that would let more run at a time than may."""
+        """Submits as many arrays as the queue has room for, within the limit on jobs that run at a time."""
         most = max(1, self._options.array_parallelism)
         spare = most - sum(min(share, self._count_open(array)) for array, share in self._arrays.items())
         if not self._backlog or spare < 1:
-            return None
+            return
         room = self._limits.free_slots(self._count_queued(), len(self._backlog))
         plan = arrays.cut_arrays(self._backlog, self._limits.array_size, room)
         submitted: list[str] = []
         for jobs, share in zip(plan, arrays.distribute_limit([len(jobs) for jobs in plan], spare), strict=True):
             after = None if share.after is None else submitted[share.after]
-            try:
-                submitted.append(self._submit(jobs, share.most, after))
-            except sbatch.TooManyQueuedError as error:
-                if len(jobs) == 1 and not self._open:
-                    raise sbatch.describe_refusal(error, jobs[0].options, self._describe_submitted()) from error
-                self._limits.learned_limit = len(self._open) + len(jobs) // 2
-                return None if self._open else self._submit_more()
-            except SubmissionError as error:
-                raise sbatch.describe_refusal(error, jobs[0].options, self._describe_submitted()) from error
-        return None
+            job_id = self._submit(jobs, share.most, after)
+            if job_id is None:
+                if not self._open:
+                    self._submit_more()
+                return
+            submitted.append(job_id)
 
     def _count_queued(self) -> int:
-        """How many of its jobs the queue has; what has left its outcome may take seconds to end."""
-        done = (
-            sbatch.run_command(commands.count_command(str(os.getuid())))
-            if self._ids and self._limits.needs_own_count
-            else None
-        )
-        listed = done.stdout.split() if done is not None and done.returncode == 0 else []
-        return max(len(self._open), sum(1 for job in listed if job.partition("_")[0] in self._arrays))
+        """How many jobs of this launch are in the queue. A job whose outcome is there may take seconds to leave it."""
+        needed = self._ids and self._limits.needs_own_count
+        listed = (read_output(commands.count_command(str(os.getuid()))) if needed else None) or ""
+        return max(len(self._open), sum(1 for job in listed.split() if job.partition("_")[0] in self._arrays))
 
-    def _submit(self, jobs: tp.Sequence[JobSpec], most: int, after: str | None) -> str:
+    def _submit(self, jobs: tp.Sequence[JobSpec], most: int, after: str | None) -> str | None:
+        """The id of an array of these jobs; None if the queue has no room for it, which is remembered."""
         first, options = jobs[0].number, jobs[0].options
         array = sbatch.Array(self._batch.folder, self._batch.module, first, len(jobs), most, options, after)
-        job_id = sbatch.submit_array(array)
+        try:
+            job_id = sbatch.submit_array(array)
+        except SubmissionError as error:
+            is_full = isinstance(error, sbatch.TooManyQueuedError)
+            if not is_full or (len(jobs) == 1 and not self._open):
+                raise sbatch.describe_refusal(error, options, self._describe_submitted()) from error
+            self._limits.learned_limit = len(self._open) + len(jobs) // 2
+            return None
         self._arrays[job_id] = most
         for index, job in enumerate(jobs):
             name = f"{job_id}_{index}" if len(jobs) > 1 else job_id
@@ -163,7 +164,7 @@ class SlurmSubmission(ClusterSubmission):
         return [array for array in self._arrays if self._count_open(array)]
 
     def _redistribute_limit(self) -> None:
-        """Raises the limits of arrays by what others no longer need."""
+        """Raises the limits of arrays by what the others no longer need."""
         active = self._active_arrays()
         if self._backlog or len(self._arrays) < 2 or not active:
             return
@@ -174,18 +175,18 @@ class SlurmSubmission(ClusterSubmission):
             return
         for array, share in zip(active, larger, strict=True):
             if share > self._arrays[array]:
-                sbatch.run_command(commands.throttle_command(array, share))
+                run_command(commands.throttle_command(array, share))
                 self._arrays[array] = share
 
     def _log_whether_slurm_answers(self, answers: bool) -> None:
         if self._silent and answers:
             log.warning("exca: Slurm answers again")
         elif not self._silent and not answers:
-            log.warning("exca: Slurm does not answer; results are taken as they come, and it is asked again")
+            log.warning("exca: Slurm does not answer; stored results are still collected, and the queries go on")
         self._silent = not answers
 
     def _is_news(self, number: int, report: JobReport) -> bool:
-        """An end counts when it is seen twice."""
+        """Whether to hand on a report. The end of a job counts once two polls have seen it."""
         if report.state is not JobState.ENDED:
             self._suspects.discard(number)
             return report.stuck

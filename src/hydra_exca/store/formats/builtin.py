@@ -1,6 +1,6 @@
-"""How text, JSON, arrays and tensors are written and read, and which of them come back exactly.
+"""Text, JSON, arrays and tensors: which of them come back exactly, and how they are written and read.
 
-numpy and torch are looked for where a program that has such values has imported them; only reading imports them.
+numpy and torch are taken from ``sys.modules``: a program with such values has imported them. Only loading imports them.
 """
 
 from __future__ import annotations
@@ -12,31 +12,25 @@ import re
 import sys
 import typing as tp
 
-ARRAY_KINDS = "biufcmMSU"  # not records and objects: neither .npy nor raw bytes give back all of them
-# of tensors that every version of torch reads as it has written them
+ARRAY_KINDS = "biufcmMSU"  # without records and objects, which neither .npy nor raw bytes return exactly
+# the dtypes of tensors that every version of torch reads as it wrote them
 _DTYPE = re.compile(r"torch\.(bool|u?int8|int(16|32|64)|b?float16|float(32|64)|complex(64|128))")
-_INT_BITS = 4096  # Python refuses to read longer integers from text (sys.set_int_max_str_digits)
+_INT_BITS = 4096  # Python does not parse much longer integers (sys.set_int_max_str_digits)
 
 
 # text and JSON
 
 
 def is_text(value: tp.Any) -> bool:
-    """Whether it is a string of whole characters: lone surrogates are no text."""
-    if type(value) is not str:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether it is a string that UTF-8 can encode: not one with lone surrogates."""
+    return type(value) is str and is_json(value)
 
 
 def is_json(value: tp.Any) -> bool:
-    """Whether JSON gives back exactly this: the same types, not just equal values."""
+    """Whether JSON returns exactly this value: the same types, not just equal ones."""
     try:
         return _is_json(value)
-    except (RecursionError, UnicodeEncodeError):  # it contains itself; half a character
+    except (RecursionError, UnicodeEncodeError):  # it contains itself, or a lone surrogate
         return False
 
 
@@ -45,7 +39,7 @@ def _is_json(value: tp.Any) -> bool:
     if kind is int:
         return bool(value.bit_length() <= _INT_BITS)
     if kind is str:
-        value.encode()  # lone surrogates are no text: JSON joins two of them
+        value.encode()  # raises for lone surrogates, of which JSON would join two
     if value is None or kind in (bool, float, str):
         return True
     if kind is list:
@@ -63,7 +57,7 @@ def dump_json(value: tp.Any) -> bytes:
 
 
 def is_array(value: tp.Any) -> bool:
-    """Whether dtype, shape and bytes are all there is to it."""
+    """Whether an array is fully described by dtype, shape and bytes."""
     kind = getattr(sys.modules.get("numpy"), "ndarray", None)
     return type(value) is kind and value.dtype.kind in ARRAY_KINDS and value.dtype.metadata is None
 
@@ -95,7 +89,7 @@ def is_tensor(value: tp.Any) -> bool:
 
 
 def dump_tensor(value: tp.Any) -> bytes:
-    """Its own elements, from the CPU; of a view torch would save all that the view is one of."""
+    """Encodes the tensor's own elements, on the CPU: of a view, torch alone would save the whole storage."""
     own = value.detach().cpu().resolve_conj().resolve_neg().clone().requires_grad_(value.requires_grad)
     buffer = io.BytesIO()
     sys.modules["torch"].save(own, buffer)

@@ -1,4 +1,4 @@
-"""DataFrames as parquet, where reading back gives exactly the same frame."""
+"""DataFrames as parquet, if exactly the same frame can be read back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typing as tp
 
 from . import builtin
 
-_EXACT = (str, bytes, bool, int, float)  # equal and of the same type: the same
+_EXACT = (str, bytes, bool, int, float)  # values of these types that are equal are the same
 
 
 def is_frame(value: tp.Any) -> bool:
@@ -18,8 +18,8 @@ def is_frame(value: tp.Any) -> bool:
 
 
 def dump_frame(frame: tp.Any) -> bytes:
-    """Raises ValueError that names the part that parquet would change."""
-    if frame.columns.inferred_type.startswith("mixed"):  # pandas would warn before it changes them
+    """Encodes a frame. Raises ValueError that names the part which parquet would change."""
+    if frame.columns.inferred_type.startswith("mixed"):  # which pandas would change, with a warning
         raise ValueError("parquet would change its columns")
     data: bytes = frame.to_parquet(engine="pyarrow")
     changed = next(_differences(frame, load_frame(data)), None)
@@ -34,7 +34,7 @@ def load_frame(data: bytes) -> tp.Any:
 
 
 def _differences(frame: tp.Any, back: tp.Any) -> tp.Iterator[str]:
-    """What is not the same in two frames, in words."""
+    """Names the parts in which two frames differ."""
     if not (builtin.is_json(frame.attrs) and json.dumps(frame.attrs) == json.dumps(back.attrs)):
         yield "attrs"
     if frame.flags != back.flags:
@@ -61,7 +61,7 @@ def _same_index(one: tp.Any, other: tp.Any) -> bool:
 
 
 def _same_array(one: tp.Any, other: tp.Any) -> bool:
-    """Types, dtypes and values of two columns; False for kinds of columns that have no rule here."""
+    """Whether types, dtypes and values of two columns are the same; False for kinds of columns without a rule."""
     if type(one) is not type(other) or one.dtype != other.dtype or len(one) != len(other):
         return False
     rule = _RULES.get(type(one).__name__)
@@ -84,12 +84,12 @@ def _same_times(one: tp.Any, other: tp.Any) -> bool:
 
 
 def _same_masked(one: tp.Any, other: tp.Any) -> bool:
-    """`equals` alone may take nan for NA."""
+    """Compares the types, too: for `equals`, nan can be NA."""
     return bool(one.equals(other)) and list(map(type, one)) == list(map(type, other))
 
 
 def _same_categories(one: tp.Any, other: tp.Any) -> bool:
-    """Dtypes are equal whatever the order of their categories."""
+    """Compares the categories, too: dtypes are equal whatever their order is."""
     return (
         one.ordered == other.ordered
         and _same_index(one.categories, other.categories)

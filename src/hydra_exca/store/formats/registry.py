@@ -1,4 +1,4 @@
-"""Formats of values: which there are, which one a value gets, and how it is written and read.
+"""The formats of values: chooses one for a value, encodes and decodes it.
 
 A format is known by its name, which is also the suffix of its files. See docs/formats.md.
 """
@@ -6,11 +6,11 @@ A format is known by its name, which is also the suffix of its files. See docs/f
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import logging
 import pickle
 import re
+import types
 import typing as tp
 
 from hydra_exca import script
@@ -27,9 +27,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One way to write values. ``fits`` tells values that come back exactly, ``dump`` may still refuse one.
+    """One way to write values. ``fits`` is true for values that come back exactly; ``dump`` may still refuse them.
 
-    ``kind`` is that of a registered format; loading runs code as a pickle does if ``runs_code``.
+    ``kind`` is the class that a format was registered for. ``runs_code`` says that loading runs code, as a pickle does.
     """
 
     name: str
@@ -67,86 +67,90 @@ _ALIASES = {
     "Pickle": "pickle",
 }
 _AUTO = ("Auto", None)
-_RESERVED = {name.lower() for name in (*_ALIASES, *(each.name for each in _BUILTIN), "Auto", "index", "tmp")}
-_registered: list[Format] = []  # the last one first; one name several times if its module was loaded again
+_RESERVED = {
+    name.lower() for name in (*_ALIASES, *(builtin_format.name for builtin_format in _BUILTIN), "Auto", "index", "tmp")
+}
+_registered: list[Format] = []  # the last one comes first; a name is there twice if its module was loaded twice
 
 
 def register_format(name: str, kind: type, dump: Dump, load: Load, *, runs_code: bool = False) -> None:
-    """Stores instances of ``kind`` as the bytes that ``dump`` makes of them; ``load`` must give the same back.
+    """Stores instances of ``kind`` as the bytes that ``dump`` returns; ``load`` must return an equal object.
 
-    ``name`` is the suffix of the files. Of several formats that take a value the last registered is used, before
-    the built-in ones. Say ``runs_code=True`` if ``load`` runs code that is in the bytes, as pickle does: only
-    what trusted users wrote is loaded then.
+    ``name`` is the suffix of the files. If several formats take a value, the one registered last is used, and all of
+    them come before the built-in ones. Pass ``runs_code=True`` if ``load`` runs code from the bytes, as pickle does:
+    then only files of trusted users are loaded. Raises ConfigError if the name is invalid or taken.
     """
     if not isinstance(kind, type) or not callable(dump) or not callable(load):
         raise ConfigError(f"format {name!r} needs a class, a function that gives bytes, and one that reads them")
     if not _NAME.fullmatch(name) or name.lower() in _RESERVED:
-        why = "is taken" if name.lower() in _RESERVED else "names files: a letter, then letters, digits and _ only"
-        raise ConfigError(f"a format cannot be registered as {name!r}: the name {why}. Choose another one")
+        why = "is taken" if name.lower() in _RESERVED else "names files, so use a letter, then letters, digits and _"
+        raise ConfigError(f"invalid name {name!r} of a format: it {why}. Choose another name")
     new = Format(name, lambda value: isinstance(value, kind), dump, load, runs_code, kind)
-    for known in _registered:
-        if known.name == name and not _is_reregistered(known, new):
+    for candidate in _registered:
+        if candidate.name == name and _source(candidate) != _source(new):
             raise ConfigError(
-                f"format {name!r} is registered already, for {type_name(known.kind)} and with other functions: "
-                "what they wrote could be read wrongly. Choose another name"
+                f"format {name!r} is registered already, for {type_name(candidate.kind)} and with other functions: "
+                "stored values could be read wrongly. Choose another name"
             )
     _registered.insert(0, new)
 
 
 def format_named(name: str | None) -> str | None:
-    """The name of the format that is meant by ``name``; None for the one that a value's type gets."""
+    """The full name of the format called ``name``; None if a value's type decides. Raises ConfigError."""
     if name in _AUTO:
         return None
-    found = _ALIASES.get(str(name), str(name))
-    if not _formats_named(found):
-        names = ", ".join(sorted({each.name for each in (*_registered, *_BUILTIN)}))
+    full_name = _ALIASES.get(str(name), str(name))
+    if not _formats_named(full_name):
+        names = ", ".join(sorted({candidate.name for candidate in (*_registered, *_BUILTIN)}))
         raise ConfigError(
-            f"there is no format {name!r}. There are {names}; Auto or None chooses by a value's type, and "
-            "register_format adds one"
+            f"unknown format {name!r}: choose {names}, or Auto or None, which go by the type of a value. "
+            "register_format adds a format"
         )
-    return found
+    return full_name
 
 
 def format_for(name: str, where: str) -> Format:
-    """The format in which something is stored; CacheError names ``where`` if this process does not have it."""
-    found = _formats_named(_ALIASES.get(name, name))
-    if not found:
+    """The format by its stored name. Raises CacheError, with ``where`` in it, if this process does not know it."""
+    formats = _formats_named(_ALIASES.get(name, name))
+    if not formats:
         raise CacheError(
             f"{where} is in the format {name!r}, which is not registered in this process: import the module that "
             f"calls register_format({name!r}, ...) first"
         )
-    return found[0]
+    return formats[0]
 
 
 def encode_value(value: tp.Any, what: str, forced: str | None = None, array: Dump = ARRAY.dump) -> tuple[Format, bytes]:
-    """The format of ``value`` and its bytes; arrays are written by ``array``.
+    """Chooses the format of ``value`` and returns it with the encoded bytes; ``array`` encodes arrays.
 
-    ``forced`` is the name of the only format that will do. Raises ConfigError, with ``what`` in it, when the value
-    would not come back exactly.
+    ``forced`` names the only format to use. Raises ConfigError, with ``what`` in it, if the value would not come back
+    exactly.
     """
-    for known in _candidates(value, what, forced):
-        if known is _PICKLE:
-            return known, pickles.pickle_value(value, what)
+    for candidate in _candidates(value, what, forced):
+        if candidate is _PICKLE:
+            return candidate, pickles.pickle_value(value, what)
         try:
-            return known, _dump(known, value, array)
+            return candidate, _dump(candidate, value, array)
         except Exception as error:
-            if forced is None and known in _BUILTIN:  # it looked like one that comes back
+            if (
+                forced is None and candidate in _BUILTIN
+            ):  # although the value seemed to fit, it would not come back exactly
                 continue
             raise ConfigError(
-                f"{what}, a {type_name(type(value))}, cannot be stored in the format {known.name!r}: "
+                f"{what}, a {type_name(type(value))}, cannot be stored in the format {candidate.name!r}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-    raise AssertionError("pickle takes everything")
+    raise AssertionError("pickle fits every value")
 
 
 def decode_value(format: Format, data: bytes, where: str) -> tp.Any:
-    """The value that ``data`` holds; CacheError names ``where`` if the code of today cannot load it."""
+    """Decodes a value. Raises CacheError, with ``where`` in it, if today's code cannot load it."""
     try:
         return format.load(data)
     except Exception as error:
         raise CacheError(
-            f"{where} is intact, but the code of today cannot load it: {type(error).__name__}: {error}. "
-            "Bring back what it names, or compute it anew with mode=force"
+            f"{where} is intact, but today's code cannot load it: {type(error).__name__}: {error}. "
+            "Restore what is missing, or compute the value again with mode=force"
         ) from error
 
 
@@ -155,57 +159,49 @@ def type_name(kind: type) -> str:
 
 
 def _candidates(value: tp.Any, what: str, forced: str | None) -> tp.Iterator[Format]:
-    """Formats to try one after the other; what a built-in one refuses, pickle takes."""
+    """The formats to try, in order. Pickle takes what a built-in one refuses."""
     if forced is None:
-        yield from (known for known in (*_registered, *_BUILTIN) if _fits(known, value, what))
+        yield from (candidate for candidate in (*_registered, *_BUILTIN) if _fits(candidate, value, what))
         return
-    fitting = [known for known in _formats_named(forced) if _fits(known, value, what)]
+    fitting = [candidate for candidate in _formats_named(forced) if _fits(candidate, value, what)]
     if not fitting:
         raise ConfigError(
-            f"{what} is of type {type_name(type(value))}, and would not come back from the format {forced!r} exactly "
-            "as it is. Choose another format, or none: then its type decides"
+            f"{what} is of type {type_name(type(value))} and would not come back exactly from the format {forced!r}. "
+            "Choose another format, or none: then the type decides"
         )
     yield fitting[0]
 
 
-def _fits(known: Format, value: tp.Any, what: str) -> bool:
+def _fits(candidate: Format, value: tp.Any, what: str) -> bool:
     """Whether a format takes a value; one whose test raises does not, so that no computed result is lost to it."""
     try:
-        return known.fits(value)
+        return candidate.fits(value)
     except Exception as error:  # noqa: BLE001  libraries change what their values can be asked
         reason = f"{type(error).__name__}: {error}"
-        log.warning("exca: the format %r is not used for %s: testing the value raised %s", known.name, what, reason)
+        log.warning("exca: the format %r is not used for %s: testing the value raised %s", candidate.name, what, reason)
         return False
 
 
-def _dump(known: Format, value: tp.Any, array: Dump) -> bytes:
-    data = array(value) if known is ARRAY else known.dump(value)
+def _dump(candidate: Format, value: tp.Any, array: Dump) -> bytes:
+    data = array(value) if candidate is ARRAY else candidate.dump(value)
     if not isinstance(data, bytes):
-        raise TypeError(f"its function for writing returned {type_name(type(data))}, not bytes")
+        raise TypeError(f"its dump function returned {type_name(type(data))}, not bytes")
     return data
 
 
 def _formats_named(name: str) -> list[Format]:
-    return [known for known in (*_registered, *_BUILTIN) if known.name == name]
+    return [candidate for candidate in (*_registered, *_BUILTIN) if candidate.name == name]
 
 
-def _is_reregistered(one: Format, other: Format) -> bool:
-    """Whether a module that is loaded again (as the script, or in a notebook) registers what it did before."""
-    pairs = ((one.kind, other.kind), (one.dump, other.dump), (one.load, other.load))
-    return one.runs_code == other.runs_code and all(_is_same_function(*pair) for pair in pairs)
+def _source(format: Format) -> tuple[tp.Any, ...]:
+    """Equal for two formats that the same module has registered, loaded twice (a script, a notebook)."""
+    return format.runs_code, *map(_full_name, (format.kind, format.dump, format.load))
 
 
-def _is_same_function(one: tp.Any, other: tp.Any) -> bool:
-    if inspect.ismethod(one) and inspect.ismethod(other):
-        return _is_same_function(one.__func__, other.__func__) and _is_same_function(one.__self__, other.__self__)
-    if not (inspect.isfunction(one) and inspect.isfunction(other)) and not (
-        isinstance(one, type) and isinstance(other, type)
-    ):
-        return bool(one == other)
-    same_name = script.module_name(one) == script.module_name(other) and one.__qualname__ == other.__qualname__
-    # of functions without a name of their own there may be several
-    return same_name and ("<" not in one.__qualname__ or _code(one) == _code(other))
-
-
-def _code(obj: tp.Any) -> tp.Any:
-    return getattr(obj, "__code__", None)
+def _full_name(obj: tp.Any) -> tp.Any:
+    if not isinstance(obj, (type, types.FunctionType, types.MethodType)):
+        return obj
+    bound_to = _full_name(getattr(obj, "__self__", None))
+    # several functions may be called <lambda>
+    code = getattr(obj, "__code__", None) if "<" in obj.__qualname__ else None
+    return script.module_name(obj), obj.__qualname__, bound_to, code

@@ -1,9 +1,9 @@
 """Claims on items: who computes which items of a map.
 
-One ``<n>.json`` for each call that computes, with the keys of all its items in the chunks that its jobs compute.
-As with the claims of entries, number n+1 is published by link(2) by whoever has read all up to n, so that of two
-that want the same item one learns of the other. What is finished goes, but never the highest: whoever publishes a
-number that had been there before, on an old reading, sees a higher one and withdraws.
+Each call that computes has one ``<n>.json``, with the keys of its items, in chunks of one job each. As with the claims
+of entries, a process publishes number n+1 by link(2) after it has read all claims up to n. So of two calls that want
+the same item, one sees the other. Finished claims are removed, but never the highest. A process that reuses a number,
+because its reading is old, sees a higher one and withdraws.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class ItemClaims:
         self.folder = folder
 
     def list_unfinished(self) -> list[ItemClaim]:
-        """The claims that are not finished, by number; whether their owners live is another question."""
+        """The claims that are not finished, by number. Their owners may be gone."""
         return [claim for claim in map(self._read, self._numbers()) if claim is not None]
 
     def claim_items(self, decide: tp.Callable[[list[ItemClaim]], ItemClaim | None]) -> ItemClaim | None:
-        """Claims what ``decide`` makes of the open claims; it is asked again whenever somebody was quicker.
+        """Publishes the claim that ``decide`` returns for the unfinished claims. Calls it again if others were faster.
 
-        None, and nothing is written, when it wants nothing.
+        Returns None, and writes nothing, if ``decide`` does.
         """
         while True:
             numbers = self._numbers()
@@ -64,7 +64,7 @@ class ItemClaims:
                 self._path(claim.number).unlink(missing_ok=True)
 
     def finish_claim(self, claim: ItemClaim) -> None:
-        """Its items are stored, or nobody computes them any more."""
+        """Ends a claim whose items are stored, or not computed any more."""
         path = self._path(claim.number)
         if claim.number == max(self._numbers(), default=0):
             files.write_file(path, _FINISHED, durable=False)
@@ -84,7 +84,7 @@ class ItemClaims:
         return sorted(number for number in map(paths.item_claim_number, names) if number is not None)
 
     def _read(self, number: int) -> ItemClaim | None:
-        """None for one that is finished, or gone by now; one that a crash of its machine emptied is nobody's."""
+        """Reads a claim; None if it is finished, removed, or damaged by a crash of its machine."""
         try:
             fields = checksums.parse_record(self._path(number).read_bytes())
             chunks = tuple(map(tuple, fields.pop("chunks")))

@@ -11,15 +11,15 @@ import weakref
 Buffer = bytes | bytearray | memoryview
 
 _BUFFER = 1 << 20
-_OPEN = 64  # descriptors that are kept: on a network, opening a file costs more than reading it
-_MAPPED = 128  # a map holds a descriptor, and lives as long as an array in it; a process has only so many
+_OPEN = 64  # files are kept open: on a network file system, opening one costs more than reading it
+_MAPPED = 128  # a map holds a descriptor for as long as an array uses it, and descriptors are limited
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
 
 class NewFile:
-    """A file that only this object writes. It writes by position: what failed half way is written over.
+    """A new file that only this object writes. It writes by position, so that a failed write is overwritten.
 
-    Raises FileExistsError if there is one already.
+    Raises FileExistsError if the file exists.
     """
 
     def __init__(self, path: str, mode: int) -> None:
@@ -31,7 +31,7 @@ class NewFile:
         self._unsynced = False
 
     def append(self, data: Buffer, alignment: int = 1) -> int:
-        """Where in the file ``data`` will be when it is synced; large data is written at once."""
+        """Appends data and returns its position in the file. Small data is written by the next `sync`."""
         padding = -(self._written + len(self._waiting)) % alignment
         self._waiting += bytes(padding)
         if len(self._waiting) + len(data) > _BUFFER:
@@ -44,19 +44,19 @@ class NewFile:
         return start
 
     def sync(self) -> None:
-        """Returns when all is safely on disk."""
+        """Writes what is buffered, and returns when it is safely on disk."""
         self._flush()
         if self._unsynced:
             os.fsync(self._fileno())
             self._unsynced = False
 
     def check_linked(self) -> None:
-        """Raises FileNotFoundError if it was removed meanwhile: nobody would see what is written to it."""
+        """Raises FileNotFoundError if the file was removed meanwhile: nobody would see what is written to it."""
         if not os.path.samestat(os.stat(self._path), os.fstat(self._fileno())):
             raise FileNotFoundError(errno.ENOENT, "it was replaced", self._path)
 
     def truncate_unwritten(self) -> None:
-        """Gives back the room that half written data takes."""
+        """Frees the space that partly written data takes."""
         os.ftruncate(self._fileno(), self._written)
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class NewFile:
 
 
 class DataFile:
-    """An open file. It is read by position, which threads and forked processes can do at the same time."""
+    """An open file. It is read by position, so that threads and forked processes can share it."""
 
     def __init__(self, path: str) -> None:
         self._descriptor: int | None = None
@@ -103,7 +103,7 @@ class DataFile:
         return os.fstat(self.fileno()).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Less than ``size`` only where the file ends before."""
+        """Reads ``size`` bytes, fewer only if the file ends before."""
         size = max(0, min(size, self.size() - offset))
         parts = [os.pread(self.fileno(), size, offset)]
         while parts[-1] and (got := sum(map(len, parts))) < size:  # Linux reads 2 GiB at once
@@ -111,7 +111,7 @@ class DataFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def map(self) -> mmap.mmap | None:
-        """The file as it is now, in memory; None where it must be read: too many maps, no maps on this file system."""
+        """Maps the file as it is now; None if there are too many maps, or the file system has none."""
         if len(_maps) >= _MAPPED:
             return None
         try:
@@ -128,7 +128,7 @@ _open: dict[str, DataFile] = {}  # of this process
 class DataFiles:
     """Data files by their paths, opened and mapped when needed.
 
-    ``fresh`` opens a file anew: on a network a reader learns only then what was appended to it.
+    ``fresh`` reopens a file: on a network file system, only that shows what was appended to it.
     """
 
     def __init__(self) -> None:
@@ -139,11 +139,11 @@ class DataFiles:
         if file is None:
             file = _open[path] = DataFile(path)
             if len(_open) > _OPEN:
-                _open.pop(next(iter(tuple(_open))), None)  # closed when nobody reads from it any more
+                _open.pop(next(iter(tuple(_open))), None)  # it is closed once nobody reads from it
         return file
 
     def read_buffer(self, path: str, offset: int, size: int, fresh: bool) -> tuple[tp.Any, int]:
-        """A buffer, and where in it the bytes begin that are at ``offset`` of the file; it may end too early."""
+        """A buffer with the bytes at ``offset`` of the file, and their position in it. It may end too early."""
         mapped = None if fresh else self._mapped.get(path)
         if mapped is None or len(mapped) < offset + size:
             file = self.open_file(path, fresh=True)

@@ -1,10 +1,10 @@
-"""The index of one writer's items: text, a line of JSON for each item, and before them one that says what they are.
+"""The index of one writer's items: a line of JSON for each item, after a header line that describes them.
 
     {"format":"array","dtype":"<f4","shape":[32]}      of all items up to the next such line
     ["a key",1280,128,"0f2a..."]                       key, offset and size in the data file, checksum
 
-The checksum is taken over the header line, the key and the bytes: whichever of them is damaged, no value is
-returned for a wrong key, or with a wrong shape.
+The checksum covers the header line, the key and the bytes: if any of them is damaged, no value is returned for a wrong
+key or with a wrong shape.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ import typing as tp
 Line = list[tp.Any]  # key, offset, size, checksum
 Rank = tuple[int, str]
 _NUMBER = re.compile(r"[0-9]+")
-_text = json.JSONEncoder(ensure_ascii=False).encode  # half characters as they are: of two escaped ones JSON makes one
+_text = json.JSONEncoder(
+    ensure_ascii=False
+).encode  # lone surrogates stay as they are: JSON would join two escaped ones
 
 
 def line_rank(writer: str) -> Rank:
-    """The order of writers: by the number that their names begin with. The later one's items count."""
+    """Sorts writers by the number that their names begin with. The items of the highest number count."""
     number = _NUMBER.match(writer)
     return int(number.group()) if number else -1, writer
 
 
 class Header:
-    """What the items below a header line have in common. ``text`` is the line, ``rank`` that of the writer."""
+    """The common properties of the items below a header line, ``text``. ``rank`` is that of the writer."""
 
     __slots__ = ("_hash", "fields", "format", "layout", "rank", "text")
 
@@ -36,11 +38,11 @@ class Header:
         self.text = text
         self.fields = fields
         self.format = str(fields["format"])
-        self.layout: tp.Any = None  # dtype and shape of arrays, once they are needed
+        self.layout: tp.Any = None  # shape and dtype of arrays, set when first needed
         self._hash = hashlib.blake2b(text, digest_size=8)
 
     def checksum(self, key: bytes, data: tp.Any) -> str:
-        """Of an item with this header; ``key`` as `dump_key` writes it."""
+        """The checksum of an item with this header; ``key`` is encoded by `dump_key`."""
         hashed = self._hash.copy()
         hashed.update(b"\n%b\n" % key)
         hashed.update(data)
@@ -60,7 +62,7 @@ def dump_item(key: bytes, offset: int, size: int, checksum: str) -> bytes:
 
 
 def parse_lines(lines: list[bytes]) -> list[tp.Any]:
-    """What each line says; None for those that a crash of the machine has spoiled."""
+    """Parses each line; None for those that a crash of the machine has damaged."""
     try:
         parsed: list[tp.Any] = _parse(b"[%b]" % b",".join(lines))
         if len(parsed) == len(lines):

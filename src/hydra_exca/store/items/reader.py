@@ -1,7 +1,7 @@
-"""Many values in a few files: each writer has its own, and readers see all.
+"""Reads items, which are many values in a few files: each writer has its own files, and readers see all of them.
 
-``<writer>.index`` says where the items are, ``<writer>.<format>`` holds their bytes, one after another. What is not
-in an index does not exist: its line is written when the bytes are safely on disk.
+``<writer>.index`` says where the items are; ``<writer>.<format>`` holds their bytes, one after another. An item exists
+once its line is in the index, which is written when the bytes are safely on disk.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class Items:
-    """The items in ``folder``, as they were at the last `refresh`: all that any writer had committed by then.
+    """The items in ``folder`` that any writer had committed before the last `refresh`.
 
-    Arrays are read-only views of the mapped file. Threads may share one; it may be forked and pickled.
+    Arrays are read-only views of the mapped file. Threads may share the object; it can be forked and pickled.
     """
 
     def __init__(self, folder: Path, trust_users: tp.Collection[str] = ()) -> None:
@@ -65,7 +65,7 @@ class Items:
         """The value of an item.
 
         Raises KeyError if there is none, CorruptEntryError if it is not what was written, CacheError if it cannot be
-        read, may not be trusted, or is not understood by today's code.
+        read, cannot be trusted, or cannot be loaded by today's code.
         """
         header, line = self._places[key]
         try:
@@ -81,7 +81,7 @@ class Items:
             raise CacheError(f"item {key!r}: {path} cannot be read: {error.strerror}") from error
 
     def discard(self, key: str) -> None:
-        """Forgets where an item is, in this process; a line that is written later brings it back."""
+        """Forgets an item in this process, until a new line for it is written."""
         with self._lock:
             self._places.pop(key, None)
 
@@ -89,14 +89,14 @@ class Items:
         """Reads what was appended to the indexes since the last time."""
         with self._lock:
             writers = sorted(self._writers(), key=item_index.line_rank)
-            if not self._indexes.keys() <= set(writers):  # somebody has removed some, or all
+            if not self._indexes.keys() <= set(writers):  # files were removed
                 self._indexes.clear()
                 self._places.clear()
             for writer in writers:
                 self._update(self._indexes.setdefault(writer, _Index(item_index.line_rank(writer))))
 
     def after_fork(self) -> None:
-        """Makes it usable in the child of a process, whose threads are not there any more."""
+        """Makes it usable in a forked child, where no thread is left that could release the lock."""
         self._lock = threading.Lock()
 
     def _path(self, writer: str, suffix: str) -> str:
@@ -118,16 +118,15 @@ class Items:
             if item_index.is_header(line):
                 index.header = Header(index.rank, text, line)
             elif index.header is not None and item_index.is_item(line):
-                known = self._places.get(line[0])
-                if known is None or known[0].rank <= index.rank:
+                place = self._places.get(line[0])
+                if place is None or place[0].rank <= index.rank:
                     self._places[line[0]] = index.header, line
         index.offset += len(data)
 
     def _appended(self, index: _Index) -> bytes:
-        """The lines of an index that were not read yet.
+        """The complete lines of an index that were not read yet.
 
-        Not one that is written only in part, nor what follows zeros: where pages do not arrive in order, they stand
-        for some that are still to come.
+        Nothing after a zero byte is read: where pages arrive out of order, zeros stand for those still missing.
         """
         path = os.path.join(self.folder, paths.index_name(index.rank[1]))
         try:
@@ -143,17 +142,17 @@ class Items:
     def _load(self, header: Header, line: Line, fresh: bool) -> tp.Any:
         key, offset, size, _ = line
         writer = header.rank[1]
-        known = registry.format_for(header.format, f"item {key!r} in {self.folder}")
-        path = self._path(writer, known.name)
-        if known is registry.ARRAY:
+        stored_format = registry.format_for(header.format, f"item {key!r} in {self.folder}")
+        path = self._path(writer, stored_format.name)
+        if stored_format is registry.ARRAY:
             return self._array(header, line, path, fresh)
         file = self._files.open_file(path, fresh)
-        if known.runs_code:
+        if stored_format.runs_code:
             files.check_trusted(tp.cast(tp.BinaryIO, file), Path(path), self.trust_users)
             self._check_index(writer)
         data = file.read(offset, size)
         _check(header, line, path, data)
-        return registry.decode_value(known, data, f"item {key!r} in {path}")
+        return registry.decode_value(stored_format, data, f"item {key!r} in {path}")
 
     def _array(self, header: Header, line: Line, path: str, fresh: bool) -> tp.Any:
         key, offset, size, checksum = line
@@ -166,11 +165,11 @@ class Items:
         array = sys.modules["numpy"].ndarray(shape, dtype, buffer, start)
         if array.nbytes != size:
             raise CorruptEntryError(f"item {key!r} in {path} has {size} bytes, and its shape takes {array.nbytes}")
-        line[3] = None  # compared once, as long as this process lives
+        line[3] = None  # a process compares it only once
         return array
 
     def _check_index(self, writer: str) -> None:
-        """What is loaded is up to the index too: some part of a pickle could be another."""
+        """Checks the index, too: it decides which bytes are loaded, and a part of a pickle can be another pickle."""
         if writer not in self._trusted:
             path = self.folder / paths.index_name(writer)
             with open(path, "rb") as file:
@@ -214,5 +213,5 @@ def _layout(header: Header, key: str, path: str) -> tuple[tuple[int, ...], tp.An
             f"item {key!r} in {path} is an array, and this process cannot import numpy: {error}"
         ) from error
     if dtype.kind not in builtin.ARRAY_KINDS:
-        raise CorruptEntryError(f"item {key!r} in {path} is said to be an array of {dtype}, which is never written")
+        raise CorruptEntryError(f"item {key!r} in {path} cannot be an array of {dtype}, which is never written")
     return tuple(header.fields["shape"]), dtype

@@ -1,4 +1,4 @@
-"""Writing items: bytes first, then the line in the index that makes them exist."""
+"""Writes items: first their bytes, then the line in the index that makes them exist."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from . import index
 from .data_files import NewFile
 from .index import Header
 
-_INTERVAL_S = 0.25  # what was computed in this time is lost when the process is killed
+_INTERVAL_S = 0.25  # a process that is killed loses what it has computed for this long
 _Kind = tuple[Format, tp.Any, tp.Any]  # dtype and shape: None of what is no array
 
 
 class ItemWriter:
-    """Writes items to ``folder`` under a name of its own, which begins with a number: the highest one's items count.
+    """Writes items to ``folder``, under a name of its own. It begins with a number: the highest one counts.
 
-    ``format`` is the name of the only format to use, else a value's type decides. What is added is safe, and seen by
-    others, after a `commit`: those come by themselves when `add` is called ``interval`` seconds after the last one.
-    Before each ``allowed`` is asked; once it says no, nothing is written any more. Threads may share a writer.
+    ``format`` names the only format to use; otherwise the type of a value decides. Added items are safe, and visible to
+    others, after a `commit`. `add` commits, too, if the last commit was ``interval`` seconds ago. Each commit calls
+    ``allowed``; once that returns False, nothing is written any more. Threads may share a writer.
     """
 
     def __init__(
@@ -54,15 +54,14 @@ class ItemWriter:
         self._index: NewFile | None = None
         self._data: dict[str, NewFile] = {}
         self._lines: list[bytes] = []  # to be committed
-        self._last: tuple[_Kind, Header] | None = None
-        self._current: Header | None = None  # that of the next line
+        self._current: tuple[_Kind, Header] | None = None  # that of the next line
         self._is_listed = True  # whether the folder's listing of the files is safely on disk
         if os.path.exists(self._index_path):
             raise self._exists()
 
     @property
     def is_open(self) -> bool:
-        """Whether items can be added: not after `close`, an error of the disk, or a fork; not if its files are gone."""
+        """Whether items can be added: not after `close`, a disk error or a fork, nor if the files are gone."""
         try:
             self._check_open()
             self._check_files()
@@ -71,39 +70,39 @@ class ItemWriter:
         return True
 
     def add(self, key: str, value: tp.Any) -> None:
-        """Writes one item; of several with the same key the last counts.
+        """Adds one item; of several with the same key, the last one counts.
 
         Raises ConfigError if it cannot be stored as it is, CacheError if it cannot be written.
         """
         if not isinstance(key, str):
             raise TypeError(f"the key of an item is text, not {key!r}")
-        known, data = registry.encode_value(value, f"the result of item {key!r}", self._format, array=_bytes)
-        kind = (known, value.dtype, value.shape) if known is registry.ARRAY else (known, None, None)
+        chosen, data = registry.encode_value(value, f"the result of item {key!r}", self._format, array=_bytes)
+        kind = (chosen, value.dtype, value.shape) if chosen is registry.ARRAY else (chosen, None, None)
         header, text = self._header(kind), index.dump_key(key)
         checksum = header.checksum(text, data)
-        alignment = value.dtype.alignment if known is registry.ARRAY else 1
+        alignment = value.dtype.alignment if chosen is registry.ARRAY else 1
         with self._lock:
             self._check_open()
             try:
-                offset = self._append(known, data, alignment)
+                offset = self._append(chosen, data, alignment)
             except OSError as error:
                 raise CacheError(f"the result of item {key!r} cannot be stored: {self._reason(error)}") from error
-            if header is not self._current:
+            if self._current != (kind, header):
                 self._lines.append(b"%b\n" % header.text)
-                self._current = header
+                self._current = kind, header
             self._lines.append(index.dump_item(text, offset, len(data), checksum))
             if self._clock() - self._committed >= self._interval:
                 self._commit()
 
     def commit(self) -> None:
-        """Returns when all that was added is safely on disk. Raises CacheError if it cannot be, or may not be."""
+        """Returns when all added items are safely on disk. Raises CacheError if they cannot be stored, or must not."""
         if self._pid == os.getpid():
             with self._lock:
                 if self._lines:
                     self._commit()
 
     def close(self) -> None:
-        """Commits and closes the files. In a process that was forked off since: only closes them."""
+        """Commits, and closes the files. In a process that was forked since, it only closes them."""
         if self._pid != os.getpid():
             self._close_files()
             return
@@ -128,28 +127,26 @@ class ItemWriter:
             error.add_note(str(late))
 
     def _header(self, kind: _Kind) -> Header:
-        """One for all items of a kind that follow one another."""
-        last = self._last
-        if last is not None and last[0] == kind:
-            return last[1]
-        known, dtype, shape = kind
-        fields: dict[str, tp.Any] = {"format": known.name}
-        if known is registry.ARRAY:
+        """The header for an item of this kind: the current one, if it fits."""
+        current = self._current
+        if current is not None and current[0] == kind:
+            return current[1]
+        chosen, dtype, shape = kind
+        fields: dict[str, tp.Any] = {"format": chosen.name}
+        if chosen is registry.ARRAY:
             fields |= {"dtype": dtype.str, "shape": shape}
-        header = Header(index.line_rank(self.writer), index.dump_header(fields), fields)
-        self._last = kind, header
-        return header
+        return Header(index.line_rank(self.writer), index.dump_header(fields), fields)
 
-    def _append(self, known: Format, data: bytes, alignment: int) -> int:
-        file = self._data.get(known.name) or self._create(known)
+    def _append(self, chosen: Format, data: bytes, alignment: int) -> int:
+        file = self._data.get(chosen.name) or self._create(chosen)
         try:
             return file.append(data, alignment)
         except OSError:
             file.truncate_unwritten()  # for what waits to be committed
             raise
 
-    def _create(self, known: Format) -> NewFile:
-        """A data file; first of all the index, which says that the writer's name is taken."""
+    def _create(self, chosen: Format) -> NewFile:
+        """Creates a data file. The first one comes after the index, which reserves the writer's name."""
         self._is_listed = False
         if self._index is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -157,8 +154,8 @@ class ItemWriter:
                 self._index = NewFile(self._index_path, files.OWN_CODE)
             except FileExistsError:
                 raise self._exists() from None
-        path = os.path.join(self.folder, paths.items_name(self.writer, known.name))
-        file = self._data[known.name] = NewFile(path, files.OWN_CODE if known.runs_code else files.SHARED)
+        path = os.path.join(self.folder, paths.items_name(self.writer, chosen.name))
+        file = self._data[chosen.name] = NewFile(path, files.OWN_CODE if chosen.runs_code else files.SHARED)
         return file
 
     def _commit(self) -> None:
@@ -174,7 +171,9 @@ class ItemWriter:
             assert self._index is not None
             self._index.append(b"".join(self._lines))
             self._index.sync()
-        except OSError as error:  # never tried again: after a failed fsync the next one may succeed for nothing
+        except (
+            OSError
+        ) as error:  # no second attempt: after a failed fsync the next one can succeed although data is lost
             raise self._end(self._reason(error)) from error
         self._lines.clear()
         self._committed = self._clock()
@@ -208,6 +207,6 @@ class ItemWriter:
 
 
 def _bytes(array: tp.Any) -> bytes:
-    """In C order."""
+    """The elements in C order."""
     data: bytes = array.tobytes()
     return data
