@@ -50,10 +50,11 @@ class Request:
 
 
 class Holder(tp.NamedTuple):
-    """Who holds a slot, or waits for one: the folder of a launch, and a process."""
+    """Who holds a slot, or waits for one: the folder of a launch, the process, and the one that has started it."""
 
     launch: str
     pid: int
+    starter: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TakenSlots:
 
     def record_holder(self, launch: Path, pid: int) -> None:
         """Writes into the lock files who holds them, for launches that wait."""
-        text = json.dumps(Holder(str(launch), pid)._asdict()).encode()
+        text = json.dumps(Holder(str(launch), pid, os.getpid())).encode()
         for file in self.files.values():
             os.pwrite(file, text, 0)
 
@@ -94,7 +95,6 @@ def hold_slots() -> None:
     if handed is None:
         return
     for file in handed["files"].values():
-        os.set_inheritable(file, False)
         fcntl.lockf(file, fcntl.LOCK_EX)
         fcntl.flock(file, fcntl.LOCK_UN)  # for copies of the file in other processes, too
     held = {"folder": handed["folder"], "slots": list(handed["files"]), "owner": describe_process()}
@@ -240,13 +240,18 @@ class MachineSlots:
         return 0 if self._held is None else max(slot.count("+") for slot in self._held.slots) + 1
 
     def _explain_once(self, path: Path, busy: tp.Sequence[str]) -> None:
-        """Says which other launches are in the way."""
+        """Says which launches of other processes are in the way."""
         if self._has_explained or self._ticket is None:
             return
         holders = {*_holders(path, busy), *(ticket.holder for ticket in self._earlier_tickets(path))}
-        others = sorted(f"{each.launch} (process {each.pid})" for each in holders if each.launch != self._launch)
-        if not others:
+        pids = {
+            holder.launch: holder.pid
+            for holder in sorted(holders)
+            if holder.launch != self._launch and holder.starter != os.getpid()
+        }
+        if not pids:
             return
+        others = [f"{launch} (process {pid})" for launch, pid in pids.items()]
         self._has_explained = True
         wanted = " and ".join(count_noun(each.count, each.noun, f"{each.noun}s") for each in self._ticket.requests)
         more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
@@ -264,7 +269,7 @@ class _Ticket:
 
     @property
     def holder(self) -> Holder:
-        return Holder(self.launch, self.owner["pid"])
+        return Holder(self.launch, self.owner["pid"], self.owner["pid"])
 
     @classmethod
     def read(cls, path: Path) -> tp.Self | None:
@@ -357,4 +362,4 @@ def _holders(path: Path, slots: tp.Iterable[str]) -> tp.Iterator[Holder]:
     """Who holds these slots; who has just taken one may not have said so yet."""
     for slot in slots:
         with contextlib.suppress(ValueError, TypeError):
-            yield Holder(**json.loads((path / slot).read_bytes()))
+            yield Holder(*json.loads((path / slot).read_bytes()))

@@ -179,21 +179,30 @@ def test_while_another_launch_takes_slots_there_are_none_yet(launch: Callable[[]
     assert asks.take(cores(1))
 
 
+def pretend_another_process_started(holder: subprocess.Popen[str], machine: Path) -> None:
+    for name in ("core-0", "core-1"):
+        (machine / name).write_text(json.dumps(["/cache/launches/other", holder.pid, os.getppid()]))
+
+
 @pytest.mark.app
-def test_waiting_is_said_once_with_the_launch_that_holds_the_slots(
-    launch: Callable[[], MachineSlots], caplog: pytest.LogCaptureFixture
+def test_waiting_is_said_once_with_the_launches_of_other_processes(
+    launch: Callable[[], MachineSlots], machine: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     waits = launch()
     with job(launch().take(cores(2))) as holder:
+        assert waits.take(cores(1)) is None and caplog.records == []  # this process has started both
+        pretend_another_process_started(holder, machine)
         assert [waits.take(cores(1)) for _ in range(3)] == [None] * 3
     said = f"exca: waiting for 1 core, which other launches use: /cache/launches/other (process {holder.pid})"
     assert [record.message for record in caplog.records] == [said]
 
 
 @pytest.mark.app
-def test_nothing_is_said_of_the_jobs_of_the_launch_itself(machine: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_of_jobs_of_the_launch_itself(machine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that has detached goes on in another process."""
     own = MachineSlots(Path("/cache/launches/other"))
-    with job(own.take(cores(2))):
+    with job(own.take(cores(2))) as holder:
+        pretend_another_process_started(holder, machine)
         assert own.take(cores(1)) is None
     assert caplog.records == []
 
