@@ -487,7 +487,7 @@ def test_an_importable_package_is_copied_by_its_name(here: Path, monkeypatch: py
     [
         ({"copied": ["nothing_such"]}, "infra.workdir.copied: 'nothing_such' is not a file, a folder or a package"),
         ({"copied": ["empty"]}, "infra.workdir.includes: no file in 'empty'"),
-        ({"copied": ["lib", "empty/../lib"]}, "infra.workdir.copied: two of them would be copied to 'lib'"),
+        ({"copied": ["lib", "empty/../other/lib"]}, "infra.workdir.copied: two of them would be copied to 'lib'"),
         ({"copied": ["lib"], "folder": "no/where"}, r"infra.workdir.folder: .*/no does not exist"),
         ({"copied": ["lib"], "folder": "empty/../lib"}, "infra.workdir.folder: .* exists and is not a copy of code"),
     ],
@@ -498,6 +498,7 @@ def test_what_cannot_be_copied_is_said_and_nothing_runs(
     here: Path, cluster: str | None, settings: dict[str, tp.Any], told: str
 ) -> None:
     (here / "empty").mkdir()
+    (here / "other/lib").mkdir(parents=True)
     task = Where(infra=infra(here, cluster, **settings))
     with pytest.raises(ConfigError, match=told):
         task.fit()

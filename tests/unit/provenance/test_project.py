@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from apps import App, is_one_message
 from places import SUPPORT
 
+from hydra_exca import checksums
 from hydra_exca.code import git as git_state
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError
@@ -138,7 +138,7 @@ def test_an_array_over_two_projects_records_each(tmp_path: Path) -> None:
     """
     done = run(one, textwrap.dedent(code), cache)
     assert done.stdout.strip() == "['one', 'one']", done.stderr
-    records = {path.parent.name: json.loads(path.read_text()) for path in cache.glob("*/project.json")}
+    records = {path.parent.name: checksums.parse_record(path.read_bytes()) for path in cache.glob("*/project.json")}
     assert records == {"train.Train.fit,1": {"folder": "../one"}, "sub.Sub.fit,1": {"folder": "../one/below"}}
 
 
@@ -231,7 +231,8 @@ def test_a_job_that_imports_from_a_copy_is_of_the_project_it_was_copied_from(tmp
     code = 'from lib.part import Part\nprint(Part(seed=2, infra={"folder": "parts"}).fit())'
     done = run(app.folder, code, app.cache)
     assert done.returncode == 0 and app.notes == ["fit 1", "fit 2"], done.stderr
-    assert json.loads((app.folder / "parts/lib.part.Part.fit,1/project.json").read_text()) == {"folder": "../lib"}
+    record = app.folder / "parts/lib.part.Part.fit,1/project.json"
+    assert checksums.parse_record(record.read_bytes()) == {"folder": "../lib"}
 
 
 # -- what is recorded --------------------------------------------------------------------------------------------------
@@ -363,4 +364,4 @@ def test_who_is_not_known_records_nothing(tmp_path: Path) -> None:
     shelf = CacheFolder(tmp_path).factory_folder("train.main", "0")
     shelf.create({})
     shelf.create(FOLDER)
-    assert json.loads((shelf.path / "project.json").read_text()) == FOLDER
+    assert checksums.parse_record((shelf.path / "project.json").read_bytes()) == FOLDER
