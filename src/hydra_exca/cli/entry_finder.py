@@ -60,26 +60,24 @@ def find_entry(text: str, folder: Path) -> FoundEntry:
 
 
 def _find_by_path(place: Path) -> FoundEntry | None:
-    """The entry that a path is in, or that a job's directory tells of. A link leads out of it: to the code, say."""
+    """The entry that contains a path, or that a job's directory points to.
+
+    Links are followed first. A link in an entry may lead out of it, as ``code`` does: then it counts where it is.
+    """
     return _find_above(place.resolve()) or _find_above(Path(os.path.abspath(place)))
 
 
 def _find_above(place: Path) -> FoundEntry | None:
     for folder in (place, *place.parents):
         if _is_entry(folder):
-            return _found_entry(folder)
+            return FoundEntry(folder, folder.parents[4 if _is_job_of_map(folder) else 1])
         pointer = _read_pointer(folder)
         if pointer is not None and pointer != folder:
-            return _follow_pointer(folder, pointer)
+            if not pointer.exists():
+                message = f"{folder} shows the outputs in {pointer}, which is not there"
+                raise CacheError(f"{message}: was the cache moved, or removed?")
+            return _find_by_path(pointer)
     return None
-
-
-def _follow_pointer(folder: Path, pointer: Path) -> FoundEntry | None:
-    if not pointer.exists():
-        raise CacheError(
-            f"{folder} shows the outputs in {pointer}, which is not there: was the cache moved, or removed?"
-        )
-    return _find_by_path(pointer)
 
 
 def _read_pointer(folder: Path) -> Path | None:
@@ -93,7 +91,7 @@ def _read_pointer(folder: Path) -> Path | None:
 
 
 def _is_entry(folder: Path) -> bool:
-    if "," not in folder.parent.name and not _is_job(folder):
+    if "," not in folder.parent.name and not _is_job_of_map(folder):
         return False
     if any((folder / name).exists() for name in (paths.OUTCOME, paths.PREVIOUS, f"{paths.ITEMS}/{paths.IDENTITY}")):
         return True
@@ -103,13 +101,8 @@ def _is_entry(folder: Path) -> bool:
         return False
 
 
-def _found_entry(entry: Path) -> FoundEntry:
-    """Of a map's job, the cache is that of the map."""
-    return FoundEntry(entry, entry.parents[4] if _is_job(entry) else entry.parents[1])
-
-
-def _is_job(folder: Path) -> bool:
-    """Whether it is where a map keeps the entries of its jobs."""
+def _is_job_of_map(folder: Path) -> bool:
+    """Whether it is in the folder where a map keeps the entries of its jobs."""
     return folder.parent.name == paths.ITEM_JOBS and folder.parent.parent.name == paths.ITEMS
 
 

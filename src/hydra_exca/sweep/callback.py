@@ -37,7 +37,7 @@ _OF_NO_LINE = (UserWarning, "hydra-exca-launcher", 1)  # a warning without a lin
 
 @dataclasses.dataclass
 class _SweepState:
-    """What the callback knows of the running sweep, for our launcher: Hydra does not introduce them to each other."""
+    """The callback's state of the running sweep. Our launcher reads it here: Hydra hands it no callbacks."""
 
     code: LaunchCode | None = None
     sees_the_end: bool = False
@@ -49,7 +49,7 @@ _sweep_state = _SweepState()
 
 
 def hold_failures(count: int) -> bool:
-    """Counts failures, to be reported when the sweep is over; False if the callback is off, and nobody would."""
+    """Counts failures, to report them at the end of the sweep. False if the callback is off, and would not."""
     _sweep_state.failed += count
     return _sweep_state.sees_the_end
 
@@ -112,7 +112,7 @@ class ExcaCallback(Callback):
             )
 
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Warns if the launcher was asked for, which Hydra ignores in a single run; records how the run starts."""
+        """Warns if the launcher was chosen, which Hydra ignores in a single run; records how the run starts."""
         if _is_ours(config):
             message = (
                 "hydra/launcher=exca does nothing without -m (--multirun): this is a plain run, nothing is cached."

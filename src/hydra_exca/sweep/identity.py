@@ -43,7 +43,7 @@ class Identifier:
         self._unmatched: dict[str, Problem] = {}
 
     def problems(self) -> list[Problem]:
-        """What is wrong with the options, known when all tasks have an identity."""
+        """Problems of the options, which are known when all tasks have an identity."""
         return [problem for name, problem in self._unmatched.items() if name not in self._matched]
 
     def identity(
@@ -72,7 +72,7 @@ class Identifier:
         return name if project is None else f"{name}@{project}"
 
     def _version(self, model: pydantic.BaseModel | None) -> str:
-        """That of the model's infra, which says when the code computes something else; without one the launcher's."""
+        """The version of the model's infra if it sets one, else that of the launcher."""
         own = None if model is None else self._schema.version(model)
         chosen = self._options.version
         if own is None or own == chosen or not self._options.version_is_set:
@@ -95,7 +95,7 @@ class Identifier:
     # what is left out
 
     def _exclude(self, fields: Fields) -> Fields:
-        """Without what ``exclude_from_uid`` names. A name must be one of some task, not of all: groups differ."""
+        """Without what ``exclude_from_uid`` names. A name must exist in some task, not in all of them."""
         for pattern in self._options.exclude_from_uid:
             try:
                 fields = names_module.exclude(fields, [pattern], where=_EXCLUDE_KEY)
@@ -120,7 +120,7 @@ class Identifier:
         return (*by_cache, *sorted(name for name in chosen if not chosen.intersection(_with_parents(name)[:-1])))
 
     def _swept_values(self, overrides: tp.Sequence[str]) -> Fields:
-        """The readable part: what was asked for on the command line, without what does not count."""
+        """The values given on the command line, without excluded keys: the readable part of the uid."""
         parsed = [hydra_private.parse_overrides(line) for line in filter_overrides(overrides)]
         asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
         counting = {key: value for key, value in asked.items() if not self._is_excluded(key)}
@@ -161,7 +161,7 @@ class Identifier:
 
 
 def _merge_fields(fields: Fields, more: Fields) -> Fields:
-    """Fields with more of them, which are renamed if need be: the user's keys may have any name."""
+    """Fields with more of them, renamed if the name is taken: keys of the user may have any name."""
     merged = dict(fields)
     for name, value in more.items():
         while name in fields:
@@ -171,7 +171,7 @@ def _merge_fields(fields: Fields, more: Fields) -> Fields:
 
 
 def _path_text(path: Path) -> str:
-    """A path as text, another for each: that of most is dotted."""
+    """A path as text, different for different paths, and dotted for most."""
     is_plain = all(
         type(key) is int or (type(key) is str and key and "." not in key and not key.isdigit()) for key in path
     )
@@ -235,7 +235,7 @@ def _with_digest(text: str, constant: tp.Any) -> str:
 
 
 def _common_values(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") -> tp.Any:
-    """What the worlds agree on; where they do not, the text of what is in the configuration there."""
+    """The values that are equal in all worlds; elsewhere the text that the configuration has there."""
     first, second, here = worlds
     if uid.encode(first) == uid.encode(second) == uid.encode(here):
         return first

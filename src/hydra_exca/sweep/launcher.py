@@ -157,7 +157,7 @@ class _Batch:
                 "started": self._started,
                 "version": ", ".join(sorted({task.identity.version for task in batch})),
             },
-            stderr_to_stdout=chosen.stderr_to_stdout,
+            stderr_to_stdout=bool(chosen.jobs.common.get("stderr_to_stdout")),
             provenance=lambda: callback.launched_by_exca(home),
             keeps_payload=True,
             on_code_change=chosen.on_code_change,

@@ -1,4 +1,4 @@
-"""What the console says of a batch: the plan, failures as they come, and the end."""
+"""The console messages of a batch: the plan, failures as they happen, and the end."""
 
 from __future__ import annotations
 

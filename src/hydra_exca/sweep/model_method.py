@@ -1,4 +1,4 @@
-"""Models and their methods as programs: whose a method is, and what a plain run and a job do with a configuration."""
+"""Models and their methods as programs: finding the class of a method, and making the model of a configuration."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if tp.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """What a job runs instead of the program: the method below its cache, whose result is kept in ``folder``."""
+    """The method without its cache, which a job runs instead of the program. Its result is kept in ``folder``."""
 
     method: Method
     folder: Path
 
 
 def find_method(function: tp.Any, model: type[pydantic.BaseModel] | None) -> Method | None:
-    """The method that a function is: of ``model``, or of the class that defines it; None if it is no model's.
+    """The function as a method of ``model``, or of the class that defines it; None if it is not the method of a model.
 
-    Raises TypeError for one that cannot be a program.
+    Raises TypeError for a method that cannot be a program.
     """
     if inspect.ismethod(function) and pydantic_types.is_model(function.__self__):
         if schema.annotated(function) is None:
@@ -66,7 +66,7 @@ def function_name(function: tp.Any) -> str:
 
 
 def is_of_unknown_class(function: tp.Any) -> bool:
-    """Whether it looks like a method whose class cannot be found by its name."""
+    """Whether a function looks like a method, and its class cannot be found by its name."""
     above = str(getattr(function, "__qualname__", "")).rpartition(".")[0]
     return bool(above) and not above.endswith("<locals>") and _defining_class(function) is None
 
@@ -144,7 +144,7 @@ def _check_takes_self_alone(function: tp.Any) -> None:
 
 
 def _defining_class(function: tp.Any) -> tp.Any:
-    """What the function's qualified name says that it is in, None if that is not to be found."""
+    """The class that the function's qualified name mentions, None if it cannot be found."""
     parts = str(getattr(function, "__qualname__", "")).split(".")[:-1]
     try:
         return functools.reduce(getattr, parts, sys.modules[function.__module__]) if parts else None

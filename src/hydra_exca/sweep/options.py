@@ -67,10 +67,6 @@ class SweepOptions:
     on_interrupt: OnInterrupt | None
     jobs: clusters.Options
 
-    @property
-    def stderr_to_stdout(self) -> bool:
-        return bool(self.jobs.common.get("stderr_to_stdout", False))
-
 
 _OF_THE_SWEEP = {field.name for field in dataclasses.fields(SweepOptions)} - {"version_is_set", "jobs"}
 

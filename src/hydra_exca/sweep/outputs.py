@@ -69,10 +69,10 @@ def _relative_path(folder: str, start: str) -> str:
 
 
 def make_way(job_folder: Path, entry: Entry | None) -> bool:
-    """Moves a real folder with another entry's outputs aside, and tells that entry where they are now.
+    """Moves a real folder with another entry's outputs aside, and records in that entry where they are now.
 
-    With an ``entry`` the folder is marked as holding its outputs. False, and nothing is changed, if another task
-    writes into the folder at this moment.
+    With an ``entry`` the folder is marked as holding its outputs. Returns False and changes nothing if another task is
+    writing to the folder.
     """
     mark = job_folder / paths.OUTPUT_OWNER
     owner = Entry(Path(mark.read_text().strip())) if mark.exists() else None

@@ -24,7 +24,7 @@ _USE_NO_VALUES = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper",)
 
 
 class UnraisedReturn(JobReturn):
-    """Of a job without a value: ``return_value`` gives its error, or the text that says why, and raises nothing."""
+    """The return of a job without a value: ``return_value`` is its error or the reason as text, and raises nothing."""
 
     @property
     def return_value(self) -> tp.Any:
@@ -36,9 +36,9 @@ class UnraisedReturn(JobReturn):
 
 
 class TaskReturn(JobReturn):
-    """Of a task that has ended, as Hydra's own launcher would return it.
+    """The return of a task that has ended, with what Hydra's own launcher would return.
 
-    Few sweepers look at configs, so these are composed when one does. It pickles as ``pickled_as``.
+    Few sweepers look at configs, so they are composed on access. It pickles as ``pickled_as``.
     """
 
     pickled_as: type[JobReturn] = JobReturn
@@ -92,7 +92,7 @@ class TaskReturn(JobReturn):
 
 
 class HeldTaskReturn(UnraisedReturn, TaskReturn):
-    """Of a failed task whose error is reported at the end of the sweep."""
+    """The return of a failed task whose error is reported at the end of the sweep."""
 
     pickled_as = UnraisedReturn
 
@@ -111,12 +111,12 @@ def check_sweeper(config: DictConfig, option: str) -> None:
 
 
 def unrun_return(task: SweepTask, reason: str) -> JobReturn:
-    """Of a job that has not run (yet): its status is UNKNOWN, and its value says in words why."""
+    """The return of a job that has not run (yet): its status is UNKNOWN, and its value is the reason as text."""
     return UnraisedReturn(overrides=list(filter_overrides(task.overrides)), _return_value=reason)
 
 
 def task_return(task: SweepTask, result: Result, hold: bool) -> JobReturn:
-    """As Hydra's own launcher would return it; ``hold`` keeps a failure from being raised when it is looked at."""
+    """The return of a task. With ``hold``, the error of a failed one is not raised on access."""
     if result.is_open:
         state = "running" if result.how == "joined" else "submitted"
         return unrun_return(task, f"{state}: {result.entry.uid}")

@@ -71,9 +71,9 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What validates the tasks: ``kinds`` in turn; the function is handed the first if it ``receives`` it.
+    """The classes that validate the tasks. The function is handed an object of the first if it ``receives`` one.
 
-    ``method``: that model's method is the function. Resolved values of a task may be ``???`` where that is allowed.
+    ``method`` is set if the function is a method of that class. Resolved values of a task may be ``???`` if allowed.
     """
 
     kinds: tuple[type, ...] = ()
@@ -95,14 +95,14 @@ class Schema:
         return tp.cast("type[pydantic.BaseModel]", self.kinds[0]).model_validate(without_missing(values))
 
     def identifying_model(self, values: tp.Callable[[], dict[str, tp.Any]]) -> pydantic.BaseModel | None:
-        """The model that says what the task is: what the function is handed, else one that has an infra, else None."""
+        """The model that identifies the task: what the function is handed, else the first with an infra, else None."""
         if self.receives:
             return self.model(values())
         kind: tp.Any = next((kind for kind in self.kinds if _main_infra(kind)), None)
         return None if kind is None else tp.cast("pydantic.BaseModel", kind.model_validate(without_missing(values())))
 
     def infra(self, model: pydantic.BaseModel) -> TaskInfra | None:
-        """The infra whose results these are too, None if the function is no method with one."""
+        """The infra that shares the results with the sweep; None if the function is not a method with an infra."""
         return None if self.method is None else self.method.infra(model)
 
     def version(self, model: pydantic.BaseModel) -> str | None:
@@ -202,7 +202,7 @@ def _dotted_key(location: tp.Sequence[tp.Any], values: tp.Any) -> str:
 
 
 def _main_infra(kind: type) -> str:
-    """The infra of a class that speaks for the whole: the one called so, else the only one; "" if there is none."""
+    """The name of a class's main infra: ``infra`` or ``_infra``, else the only one; "" if there is none."""
     if not pydantic_types.is_model_class(kind):
         return ""
     from hydra_exca.infra.binding import class_infras

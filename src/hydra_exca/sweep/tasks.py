@@ -1,4 +1,4 @@
-"""From a sweep's overrides to tasks: compose, validate, identify. All problems are collected, and raised together."""
+"""From a sweep's overrides to tasks: compose, validate, identify. The problems of all jobs are raised together."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def describe_task(task: SweepTask) -> tuple[str, str]:
 
 
 def split_by_excluded(batch: tp.Sequence[SweepTask], patterns: tp.Sequence[str]) -> list[str]:
-    """Notes on keys that tell tasks apart only because they are made of a key that was left out."""
+    """Notes on keys that still tell tasks apart because their values are made of an excluded key."""
     if not patterns:
         return []
     groups: dict[frozenset[str], list[dict[str, tp.Any]]] = defaultdict(list)
