@@ -86,7 +86,7 @@ class ExcaCallback(Callback):
         self.workdir = dict(workdir or {})
         self._key = "hydra.callbacks.exca.workdir"  # where its options are, for messages
         self._sent: SentCode | None = None
-        self._launched: LaunchDescription | None = None
+        self._recorded: tuple[dict[str, tp.Any], bytes | Path | None] | None = None
         self._started = 0.0
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
@@ -123,7 +123,8 @@ class ExcaCallback(Callback):
             code = self._launch_code(options, config) if options.log_commit else None
             if code is not None:
                 code.check()
-            self._launched = self._describe_launch(options, _folder_of_script(config))
+            launched = self._describe_launch(options, _folder_of_script(config))
+            self._recorded = launched.record, launched.patch
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
         """Validates in a plain run what a sweep would have validated; ends the program if it is invalid."""
@@ -148,10 +149,8 @@ class ExcaCallback(Callback):
         """Records how the job was computed, unless the launcher does."""
         from . import other_launchers
 
-        if self._sent is not None:
-            other_launchers.record_job(self._sent.launched, self._sent.launch, self._started, config, job_return)
-        elif self._launched is not None:
-            other_launchers.record_job(self._launched.record, self._launched.patch, self._started, config, job_return)
+        if self._recorded is not None:
+            other_launchers.record_job(*self._recorded, self._started, config, job_return)
 
     def _start_sweep(self, config: DictConfig) -> None:
         global _sweep_state
@@ -162,8 +161,6 @@ class ExcaCallback(Callback):
         options = self._read_options(config)
         code = self._launch_code(options, config)
         if code is not None:
-            if options.chdir and not is_ours:  # that launcher says where its jobs start, and makes their folders
-                raise _invalid_chdir(self._key)
             code.check()
         if is_ours:
             # cached: git is asked once for all batches of a sweep, as the code is copied once
@@ -174,12 +171,15 @@ class ExcaCallback(Callback):
 
             launched = self._describe_launch(options, _folder_of_script(config))
             self._sent = other_launchers.send_code(code, launched, self._cache(config), config)
+            self._recorded = self._sent.launched, self._sent.launch
 
     def _take_options_of(self, config: DictConfig) -> None:
         """Moves ``hydra.launcher.workdir`` here: another launcher would refuse the option."""
-        given = OmegaConf.select(config, "hydra.launcher.workdir")
+        from .code_options import KEY
+
+        given = OmegaConf.select(config, KEY)
         if OmegaConf.is_config(given):
-            self._key = "hydra.launcher.workdir"
+            self._key = KEY
             self.workdir |= tp.cast("dict[str, tp.Any]", OmegaConf.to_container(given, resolve=True))
             with read_write(config.hydra.launcher), open_dict(config.hydra.launcher):
                 del config.hydra.launcher["workdir"]
@@ -187,8 +187,9 @@ class ExcaCallback(Callback):
     def _read_options(self, config: DictConfig) -> CodeOptions:
         from . import code_options
 
-        self._key = code_options.KEY if _is_ours(config) else self._key
-        return code_options.read_code_options(self.workdir, config, Path(config.hydra.runtime.cwd), self._key)
+        is_ours = _is_ours(config)
+        key = code_options.KEY if is_ours else self._key
+        return code_options.read_code_options(self.workdir, config, key, can_chdir=is_ours)
 
     def _launch_code(self, options: CodeOptions, config: DictConfig) -> LaunchCode | None:
         from hydra_exca.code.launch_code import LaunchCode
@@ -216,14 +217,6 @@ class ExcaCallback(Callback):
         with _as_config_error():  # our launcher calls this later, when Hydra would show a traceback
             described = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
         return dataclasses.replace(described, record={"version": self.version, **described.record})
-
-
-def _invalid_chdir(key: str) -> ConfigError:
-    from . import code_options
-
-    return code_options.invalid_options(
-        [Problem("jobs can only run in the copy with hydra/launcher=exca", f"{key}.chdir")]
-    )
 
 
 @contextlib.contextmanager

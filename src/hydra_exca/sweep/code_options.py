@@ -7,6 +7,7 @@ import dataclasses
 import typing as tp
 from pathlib import Path
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,24 +25,31 @@ KEY = "hydra.launcher.workdir"
 _MULTIRUN = "multirun.yaml"
 
 
-def read_code_options(
-    given: tp.Mapping[str, tp.Any], config: DictConfig, started_from: Path, key: str = KEY
-) -> CodeOptions:
+def read_code_options(given: tp.Mapping[str, tp.Any], config: DictConfig, key: str, *, can_chdir: bool) -> CodeOptions:
     """The code to copy, none where ``copied`` is empty. Raises ConfigError that lists every problem.
 
-    ``key`` is where the options are, for messages.
+    ``key`` is where the options are, for messages. Other launchers than ours say where their jobs start, and make their
+    folders: jobs of a sweep ``can_chdir`` with ours only.
     """
     chosen, problems = _apply_schema(given)
-    copied = [chosen.copied] if isinstance(chosen.copied, str) else chosen.copied or []
-    if not isinstance(copied, list) or not all(isinstance(name, str) for name in copied):
+    copied = _copied_names(chosen.copied)
+    if copied is None:
         problems["copied"] = f"{chosen.copied!r} is neither auto, nor a name, a list of names or null"
     if chosen.max_mb <= 0:
         problems["max_mb"] = f"{chosen.max_mb:g} is too small: it must be greater than 0"
-    if problems:
-        raise invalid_options([Problem(message, f"{key}.{name}") for name, message in problems.items()])
+    if chosen.chdir and copied and config.hydra.mode is RunMode.MULTIRUN and not can_chdir:
+        problems["chdir"] = "jobs can only run in the copy with hydra/launcher=exca"
+    if problems or copied is None:
+        found = [Problem(message, f"{key}.{name}") for name, message in problems.items()]
+        raise ConfigError("The options of the copied code are invalid; nothing was run.", found)
+    return _code_options(chosen, copied, config, key)
+
+
+def _code_options(chosen: WorkdirConf, copied: list[str], config: DictConfig, key: str) -> CodeOptions:
+    started_from = Path(config.hydra.runtime.cwd)
     rules = Rules(tuple(chosen.includes), tuple(chosen.excludes), not chosen.git_ignored, chosen.max_mb, key)
     return CodeOptions(
-        copied=tuple(filter(None, copied)),
+        copied=tuple(copied),
         rules=dataclasses.replace(rules, never_copied=tuple(_output_places(config, started_from, rules))),
         with_script=True,
         folder=None if chosen.folder is None else started_from / Path(chosen.folder).expanduser(),
@@ -51,9 +59,11 @@ def read_code_options(
     )
 
 
-def invalid_options(problems: tp.Sequence[Problem]) -> ConfigError:
-    """The error for options of the copied code that cannot be used."""
-    return ConfigError("The options of the copied code are invalid; nothing was run.", problems)
+def _copied_names(copied: tp.Any) -> list[str] | None:
+    """The names of what is to be copied; None if the option is neither a name, a list of names nor null."""
+    names = [copied] if isinstance(copied, str) else copied or []
+    is_valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return list(filter(None, names)) if is_valid else None
 
 
 def _apply_schema(given: tp.Mapping[str, tp.Any]) -> tuple[WorkdirConf, dict[str, str]]:
