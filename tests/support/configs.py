@@ -17,6 +17,9 @@ FLAGS = (
     "no_deepcopy_set_nodes",
     "HYDRA_REMOVE_TOP_LEVEL_DEFAULTS",
 )
+# parts of Hydra's own node that take half of the time to resolve
+_HYDRA = ".str 'hydra'.str "
+_SAME_IN_ALL_JOBS = tuple(f"{_HYDRA}{key!r}" for key in ("help", "hydra_help", "hydra_logging", "job_logging"))
 _DERIVED = {"_content", "_val", "_parent", "_metadata", "_flags_cache"}
 
 
@@ -133,8 +136,10 @@ def _resolved(config: DictConfig) -> dict[str, str]:
 
 def _answers(config: DictConfig) -> Iterator[tuple[str, str]]:
     for path, holder, key in _asked(config):
+        if path.startswith(_SAME_IN_ALL_JOBS):
+            continue
         yield f"{path}: as asked for", outcome(lambda holder=holder, key=key: _plain(holder[key]))
-        if isinstance(holder, DictConfig):
+        if isinstance(holder, DictConfig) and not path.startswith(_HYDRA):
             yield f"{path}: as an attribute", outcome(lambda holder=holder, key=key: _plain(getattr(holder, str(key))))
     yield "yaml", outcome(lambda: OmegaConf.to_yaml(config))
     yield "whole", outcome(lambda: OmegaConf.to_container(config, resolve=True))
