@@ -53,7 +53,7 @@ every_launcher = pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_name_that_does_not_exist_stops_the_launch_under_every_launcher(tmp_path: Path, launcher: str) -> None:
     app = project(tmp_path)
     result = sweep(app, launcher, "WORKDIR.copied=[nothing_such]")
-    assert_nothing_ran(app, result, "'nothing_such' is no file", f"{OURS if launcher == 'exca' else OTHERS}.copied")
+    assert_nothing_ran(app, result, "'nothing_such' is not a file", f"{OURS if launcher == 'exca' else OTHERS}.copied")
 
 
 @every_launcher
@@ -61,7 +61,7 @@ def test_uncommitted_changes_are_listed_under_every_launcher(tmp_path: Path, lau
     app = project(tmp_path)
     app.write("model.py", "VALUE = 2\n")
     result = sweep(app, launcher, "WORKDIR.log_commit=true")
-    assert_nothing_ran(app, result, "not what is committed", str(tmp_path / "model.py"))
+    assert_nothing_ran(app, result, "uncommitted changes", str(tmp_path / "model.py"))
     assert "train.py" not in result.stderr
 
 
