@@ -38,11 +38,11 @@ def composition_yaml(composition: Composition) -> str:
         config = without_hydra(template.copy())
         _plain[template] = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
     leaves = {path: value.name if isinstance(value, enum.Enum) else value for path, value in composition.leaves.items()}
-    quick = _quickly(with_leaves(_plain[template], leaves))
+    quick = _config_yaml_by_libyaml(with_leaves(_plain[template], leaves))
     return OmegaConf.to_yaml(without_hydra(composition.config())) if quick is None else quick
 
 
-def _quickly(value: tp.Any) -> str | None:
+def _config_yaml_by_libyaml(value: tp.Any) -> str | None:
     """The text by libyaml; None if it might differ, because of representers of the user or rare characters."""
     if any(getattr(yaml.Dumper, table) != getattr(_Fast, table) for table in _TABLES):
         return None
@@ -55,16 +55,16 @@ def fields_yaml(fields: tp.Any) -> str:
     return yaml.safe_dump(fields, sort_keys=False) if quick is None else quick
 
 
-def _by_libyaml(value: tp.Any, dumper: tp.Any, **how: tp.Any) -> str | None:
+def _by_libyaml(value: tp.Any, dumper: tp.Any, **options: tp.Any) -> str | None:
     """None for what libyaml cannot write (file names that are no UTF-8), or only as numbers (emoji)."""
     try:
-        text: str = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, **how)
+        text: str = yaml.dump(value, Dumper=dumper, default_flow_style=False, sort_keys=False, **options)
     except UnicodeEncodeError:
         return None
-    return None if how and "\\U" in text and not _LINE_ENDS.search(text) else text
+    return None if options and "\\U" in text and not _LINE_ENDS.search(text) else text
 
 
-def _text(dumper: tp.Any, text: str) -> tp.Any:
+def _represent_text(dumper: tp.Any, text: str) -> tp.Any:
     quotes = "'" if text in _BOOLEANS or _is_number(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quotes)
 
@@ -77,4 +77,4 @@ def _is_number(text: str) -> bool:
         return False
 
 
-_ConfigDumper.add_representer(str, _text)
+_ConfigDumper.add_representer(str, _represent_text)

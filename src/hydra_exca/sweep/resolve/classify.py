@@ -220,7 +220,7 @@ class Classifier:
             return []
         values = [*observed.values[1:3], observed.in_project]
         if all(isinstance(value, ResolveFailure) for value in values):
-            return [canonical(self.tracer.masked(observed.values[0], self.variant))]
+            return [canonical(self.tracer.mask_run_paths(observed.values[0], self.variant))]
         folder = self.tracer.folder
         forms = [None if isinstance(value, ResolveFailure) else [canonical(value)] for value in values]
         counted = forms if depends_on_folder(forms[0], forms[2], folder) else forms[:2]

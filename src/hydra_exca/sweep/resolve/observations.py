@@ -41,7 +41,7 @@ def resolve_tree(
     tracer: Tracer, holder: tp.Any, key: tp.Any, reached: Calls = frozenset(), above: Path = ()
 ) -> Leaf | Branch:
     """The tree of values at a key; a container that an external resolver has made or chosen is one leaf."""
-    value, calls = tracer.read(holder, key)
+    value, calls = tracer.read_value(holder, key)
     calls |= reached
     if not OmegaConf.is_config(value):
         return Leaf(value, calls, id(holder) in tracer.task_nodes)

@@ -1,4 +1,4 @@
-"""The tracer: shows resolvers one world or another, and records which of them are called."""
+"""The tracer: lets resolvers see one world or another, and records which of them are called."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Tracer:
         for path in self._run_paths:
             self._full.set_leaf(path, self._assumed(path[-1]))
 
-    def read(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
+    def read_value(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
         """The value at a key (a config, a plain value, or a `ResolveFailure`) and the calls it took."""
         self._calls = set()
         value: tp.Any
@@ -163,7 +163,7 @@ class Tracer:
             value = ResolveFailure(text, hit[1] if hit else "")
         return value, frozenset(self._calls)
 
-    def masked(self, value: tp.Any, variant: JobVariant) -> tp.Any:
+    def mask_run_paths(self, value: tp.Any, variant: JobVariant) -> tp.Any:
         """A value of a job in the real world without the paths of this run in its strings."""
         self.set_world(self.real)
         self.show_job(variant)
@@ -182,7 +182,7 @@ class Tracer:
         """Sets what Hydra itself only sets when the job starts, as far as it is known now."""
         hydra = self.full_config.hydra
         if OmegaConf.is_missing(hydra.runtime, "output_dir"):
-            parts = [self.read(hydra.sweep, key)[0] for key in ("dir", "subdir")]
+            parts = [self.read_value(hydra.sweep, key)[0] for key in ("dir", "subdir")]
             if all(isinstance(part, str) and part != MISSING for part in parts):
                 self._full.set_leaf(("hydra", "runtime", "output_dir"), os.path.abspath(os.path.join(*parts)))
 

@@ -317,9 +317,23 @@ def test_a_run_dependent_leaf_has_the_same_identity_in_every_run(
 
 
 class _Later(dt.datetime):
+    time = (2044, 12, 30, 23, 58, 59)
+
     @classmethod
     def now(cls, tz: dt.tzinfo | None = None) -> _Later:
-        return cls(2044, 12, 30, 23, 58, 59)
+        return cls(*cls.time)
+
+
+@pytest.mark.parametrize("time", [world.FIRST.now, world.SECOND.now], ids=["first", "second"])
+@pytest.mark.parametrize("form", ["${now:%H}", "${now:%Y-%m-%d}", "${stamped.t}-${lr}", "${join:${now:%H},1}"])
+def test_a_time_that_a_constant_world_has_is_like_any_other(
+    form: str, time: dt.datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = resolve.resolve(composed({"x": form, **REST})).identity
+    monkeypatch.setattr(_Later, "time", time.timetuple()[:6])
+    monkeypatch.setattr(stages.dt, "datetime", _Later)
+    assert resolve.resolve(composed({"x": form, **REST})).identity == first
+    assert type(first["x"]) is RunDependent
 
 
 def test_the_sentinel_times_share_no_field() -> None:
@@ -868,8 +882,10 @@ def test_a_config_without_interpolations_plays_no_world(monkeypatch: pytest.Monk
 
 def test_interpolations_without_resolvers_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: collections.Counter[tp.Any] = collections.Counter()
-    read = stages.Tracer.read
-    monkeypatch.setattr(stages.Tracer, "read", lambda self, holder, key: seen.update([key]) or read(self, holder, key))
+    read = stages.Tracer.read_value
+    monkeypatch.setattr(
+        stages.Tracer, "read_value", lambda self, holder, key: seen.update([key]) or read(self, holder, key)
+    )
     resolve.resolve(composed({"a": "${b}", "b": 1, "t": "${now:%f}", "c": "${join:1}"}))
     assert (seen["a"], seen["b"], seen["t"], seen["c"]) == (1, 0, 4, 7)
 
