@@ -100,15 +100,6 @@ class Resolved:
         return tp.cast(Tree, with_leaves(self._plain, leaves))
 
 
-def resolve(config: DictConfig, *, node_env: tp.Sequence[str] = (), allow_missing: tp.Sequence[str] = ()) -> Resolved:
-    """One job's composed config with all resolved, and what in it belongs to the run; changes nothing.
-
-    ``node_env`` names further environment variables that belong to the run, ``allow_missing`` the dotted keys that
-    may stay ``???``; both take globs.
-    """
-    return resolve_all(config, [JobVariant()], node_env=node_env, allow_missing=allow_missing)[0]
-
-
 def resolve_all(
     config: DictConfig,
     variants: tp.Sequence[JobVariant],
@@ -117,11 +108,14 @@ def resolve_all(
     allow_missing: tp.Sequence[str] = (),
     environment: tp.Mapping[str, str] | None = None,
 ) -> list[Resolved]:
-    """As `resolve`, for many jobs that differ in some leaves, none of which becomes an interpolation.
+    """The resolved configs of jobs that differ from ``config`` in some leaves, none of which becomes an interpolation.
 
-    All jobs are observed in one world before the next is set, and what they share is resolved once. Do not use this if
-    the config `may_call_custom_resolvers`: they must see one job at a time. ``environment`` is that of
-    `resolve_env_set`: Hydra has set it when the function reads its config.
+    ``node_env`` names further environment variables that belong to the run, ``allow_missing`` the dotted keys that may
+    stay ``???``; both take globs. ``environment`` is that of `resolve_env_set`: Hydra has set it by the time that the
+    function reads its config. ``config`` does not change.
+
+    All jobs are observed in one world before the next is set, and what they share is resolved once. If the config
+    `may_call_custom_resolvers`, give one job at a time: such a resolver may count its calls, or change its config.
     """
     plain = raw_task(config)
     leaves = dict(leaves_of(plain))
@@ -130,7 +124,7 @@ def resolve_all(
 
         def classify() -> list[Classifications]:
             with Tracer(config, node_env, environment) as tracer:
-                return _VariantClassifier(tracer, tracer.task_config, leaves, allow_missing).classify(variants)
+                return _VariantClassifier(tracer, tracer.task.config, leaves, allow_missing).classify(variants)
 
         before = dict(resolvers())
         results = classify()
@@ -165,7 +159,7 @@ def resolve_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> d
     result: Classifications = {}
     if any(map(is_interpolation, leaves.values())):
         with Tracer(config, node_env) as tracer:
-            result = _VariantClassifier(tracer, tracer.full_config.hydra.job, leaves, ()).classify([JobVariant()])[0]
+            result = _VariantClassifier(tracer, tracer.full.config.hydra.job, leaves, ()).classify([JobVariant()])[0]
     resolved = Resolved(plain, result, ())
     if resolved.failing:
         problems = [Problem(problem.message, f"hydra.job.{problem.key}") for problem in resolved.failing]

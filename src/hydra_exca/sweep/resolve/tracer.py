@@ -101,36 +101,28 @@ class Tracer:
         self._undo.close()
 
     @functools.cached_property
-    def full_config(self) -> DictConfig:
+    def full(self) -> ConfigOverlay:
         """A copy of the whole config: what ``${hydra:}`` reads."""
-        return tp.cast(DictConfig, self._pickled.copy())
+        return ConfigOverlay(self._pickled.copy())
 
     @functools.cached_property
-    def task_config(self) -> DictConfig:
+    def task(self) -> ConfigOverlay:
         """A copy as the job gets it: without the hydra node."""
         config = self._pickled.copy()
         with read_write(config), open_dict(config):
             del config["hydra"]
-        return tp.cast(DictConfig, config)
-
-    @functools.cached_property
-    def _full(self) -> ConfigOverlay:
-        return ConfigOverlay(self.full_config)
-
-    @functools.cached_property
-    def _task(self) -> ConfigOverlay:
-        return ConfigOverlay(self.task_config)
+        return ConfigOverlay(config)
 
     @functools.cached_property
     def _run_paths(self) -> list[Path]:
-        """Where in ``full_config`` the run-dependent values are."""
-        folders = [(name, key) for name in ("run", "sweep") for key in self.full_config.hydra[name]]
+        """Where in ``full`` the run-dependent values are."""
+        folders = [(name, key) for name in ("run", "sweep") for key in self.full.config.hydra[name]]
         return [("hydra", *path) for path in (("runtime", "cwd"), ("job", "id"), ("runtime", "output_dir"), *folders)]
 
     def set_world(self, world: World) -> None:
         """What resolvers see, from the next `show_job` on."""
         if not self._has_world:
-            self._undo.enter_context(own_hydra_config(self.full_config))
+            self._undo.enter_context(own_hydra_config(self.full.config))
             self._has_world = True
         self._world = world
         names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run_variable, self._environ)}
@@ -140,15 +132,15 @@ class Tracer:
 
     def show_job(self, variant: JobVariant) -> None:
         """The configs as those of one job, until the next is shown."""
-        self._task.show_job(variant, with_hydra=False)
+        self.task.show_job(variant, with_hydra=False)
         if not self._has_world:
             return
-        self._full.show_job(variant)
+        self.full.show_job(variant)
         if not self._world.root:
             self._set_output_dir()
             return
         for path in self._run_paths:
-            self._full.set_leaf(path, self._assumed(path[-1]))
+            self.full.set_leaf(path, self._assumed(path[-1]))
 
     def read_value(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
         """The value at a key (a config, a plain value, or a `ResolveFailure`) and the calls it took."""
@@ -168,7 +160,7 @@ class Tracer:
         self.set_world(self.real)
         self.show_job(variant)
         texts = {
-            str(OmegaConf.select(self.full_config, ".".join(path), throw_on_resolution_failure=False))
+            str(OmegaConf.select(self.full.config, ".".join(path), throw_on_resolution_failure=False))
             for path in self._run_paths
         }
         paths = sorted((text for text in texts if os.sep in text), key=len, reverse=True)
@@ -180,11 +172,11 @@ class Tracer:
 
     def _set_output_dir(self) -> None:
         """Sets what Hydra itself only sets when the job starts, as far as it is known now."""
-        hydra = self.full_config.hydra
+        hydra = self.full.config.hydra
         if OmegaConf.is_missing(hydra.runtime, "output_dir"):
             parts = [self.read_value(hydra.sweep, key)[0] for key in ("dir", "subdir")]
             if all(isinstance(part, str) and part != MISSING for part in parts):
-                self._full.set_leaf(("hydra", "runtime", "output_dir"), os.path.abspath(os.path.join(*parts)))
+                self.full.set_leaf(("hydra", "runtime", "output_dir"), os.path.abspath(os.path.join(*parts)))
 
     def _is_run_variable(self, name: str) -> bool:
         return matches_glob(name, self._run_env)

@@ -166,6 +166,10 @@ def composed(task: tp.Any, *, cwd: str | None = None, sweep_dir: str = "multirun
     return config
 
 
+def resolve_one(config: DictConfig, **options: tp.Any) -> resolve.Resolved:
+    return resolve.resolve_all(config, [JobVariant()], **options)[0]
+
+
 def kind(result: resolve.Resolved, leaf: tp.Any) -> str:
     if any(problem.key == "x" for problem in result.problems):
         return "problem"
@@ -290,7 +294,7 @@ def test_a_form_is_found_to_be_what_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.txt").write_text("content")
-    result = resolve.resolve(composed({"x": form, **REST}), node_env=["SCRATCH_DIR", "NODE_*"])
+    result = resolve_one(composed({"x": form, **REST}), node_env=["SCRATCH_DIR", "NODE_*"])
     leaf = result.identity["x"]
     assert kind(result, leaf) == expected, (leaf, result.problems)
     assert (("x",) in result.pins) == (expected == "pinned")
@@ -307,7 +311,7 @@ def test_a_run_dependent_leaf_has_the_same_identity_in_every_run(
     def identity(folder: str, sweep_dir: str, config: tp.Any) -> tp.Any:
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
-        return resolve.resolve(composed(config, sweep_dir=sweep_dir), node_env=["SCRATCH_DIR", "NODE_*"]).identity
+        return resolve_one(composed(config, sweep_dir=sweep_dir), node_env=["SCRATCH_DIR", "NODE_*"]).identity
 
     first = identity("one", "multirun/a", {"x": form, **REST})
     for name in ("SLURM_JOB_ID", "SLURM_PROCID", "SCRATCH_DIR", "NODE_7"):
@@ -329,10 +333,10 @@ class _Later(dt.datetime):
 def test_a_time_that_a_constant_world_has_is_like_any_other(
     form: str, time: dt.datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = resolve.resolve(composed({"x": form, **REST})).identity
+    first = resolve_one(composed({"x": form, **REST})).identity
     monkeypatch.setattr(_Later, "time", time.timetuple()[:6])
     monkeypatch.setattr(stages.dt, "datetime", _Later)
-    assert resolve.resolve(composed({"x": form, **REST})).identity == first
+    assert resolve_one(composed({"x": form, **REST})).identity == first
     assert type(first["x"]) is RunDependent
 
 
@@ -342,7 +346,7 @@ def test_the_sentinel_times_share_no_field() -> None:
 
 
 def test_a_container_is_taken_leaf_by_leaf() -> None:
-    result = resolve.resolve(composed({"a": "${b}", "b": {"x": "${now:%f}", "y": 1, "z": ["${oc.env:DATA}"]}}))
+    result = resolve_one(composed({"a": "${b}", "b": {"x": "${now:%f}", "y": 1, "z": ["${oc.env:DATA}"]}}))
     assert result.identity["a"] == {
         "x": RunDependent("${b}.x"),
         "y": 1,
@@ -352,7 +356,7 @@ def test_a_container_is_taken_leaf_by_leaf() -> None:
 
 
 def test_a_container_of_hydra_is_taken_leaf_by_leaf() -> None:
-    result = resolve.resolve(composed({"a": "${hydra:runtime}", "job": "${hydra:job}"}))
+    result = resolve_one(composed({"a": "${hydra:runtime}", "job": "${hydra:job}"}))
     assert type(result.identity["a"]["cwd"]) is RunDependent
     assert type(result.identity["a"]["output_dir"]) is RunDependent
     assert result.identity["a"]["choices"] == {}
@@ -362,18 +366,18 @@ def test_a_container_of_hydra_is_taken_leaf_by_leaf() -> None:
 
 
 def test_values_of_a_dict_are_taken_one_by_one() -> None:
-    result = resolve.resolve(composed({"a": "${oc.dict.values:b}", "b": {"x": "${now:%f}", "y": 1}}))
+    result = resolve_one(composed({"a": "${oc.dict.values:b}", "b": {"x": "${now:%f}", "y": 1}}))
     assert [type(leaf) for leaf in result.identity["a"]] == [RunDependent, int]
 
 
 def test_a_pinned_leaf_behind_a_created_container_pins_all_of_it() -> None:
     task = {"a": "${oc.create:'late: \\${oc.env:DATA}'}"}
-    result = resolve.resolve(composed(task))
+    result = resolve_one(composed(task))
     assert result.pins == {("a",): {"late": "/data"}}
 
 
 def test_a_container_that_cannot_be_pinned_is_said() -> None:
-    result = resolve.resolve(composed({"a": "${hydra:launcher}"}))
+    result = resolve_one(composed({"a": "${hydra:launcher}"}))
     assert result.pins == {}
     assert any(notice.startswith("a: ") for notice in result.notices)
 
@@ -393,10 +397,10 @@ def test_a_container_that_cannot_be_pinned_is_said() -> None:
 )
 def test_what_else_a_run_dependent_leaf_reaches_counts(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = composed({"x": form}), composed({"x": form})
-    one = resolve.resolve(first).identity
+    one = resolve_one(first).identity
     monkeypatch.setenv("DATA", "/elsewhere")
     other.hydra.job.name = "eval"
-    two = resolve.resolve(other).identity
+    two = resolve_one(other).identity
     assert type(one["x"]) is type(two["x"]) is RunDependent
     assert one != two
 
@@ -411,7 +415,7 @@ def test_a_file_below_the_working_directory_counts_by_its_content_not_by_its_pla
         (tmp_path / folder / "data.txt").write_text(content)
         if is_own:
             monkeypatch.chdir(tmp_path / folder)
-        return resolve.resolve(composed({"x": form}, cwd=str(tmp_path / folder))).identity["x"]
+        return resolve_one(composed({"x": form}, cwd=str(tmp_path / folder))).identity["x"]
 
     first = identity("one", "content")
     assert type(first) is RunDependent
@@ -441,7 +445,7 @@ def test_the_files_in_the_working_directory_count_by_their_names(
                 (place / name).write_text("x")
         monkeypatch.chdir(cwd)
         HydraConfig.instance().set_config(config := composed({"x": form}, cwd=str(cwd)))
-        return resolve.resolve(config).identity["x"]
+        return resolve_one(config).identity["x"]
 
     first = identity("one", "data.txt")
     assert type(first) is RunDependent
@@ -464,7 +468,7 @@ def test_neither_the_folder_nor_the_variables_of_a_job_around_it_count(
     def identity(folder: str) -> tp.Any:
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
-        return resolve.resolve(composed({"x": form}, cwd=str(tmp_path / folder))).identity["x"]
+        return resolve_one(composed({"x": form}, cwd=str(tmp_path / folder))).identity["x"]
 
     first = identity("one")
     for name in ("SLURM_CPUS_PER_TASK", "SLURM_TMPDIR"):
@@ -482,7 +486,7 @@ def test_a_content_counts_where_it_is_the_name_of_its_folder_too(
         (tmp_path / name / "data.txt").write_text(name)
         monkeypatch.chdir(tmp_path / name)
         config = composed({"x": "${below:${hydra:runtime.cwd}}"}, cwd=str(tmp_path / name))
-        found.append(resolve.resolve(config).identity["x"])
+        found.append(resolve_one(config).identity["x"])
     assert found[0] != found[1]
 
 
@@ -492,7 +496,7 @@ def test_what_only_the_folder_of_this_run_has_counts_without_its_place(form: str
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text(name)
         (tmp_path / folder / "data.txt").write_text(name)
-        return resolve.resolve(composed({"x": form}, sweep_dir=str(tmp_path / folder))).identity["x"]
+        return resolve_one(composed({"x": form}, sweep_dir=str(tmp_path / folder))).identity["x"]
 
     first = identity("one", "a.txt")
     assert type(first) is RunDependent
@@ -501,7 +505,7 @@ def test_what_only_the_folder_of_this_run_has_counts_without_its_place(form: str
 
 
 def test_a_run_dependent_text_says_what_was_written() -> None:
-    assert resolve.resolve(composed({"x": "${now:%f}-1"})).identity["x"] == RunDependent("${now:%f}-1")
+    assert resolve_one(composed({"x": "${now:%f}-1"})).identity["x"] == RunDependent("${now:%f}-1")
 
 
 def test_the_job_sees_the_real_world() -> None:
@@ -512,7 +516,7 @@ def test_the_job_sees_the_real_world() -> None:
         "cwd": "${hydra:runtime.cwd}",
         "id": "${hydra:job.id}",
     }
-    values = resolve.resolve(composed(task, sweep_dir="multirun/here")).values
+    values = resolve_one(composed(task, sweep_dir="multirun/here")).values
     assert before <= int(values["y"]) <= dt.datetime.now().year
     assert values["out"] == os.path.abspath("multirun/here/3")
     assert values["cwd"] == os.getcwd()
@@ -522,22 +526,22 @@ def test_the_job_sees_the_real_world() -> None:
 def test_the_job_sees_the_times_that_composing_has_used() -> None:
     config = composed({"x": "${now:%f}"})
     used = config.x
-    assert resolve.resolve(config).values["x"] == used
+    assert resolve_one(config).values["x"] == used
 
 
 def test_what_is_only_set_on_the_node_has_the_value_of_the_first_sentinel_world() -> None:
-    result = resolve.resolve(composed({"x": "${oc.env:SLURM_JOB_ID}"}))
+    result = resolve_one(composed({"x": "${oc.env:SLURM_JOB_ID}"}))
     assert result.problems == ()
     assert result.values["x"] == "0"
     assert result.assumed_values == ({"x": "0"}, {"x": "1"}, {"x": "0"})
 
 
 def test_nothing_run_dependent_has_no_assumed_values() -> None:
-    assert resolve.resolve(composed({"x": "${lr}", "lr": 1, "data": "${oc.env:DATA}"})).assumed_values is None
+    assert resolve_one(composed({"x": "${lr}", "lr": 1, "data": "${oc.env:DATA}"})).assumed_values is None
 
 
 def test_missing_leaves_and_what_refers_to_them_are_problems_that_name_both() -> None:
-    result = resolve.resolve(composed({"a": {"b": "???", "c": "${.b}"}, "fine": 1}))
+    result = resolve_one(composed({"a": {"b": "???", "c": "${.b}"}, "fine": 1}))
     assert [problem.key for problem in result.problems] == ["a.b", "a.c"]
     assert "a.b" in result.problems[1].message
 
@@ -545,30 +549,30 @@ def test_missing_leaves_and_what_refers_to_them_are_problems_that_name_both() ->
 @pytest.mark.parametrize("pattern", ["a.b", "a.*", "a", "?.b"])
 def test_an_allowed_missing_leaf_stays_missing_for_what_refers_to_it_too(pattern: str) -> None:
     task = {"a": {"b": "???"}, "c": "${a.b}", "d": "x${a.b}"}
-    result = resolve.resolve(composed(task), allow_missing=[pattern])
+    result = resolve_one(composed(task), allow_missing=[pattern])
     assert result.problems == ()
     assert result.values == {"a": {"b": "???"}, "c": "???", "d": "???"}
     assert result.identity == {"a": {"b": "???"}, "c": "${a.b}", "d": "x${a.b}"}
 
 
 def test_all_problems_come_at_once() -> None:
-    result = resolve.resolve(composed({"a": "???", "b": ["${nothing}", 1], "c": {"d": "${random:}"}, "e": "${boom:}"}))
+    result = resolve_one(composed({"a": "???", "b": ["${nothing}", 1], "c": {"d": "${random:}"}, "e": "${boom:}"}))
     assert [problem.key for problem in result.problems] == ["a", "b.0", "c.d", "e"]
     assert "exclude it" in result.problems[2].message
 
 
 def test_plain_hydra_keys_get_a_hint() -> None:
-    (problem,) = resolve.resolve(composed({"x": "${hydra.job.name}"})).problems
+    (problem,) = resolve_one(composed({"x": "${hydra.job.name}"})).problems
     assert "${hydra:" in problem.message
 
 
 def test_containers_that_lead_back_to_themselves_are_problems() -> None:
-    result = resolve.resolve(composed({"a": {"x": "${b}"}, "b": {"y": "${a}"}}))
+    result = resolve_one(composed({"a": {"x": "${b}"}, "b": {"y": "${a}"}}))
     assert {problem.key.partition(".")[0] for problem in result.problems} == {"a", "b"}
 
 
 def test_the_position_in_the_sweep_is_noticed() -> None:
-    result = resolve.resolve(composed({"x": "${hydra:job.num}", "y": "${hydra:job.name}"}))
+    result = resolve_one(composed({"x": "${hydra:job.num}", "y": "${hydra:job.name}"}))
     assert result.notices == ("x: ${hydra:job.num} counts: the position in the sweep is part of the task",)
 
 
@@ -577,7 +581,7 @@ def test_typed_values_keep_their_types() -> None:
     with open_dict(config):
         config.typed.rank = "${oc.env:SLURM_PROCID}"
         config.typed.where = "${oc.env:DATA}"
-    result = resolve.resolve(config)
+    result = resolve_one(config)
     assert result.values["typed"] == {
         "color": Color.RED,
         "other": Color.BLUE,
@@ -591,7 +595,7 @@ def test_typed_values_keep_their_types() -> None:
 
 
 def test_other_keys_than_text_are_kept() -> None:
-    result = resolve.resolve(composed({"a": {1: "${now:%f}", Color.RED: "${lr}", 2.5: 2}, "lr": 3}))
+    result = resolve_one(composed({"a": {1: "${now:%f}", Color.RED: "${lr}", 2.5: 2}, "lr": 3}))
     assert result.values["a"][Color.RED] == 3
     assert type(result.identity["a"][1]) is RunDependent
 
@@ -600,10 +604,10 @@ def test_other_keys_than_text_are_kept() -> None:
 @pytest.mark.parametrize("struct", [None, False, True])
 def test_flags_do_not_matter(readonly: bool | None, struct: bool | None) -> None:
     config = composed({"a": {"x": "${oc.env:DATA}", "t": "${now:%f}"}})
-    expected = resolve.resolve(config).identity
+    expected = resolve_one(config).identity
     OmegaConf.set_readonly(config, readonly)
     OmegaConf.set_struct(config, struct)
-    assert resolve.resolve(config).identity == expected
+    assert resolve_one(config).identity == expected
 
 
 # -- pins -------------------------------------------------------------------------------------------------------------
@@ -627,7 +631,7 @@ def test_the_job_gets_the_value_that_was_hashed(secret: str, monkeypatch: pytest
             "data": "${oc.env:DATA}",
         }
     )
-    result = resolve.resolve(config)
+    result = resolve_one(config)
     job = job_config(config)
     pins.put_pins(job, result.pins)
     monkeypatch.setenv("DATA", "changed")
@@ -636,7 +640,7 @@ def test_the_job_gets_the_value_that_was_hashed(secret: str, monkeypatch: pytest
 
 def test_the_job_gets_what_was_hashed_where_its_resolver_gives_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed({"m": "${plain_dict:${oc.env:DATA}}"})
-    result = resolve.resolve(config)
+    result = resolve_one(config)
     monkeypatch.setenv("DATA", "changed")
     job = job_config(config)
     pins.put_pins(job, result.pins)
@@ -672,7 +676,7 @@ def test_the_job_gets_the_types_that_hydra_gives(value: str, choice: str, monkey
     config.field.weights = "${weights:}"
     job = job_config(config)
     HydraConfig.instance().set_config(config)
-    pins.put_pins(job, resolve.resolve(config).pins)
+    pins.put_pins(job, resolve_one(config).pins)
     assert job.field.weights == {"a": 1}
     for ours, theirs in [(job.x, config.x), (job.field.typed, config.field.typed)]:
         assert type(ours) is type(theirs) and repr(ours) == repr(theirs)
@@ -684,9 +688,7 @@ def test_configs_of_other_classes_that_a_variable_chooses_are_other_values(monke
     found = set()
     for choice in kinds:
         monkeypatch.setenv("CHOICE", choice)
-        found.add(
-            encode(canonical(resolve.resolve(composed({"x": "${kinds.${oc.env:CHOICE}}", "kinds": kinds})).identity))
-        )
+        found.add(encode(canonical(resolve_one(composed({"x": "${kinds.${oc.env:CHOICE}}", "kinds": kinds})).identity)))
     assert len(found) == 2
 
 
@@ -696,7 +698,7 @@ def test_pinning_leaves_the_flags_as_they_were() -> None:
     OmegaConf.set_readonly(job, True)
     OmegaConf.set_struct(job.a, True)
     flags = [(dict(node._metadata.flags), OmegaConf.is_readonly(node)) for node in (job, job.a)]
-    pins.put_pins(job, resolve.resolve(config).pins)
+    pins.put_pins(job, resolve_one(config).pins)
     assert job.a.x == "/data"
     assert [(dict(node._metadata.flags), OmegaConf.is_readonly(node)) for node in (job, job.a)] == flags
 
@@ -705,7 +707,7 @@ def test_a_pin_into_a_typed_config_keeps_its_type(monkeypatch: pytest.MonkeyPatc
     config = composed(OmegaConf.structured(Typed))
     config.typed.where = "${oc.env:DATA}"
     job = job_config(config)
-    pins.put_pins(job, resolve.resolve(config).pins)
+    pins.put_pins(job, resolve_one(config).pins)
     monkeypatch.setenv("DATA", "changed")
     assert job.typed.where == pathlib.Path("/data")
 
@@ -765,7 +767,7 @@ def test_nothing_is_left_behind(forms: tp.Any, with_hydra_config: bool) -> None:
         HydraConfig.instance().set_config(config)
     registry, before = BaseContainer._resolvers, _state(config)
     try:
-        resolve.resolve(config)
+        resolve_one(config)
     except KeyboardInterrupt:
         assert "x" in forms
     assert BaseContainer._resolvers is registry
@@ -778,7 +780,7 @@ def test_a_resolver_that_is_registered_meanwhile_stays() -> None:
         return 1
 
     OmegaConf.register_new_resolver("registers", register)
-    resolve.resolve(composed({"x": "${registers:}"}))
+    resolve_one(composed({"x": "${registers:}"}))
     assert OmegaConf.has_resolver("registered_late")
 
 
@@ -817,7 +819,7 @@ def test_other_threads_see_the_process_as_it_is(monkeypatch: pytest.MonkeyPatch)
 
     OmegaConf.register_new_resolver("look", look, replace=True)
     before = _as_a_thread_sees_it()
-    resolve.resolve(composed({"x": "${look:}"}))
+    resolve_one(composed({"x": "${look:}"}))
     assert set(outside) == {before}
     assert {seen[0] for seen in inside} == {"734", None, "2"}
     assert len({seen[-2:] for seen in inside}) > 2
@@ -836,7 +838,7 @@ def test_what_other_threads_set_meanwhile_stays() -> None:
 
     OmegaConf.register_new_resolver("write", write, replace=True)
     with pytest.warns(UserWarning, match="from another thread"):
-        assert resolve.resolve(composed({"x": "${write:}", "y": "${oc.env:DATA}"})).values == {"x": "1", "y": "/data"}
+        assert resolve_one(composed({"x": "${write:}", "y": "${oc.env:DATA}"})).values == {"x": "1", "y": "/data"}
     assert os.environ.pop("WRITTEN_ELSEWHERE") == "1"
     assert "WRITTEN_HERE" not in os.environ
     assert "DATA" not in os.environ
@@ -855,7 +857,7 @@ def test_a_program_that_a_resolver_starts_has_its_environment(is_set: bool, monk
         return subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True).stdout.strip()
 
     OmegaConf.register_new_resolver("ask", ask, replace=True)
-    result = resolve.resolve(composed({"x": "${ask:}"}))
+    result = resolve_one(composed({"x": "${ask:}"}))
     assert result.values["x"] == ("734" if is_set else "None")
     assert type(result.identity["x"]) is RunDependent
 
@@ -869,14 +871,14 @@ def test_a_resolver_that_is_registered_meanwhile_changes_no_identity(order: tupl
     OmegaConf.register_new_resolver("registers_another", register)
     forms = {"x": "${registered_first_here:}", "y": "${registers_another:}"}
     config = composed({key: forms[key] for key in order})
-    first, second = resolve.resolve(config), resolve.resolve(config)
+    first, second = resolve_one(config), resolve_one(config)
     assert first.identity == second.identity
     assert first.pins == second.pins == {("x",): 5, ("y",): 1}
 
 
 def test_a_config_without_interpolations_plays_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "Tracer", None)
-    result = resolve.resolve(composed({"a": {"b": [1, "x", None]}, "c": "???"}), allow_missing=["c"])
+    result = resolve_one(composed({"a": {"b": [1, "x", None]}, "c": "???"}), allow_missing=["c"])
     assert result.values == result.identity == {"a": {"b": [1, "x", None]}, "c": "???"}
 
 
@@ -886,7 +888,7 @@ def test_interpolations_without_resolvers_are_looked_at_once(monkeypatch: pytest
     monkeypatch.setattr(
         stages.Tracer, "read_value", lambda self, holder, key: seen.update([key]) or read(self, holder, key)
     )
-    resolve.resolve(composed({"a": "${b}", "b": 1, "t": "${now:%f}", "c": "${join:1}"}))
+    resolve_one(composed({"a": "${b}", "b": 1, "t": "${now:%f}", "c": "${join:1}"}))
     assert (seen["a"], seen["b"], seen["t"], seen["c"]) == (1, 0, 4, 7)
 
 
@@ -906,7 +908,7 @@ QUICK = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 def test_without_anything_of_the_run_the_identity_is_the_values(config: dict[str, tp.Any], data: st.DataObject) -> None:
     target = data.draw(st.sampled_from(sorted(config)))
     task = config | {"link": f"${{{target}}}", "deep": {"chosen": f"${{oc.select:{target}}}"}}
-    result = resolve.resolve(composed(task))
+    result = resolve_one(composed(task))
     assert result.values == config | {"link": config[target], "deep": {"chosen": config[target]}}
     assert result.identity == result.values
     assert (result.pins, result.assumed_values, result.problems) == ({}, None, ())
@@ -917,7 +919,7 @@ def test_without_anything_of_the_run_the_identity_is_the_values(config: dict[str
 def test_a_run_dependent_leaf_changes_only_what_reaches_it(config: dict[str, tp.Any], data: st.DataObject) -> None:
     target = data.draw(st.sampled_from(sorted(config)))
     task = config | {"link": f"${{{target}}}", "run": "${now:%f}", "deep": [{"reaches": "a${run}"}, "${oc.select:run}"]}
-    result = resolve.resolve(composed(task))
+    result = resolve_one(composed(task))
     changed = result.identity.pop("run"), result.identity.pop("deep")
     assert result.identity == config | {"link": config[target]}
     assert changed == (
@@ -955,7 +957,7 @@ def test_jobs_that_are_looked_at_together_show_what_each_shows_alone(
         for number, job in enumerate(jobs)
     ]
     together = resolve.resolve_all(config, variants)
-    alone = [resolve.resolve(ConfigOverlay(copy.deepcopy(config)).show_job(variant)) for variant in variants]
+    alone = [resolve_one(ConfigOverlay(copy.deepcopy(config)).show_job(variant)) for variant in variants]
     parts = ("values", "identity", "assumed_values", "pins", "notices", "problems")
     for part in parts:
         assert [getattr(each, part) for each in together] == [getattr(each, part) for each in alone]
@@ -966,7 +968,7 @@ def test_jobs_that_are_looked_at_together_show_what_each_shows_alone(
 
 def test_a_run_dependent_value_that_cannot_be_hashed_is_a_problem_that_names_it() -> None:
     OmegaConf.register_new_resolver("thing_of", lambda value: object(), replace=True)
-    (problem,) = resolve.resolve(composed({"x": "${thing_of:${now:%f}}"})).problems
+    (problem,) = resolve_one(composed({"x": "${thing_of:${now:%f}}"})).problems
     assert problem.key == "x"
     assert "no rule" in problem.message
 
@@ -976,14 +978,14 @@ def test_a_config_that_does_not_pickle_is_resolved_too() -> None:
     config._set_flag("allow_objects", True)
     with open_dict(config):
         config.a.function = lambda: 1
-    assert resolve.resolve(config).identity["x"] == Pinned("${oc.env:DATA}", "/data")
+    assert resolve_one(config).identity["x"] == Pinned("${oc.env:DATA}", "/data")
 
 
 def test_a_config_that_hydra_has_composed_is_resolved(tmp_path: pathlib.Path) -> None:
     (tmp_path / "conf.yaml").write_text("out: ${hydra:runtime.output_dir}\nchoice: ${hydra:runtime.choices}\nlr: 1\n")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         config = compose("conf", ["lr=2", "hydra.job.num=1", "hydra.sweep.dir=here"], return_hydra_config=True)
-    result = resolve.resolve(config)
+    result = resolve_one(config)
     assert result.problems == ()
     assert result.values["out"] == os.path.abspath("here/1")
     assert result.identity["out"] == RunDependent("${hydra:runtime.output_dir}")
