@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+import os
 import typing as tp
 from pathlib import Path
 
@@ -41,6 +42,27 @@ class JobState(enum.Enum):
     @property
     def final(self) -> bool:
         return self is JobState.ENDED
+
+
+ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
+"""The environment variable that names the tasks around a process (`job/enclosing.py`)."""
+RANK_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+)
+"""The environment variables by which torchrun and Lightning tell a process which rank of which run it is."""
+
+
+def is_distributed_rank() -> bool:
+    """Whether torchrun or Lightning has started this process, as one rank of several."""
+    return "WORLD_SIZE" in os.environ and ("RANK" in os.environ or "LOCAL_RANK" in os.environ)
+
+
+def job_environment() -> dict[str, str]:
+    """The environment of this process for its jobs, without what says which rank or task this process is."""
+    own = {ENCLOSING_TASKS, *(RANK_VARIABLES if is_distributed_rank() else ())}
+    variables = os.environ.items()
+    return {name: value for name, value in variables if name not in own and not name.startswith("TORCHELASTIC_")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import signal
 import subprocess
 import time
@@ -28,6 +27,7 @@ from .base import (
     Options,
     count_timeouts,
     job_command,
+    job_environment,
 )
 from .devices import usable_cores, visible_gpus
 from .inline import process_report
@@ -226,7 +226,7 @@ class _LocalSubmission(ClusterSubmission):
                 start_new_session=True,
                 pass_fds=list(taken.files.values()),
                 env={
-                    **os.environ,
+                    **job_environment(),
                     **taken.environment(),
                     **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
                 },

@@ -26,6 +26,7 @@ from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome
 
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
+from .enclosing import EnclosingTask, computing, identity_key
 from .error_report import RankError, describe_error
 from .logs import link_logs, redirect_output
 from .payload import Part, Payload
@@ -289,9 +290,11 @@ class LoadedProgram:
 
         def compute(attempt: Attempt) -> tp.Any:
             program = self._program or self._load()
+            task = EnclosingTask(str(self._launch), position, identity_key(part.identity))
             try:
                 attempt.resumed = read_resumed_call(self._launch, position)
-                return program(pickle.loads(part.argument), attempt)
+                with computing(task, self._payload.enclosing):
+                    return program(pickle.loads(part.argument), attempt)
             except Exception as error:  # for people who read only the log
                 print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
                 raise

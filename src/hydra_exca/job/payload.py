@@ -21,6 +21,8 @@ from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ConfigError, Problem
 from hydra_exca.store import pickles
 
+from .enclosing import EnclosingTask, enclosing_tasks
+
 _WINDOW = 32 * 1024  # as far as zlib looks back
 _LEVEL = 6
 _GB = 1024**3  # as submitit counts
@@ -45,6 +47,7 @@ class Payload:
     """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
 
     ``main_name`` is what the launch calls its ``__main__`` and ``main_file`` its file, whether they load it or not.
+    ``enclosing`` are the tasks that wait for this launch.
     ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
     ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
     of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
@@ -69,6 +72,7 @@ class Payload:
     logs: str | None = None
     main_name: str | None = None
     main_file: str | None = None
+    enclosing: tuple[EnclosingTask, ...] = ()
     jobs: tuple[tuple[int, ...], ...] = ()
     workers: int = 1
     max_num_timeout: int = 0
@@ -88,6 +92,7 @@ class Payload:
             script=script.running_script(),
             main_name=script.main_name(),
             main_file=getattr(sys.modules["__main__"], "__file__", None),
+            enclosing=tuple(enclosing_tasks()),
             stderr_to_stdout=stderr_to_stdout,
             origin=None if origin is None else str(origin),
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from hydra_exca import clusters
 from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
+from hydra_exca.job.enclosing import enclosing_tasks
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
 from hydra_exca.store import Claim, ClaimState, Entry
 from hydra_exca.text import count_noun
@@ -270,6 +271,11 @@ class Launch:
             problem = result.problem
             if result.action is Action.REFUSE:
                 problem = problem or CacheError(f"{result.identity.uid()} is {result.status}")
+            elif _would_wait_for_itself(result):
+                problem = CacheError(
+                    f"{result.uid} is being computed by the task that asks for it here, or by one that waits for that "
+                    "task: it would wait for itself"
+                )
             elif key in reports:
                 problem = cancellation.why_not_cancelled(result.uid, cancelled[key], reports[key])
             if problem is not None:
@@ -416,6 +422,13 @@ def _without_interrupts() -> tp.Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _would_wait_for_itself(result: LookupResult) -> bool:
+    if result.action not in (Action.JOIN, Action.CANCEL_AND_RUN) or result.claim is None:
+        return False
+    around = ((task.key, Path(task.launch).name) for task in enclosing_tasks())
+    return (result.identity.key, result.claim.token) in around
 
 
 def _is_still_corrupt(entry: Entry) -> bool:

@@ -15,6 +15,7 @@ from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload, worker
 from hydra_exca.job.attempt import Attempt, Program, attempt_task
+from hydra_exca.job.enclosing import EnclosingTask, computing, enclosing_tasks
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Mode
@@ -311,13 +312,16 @@ class Submission:
         task.entry.write_description(*task.task.describe())
 
     def _run_in_process(self, number: int) -> None:
-        launched = self.claimed[self._jobs[number].positions[0]]
+        position = self._jobs[number].positions[0]
+        launched = self.claimed[position]
         task, cluster = launched.task, self._settings.cluster
         assert isinstance(cluster, clusters.InlineCluster)
+        enclosing = EnclosingTask(str(self.folder), position, task.identity.key)
 
         def compute(attempt: Attempt) -> tp.Any:
             copy = self._copy if self._settings.chdir else None
-            with contextlib.nullcontext() if copy is None else active.inside(copy):
+            inside = contextlib.nullcontext() if copy is None else active.inside(copy)
+            with computing(enclosing, enclosing_tasks()), inside:
                 return cluster.call(lambda: self._raw_program(task.argument, attempt))
 
         attempt_task(

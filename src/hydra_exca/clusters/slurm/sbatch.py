@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.clusters import environment
-from hydra_exca.clusters.base import Options, job_command
+from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
 from . import commands
@@ -108,12 +108,13 @@ def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
     return {key: value for key, value in parameters.items() if value is not None}
 
 
-def environment_outside_job() -> dict[str, str] | None:
-    """The environment for sbatch, None for the current one. Jobs must not inherit the SLURM_ variables of a job."""
-    if "SLURM_JOB_ID" not in os.environ:
-        return None
+def environment_outside_job() -> dict[str, str]:
+    """The environment for sbatch. Jobs must not inherit the SLURM_ variables of a job."""
+    environment = job_environment()
+    if "SLURM_JOB_ID" not in environment:
+        return environment
     own = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    kept = {name: value for name, value in environment.items() if not name.startswith(own)}
     return {**kept, **{name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}}
 
 

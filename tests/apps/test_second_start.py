@@ -1,0 +1,106 @@
+"""What a task starts below itself: its own command line once more, as Lightning's ddp does, or another launch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apps import App
+
+START_AGAIN = """
+from hydra.utils import to_absolute_path
+
+rank = int(os.environ.get("LOCAL_RANK", "0"))
+note("rank", rank, cfg.seed, cfg.lr, __file__, HydraConfig.get().runtime.output_dir)
+if rank == 0:
+    import subprocess
+
+    more = ["hydra.run.dir=elsewhere", "hydra.job.name=train_1", "hydra.output_subdir=null"]
+    command = [sys.executable, to_absolute_path(sys.argv[0]), *sys.argv[1:], *more]
+    return subprocess.run(command, env={**os.environ, "LOCAL_RANK": "1"}).returncode
+if cfg.seed == 3:
+    raise ValueError("in the other rank")
+return 0
+"""
+CLUSTERS = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_a_second_start_computes_the_task_that_started_it(tmp_path: Path, cluster: str) -> None:
+    """It has the task's own values, code and output folder, and stores nothing; the task hears how it went."""
+    app = App(tmp_path, START_AGAIN, config="seed: 1\nlr: 0.5\n", head="from pathlib import Path\n")
+    assert app.run("seed=2,3", "lr=0.1", cluster=cluster).values == [0, 1]
+    ranks = sorted(line.split()[1:] for line in app.notes)
+    assert [(rank, seed, lr) for rank, seed, lr, *_ in ranks] == [
+        ("0", "2", "0.1"),
+        ("0", "3", "0.1"),
+        ("1", "2", "0.1"),
+        ("1", "3", "0.1"),
+    ]
+    assert [output for *_, output in ranks[:2]] == [output for *_, output in ranks[2:]]
+    copies = {file for _, _, _, file, _ in ranks if cluster != "inline" or "/code/" in file}
+    assert len(copies) == 1
+    assert len(app.entries) == 2 and not (tmp_path / "elsewhere").exists()
+
+
+def test_a_second_start_runs_the_code_and_the_config_of_its_task(tmp_path: Path) -> None:
+    """The sources may have been edited since the launch."""
+    edit = '    Path(HydraConfig.get().runtime.cwd, "conf/config.yaml").write_text("{seed: 1, lr: 0.9}")\n'
+    body = START_AGAIN.replace("if rank == 0:\n", f"if rank == 0:\n{edit}", 1)
+    app = App(tmp_path, body, config="seed: 1\nlr: 0.5\n")
+    assert app.run("seed=2", cluster="local").values == [0]
+    assert [line.split()[3] for line in app.notes] == ["0.5", "0.5"]
+
+
+OTHER = """
+import subprocess
+
+note("task", cfg.seed)
+if cfg.seed < 5:
+    command = [sys.executable, "train.py", "-m", f"seed={{asked}}", *sys.argv[3:5], "hydra.sweep.dir=below"]
+    env = {**os.environ, "RETURNS": os.devnull}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=HydraConfig.get().runtime.cwd)
+    return [done.returncode, done.stderr]
+return 0
+"""
+
+
+def test_another_launch_of_the_same_script_is_a_launch(tmp_path: Path) -> None:
+    app = App(tmp_path, OTHER.replace("{{asked}}", "{cfg.seed + 4}"))
+    assert [value[0] for value in app.run("seed=1,2", cluster="local").values] == [0, 0]
+    assert sorted(app.notes) == ["task 1", "task 2", "task 5", "task 6"]
+
+
+NESTED = """
+from hydra_exca import TaskInfra
+import pydantic
+
+class Sum(pydantic.BaseModel):
+    n: int = 3
+    infra: TaskInfra = TaskInfra(folder="sums")
+
+    @infra.apply
+    def total(self) -> int:
+        if self.n == 0:
+            return Sum(n=3).total()
+        return self.n + Sum(n=self.n - 1).total()
+"""
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_a_task_that_would_wait_for_itself_is_an_error(tmp_path: Path, cluster: str | None) -> None:
+    """Sum(3) asks for Sum(2), and so on to Sum(0), which asks for Sum(3) again."""
+    head = NESTED.replace("Sum(n=", f"Sum(infra={{'cluster': {cluster!r}}}, n=")
+    app = App(tmp_path, f"return Sum(infra={{'cluster': {cluster!r}}}).total()", head=head)
+    result = app.run("seed=1")
+    assert result.returncode == 1 and "would wait for itself" in str(result)
+
+
+def test_ranks_of_the_launching_process_are_not_handed_to_jobs(tmp_path: Path) -> None:
+    names = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "MINE"]
+    app = App(tmp_path, f"return [os.environ.get(name) for name in {names}]")
+    given: dict[str, Any] = dict.fromkeys(names, "1")
+    result = app.run("seed=1", cluster="local", env=given)
+    assert result.values == [[*[None] * 6, "1"]]
+    assert "torchrun started this launch" in result.text
