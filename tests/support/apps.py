@@ -75,19 +75,19 @@ def tell_returns() -> None:
         launcher = original(*args, **kwargs)
         launch = launcher.launch
 
-        def told(*args: Any, **kwargs: Any) -> Any:
+        def launch_and_tell(*args: Any, **kwargs: Any) -> Any:
             returns = launch(*args, **kwargs)
             with open(os.environ["RETURNS"], "a") as file:
-                file.writelines(json.dumps(_told(each), default=repr) + "\n" for each in returns)
+                file.writelines(json.dumps(_describe_return(each), default=repr) + "\n" for each in returns)
             return returns
 
-        launcher.launch = told
+        launcher.launch = launch_and_tell
         return launcher
 
     Plugins.instantiate_launcher = instantiate
 
 
-def _told(returned: Any) -> dict[str, Any]:
+def _describe_return(returned: Any) -> dict[str, Any]:
     value = returned.return_value if returned.status.name == "UNKNOWN" else returned._return_value
     error = value if isinstance(value, BaseException) else None
     return {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from configs import described, differences, nodes, outcome, shared, told_error, unlike
+from configs import compare_descriptions, describe_error, described, differences, nodes, outcome, shared
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -131,7 +131,7 @@ def _compare(what: str, ours: Composed, theirs: Composed, *, resolve: bool) -> N
     assert ours.error == theirs.error, f"{what}\nours: {ours.error or 'no error'}\nHydra: {theirs.error or 'no error'}"
     assert not ours.warned - theirs.warned, f"{what}: only ours warns: {ours.warned - theirs.warned}"
     if ours.config is not None and theirs.config is not None:
-        found = unlike(ours.described, theirs.described)
+        found = compare_descriptions(ours.described, theirs.described)
         found = found or (differences(ours.config, theirs.config) if resolve else [])
         assert not found, "\n".join([what, *found[:12]])
 
@@ -173,7 +173,7 @@ def _composed(compose: Callable[[], DictConfig]) -> Composed:
             config = compose()
             len(config)  # one that is deferred has its class from here on
         except Exception as raised:  # noqa: BLE001 - whatever Hydra raises is to be the same
-            error = told_error(raised)
+            error = describe_error(raised)
     return Composed(config, error, {f"{each.category.__name__}: {each.message}" for each in caught})
 
 

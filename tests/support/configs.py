@@ -28,11 +28,12 @@ def differences(one: DictConfig, other: DictConfig) -> list[str]:
 
     Both stay as they are.
     """
-    found = unlike(described(one), described(other))
+    found = compare_descriptions(described(one), described(other))
     if found:
         return found
     one, other = copy.deepcopy(one), copy.deepcopy(other)
-    return unlike(_resolved(one), _resolved(other)) or unlike(described(one), described(other))  # with fuller caches
+    found = compare_descriptions(_resolved(one), _resolved(other))
+    return found or compare_descriptions(described(one), described(other))  # with fuller caches
 
 
 def nodes(config: Node) -> Iterator[tuple[str, Node]]:
@@ -64,7 +65,7 @@ def _held(node: Node) -> Iterator[tuple[str, Node]]:
     if isinstance(node, UnionNode) and isinstance(content, Node):
         yield ".<union>", content
     elif isinstance(node, DictConfig) and isinstance(content, dict):
-        yield from ((f".{_told(key)}", each) for key, each in content.items())
+        yield from ((f".{_describe_value(key)}", each) for key, each in content.items())
     elif isinstance(node, ListConfig) and isinstance(content, list):
         yield from ((f"[{number}]", each) for number, each in enumerate(content))
 
@@ -72,14 +73,14 @@ def _held(node: Node) -> Iterator[tuple[str, Node]]:
 def described(config: DictConfig) -> dict[str, str]:
     """What there is to say about each node, by its path, without resolving anything."""
     first: dict[int, str] = {}
-    told: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for path, node in nodes(config):
         for name, value in _properties(node, first.setdefault(id(node), path)):
-            told[f"{path or '.'}: {name}"] = value
+            descriptions[f"{path or '.'}: {name}"] = value
     for path, held, holder in _holders(config):
-        told[f"{path}: held by its parent"] = str(held._get_parent() is holder)
-    told[".: parent"] = _told(config._get_parent())
-    return told
+        descriptions[f"{path}: held by its parent"] = str(held._get_parent() is holder)
+    descriptions[".: parent"] = _describe_value(config._get_parent())
+    return descriptions
 
 
 def _holders(node: Node, path: str = "") -> Iterator[tuple[str, Node, Node]]:
@@ -89,16 +90,16 @@ def _holders(node: Node, path: str = "") -> Iterator[tuple[str, Node, Node]]:
 
 
 def _properties(node: Node, first: str) -> Iterator[tuple[str, str]]:
-    yield "type", _told(type(node))
+    yield "type", _describe_value(type(node))
     yield "is the node at", first
     yield "content", _content(node)
     for name, value in vars(node._metadata).items():
-        yield f"metadata.{name}", _told(value)
-    yield "type of metadata", _told(type(node._metadata))
+        yield f"metadata.{name}", _describe_value(value)
+    yield "type of metadata", _describe_value(type(node._metadata))
     for flag in FLAGS:
-        yield f"flag {flag}", _told(node._get_flag(flag))
+        yield f"flag {flag}", _describe_value(node._get_flag(flag))
     for name in sorted(set(vars(node)) - _DERIVED):
-        yield f"attribute {name}", _told(vars(node)[name])
+        yield f"attribute {name}", _describe_value(vars(node)[name])
 
 
 def _content(node: Node) -> str:
@@ -106,18 +107,19 @@ def _content(node: Node) -> str:
     if isinstance(content, Node):
         return "a node"
     if isinstance(node, DictConfig) and isinstance(content, dict):
-        return f"keys {[_told(key) for key in content]}"
+        return f"keys {[_describe_value(key) for key in content]}"
     if isinstance(node, ListConfig) and isinstance(content, list):
         return f"{len(content)} items"
-    return _told(content)
+    return _describe_value(content)
 
 
-def _told(value: object) -> str:
+def _describe_value(value: object) -> str:
     """A value with its type: 1, 1.0, True and "1" are told apart, all nans are the same."""
     if isinstance(value, dict):
-        return f"{type(value).__name__}{{{', '.join(f'{_told(k)}: {_told(v)}' for k, v in value.items())}}}"
+        pairs = [f"{_describe_value(key)}: {_describe_value(held)}" for key, held in value.items()]
+        return f"{type(value).__name__}{{{', '.join(pairs)}}}"
     if isinstance(value, list | tuple):
-        return f"{type(value).__name__}[{', '.join(map(_told, value))}]"
+        return f"{type(value).__name__}[{', '.join(map(_describe_value, value))}]"
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__} {id(value):x}"
     return f"{type(value).__name__} {value!r}"
@@ -159,19 +161,19 @@ def _plain(value: object) -> object:
 def outcome(ask: Callable[[], object]) -> str:
     """What it gives, or the error with all that caused it."""
     try:
-        return _told(ask())
+        return _describe_value(ask())
     except Exception as error:  # noqa: BLE001 - whatever it is, the other has to raise the same
-        return f"raises {told_error(error)}"
+        return f"raises {describe_error(error)}"
 
 
-def told_error(error: BaseException, causes: int = 4) -> str:
+def describe_error(error: BaseException, causes: int = 4) -> str:
     """An error as the user sees it, with its causes: some of them, those of values that name one another never end."""
     cause = error.__cause__ if causes else None
     told = f"{type(error).__module__}.{type(error).__qualname__}: {str(error)[:500]}"
-    return told if cause is None else f"{told}, because of {told_error(cause, causes - 1)}"
+    return told if cause is None else f"{told}, because of {describe_error(cause, causes - 1)}"
 
 
-def unlike(one: dict[str, str], other: dict[str, str]) -> list[str]:
+def compare_descriptions(one: dict[str, str], other: dict[str, str]) -> list[str]:
     """Where two descriptions differ."""
     if one != other:
         names = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from composing import Sweep, check, write
-from configs import described, differences, shared, unlike
+from configs import compare_descriptions, described, differences, shared
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -658,7 +658,7 @@ def test_a_job_that_is_shown_is_the_job_that_is_made(conf: Path, kind: str) -> N
     for each in compositions:
         if each.leaves is not None:
             one = variants.setdefault(id(each.template), ConfigOverlay(each.template.copy())).show_job(each.variant(7))
-            assert unlike(described(one), described(each.config(7))) == []
+            assert compare_descriptions(described(one), described(each.config(7))) == []
 
 
 def test_the_comparison_sees_each_kind_of_difference() -> None:
