@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import os
 import re
 import signal
@@ -312,7 +311,7 @@ class TaskServer:
     def _print_to_job_log(self) -> None:
         """Flushes the output to the task's log and then redirects it to the log of the job, until the next task."""
         _flush_output()
-        _libc().fflush(None)
+        ctypes.CDLL(None).fflush(None)
         for number, own in enumerate(self._job_log, start=1):
             os.dup2(own, number)
 
@@ -322,7 +321,7 @@ def _serve_tasks(job: RunningJob, connection: PoolConnection, mask: tp.Iterable[
 
     The process ends with the pool: the launch then regards the job as ended, and other jobs compute its tasks.
     """
-    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != pool:  # the pool is gone already
         os._exit(1)
     signal.set_wakeup_fd(-1)
@@ -338,8 +337,3 @@ def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)

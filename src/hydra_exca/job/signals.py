@@ -24,6 +24,7 @@ from .logs import write_to_log
 from .payload import Payload
 
 TERMINATED = 128 + signal.SIGTERM
+NO_RESTARTS_LEFT = "the time is nearly up and no restarts are left (max_num_timeout): it continues until its limit"
 
 
 class ExitRequest(SystemExit):
@@ -103,9 +104,7 @@ class SignalHandlers(AttemptGuard):
         answer = self.call_checkpoint()
         self.leave_if_terminated()
         if not self.job.may_start_again(out_of_time):
-            write_to_log(
-                "the time is nearly up and no restarts are left (max_num_timeout): it continues until its limit"
-            )
+            write_to_log(NO_RESTARTS_LEFT)
         elif answer is CheckpointAnswer.REFUSED:
             write_to_log("the checkpoint returned None: the task does not start again")
             if not out_of_time:

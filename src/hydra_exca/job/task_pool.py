@@ -28,7 +28,7 @@ from .logs import write_to_log
 from .lost import record_lost_job
 from .payload import read_part
 from .pool_process import POOL_SIGNALS, PoolProcess
-from .signals import TERMINATED, RunningJob
+from .signals import NO_RESTARTS_LEFT, TERMINATED, RunningJob
 
 log = logging.getLogger("exca.worker")
 _CHECK_S = 2.0  # how often the pool checks whether the running tasks are still wanted
@@ -241,9 +241,7 @@ class TaskPool:
         order = pool_process.OUT_OF_TIME if out_of_time else pool_process.PREEMPTED
         if goes_on:
             order = pool_process.GO_ON
-            write_to_log(
-                "the time is nearly up and no restarts are left (max_num_timeout): it continues until its limit"
-            )
+            write_to_log(NO_RESTARTS_LEFT)
         else:
             patience = max(_EXIT_TIMEOUT_S, self._job.payload.signal_delay_s - _SAVE_RESERVE_S)
             self._shutdown = PoolShutdown(out_of_time, time.monotonic() + patience)

@@ -118,16 +118,21 @@ def _deepest_unpicklable(value: tp.Any, trail: tuple[str, ...], depth: int) -> t
 
 
 def _parts(value: tp.Any) -> tp.Iterator[tuple[str, tp.Any]]:
+    for label, parts in _groups_of_parts(value):
+        yield from ((label.format(name), part) for name, part in parts)
+
+
+def _groups_of_parts(value: tp.Any) -> list[tuple[str, tp.Iterable[tuple[tp.Any, tp.Any]]]]:
     if isinstance(value, dict):
-        yield from ((f"[{key!r}]", part) for key, part in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from ((f"[{index}]", part) for index, part in enumerate(value))
-    elif isinstance(value, types.FunctionType):
+        return [("[{!r}]", value.items())]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [("[{}]", enumerate(value))]
+    if isinstance(value, types.FunctionType):
         used = inspect.getclosurevars(value)
-        yield from ((f"captured variable {name!r}", part) for name, part in used.nonlocals.items())
-        yield from ((f"global {name!r}", part) for name, part in used.globals.items())
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
-        yield from ((f"attribute {name!r}", part) for name, part in vars(value).items())
+        return [("captured variable {!r}", used.nonlocals.items()), ("global {!r}", used.globals.items())]
+    if hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
+        return [("attribute {!r}", vars(value).items())]
+    return []
 
 
 def _can_pickle(value: tp.Any) -> bool:

@@ -151,14 +151,13 @@ def read_limit(associations: str, qualities: str, cluster: str, options: tp.Mapp
     limits, quality = [], options.get("qos")
     for line in associations.splitlines():
         default, where, account, partition, default_quality, *numbers = line.split("|")
-        is_own = where == cluster and account == (options.get("account") or default)
-        if is_own and partition in ("", options.get("partition")):
+        asked = cluster, options.get("account") or default
+        if asked == (where, account) and partition in ("", options.get("partition")):
             limits += numbers
             quality = quality or default_quality
-    for line in qualities.splitlines():
-        name, *numbers = line.split("|")
-        limits += numbers if name == (quality or "normal") else []
-    return min((int(limit) for limit in limits if limit.isdecimal()), default=None)
+    numbers_of = {name: numbers for name, *numbers in (line.split("|") for line in qualities.splitlines())}
+    limits += numbers_of.get(quality or "normal", [])
+    return min(map(int, filter(str.isdecimal, limits)), default=None)
 
 
 def read_rows(output: str) -> list[Row]:
@@ -200,6 +199,11 @@ def expand_ids(job: str) -> list[str]:
         first, _, last = part.partition("-")
         indices += range(int(first), int(last or first) + 1)
     return [f"{array}_{index}" for index in indices]
+
+
+def array_id(job: str | None) -> str:
+    """The id of a job's array, its own if it is not in one, "" for None."""
+    return (job or "").partition("_")[0]
 
 
 def array_index(job: str) -> int:

@@ -54,7 +54,7 @@ class _SchedulerReports:
             place = row.place
             if place is not None and place[0] in tokens:
                 self.reports[place] = row.report()
-                self.arrays.add(row.job.partition("_")[0])
+                self.arrays.add(commands.array_id(row.job))
 
 
 def _query_scheduler(references: tp.Sequence[JobReference]) -> _SchedulerReports | None:
@@ -68,14 +68,14 @@ def _query_scheduler(references: tp.Sequence[JobReference]) -> _SchedulerReports
 
 def _add_reports(scheduler: _SchedulerReports, references: tp.Sequence[JobReference]) -> bool:
     """Adds the reports of jobs whose ids are all known, or all unknown; False if the controller does not answer."""
-    jobs = {reference.job.partition("_")[0] for reference in references if reference.job}
+    jobs = {commands.array_id(reference.job) for reference in references} - {""}
     users = set() if jobs else {str(reference.owner.get("user", os.getuid())) for reference in references}
     queue = run_command(commands.queue_command(jobs, users))
     if queue is None or (queue.returncode != 0 and "Invalid job id" not in queue.stderr):
         return False
     queued = commands.read_rows(queue.stdout)
     scheduler.add(queued, references)
-    if any((reference.token, reference.number) not in scheduler.reports for reference in references):
+    if not {(reference.token, reference.number) for reference in references} <= scheduler.reports.keys():
         since = min(reference.submitted for reference in references)
         accounting = read_output(commands.accounting_command(jobs, users, since))
         if accounting is not None:
@@ -96,6 +96,6 @@ def _make_report(
     ):  # not submitted yet: what counts is whether its launching process lives
         return launching
     # a task that is cancelled while it is pending in an array never gets a row of its own
-    if (reference.job or "").partition("_")[0] in scheduler.arrays:
+    if commands.array_id(reference.job) in scheduler.arrays:
         return JobReport(JobState.ENDED, "CANCELLED while it was pending, or forgotten by Slurm", cancelled=True)
     return JobReport(JobState.ENDED, "Slurm knows nothing of it (any more)", failed=False)

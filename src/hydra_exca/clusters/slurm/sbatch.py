@@ -134,7 +134,7 @@ def _find_accepted_job(script: Path, answer: str) -> str | None:
         queue = read_output(commands.queue_command((), {str(os.getuid())}))
         if queue is not None:
             rows = [row for row in commands.read_rows(queue) if str(script) in row.command]
-            return rows[0].job.partition("_")[0] if rows else None
+            return commands.array_id(rows[0].job) if rows else None
     raise SubmissionError(
         f"{answer}\nNor does squeue answer. If the jobs were accepted after all, they will do nothing."
     )

@@ -129,7 +129,7 @@ class SlurmSubmission(ClusterSubmission):
         """How many jobs of this launch are in the queue. A job whose outcome is there may take seconds to leave it."""
         needed = self._ids and self._limits.needs_own_count
         listed = (read_output(commands.count_command(str(os.getuid()))) if needed else None) or ""
-        return max(len(self._open), sum(1 for job in listed.split() if job.partition("_")[0] in self._arrays))
+        return max(len(self._open), sum(1 for job in listed.split() if commands.array_id(job) in self._arrays))
 
     def _submit(self, jobs: tp.Sequence[JobSpec], most: int, after: str | None) -> str | None:
         """The id of an array of these jobs; None if the queue has no room for it, which is remembered."""
@@ -158,7 +158,7 @@ class SlurmSubmission(ClusterSubmission):
         return f"{len(self._ids)} of {len(self._batch.jobs)} were submitted before, as {ids}, and go on"
 
     def _count_open(self, array: str) -> int:
-        return sum(1 for reference in self._open.values() if (reference.job or "").partition("_")[0] == array)
+        return sum(1 for reference in self._open.values() if commands.array_id(reference.job) == array)
 
     def _active_arrays(self) -> list[str]:
         return [array for array in self._arrays if self._count_open(array)]
