@@ -454,13 +454,13 @@ def test_nothing_is_started_in_the_step_that_tells_of_an_end(submit: Submit, bat
 
 def test_a_process_keeps_most_of_its_time_before_it_is_warned() -> None:
     spec = JobSpec(0, Options({"timeout_min": 1}, {"signal_delay_s": 50}))
-    running = local._Running(tp.cast(tp.Any, None), spec, started=100.0, timeouts=0)
-    assert [running.is_to_be_warned(now) for now in (110.0, 144.0, 146.0)] == [False, False, True]
+    running = local._LocalProcess(tp.cast(tp.Any, None), spec, started=100.0, timeouts=0)
+    assert [running.needs_warning(now) for now in (110.0, 144.0, 146.0)] == [False, False, True]
 
 
 def test_a_process_that_has_no_limit_is_never_warned() -> None:
-    running = local._Running(tp.cast(tp.Any, None), JobSpec(0, Options()), started=0.0, timeouts=0)
-    assert (running.is_to_be_warned(1e9), running.is_late(1e9)) == (False, False)
+    running = local._LocalProcess(tp.cast(tp.Any, None), JobSpec(0, Options()), started=0.0, timeouts=0)
+    assert (running.needs_warning(1e9), running.is_late(1e9)) == (False, False)
 
 
 def test_a_task_that_ends_with_the_exit_code_of_a_job_that_was_out_of_time_has_ended(

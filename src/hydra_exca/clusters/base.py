@@ -1,4 +1,4 @@
-"""What every cluster can do, in the singular; the modules beside this one are the clusters."""
+"""The interface of clusters, and what they share; the modules beside this one implement it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,32 @@ from pathlib import Path
 from hydra_exca import paths
 
 _SLURM = "slurm_"
-AGAIN = 75  # the exit code of a job of this machine that is to be started again: sysexits.h's EX_TEMPFAIL
+AGAIN = 75  # the exit code of a local job that asks to be started again: EX_TEMPFAIL of sysexits.h
 
 
 def job_command(python: str, module: str, folder: Path) -> list[str]:
-    """What starts a job, but for its number.
+    """The command that runs a job, without the job's number.
 
-    Until python listens, the signal before a time limit would end it. -P: the working directory is not to shadow what
-    is installed.
+    The shell ignores the signal that comes before a time limit, which would end python until it has a handler. ``-P``
+    keeps the working directory from shadowing installed modules.
     """
-    deaf = ["/bin/sh", "-c", 'trap "" USR2; exec "$0" "$@"']
-    return [*deaf, python, "-u", "-P", "-m", module, str(folder)]
+    ignore_warning = ["/bin/sh", "-c", 'trap "" USR2; exec "$0" "$@"']
+    return [*ignore_warning, python, "-u", "-P", "-m", module, str(folder)]
 
 
 def count_timeouts(launch: Path, number: int) -> int:
-    """How often a job of a launch was out of time and started again."""
+    """How often a job of a launch has reached its time limit and asked to be started again."""
     path = paths.timeout_counts(launch, number)
     return path.stat().st_size if path.exists() else 0
 
 
 class JobState(enum.Enum):
-    """Where a job stands, as far as its cluster says."""
+    """The state of a job, as far as its cluster knows it."""
 
     PENDING = "pending"
     RUNNING = "running"
-    ENDED = "ended"  # it computes no more; whether it left an outcome, the entry tells
-    UNKNOWN = "unknown"  # the cluster could not be asked, or cannot tell: nothing may be concluded
-
-    @property
-    def final(self) -> bool:
-        return self is JobState.ENDED
+    ENDED = "ended"  # with or without an outcome: only the entry tells
+    UNKNOWN = "unknown"  # the cluster gave no answer, so nothing may be concluded
 
 
 ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
@@ -67,11 +63,11 @@ def job_environment() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class JobReport:
-    """What a cluster says of one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
+    """A cluster's report on one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
 
-    ``failed`` is False where the cluster knows only that the job is no more, not that something went wrong.
-    ``stuck`` says of one that waits that it may wait for ever unless somebody acts. ``cancelled``: somebody wanted
-    its end. ``timed_out``: its time was up.
+    ``failed`` is False if the cluster knows only that the job is gone, not that something went wrong. A ``stuck`` job
+    may wait for ever unless somebody acts. ``cancelled``: somebody has ended it. ``timed_out``: it has reached its time
+    limit.
     """
 
     state: JobState
@@ -85,11 +81,11 @@ class JobReport:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JobReference:
-    """What is known of a job, maybe of another launch: enough to ask for it.
+    """A job, possibly of another launch, as a cluster can be asked about it.
 
-    ``number`` is its number in the launch ``token``. ``started`` tells whether a job said that it computes, ``owner``
-    describes the process that said so (or the launching process before that), ``submitted`` is when, in seconds since
-    the epoch.
+    ``number`` is its number in the launch ``token``, ``job`` the cluster's id of it. ``owner`` describes the process
+    that computes if the job has ``started``, and the launching process before. ``submitted`` is in seconds since the
+    epoch.
     """
 
     token: str
@@ -102,12 +98,12 @@ class JobReference:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What jobs are given: the options of submitit under its names (``timeout_min``, ``gpus_per_node``, ...).
+    """The options of jobs, under submitit's names (``timeout_min``, ``gpus_per_node``, ...).
 
-    ``slurm`` holds those that only Slurm knows, without the prefix. ``environment`` is the name or path of the one
-    whose python runs the jobs, None for this process's own. At most ``array_parallelism`` jobs run, and at most
-    ``max_queued`` wait or run, at a time; the scheduler is asked every ``poll_s`` seconds at the least. Without
-    ``share_machine``, local jobs do not wait for cores and GPUs that those of other launches use.
+    ``slurm`` has those that only Slurm knows, without the prefix ``slurm_``. ``environment`` is the name or path of the
+    Python environment that runs the jobs, None for the one of this process. At most ``array_parallelism`` jobs run at a
+    time, and at most ``max_queued`` wait or run. The scheduler is asked at least every ``poll_s`` seconds. Without
+    ``share_machine``, local jobs do not wait for cores and GPUs that jobs of other launches use.
     """
 
     common: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
@@ -121,7 +117,7 @@ class Options:
     share_machine: bool = True
 
     def with_resources(self, resources: tp.Mapping[str, tp.Any]) -> Options:
-        """The same with other resources: names of submitit, those that only Slurm knows with ``slurm_`` before."""
+        """A copy with other resources, under submitit's names; those that only Slurm knows start with ``slurm_``."""
         if not resources:
             return self
         slurm = {key.removeprefix(_SLURM): value for key, value in resources.items() if key.startswith(_SLURM)}
@@ -131,9 +127,9 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class JobSpec:
-    """One job that a cluster is asked to run, by its number in its launch, and what it is given.
+    """One job for a cluster: its number in the launch, and its options.
 
-    It runs ``workers`` processes at a time, on the same machine and with the same resources.
+    It runs ``workers`` processes at a time, which share one machine and the job's resources.
     """
 
     number: int
@@ -143,10 +139,10 @@ class JobSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What a cluster is asked to run.
+    """The jobs that one launch hands to a cluster.
 
-    ``folder`` is the launch's, and ends in its token. ``python -m <module> <folder> <number>`` is a job, where it has
-    a process of its own; ``run_inline(number)`` does the same in this process. Jobs of equal options stand together.
+    ``folder`` is the folder of the launch, and named by its token. A job is ``python -m <module> <folder> <number>``,
+    or ``run_inline(number)`` in this process. Jobs with equal options are next to one another.
     """
 
     folder: Path
@@ -160,50 +156,50 @@ class Batch:
 
 
 class ClusterSubmission(abc.ABC):
-    """The jobs of one batch, as seen by the launch that submits them. Jobs go by their numbers."""
+    """The jobs of one batch, for the launch that submits them. Jobs are known by their numbers."""
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Submits as much as may be submitted now; `poll` does the rest.
+        """Submits as many jobs as may be submitted now; `poll` submits the others.
 
-        Raises SubmissionError if that is refused: what was accepted before goes on.
+        Raises SubmissionError if the cluster refuses; jobs that it has accepted before continue.
         """
 
     @property
     @abc.abstractmethod
     def job_ids(self) -> dict[int, str | None]:
-        """The cluster's id of each job, None where it has none (yet)."""
+        """The cluster's id of each job, None for jobs without one."""
 
     @abc.abstractmethod
     def poll(self) -> dict[int, JobReport]:
-        """Does what there is to do (start the next process, ask the scheduler when it is time) without waiting.
+        """Starts the next jobs, or asks the scheduler when it is time; never waits.
 
-        Returns reports of the jobs that ended since the last call, and of those that wait for a reason worth telling.
+        Returns reports on the jobs that have ended since the last call, and on those that wait for a known reason.
         """
 
     def stop_tracking(self, number: int) -> None:  # noqa: B027  most clusters have nothing to do
-        """No more questions about this one: all its outcomes are there."""
+        """Asks no more about this job: all its tasks have outcomes."""
 
     def close(self) -> None:  # noqa: B027  most clusters have nothing to do
-        """The launch is over: waits a little for processes that have stored their outcome and are about to exit."""
+        """Ends the submission; waits a little for processes that have stored their outcome and are about to exit."""
 
     def cancel_job(self, number: int) -> bool:
-        """Ends a job, started or not, if it can; else the cluster's own `cancel` is to be asked."""
+        """Ends a job, started or not. False if only `Cluster.cancel_jobs` can."""
         return False
 
     def unstarted_jobs(self) -> tp.Sequence[int]:
-        """The jobs that only `poll` of this process will start or submit."""
+        """The jobs that only this process can still start or submit, in `poll`."""
         return ()
 
     @abc.abstractmethod
     def stop_submitting(self) -> tp.Sequence[int]:
-        """Starts and submits nothing more: returns the jobs that never will be; the others go on."""
+        """Submits no more jobs, and returns those that were not submitted. The others continue."""
 
     @abc.abstractmethod
     def cancel_pending(self) -> tp.Sequence[int]:
-        """Cancels all jobs that have not begun to run.
+        """Cancels all jobs that have not started.
 
-        Returns what `stop_submitting` does; the end of the others is reported by `poll`.
+        Returns those that were not submitted; `poll` reports the end of the others.
         """
 
     @abc.abstractmethod
@@ -216,13 +212,13 @@ class Cluster(abc.ABC):
 
     name: str
     detaches: bool = False
-    """Whether the jobs are somebody else's to run, so that a launch may leave them."""
+    """Whether jobs run without the launch, so that it may leave them."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
     def log_folder(self, launch: Path) -> Path:
-        """Where a job's output goes before its task has a log of its own."""
+        """The folder for the output of jobs whose task has no log yet."""
         return launch
 
     @abc.abstractmethod
@@ -231,12 +227,12 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, batch: Batch) -> ClusterSubmission:
-        """What is to be submitted; nothing is yet."""
+        """A submission of these jobs that has not started."""
 
     @abc.abstractmethod
     def query_jobs(self, references: tp.Sequence[JobReference]) -> list[JobReport]:
-        """What is known of jobs of any launch, one report for each, in one question to the scheduler."""
+        """One report on each of these jobs, of whatever launch; asks the scheduler once."""
 
     @abc.abstractmethod
     def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
-        """Asks for the end of jobs; `query_jobs` tells when it has come."""
+        """Requests the end of these jobs; `query_jobs` tells when they have ended."""

@@ -1,4 +1,4 @@
-"""Environments of Python: anything with ``bin/python`` in it, by its path or, beside this one, by its name."""
+"""Python environments: folders with ``bin/python``, known by their paths, or by name if they are next to this one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _START_S = 120.0  # how long importing may take, on a file system that is cold
 
 
 def python_of(environment: str | None) -> str:
-    """The python of an environment, this process's own for None. Raises ConfigError where there is none."""
+    """The path of an environment's python; for None that of this process. Raises ConfigError if there is none."""
     if environment is None:
         return sys.executable
-    looked = _candidates(environment)
-    for prefix in looked:
+    prefixes = _candidates(environment)
+    for prefix in prefixes:
         if os.access(prefix / "bin" / "python", os.X_OK):
             return str(prefix / "bin" / "python")
-    places = ", ".join(str(prefix / "bin" / "python") for prefix in looked)
+    places = ", ".join(str(prefix / "bin" / "python") for prefix in prefixes)
     raise _unusable(f"{environment!r} is no environment with a python: there is no {places}")
 
 
 def check_environment(environment: str | None, *modules: str) -> None:
-    """Raises ConfigError if jobs cannot run under an environment's python, for want of these modules."""
+    """Raises ConfigError if an environment's python cannot import these modules, which jobs need."""
     if environment is None:
         return
     command = [python_of(environment), "-P", "-c", f"import {', '.join(modules)}"]
@@ -34,12 +34,12 @@ def check_environment(environment: str | None, *modules: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unusable(f"{command[0]} does not run: {error}") from error
     if done.returncode != 0:
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise _unusable(f"{command[0]} cannot run jobs: {said}. Install hydra-exca-launcher there, too")
+        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise _unusable(f"{command[0]} cannot run jobs: {reason}. Install hydra-exca-launcher there, too")
 
 
 def _candidates(environment: str) -> list[Path]:
-    """Where an environment can be. A name is that of one beside this process's, or of conda's."""
+    """The folders that may be the environment. Names are looked up next to this process's and in conda's."""
     path = Path(environment).expanduser()
     if len(path.parts) != 1 or environment.startswith("."):
         return [path.absolute()]

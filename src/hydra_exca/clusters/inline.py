@@ -1,4 +1,4 @@
-"""Clusters ``null`` and ``debug``: the tasks run in this process, one after another."""
+"""Clusters ``null`` and ``debug``: tasks run in this process, one after another."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class InlineCluster(Cluster):
         return [process_report(reference) for reference in references]
 
     def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
-        """A task in another process's own thread cannot be cancelled but by ending that process: left alone."""
+        """Does nothing: a task in the thread of another process could only be ended with that process."""
 
     def call(self, compute: tp.Callable[[], tp.Any]) -> tp.Any:
-        """What ``compute()`` returns, or raises."""
+        """Returns or raises what ``compute()`` does."""
         return compute()
 
 
 class DebugCluster(InlineCluster):
-    """The same, with pdb where a task raised."""
+    """Runs tasks in this process, and starts pdb where a task has raised."""
 
     name = "debug"
 
@@ -45,7 +45,7 @@ class DebugCluster(InlineCluster):
 
             original = error.__cause__ or error
             print(f"{type(original).__name__}: {original}")
-            with contextlib.suppress(OSError):  # there is nobody to ask
+            with contextlib.suppress(OSError):  # no terminal
                 pdb.post_mortem(original.__traceback__)
             raise
 
@@ -85,7 +85,7 @@ class _InlineSubmission(ClusterSubmission):
 
 
 def process_report(reference: JobReference) -> JobReport:
-    """What the process table says of a job whose owner is a process."""
+    """The report on a job whose owner is a process, from the process table."""
     running = process.is_alive(reference.owner)
     if running is None:
         return JobReport(JobState.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")

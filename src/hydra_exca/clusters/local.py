@@ -1,4 +1,4 @@
-"""Cluster ``local``: processes of this machine, bounded, that outlive the launch that started them."""
+"""Cluster ``local``: processes of this machine, which outlive the launch that started them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _WARNED_PART = 0.25  # of a time limit, at most
 
 
 class LocalCluster(Cluster):
-    """Processes of this machine, each in a session of its own: they do not die with the launch."""
+    """Runs jobs as processes of this machine, each in a session of its own, so that they survive the launch."""
 
     name = "local"
 
@@ -64,7 +64,7 @@ class LocalCluster(Cluster):
         return visible_gpus()
 
     def _find_gpus(self, jobs: tp.Sequence[JobSpec]) -> dict[str, str]:
-        """The GPUs for these jobs; of a machine that shows none, as many as these can use at a time."""
+        """The GPUs for these jobs; numbers, as many as the jobs can use at a time, if nothing tells which there are."""
         most = max((_num_gpus(job.options) for job in jobs), default=0)
         gpus = self._visible_gpus if most else {}
         if gpus is not None:
@@ -81,8 +81,8 @@ class LocalCluster(Cluster):
 
 
 @dataclasses.dataclass
-class _Running:
-    """A process, and when its time is up."""
+class _LocalProcess:
+    """The process of a job, and its time limit. Times are those of the monotonic clock."""
 
     process: subprocess.Popen[bytes]
     spec: JobSpec
@@ -98,8 +98,8 @@ class _Running:
     def is_late(self, now: float) -> bool:
         return self.limit_s is not None and now > self.started + self.limit_s
 
-    def is_to_be_warned(self, now: float) -> bool:
-        """Some time before the limit, as Slurm does; never the better part of it."""
+    def needs_warning(self, now: float) -> bool:
+        """Whether the time limit is near: as near as on Slurm, but never earlier than in the last quarter."""
         if self.warned or self.limit_s is None:
             return False
         delay = float(self.spec.options.slurm.get("signal_delay_s", _SIGNAL_DELAY_S))
@@ -110,22 +110,22 @@ class _LocalSubmission(ClusterSubmission):
     def __init__(self, batch: Batch, options: Options, gpus: tp.Mapping[str, str]) -> None:
         self._batch = batch
         self._python = environment.python_of(options.environment)
-        self._most = max(1, options.array_parallelism)
+        self._max_running = max(1, options.array_parallelism)
         self._slots = MachineSlots(batch.folder, options.share_machine)
         self._cores = self._slots.core_slots(usable_cores())
         self._gpus = self._slots.gpu_slots(gpus)
         self._waiting = {job.number: job for job in batch.jobs}
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _LocalProcess] = {}
         self._cancelled: list[int] = []
         self._ask_again = 0.0
-        self._jobs: dict[int, str | None] = dict.fromkeys(self._waiting)
+        self._pids: dict[int, str | None] = dict.fromkeys(self._waiting)
 
     def start(self) -> None:
-        pass  # claims are there, so `poll` can start what it finds
+        """`poll` starts the jobs."""
 
     @property
     def job_ids(self) -> dict[int, str | None]:
-        return dict(self._jobs)
+        return dict(self._pids)
 
     def cancel_job(self, number: int) -> bool:
         if number in self._running:
@@ -145,12 +145,12 @@ class _LocalSubmission(ClusterSubmission):
         now = time.monotonic()
         for number, running in list(self._running.items()):
             if running.process.poll() is not None or running.is_late(now):
-                report = self._ended(number)
+                report = self._end_job(number)
                 reports |= {} if report is None else {number: report}
-            elif running.is_to_be_warned(now):
+            elif running.needs_warning(now):
                 running.warned = True
                 running.process.send_signal(signal.SIGUSR2)
-        if not reports:  # what ended is heeded first: a failure may end it all
+        if not reports:  # the launch has to see them first: after a failure it may start nothing more
             self._start_more()
         return reports
 
@@ -182,8 +182,8 @@ class _LocalSubmission(ClusterSubmission):
         self._running.clear()
         return numbers
 
-    def _ended(self, number: int) -> JobReport | None:
-        """Why a process is gone, None for one that is to start again."""
+    def _end_job(self, number: int) -> JobReport | None:
+        """Ends a process that is out of time; returns why it ended, None if it has to start again."""
         running = self._running.pop(number)
         self._ask_again = 0.0
         if running.process.poll() is None:
@@ -197,8 +197,8 @@ class _LocalSubmission(ClusterSubmission):
         return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:
-        """Starts jobs in their order: one that has to wait is not overtaken."""
-        while self._waiting and len(self._running) < self._most and time.monotonic() >= self._ask_again:
+        """Starts jobs in order, as long as there are cores and GPUs; no job overtakes one that waits."""
+        while self._waiting and len(self._running) < self._max_running and time.monotonic() >= self._ask_again:
             spec = next(iter(self._waiting.values()))
             taken = self._slots.take(self._requests(spec))
             if taken is None:
@@ -209,7 +209,7 @@ class _LocalSubmission(ClusterSubmission):
                 self._start(spec, taken)
 
     def _requests(self, spec: JobSpec) -> list[Request]:
-        """A core for each process of the job, as far as there are so many, and its GPUs."""
+        """The slots for a job: one core per worker, or all cores if there are fewer, and its GPUs."""
         cores = Request(min(spec.workers, len(self._cores)), self._cores, "core")
         num_gpus = _num_gpus(spec.options)
         return [cores, Request(num_gpus, list(self._gpus), "GPU")] if num_gpus else [cores]
@@ -233,8 +233,8 @@ class _LocalSubmission(ClusterSubmission):
             )
         taken.record_holder(self._batch.folder, process.pid)
         keep_until_ended(process)
-        self._running[spec.number] = _Running(process, spec, time.monotonic(), timeouts)
-        self._jobs[spec.number] = str(process.pid)
+        self._running[spec.number] = _LocalProcess(process, spec, time.monotonic(), timeouts)
+        self._pids[spec.number] = str(process.pid)
 
 
 def _num_gpus(options: Options) -> int:

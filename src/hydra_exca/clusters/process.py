@@ -1,4 +1,4 @@
-"""Processes of this machine: descriptions that outlive a reused pid, exit codes as text, and their ends."""
+"""Processes of this machine: describing, finding and ending them, and running programs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PAUSE_S = 0.01
 
 
 def describe_process(pid: int | None = None) -> dict[str, tp.Any]:
-    """This process (or ``pid``), so that `is_alive` can tell later, also after a reboot or in another container."""
+    """A description of this process (or ``pid``) for `is_alive`, which holds after a reboot and in containers, too."""
     pid = os.getpid() if pid is None else pid
     return {**_machine(), "pid": pid, "started": _start_time(pid), "user": os.getuid()}
 
 
 def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
-    """Whether the described process runs; None where it cannot be told from here."""
+    """Whether the described process runs; None if that cannot be told from here."""
     import psutil  # here and below: a job starts without
 
     here = _machine()
@@ -48,7 +48,7 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
 
 
 def _start_time(pid: int) -> float:
-    """When a process started: in ticks since boot, which setting the clock does not change, where /proc tells it."""
+    """The start time of a process: ticks since boot, if /proc has it, because these do not change with the clock."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         return float(stat.rpartition(")")[2].split()[19])  # proc(5): field 22, the name before may hold anything
@@ -127,7 +127,7 @@ def exit_reason(code: int) -> str:
 
 
 def end_processes(*pids: int) -> None:
-    """Ends these processes and all they started: SIGTERM, then SIGKILL for what is left."""
+    """Ends these processes and all their descendants, with SIGTERM and, if they do not end, SIGKILL."""
     family = [member for pid in pids for member in _with_descendants(pid)]
     for member in family:
         send_signal(member, signal.SIGTERM)
@@ -140,7 +140,7 @@ def end_processes(*pids: int) -> None:
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All that a process has started and that still runs, itself left out."""
+    """The descendants of a process that still run."""
     return _with_descendants(pid)[1:]
 
 
@@ -176,7 +176,7 @@ _lock = threading.Lock()
 
 
 def keep_until_ended(process: subprocess.Popen[bytes]) -> None:
-    """Until it has ended: it may outlive the launch's objects, and a Popen that goes before its process warns."""
+    """Keeps the object until its process has ended: a Popen that is collected before warns."""
     with _lock:
-        _processes.difference_update([each for each in _processes if each.poll() is not None])
+        _processes.difference_update([ended for ended in _processes if ended.poll() is not None])
         _processes.add(process)

@@ -1,4 +1,4 @@
-"""Which cluster a name means."""
+"""Clusters by name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ CLUSTERS = ("auto", "local", "slurm", "inline", "debug")
 
 
 def inline_cluster(debug: bool = False) -> InlineCluster:
-    """This process."""
+    """The cluster that runs tasks in this process."""
     return (DebugCluster if debug else InlineCluster)(Options())
 
 
 def get_cluster(name: str | None, options: Options) -> Cluster:
-    """The cluster called ``name``. ``auto`` is Slurm where there is ``sbatch``, else this machine.
+    """The cluster called ``name``. ``auto`` is Slurm if there is an ``sbatch``, else this machine.
 
-    Whether Slurm answers is not asked here: an ``sbatch`` that is there and silent must become an error of
-    `Cluster.check_options`, never jobs on a login node.
+    Whether Slurm answers does not matter here: if ``sbatch`` is there and silent, `Cluster.check_options` raises, and
+    no job runs on a login node. Raises ConfigError for an unknown name.
     """
     if name == "auto":
         name = "slurm" if shutil.which("sbatch") else "local"

@@ -128,7 +128,7 @@ class Monitor:
 
     def _collect_outcomes(self, is_full: bool) -> None:
         began = time.monotonic()
-        due = self._waiting if is_full else (task for submission in self.submissions for task in submission.due())
+        due = self._waiting if is_full else (task for submission in self.submissions for task in submission.due_tasks())
         for task in list(due):
             if self.collect_outcome(task):
                 self._waiting.pop(task, None)

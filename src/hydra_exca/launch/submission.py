@@ -1,4 +1,4 @@
-"""One submission of a launch: claims tasks, packs them into jobs, and follows these."""
+"""One submission of a launch: claims tasks, packs them into jobs, and follows the jobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AHEAD = 3  # tasks that a job may have ended since the last poll
 
 @dataclasses.dataclass
 class _SubmittedJob:
-    """One job and the positions of its tasks in the submission; ``left`` has those without an outcome, in order."""
+    """One job: the positions of its tasks in the submission, and in ``left`` those without an outcome, in order."""
 
     number: int
     options: clusters.Options
@@ -45,25 +45,28 @@ class Submission:
     """The tasks that one submission has claimed, and their jobs."""
 
     def __init__(self, settings: Settings, program: Program, wanted: tp.Sequence[LaunchedTask]) -> None:
-        """Checks and pickles everything first: what cannot work is refused before anything is claimed."""
+        """Checks and pickles everything before anything is claimed.
+
+        Raises ConfigError if the jobs cannot work.
+        """
         settings.check()
         self._settings = settings
         self._raw_program = program
         self._groups = _group_by_resources(wanted)
-        settings.cluster.check_options([self._options(group[0].task) for group in self._groups])
+        settings.cluster.check_options([self._options_of(group[0].task) for group in self._groups])
         self.token = launches.new_token()
         self.folder = paths.launch_folder(settings.folder.path, self.token)
         self.claimed: list[LaunchedTask] = []
         self._jobs: list[_SubmittedJob] = []
         self._job_of: dict[LaunchedTask, tuple[_SubmittedJob, int]] = {}
-        self._submission: clusters.ClusterSubmission | None = None
+        self._cluster_submission: clusters.ClusterSubmission | None = None
         self._job_ids: dict[int, str | None] = {}
         self._copy: Snapshot | None = None
         self._owner: dict[str, tp.Any] = {}
         self._runs_here = isinstance(settings.cluster, clusters.InlineCluster)
         self._program = b""
         self._arguments: dict[LaunchedTask, bytes] = {}
-        self._has_payload = self._pickle(program, wanted)
+        self._has_payload = self._pickle_tasks(program, wanted)
         self._launched = launch_record.LaunchDescription({}) if settings.provenance is None else settings.provenance()
 
     def __str__(self) -> str:
@@ -71,13 +74,13 @@ class Submission:
         ids = dict.fromkeys(str(job).partition("_")[0] for job in self._job_ids.values() if job is not None)
         as_jobs = f" as job {', '.join(ids)}" if self._settings.cluster.name == "slurm" and ids else ""
         packed = f" in {count_noun(len(self._jobs), 'job', 'jobs')}" if len(self._jobs) < len(self.claimed) else ""
-        later = sum(len(self._jobs[number].positions) for number in self._unstarted()) if as_jobs else 0
+        later = sum(len(self._jobs[number].positions) for number in self._unstarted_jobs()) if as_jobs else 0
         so_far = f" ({later} of them as soon as the queue has room)" if later else ""
         cluster = self._settings.cluster.name
         return f"{len(self.claimed)} submitted to {cluster}{packed}{as_jobs}{so_far}, launch {self.token}"
 
     def claim_entries(self, lookup: Lookup) -> None:
-        """Publishes a claim on each wanted entry; ``claimed`` has those that nobody else took meanwhile."""
+        """Claims each wanted entry; ``claimed`` has the tasks that no other launch has claimed meanwhile."""
         wanted = [task for group in self._groups for task in group]
         for folder in {lookup.factory_folder(task.task.identity): None for task in wanted}:
             folder.create(self._settings.project)
@@ -86,39 +89,39 @@ class Submission:
             job = None
             for task in group:
                 if job is None or len(job.positions) >= self._tasks_per_job:
-                    job = _SubmittedJob(len(self._jobs), self._options(task.task))
+                    job = _SubmittedJob(len(self._jobs), self._options_of(task.task))
                 if self._claim_task(lookup, task, job):
                     self._add_to_job(task, job)
 
     def submit(self) -> None:
-        """Copies the code, makes room in the entries, writes payload and record, and hands over to the cluster."""
-        header = self._header() if self._has_payload else None
+        """Copies the code, prepares the entries, writes payload and record, and starts the cluster's submission."""
+        header = self._make_payload() if self._has_payload else None
         self._copy = self._settings.here() if self._runs_here or header is None else header.copy
         for task in self.claimed:
-            self._make_room(task)
+            self._prepare_entry(task)
         self.folder.mkdir(parents=True)
         if header is not None:
-            payload.write_payload(self.folder, header, map(self._part, self.claimed))
+            payload.write_payload(self.folder, header, map(self._make_part, self.claimed))
             self._arguments.clear()
         if self._launched.patch is not None:
             store_files.write_file(self.folder / paths.PATCH, self._launched.patch)
         self._write_record()
-        batch = clusters.Batch(self.folder, self._specs(), worker.__name__, self._run_in_process)
-        self._submission = self._settings.cluster.prepare(batch)
+        batch = clusters.Batch(self.folder, self._job_specs(), worker.__name__, self._run_in_process)
+        self._cluster_submission = self._settings.cluster.prepare(batch)
         try:
-            self._submission.start()
+            self._cluster_submission.start()
         finally:
             self._record_job_ids()
 
     def poll(self) -> list[tuple[LaunchedTask, clusters.JobReport]]:
-        """Lets the cluster go on; returns its reports on jobs that have ended, or that are stuck for a known reason.
+        """Polls the cluster; returns its reports on jobs that have ended or wait for a known reason.
 
-        The report on a job is repeated for each of its tasks that has no outcome.
+        There is one report per task without an outcome, so that of a job may come several times.
         """
-        if self._submission is None:
+        if self._cluster_submission is None:
             return []
         try:
-            reports = self._submission.poll()
+            reports = self._cluster_submission.poll()
         finally:
             self._record_job_ids()
         return [
@@ -128,73 +131,81 @@ class Submission:
         ]
 
     def mark_ended(self, task: LaunchedTask) -> None:
-        """Takes a claimed task off its job, which may be over with that."""
+        """Removes a claimed task from its job; without tasks, the job is no longer tracked."""
         job, position = self._job_of[task]
         job.left.pop(position, None)
-        if not job.left and self._submission is not None:
-            self._submission.stop_tracking(job.number)
+        if not job.left and self._cluster_submission is not None:
+            self._cluster_submission.stop_tracking(job.number)
 
-    def due(self) -> list[LaunchedTask]:
-        """The tasks that may have an outcome by now: of each job that is not over, those that it computes next.
+    def due_tasks(self) -> list[LaunchedTask]:
+        """The tasks that may have an outcome by now: the next few of each job.
 
-        A job begins its tasks in their order, except those that it retries because their process died.
+        A job starts its tasks in order, except those that it tries again because their process has died.
         """
-        unstarted = set(self._unstarted())
-        few = self._settings.workers_per_job + _AHEAD
+        unstarted = set(self._unstarted_jobs())
+        next_few = self._settings.workers_per_job + _AHEAD
         jobs = [job for job in self._jobs if job.left and job.number not in unstarted]
-        return [self.claimed[position] for job in jobs for position in itertools.islice(job.left, few)]
+        return [self.claimed[position] for job in jobs for position in itertools.islice(job.left, next_few)]
 
     def has_begun(self, task: LaunchedTask) -> bool:
-        """Whether the job of a claimed task has begun to compute any of its tasks."""
+        """Whether the job of a claimed task has started any of its tasks."""
         job, _ = self._job_of[task]
         return any(_has_begun(self.claimed[position]) for position in job.positions)
 
     def holds(self, task: LaunchedTask) -> bool:
-        """Whether the task was claimed here."""
+        """Whether this submission has claimed the task."""
         return task in self._job_of
 
     def cancel_task(self, task: LaunchedTask) -> bool:
-        """Cancels the job of a claimed task, if that can be done from here and it computes nothing else."""
-        if self._submission is None or not self.holds(task):
+        """Cancels the job of a claimed task, if the job computes nothing else; whether that was possible."""
+        if self._cluster_submission is None or not self.holds(task):
             return False
         job, _ = self._job_of[task]
-        return len(job.left) == 1 and self._submission.cancel_job(job.number)
+        return len(job.left) == 1 and self._cluster_submission.cancel_job(job.number)
 
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
-        return bool(self._unstarted())
+        return bool(self._unstarted_jobs())
 
     def is_open(self) -> bool:
-        """Whether anything that it has submitted has no outcome yet."""
+        """Whether any submitted task has no outcome yet."""
         return bool(self._job_ids) and any(job.left for job in self._jobs)
 
     def close(self) -> None:
-        """All outcomes are there."""
-        if self._submission is not None:
-            self._submission.close()
+        """Ends the submission, once all outcomes are there."""
+        if self._cluster_submission is not None:
+            self._cluster_submission.close()
 
     def cancel_all(self) -> int:
-        """Ends all jobs and gives their tasks up; returns how many there were."""
-        return len(self._give_up_jobs(self._all_jobs() if self._submission is None else self._submission.cancel_all()))
+        """Ends all jobs and gives up their tasks; returns the number of tasks."""
+        return len(
+            self._give_up_jobs(
+                self._all_jobs() if self._cluster_submission is None else self._cluster_submission.cancel_all()
+            )
+        )
 
     def detach(self) -> list[LaunchedTask]:
-        """Leaves the jobs to run without this process; returns what cannot be, and is given up."""
-        if self._submission is not None and self._settings.cluster.name == "local":
-            numbers = set(self._submission.stop_submitting())
-            specs = [spec for spec in self._specs() if spec.number in numbers]
+        """Lets the jobs run without this process; gives up and returns the tasks for which that is not possible."""
+        if self._cluster_submission is not None and self._settings.cluster.name == "local":
+            numbers = set(self._cluster_submission.stop_submitting())
+            specs = [spec for spec in self._job_specs() if spec.number in numbers]
             detached_starter.start_detached(self.folder, self._settings.cluster.options, specs)
         return self.give_up_unstarted()
 
     def give_up_unstarted(self) -> list[LaunchedTask]:
-        """Gives up the tasks that were not started, and returns them.
+        """Gives up and returns the tasks of jobs that were not started.
 
-        Other launches do not take over claims of a process that is alive.
+        Otherwise other launches would wait for them as long as this process lives.
         """
-        return self._give_up_jobs(self._all_jobs() if self._submission is None else self._submission.stop_submitting())
+        return self._give_up_jobs(
+            self._all_jobs() if self._cluster_submission is None else self._cluster_submission.stop_submitting()
+        )
 
     def cancel_unstarted(self) -> list[LaunchedTask]:
-        """Cancels the jobs that have not begun, gives up what nobody computes yet, and returns it."""
-        given_up = [] if self._submission is None else self._give_up_jobs(self._submission.cancel_pending())
+        """Cancels the jobs that have not started; gives up and returns the tasks that nobody computes yet."""
+        given_up = (
+            [] if self._cluster_submission is None else self._give_up_jobs(self._cluster_submission.cancel_pending())
+        )
         queued = [t for job in self._jobs for t in self._tasks_left(job) if _claim_state(t) is ClaimState.QUEUED]
         return [*given_up, *(task for task in queued if self._give_up(task))]
 
@@ -204,15 +215,15 @@ class Submission:
     def _tasks_per_job(self) -> int:
         return 1 if self._runs_here else self._settings.tasks_per_job
 
-    def _options(self, task: Task) -> clusters.Options:
+    def _options_of(self, task: Task) -> clusters.Options:
         return self._settings.cluster.options.with_resources(task.resources)
 
     def _claim_task(self, lookup: Lookup, task: LaunchedTask, job: _SubmittedJob) -> bool:
-        """Claims one task, unless somebody has claimed it since it was looked up."""
+        """Claims a task, unless somebody has claimed it since the lookup."""
         entry = lookup.factory_folder(task.task.identity).open_entry(task.task.identity)
         task.set_entry(entry)
         last = entry.current_claim()
-        claim = self._claim_after(last, job)
+        claim = self._next_claim(last, job)
         if (last and last.number) != (task.claim and task.claim.number) or not entry.publish_claim(claim):
             return False
         task.claim = claim
@@ -227,7 +238,7 @@ class Submission:
         job.left[position] = None
         self._job_of[task] = (job, position)
 
-    def _claim_after(self, last: Claim | None, job: _SubmittedJob) -> Claim:
+    def _next_claim(self, last: Claim | None, job: _SubmittedJob) -> Claim:
         none = Claim(0, ClaimState.RELEASED, "", "", None, 0, {})
         return (last or none).next(
             ClaimState.QUEUED,
@@ -239,15 +250,15 @@ class Submission:
             shared=len(job.positions) >= self._settings.workers_per_job,
         )
 
-    def _specs(self) -> list[clusters.JobSpec]:
+    def _job_specs(self) -> list[clusters.JobSpec]:
         workers = self._settings.workers_per_job
         return [clusters.JobSpec(job.number, job.options, min(workers, len(job.positions))) for job in self._jobs]
 
     def _all_jobs(self) -> list[int]:
         return [job.number for job in self._jobs]
 
-    def _unstarted(self) -> tp.Sequence[int]:
-        return () if self._submission is None else self._submission.unstarted_jobs()
+    def _unstarted_jobs(self) -> tp.Sequence[int]:
+        return () if self._cluster_submission is None else self._cluster_submission.unstarted_jobs()
 
     def _tasks_left(self, job: _SubmittedJob) -> list[LaunchedTask]:
         return [self.claimed[position] for position in sorted(job.left)]
@@ -259,7 +270,7 @@ class Submission:
         return [task for task in left if self._give_up(task)]
 
     def _give_up(self, task: LaunchedTask) -> bool:
-        """Releases the claim of this launch on a task, if it has no outcome; whether that was so."""
+        """Releases this launch's claim on a task without an outcome; False if there was no such claim."""
         owner = task.entry.current_claim()
         if owner is None or owner.token != self.token or owner.state is ClaimState.RELEASED:
             return False
@@ -271,7 +282,7 @@ class Submission:
 
     # what the jobs need
 
-    def _header(self) -> payload.Payload:
+    def _make_payload(self) -> payload.Payload:
         settings, options = self._settings, self._settings.cluster.options
         header = payload.Payload.of_this_process(settings.cluster.name, self._program, settings.stderr_to_stdout)
         signal_delay_s = options.slurm.get("signal_delay_s")
@@ -285,8 +296,8 @@ class Submission:
         )
         return settings.prepare(header)
 
-    def _pickle(self, program: Program, wanted: tp.Sequence[LaunchedTask]) -> bool:
-        """Pickles what is to be written down; False if that is nothing."""
+    def _pickle_tasks(self, program: Program, wanted: tp.Sequence[LaunchedTask]) -> bool:
+        """Pickles what the jobs need; False if nothing has to be written."""
         if self._runs_here and not self._settings.keeps_payload:
             return False
         try:
@@ -306,7 +317,7 @@ class Submission:
             payload.check_size(self._program, argument, task.argument, name, self._settings.max_gb)
         return argument
 
-    def _make_room(self, task: LaunchedTask) -> None:
+    def _prepare_entry(self, task: LaunchedTask) -> None:
         if task.mode in (Mode.FORCE, Mode.RETRY):
             task.entry.set_previous_aside(keep_output=task.mode is Mode.RETRY)
         task.entry.write_description(*task.task.describe())
@@ -331,19 +342,19 @@ class Submission:
             compute,
             copy=self._copy,
             code=self._settings.code,
-            recorder=Recorder(self.folder, self._launched.record, self._recorded(task)),
+            recorder=Recorder(self.folder, self._launched.record, self._recorded_overrides(task)),
         )
 
-    def _part(self, task: LaunchedTask) -> payload.Part:
-        identity, recorded = task.task.identity.to_json(), self._recorded(task.task)
+    def _make_part(self, task: LaunchedTask) -> payload.Part:
+        identity, recorded = task.task.identity.to_json(), self._recorded_overrides(task.task)
         return payload.Part(str(task.entry.path), identity, self._arguments[task], recorded)
 
-    def _recorded(self, task: Task) -> tuple[str, ...]:
+    def _recorded_overrides(self, task: Task) -> tuple[str, ...]:
         return tuple(task.overrides) if self._settings.records_overrides else ()
 
     def _record_job_ids(self) -> None:
         """Writes down the ids of jobs that were submitted since: a later launch knows them by that."""
-        job_ids = {} if self._submission is None else self._submission.job_ids
+        job_ids = {} if self._cluster_submission is None else self._cluster_submission.job_ids
         if job_ids != self._job_ids:
             self._job_ids = job_ids
             if self._settings.cluster.detaches:
