@@ -107,10 +107,6 @@ def test_every_state_of_slurm_has_a_meaning(state: str, meaning: JobState) -> No
     assert Row("1", state, "None", SCRIPT).report().state is meaning
 
 
-def test_only_an_end_is_final() -> None:
-    assert [state for state in JobState if state.final] == [JobState.ENDED]
-
-
 @pytest.mark.parametrize(
     ("job", "single"),
     [
