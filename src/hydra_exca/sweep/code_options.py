@@ -69,8 +69,12 @@ def _copied_names(copied: tp.Any) -> list[str] | None:
 def _apply_schema(given: tp.Mapping[str, tp.Any]) -> tuple[WorkdirConf, dict[str, str]]:
     """The options that fit the schema, and what is wrong with the others, by name."""
     merged: tp.Any = OmegaConf.structured(WorkdirConf)
+    names = [field.name for field in dataclasses.fields(WorkdirConf)]
     problems = {}
     for name, value in given.items():
+        if name not in names:
+            problems[name] = f"there is no such option; there are {', '.join(names)}"
+            continue
         try:
             merged = OmegaConf.merge(merged, {name: value})
         except OmegaConfBaseException as error:
