@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
-import itertools
 import os
 import re
 import typing as tp
@@ -17,9 +15,9 @@ import pydantic_core
 
 from .errors import ConfigError
 from .identity import model_schema, uid
-from .identity.canonical import NamedErrors
-from .identity.model_schema import ANYTHING, MISSING, NO_NAMES, CountedField, Default, ExpectedType, NameTree
-from .identity.scalars import class_name, is_same_form
+from .identity.canonical import NamedErrors, Walk
+from .identity.model_schema import ANYTHING, MISSING, NO_NAMES, Default, ExpectedType, NameTree, UnfitError
+from .identity.scalars import SCALARS, class_name
 
 __all__ = ["ConfDict"]
 
@@ -74,7 +72,7 @@ class ConfDict(dict[str, tp.Any]):
         if not model_schema.is_record(type(model)):
             raise TypeError(f"a {type(model).__qualname__} is no model: give an instance of a pydantic model")
         with NamedErrors():
-            return _literal(cls, _Export(uid, exclude_defaults).export_value(model))
+            return _literal(cls, _export(model, uid, exclude_defaults))
 
     @classmethod
     def from_yaml(cls, yaml: str | Path | tp.IO[str] | tp.IO[bytes]) -> ConfDict:
@@ -347,117 +345,51 @@ def _yaml_leaf(value: tp.Any) -> tp.Any:
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
-_ATOMS = frozenset((str, int, float, bool, type(None)))
+def _export(
+    value: tp.Any, by_uid: bool, lean: bool, expect: ExpectedType = ANYTHING, skip: NameTree = NO_NAMES
+) -> tp.Any:
+    """Records as dictionaries, without ``skip``, and other values as they are.
 
-
-def _included_fields(cls: type, skip: NameTree) -> tp.Sequence[CountedField]:
-    """The fields of a record but for what is left out, in the order in which they are declared."""
-    fields = _declared_fields(cls)
-    if not skip:
-        return fields
-    left = [(field, skip.get(field[0])) for field in fields]
-    return [(*field[:3], below or NO_NAMES) for field, below in left if below is None or below]
-
-
-@model_schema.cached_per_class
-def _declared_fields(cls: type) -> tuple[CountedField, ...]:
-    order = list(getattr(cls, "model_fields" if hasattr(cls, "model_fields") else "__dataclass_fields__"))
-    fields = sorted(model_schema.record_schema(cls).fields, key=lambda field: order.index(field[0]))
-    return tuple((*field, NO_NAMES) for field in fields)
-
-
-@dataclasses.dataclass
-class _Export:
-    """One walk over a model, by the rules of identities for what is left out, and with values as they are.
-
-    ``forced`` counts the records met that a discriminator tells apart, which makes them stay. ``marked`` tells
-    classes apart where the fields do not, for comparing with defaults.
+    ``by_uid``: without what the classes leave out of their uid, too; ``lean``: without what is the default.
     """
-
-    uid: bool
-    lean: bool
-    marked: bool = False
-    forced: int = 0
-
-    def export_value(self, value: tp.Any, expect: ExpectedType = ANYTHING, skip: NameTree = NO_NAMES) -> tp.Any:
-        if type(value) in _ATOMS:
-            return value
-        if model_schema.is_record_class(type(value)):
-            return self._record(value, expect, skip)
-        items = expect.items or ANYTHING
-        if isinstance(value, dict):
-            kept = [key for key in value if key not in skip or skip[key]]
-            pairs = [
-                (str(getattr(key, "value", key)), self.export_value(value[key], items, skip.get(key, NO_NAMES)))
-                for key in kept
-            ]
-            return OrderedDict(pairs) if isinstance(value, OrderedDict) else _literal(ConfDict, dict(pairs))
-        return _map_elements(value, lambda item: self.export_value(item, items))
-
-    def _record(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> ConfDict:
-        facts = model_schema.record_schema(type(value))
-        self.forced += bool(expect.keys) or expect.tagged
-        found: dict[str, tp.Any] = {"~class": class_name(type(value))} if self.marked else {}
-        if self.uid and facts.identity_fields is not None:
-            shown = {name: self.export_value(getattr(value, name)) for name in facts.identity_fields}
-            return _literal(ConfDict, {**found, **shown})
-        skip = model_schema.merge_trees(skip, facts.excluded_tree(value)) if self.uid else skip
-        get = vars(value).get if facts.is_model else functools.partial(getattr, value)
-        for name, option, default, below in _included_fields(type(value), skip):
-            each, stays = get(name, MISSING), not self.lean or name in expect.keys
-            if each is MISSING or (each is default.value and type(each) in _ATOMS and not stays):
-                continue
-            forced = self.forced
-            child = self.export_value(each, option, below)
-            if stays or self.forced > forced or not self._is_default(each, option, default, below):
-                found[name] = child
-        extra = facts.extra_values(value)
-        return _literal(ConfDict, {**self.export_value(extra, ANYTHING, skip), **found} if extra else found)
-
-    def _is_default(self, value: tp.Any, expect: ExpectedType, default: Default, skip: NameTree) -> bool:
-        try:
-            known = default.factory() if default.factory else default.value
-        except Exception:  # noqa: BLE001 - the user's code; what has no default that can be known is shown
-            return False
-        if known is MISSING or known is value:
-            return known is value
-        alike = None if skip else _is_same_form_quickly(value, known, self.uid)
-        return self._has_same_form(value, known, expect, skip) if alike is None else alike
-
-    def _has_same_form(self, one: tp.Any, other: tp.Any, expect: ExpectedType, skip: NameTree) -> bool:
-        whole = _Export(self.uid, lean=False, marked=True)
-        try:
-            return is_same_form(*(uid.canonical(whole.export_value(each, expect, skip)) for each in (one, other)))
-        except ConfigError:  # a type without a rule
-            return False
+    if type(value) in SCALARS:
+        return value
+    if model_schema.is_record_class(type(value)):
+        return _export_record(value, by_uid, lean, expect, skip)
+    items = expect.items or ANYTHING
+    if isinstance(value, dict):
+        pairs = [
+            (str(getattr(key, "value", key)), _export(child, by_uid, lean, items, skip.get(key, NO_NAMES)))
+            for key, child in value.items()
+            if key not in skip or skip[key]
+        ]
+        return OrderedDict(pairs) if isinstance(value, OrderedDict) else _literal(ConfDict, dict(pairs))
+    return _map_elements(value, lambda item: _export(item, by_uid, lean, items))
 
 
-def _is_same_form_quickly(one: tp.Any, other: tp.Any, uid: bool) -> bool | None:
-    """Whether two values have the same form, where that shows without making it, which takes 20 times as long."""
-    kind = type(one)
-    if one is other:
-        return True
-    if kind in _ATOMS or type(other) in _ATOMS:
-        return None if kind is float and one != one else is_same_form(one, other)
-    if kind is not type(other):
-        return None
-    if kind is list or kind is tuple:
-        return len(one) == len(other) and _all(map(_is_same_form_quickly, one, other, itertools.repeat(uid)))
-    if kind is dict:
-        keys = one.keys() | other.keys()
-        return _all_at(keys, one, other, uid) if {*map(type, one), *map(type, other)} <= {str} else None
-    names = model_schema.record_schema(kind).whole_field_names(uid) if model_schema.is_record_class(kind) else None
-    return None if names is None else _all_at(names, vars(one), vars(other), uid)
+def _export_record(value: tp.Any, by_uid: bool, lean: bool, expect: ExpectedType, skip: NameTree) -> ConfDict:
+    schema = model_schema.record_schema(type(value))
+    if by_uid and schema.identity_fields is not None:
+        counted = {name: _export(getattr(value, name), by_uid, lean) for name in schema.identity_fields}
+        return _literal(ConfDict, counted)
+    values, shown = schema.values(value), {}
+    left_out = model_schema.merge_trees(skip, schema.excluded_tree(value)) if by_uid else skip
+    for name, option, default, below in schema.all_fields(left_out):
+        if name in values and (
+            not lean or name in expect.keys or _is_shown(values[name], by_uid, option, default, below)
+        ):
+            shown[name] = _export(values[name], by_uid, lean, option, below)
+    extra = _export(schema.extra_values(value), by_uid, lean, ANYTHING, left_out)
+    return _literal(ConfDict, {**extra, **{name: shown[name] for name in schema.declared if name in shown}})
 
 
-def _all_at(names: tp.Iterable[str], one: dict[str, tp.Any], other: dict[str, tp.Any], uid: bool) -> bool | None:
-    return _all(_is_same_form_quickly(one.get(name, MISSING), other.get(name, MISSING), uid) for name in names)
-
-
-def _all(answers: tp.Iterable[bool | None]) -> bool | None:
-    known: bool | None = True
-    for answer in answers:
-        if answer is False:
-            return False
-        known = known and answer
-    return known
+def _is_shown(value: tp.Any, by_uid: bool, expect: ExpectedType, default: Default, skip: NameTree) -> bool:
+    """Whether a field is not the default, by the rules of identities, or holds a record with a discriminator."""
+    if value is default.value and type(value) in SCALARS:
+        return False
+    walk = Walk(by_uid)
+    try:
+        form = walk.forms(value, expect, skip)[1]
+    except (UnfitError, RecursionError):  # a type without a rule
+        return walk.forced > 0 or value is not default.value
+    return walk.forced > 0 or not walk.is_default(form, expect, default, skip)

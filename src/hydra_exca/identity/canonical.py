@@ -16,8 +16,18 @@ import typing as tp
 from hydra_exca.errors import ConfigError, Problem
 
 from . import model_schema, pydantic_types, scalars
-from .model_schema import ANYTHING, MISSING, NO_NAMES, ExpectedType, NameTree, UnfitError
-from .scalars import LEAVES, Json, UnusualError, class_name, is_clean, is_same_form, scalar_rule, text_form
+from .model_schema import (
+    ANYTHING,
+    MISSING,
+    NO_NAMES,
+    Default,
+    ExpectedType,
+    NameTree,
+    RecordSchema,
+    UnfitError,
+    merge_trees,
+)
+from .scalars import LEAVES, SCALARS, Json, UnusualError, class_name, is_clean, is_same_form, scalar_rule, text_form
 
 SCHEME = 1
 """Version of these rules. The golden values in the tests change only together with it."""
@@ -84,40 +94,54 @@ class Walk:
     """One walk over a value. It gives two canonical forms: without the defaults of records, and with them.
 
     ``forced`` counts the records met that have a discriminator: a field with such a record stays, default or not.
+    ``excluded`` collects the dotted names that the classes of records leave out; without ``by_uid`` these stay in.
     """
 
-    __slots__ = ("_open", "forced")
+    __slots__ = ("_open", "by_uid", "excluded", "forced")
 
-    def __init__(self) -> None:
+    def __init__(self, by_uid: bool = True) -> None:
         self._open: set[int] = set()
+        self.by_uid = by_uid
+        self.excluded: list[str] = []
         self.forced = 0
 
     def forms(self, value: tp.Any, expect: ExpectedType = ANYTHING, skip: NameTree = NO_NAMES) -> FormPair:
-        rule = LEAVES.get(type(value)) or scalar_rule(type(value))
-        if rule is not None:
-            if skip and value is not None:
-                self._refuse_names(value, expect, skip)
-            form = rule(value)
-            return form, form
-        if not skip and expect.is_plain:
+        kind = type(value)
+        if kind in _PLAIN_CONTAINERS and not skip and expect.is_plain:
             try:
                 form = scalars.plain_form(value)
                 return form, form
             except (UnusualError, UnfitError, RecursionError):
                 pass
-        return self._compound_forms(value, expect, skip)
-
-    def _compound_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
+        leaf_rule, part_rule = _rules(kind)
+        if leaf_rule is not None:
+            if skip and value is not None:
+                self._refuse_names(value, expect, skip)
+            form = leaf_rule(value)
+            return form, form
         if id(value) in self._open:
             raise UnfitError("refers to itself")
-        self._open.add(id(value))
-        try:
-            part_rule = _part_rule(type(value))
+        self._open.add(id(value))  # after an error the walk is over, so nobody misses that it is taken out again
+        if kind is expect.only_class and not skip:  # in most places of a record only one class can stand
+            pair = self.field_forms(value, model_schema.record_schema(kind), skip)
+        else:
             if skip and part_rule not in _REACHED:
                 self._refuse_names(value, expect, skip)
-            return part_rule(self, value, expect, skip)
-        finally:
-            self._open.discard(id(value))
+            pair = part_rule(self, value, expect, skip)
+        self._open.discard(id(value))
+        return pair
+
+    def _child_forms(self, name: str, value: tp.Any, expect: ExpectedType, skip: NameTree = NO_NAMES) -> FormPair:
+        """The forms of a part; its errors, and the names left out of it, get ``name`` in front."""
+        count = len(self.excluded)
+        try:
+            pair = self.forms(value, expect, skip)
+        except UnfitError as error:
+            error.parts.append(name)
+            raise
+        if len(self.excluded) > count:
+            self.excluded[count:] = _prefix_names(name, tuple(self.excluded[count:]))
+        return pair
 
     def _refuse_names(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> None:
         if not expect.classes:  # else the name is for the other values that the annotation allows
@@ -129,16 +153,9 @@ class Walk:
     # -- containers
 
     def sequence_forms(self, value: tp.Sequence[tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
-        non_default, with_defaults = [], []
-        for index, item in enumerate(value):
-            try:
-                short, long = self.forms(item, expect.items or ANYTHING)
-            except UnfitError as error:
-                error.parts.append(str(index))
-                raise
-            non_default.append(short)
-            with_defaults.append(long)
-        return non_default, with_defaults
+        items = expect.items or ANYTHING
+        pairs = [self._child_forms(str(index), item, items) for index, item in enumerate(value)]
+        return [non_default for non_default, _ in pairs], [with_defaults for _, with_defaults in pairs]
 
     def set_forms(self, value: tp.AbstractSet[tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
         form = {"~set": sorted(map(self.full_form, value), key=encode)}
@@ -150,16 +167,12 @@ class Walk:
             non_default, with_defaults = self._item_forms(value, expect)
             return {"~dict": sorted(non_default, key=encode)}, {"~dict": sorted(with_defaults, key=encode)}
         result: FormPair = {}, {}
+        items = expect.items or ANYTHING
         for key in sorted(value):
             below = skip.get(key)
             if below is None or below:
-                try:
-                    one, other = self.forms(value[key], expect.items or ANYTHING, below or NO_NAMES)
-                except UnfitError as error:
-                    error.parts.append(key)
-                    raise
                 name = escape_key(key)
-                result[0][name], result[1][name] = one, other
+                result[0][name], result[1][name] = self._child_forms(key, value[key], items, below or NO_NAMES)
         return result
 
     def ordered_forms(self, value: tp.Mapping[tp.Any, tp.Any], expect: ExpectedType, skip: NameTree) -> FormPair:
@@ -201,14 +214,14 @@ class Walk:
 
     def record_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
         cls = type(value)
-        facts = model_schema.record_schema(cls)
+        schema = model_schema.record_schema(cls)
         sure = cls in expect.classes
         if skip and sure:
-            facts.check_names(
+            schema.check_names(
                 skip, {name for option in expect.classes for name in model_schema.record_schema(option).names}
             )
-        keys = [key for key in expect.keys if key in facts.names]
-        non_default, with_defaults = self.field_forms(value, facts, skip, keys)
+        keys = [key for key in expect.keys if key in schema.names]
+        non_default, with_defaults = self.field_forms(value, schema, skip, keys)
         is_told_apart = not expect.keys or (keys and all(key in with_defaults for key in keys))
         if not sure or expect.tagged or not is_told_apart:
             non_default, with_defaults = (
@@ -219,79 +232,71 @@ class Walk:
         return non_default, with_defaults
 
     def field_forms(
-        self, value: tp.Any, facts: model_schema.RecordSchema, skip: NameTree, keys: tp.Container[str] = ()
+        self, value: tp.Any, schema: RecordSchema, skip: NameTree, keys: tp.Container[str] = ()
     ) -> FormPair:
         """The forms of a record's fields: those that differ from the defaults (and ``keys``), and all."""
-        get = vars(value).get if facts.is_model else functools.partial(getattr, value)
+        counted, excluded = schema.counted_fields(value, skip) if self.by_uid else (schema.all_fields(skip), ())
+        if excluded:
+            self.excluded += excluded
+        values = value.__dict__ if schema.is_model else schema.values(value)
         non_default: dict[str, Json] = {}
         with_defaults: dict[str, Json] = {}
-        for name, expect, default, below in facts.counted_fields(value, skip):
-            forced, child = self.forced, get(name, MISSING)
-            try:
-                if below or type(child) not in LEAVES:
-                    one, form = self.forms(child, expect, below)
-                else:  # most are; a call saved is a tenth of the whole walk
-                    one = form = LEAVES[type(child)](child)
-            except UnfitError as error:
-                if child is MISSING:
-                    raise UnfitError(f"{facts.cls.__qualname__} has no value for its field {name!r}") from None
-                error.parts.append(name)
-                raise
-            with_defaults[name] = form
-            if self.forced > forced or name in keys or not is_default(form, expect, default, below):
+        for name, expect, default, below in counted:
+            child, forced = values.get(name, MISSING), self.forced
+            kind = type(child)
+            if kind in SCALARS and not below:  # most are; the calls saved are a third of the whole walk
+                with_defaults[name] = one = form = LEAVES[kind](child)
+                if child is default.value and name not in keys:
+                    continue
+            elif child is MISSING:
+                raise UnfitError(f"{schema.cls.__qualname__} has no value for its field {name!r}")
+            else:
+                one, form = self._child_forms(name, child, expect, below)
+                with_defaults[name] = form
+            if self.forced > forced or name in keys or not self.is_default(form, expect, default, below):
                 non_default[name] = one
-        extra = facts.extra_values(value) if facts.allows_extra else None
+        extra = schema.extra_values(value) if schema.allows_extra else None
         if extra:
-            self._add_extra(
-                extra, facts, model_schema.merge_trees(skip, facts.excluded_tree(value)), non_default, with_defaults
-            )
+            left_out = merge_trees(skip, schema.excluded_tree(value)) if self.by_uid else skip
+            self._add_extra(extra, schema, left_out, non_default, with_defaults)
         return non_default, with_defaults
 
     def _add_extra(
-        self, extra: dict[str, tp.Any], facts: model_schema.RecordSchema, skip: NameTree, *forms: dict[str, Json]
+        self, extra: dict[str, tp.Any], schema: RecordSchema, skip: NameTree, *forms: dict[str, Json]
     ) -> None:
         # an alias frees the name of its field for an extra of the same name
-        clash = {key: value for key, value in extra.items() if key in facts.names}
-        apart = {key: value for key, value in extra.items() if key not in facts.names}
+        clash = {key: value for key, value in extra.items() if key in schema.names}
+        apart = {key: value for key, value in extra.items() if key not in schema.names}
         for form, values in zip(forms, self.forms(apart, ANYTHING, skip), strict=True):
             form.update(values)
         if clash:
             for form, values in zip(forms, self.forms(clash), strict=True):
                 form["~extra"] = values
 
+    def is_default(self, form: Json, expect: ExpectedType, default: Default, skip: NameTree = NO_NAMES) -> bool:
+        """Whether a field with the canonical form ``form`` has its default, which may be left out in part, too."""
+        if default.form and self.by_uid and not skip:
+            return is_same_form(form, default.form[0])
+        try:
+            value = default.value if default.factory is None else default.factory()
+        except Exception:  # noqa: BLE001 - the user's code; without a default the field counts, which is always right
+            return False
+        try:
+            default_form = Walk(self.by_uid).forms(value, expect, skip)[1]
+        except UnfitError:  # also for a field without default
+            default_form = MISSING
+        if default.factory is None and self.by_uid and not skip:
+            default.form.append(default_form)
+        return is_same_form(form, default_form)
+
+
+@functools.lru_cache(maxsize=4096)
+def _prefix_names(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names)  # an infra leaves out 25, which takes longer than all else
+
 
 def escape_key(key: str) -> str:
     return f"~{key}" if key.startswith("~") else key
-
-
-def is_default(form: Json, expect: ExpectedType, default: model_schema.Default, skip: NameTree = NO_NAMES) -> bool:
-    """Whether a field with the canonical form ``form`` has its default."""
-    if default.form and not skip:
-        return is_same_form(form, default.form[0])
-    if default.value is not MISSING:
-        default_form = _default_form(default, expect) if not skip else _form_or_missing(default.value, expect, skip)
-    elif default.factory is not None:
-        try:
-            value = default.factory()
-        except Exception:  # noqa: BLE001 - the user's code; without a default the field counts, which is always right
-            return False
-        default_form = _form_or_missing(value, expect, skip)
-    else:
-        return False
-    return is_same_form(form, default_form)
-
-
-def _form_or_missing(value: tp.Any, expect: ExpectedType, skip: NameTree = NO_NAMES) -> Json:
-    try:
-        return Walk().forms(value, expect, skip)[1]
-    except UnfitError:
-        return MISSING
-
-
-def _default_form(default: model_schema.Default, expect: ExpectedType) -> Json:
-    if not default.form:
-        default.form.append(_form_or_missing(default.value, expect))
-    return default.form[0]
 
 
 PartRule: tp.TypeAlias = tp.Callable[[Walk, tp.Any, ExpectedType, NameTree], FormPair]
@@ -328,7 +333,15 @@ _SECRETS = ("SecretStr", "SecretBytes", "Secret")
 _REACHED = (Walk.mapping_forms, Walk.subclass_forms, Walk.record_forms)  # where the names to leave out lead somewhere
 
 
+_PLAIN_CONTAINERS = frozenset((list, tuple, dict))
+
+
 @model_schema.cached_per_class
+def _rules(cls: type) -> tuple[tp.Callable[[tp.Any], Json] | None, PartRule]:
+    """The rule for a type without parts, if it is one, and the rule for its parts."""
+    return LEAVES.get(cls) or scalar_rule(cls), _part_rule(cls)
+
+
 def _part_rule(cls: type) -> PartRule:
     if issubclass(cls, pydantic_types.loaded_pydantic("types", *_SECRETS)):
         return Walk.secret_forms

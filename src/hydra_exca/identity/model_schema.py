@@ -55,6 +55,11 @@ class ExpectedType:
         """Whether no record is promised, at any depth: then nothing depends on the annotation for a value without."""
         return not (self.classes or self.keys or self.tagged) and (self.items is None or self.items.is_plain)
 
+    @functools.cached_property
+    def only_class(self) -> type | None:
+        """The class of all records that can stand here, if there is one and nothing says so but the annotation."""
+        return self.classes[0] if len(self.classes) == 1 and not (self.keys or self.tagged) else None
+
 
 ANYTHING = ExpectedType()
 
@@ -83,6 +88,7 @@ class RecordSchema:
     fields: tuple[tuple[str, ExpectedType, Default], ...]
     is_model: bool
     allows_extra: bool
+    declared: tuple[str, ...]  # their names, in the order of the class
     exclusions: tuple[tp.Any, ...]  # tuples of names, and descriptors that give some for an instance
     identity_fields: tuple[str, ...] | None = None  # where the class says which of its fields count, and no other
 
@@ -98,31 +104,20 @@ class RecordSchema:
         return self._make_excluded_tree(None)
 
     @functools.cached_property
-    def fixed_fields(self) -> tuple[CountedField, ...] | None:
-        """The fields that count, None if that depends on the instance."""
-        return None if self.fixed_exclusions is None else self._select_fields(self.fixed_exclusions)
+    def fixed_fields(self) -> tuple[tuple[CountedField, ...], tuple[str, ...]] | None:
+        """The fields that count and the names left out, None if that depends on the instance."""
+        excluded = self.fixed_exclusions
+        return None if excluded is None else (self.all_fields(excluded), leaf_names(excluded))
 
-    def counted_fields(self, instance: tp.Any, skip: NameTree) -> tuple[CountedField, ...]:
-        """The fields of ``instance`` that count, each with the names left out of it; ``skip`` is left out, too."""
-        static = self.fixed_fields
-        return (
-            static
-            if static is not None and not skip
-            else self._select_fields(merge_trees(skip, self.excluded_tree(instance)))
-        )
+    def counted_fields(self, instance: tp.Any, skip: NameTree) -> tuple[tuple[CountedField, ...], tuple[str, ...]]:
+        """The fields of ``instance`` that count, but for ``skip``, and the names that its class leaves out."""
+        if self.fixed_fields is not None and not skip:
+            return self.fixed_fields
+        excluded = self.excluded_tree(instance)
+        return self.all_fields(merge_trees(skip, excluded)), leaf_names(excluded)
 
-    def whole_field_names(self, uid: bool) -> tp.Collection[str] | None:
-        """The fields that count (``uid``), or all; None if parts of some are left out, or if the instance decides."""
-        if self.allows_extra or not self.is_model:
-            return None
-        return self._fixed_whole_names if uid else self.names
-
-    @functools.cached_property
-    def _fixed_whole_names(self) -> tuple[str, ...] | None:
-        counted = self.fixed_fields
-        return None if counted is None or any(field[3] for field in counted) else tuple(field[0] for field in counted)
-
-    def _select_fields(self, skip: NameTree) -> tuple[CountedField, ...]:
+    def all_fields(self, skip: NameTree) -> tuple[CountedField, ...]:
+        """The fields but for ``skip``, each with the names left out of it."""
         return tuple(
             (name, expect, default, skip.get(name, NO_NAMES))
             for name, expect, default in self.fields
@@ -131,14 +126,20 @@ class RecordSchema:
 
     def excluded_tree(self, instance: tp.Any) -> NameTree:
         """The names that this class leaves out of the identity of ``instance``."""
-        static = self.fixed_exclusions
-        return self._make_excluded_tree(instance) if static is None else static
+        fixed = self.fixed_exclusions
+        return self._make_excluded_tree(instance) if fixed is None else fixed
 
     def _make_excluded_tree(self, instance: tp.Any) -> NameTree:
         names = [name for raw in self.exclusions for name in _names(self.cls, raw, instance)]
         skip = name_tree(names)
         self.check_names(skip, self.names)
         return skip
+
+    def values(self, instance: tp.Any) -> tp.Mapping[str, tp.Any]:
+        """The values of its fields, by name; one that was deleted is missing."""
+        if self.is_model:
+            return tp.cast("dict[str, tp.Any]", instance.__dict__)
+        return {name: getattr(instance, name) for name in self.names if hasattr(instance, name)}
 
     def extra_values(self, instance: tp.Any) -> dict[str, tp.Any]:
         """The values of an instance that are not fields, if its class allows extra ones."""
@@ -185,6 +186,7 @@ def record_schema(cls: type) -> RecordSchema:
         fields=tuple((name, *fields[name]) for name in sorted(fields)),
         is_model=is_model,
         allows_extra=config.get("extra") == "allow",
+        declared=tuple(fields),
         exclusions=_exclusions(cls, fields, counted),
         identity_fields=counted,
     )
@@ -348,39 +350,7 @@ def name_hint(name: str, known: tp.Collection[str]) -> str:
     return f"; there are: {', '.join(sorted(known)[:10])}" if known else "; there are none"
 
 
-def excluded_names(value: tp.Any) -> tuple[str, ...]:
-    """The dotted names that the class of a record, and those of the records in its fields, leave out."""
-    found: list[str] = []
-    _collect_excluded(value, "", found)
-    return tuple(found)
-
-
-def _collect_excluded(value: tp.Any, prefix: str, found: list[str]) -> None:
-    kind: type = type(value)
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif is_record_class(kind):
-        record = record_schema(kind)
-        static = _static_names(kind, prefix)
-        found += [prefix + name for name in leaf_names(record.excluded_tree(value))] if static is None else static
-        get = vars(value).get if record.is_model else functools.partial(getattr, value)
-        items = [(field[0], get(field[0])) for field in record.counted_fields(value, NO_NAMES)]
-    else:
-        return
-    for key, child in items:
-        if type(child) not in _NAMELESS:
-            _collect_excluded(child, f"{prefix}{key}.", found)
-
-
-_NAMELESS = frozenset({*_SCALARS, list, tuple})
-
-
-@functools.lru_cache(maxsize=4096)
-def _static_names(cls: type, prefix: str) -> tuple[str, ...] | None:
-    skip = record_schema(cls).fixed_exclusions
-    return None if skip is None else tuple(prefix + name for name in leaf_names(skip))
-
-
-def leaf_names(skip: NameTree) -> list[str]:
+def leaf_names(skip: NameTree) -> tuple[str, ...]:
     """The dotted names of a tree."""
-    return sorted(f"{name}.{below}" if below else name for name in skip for below in (leaf_names(skip[name]) or [""]))
+    names = (f"{name}.{below}" if below else name for name in skip for below in (leaf_names(skip[name]) or [""]))
+    return tuple(sorted(names))

@@ -234,36 +234,13 @@ def _names(value: dict[tp.Any, tp.Any]) -> list[str]:
     return sorted(value)
 
 
-def append_contents(value: tp.Any, contents: list[tp.Any]) -> None:
-    """Appends the parts of plain data: the scalars, which are immutable, and marks for how they are nested."""
-    kind = type(value)
-    if kind in SCALARS:
-        contents.append(value)
-    elif kind is dict:
-        contents.append(dict)
-        for key, child in value.items():
-            if type(key) is not str:
-                raise UnusualError
-            contents.append(key)
-            append_contents(child, contents)
-        contents.append(_END)
-    elif kind is list or kind is tuple:
-        contents.append(kind)
-        for child in value:
-            append_contents(child, contents)
-        contents.append(_END)
-    else:
-        raise UnusualError
-
-
-_END: tp.Any = object()
-
-
 def is_same_form(one: Json, other: Json) -> bool:
     """Whether two canonical forms are the same; ``==`` is not enough: ``1 == True == 1.0`` and ``0.0 == -0.0``."""
+    if one is other:
+        return True
     kind = type(one)
-    if one is other or kind is not type(other):
-        return one is other
+    if kind is not type(other):
+        return False
     if kind is dict:
         return one.keys() == other.keys() and all(map(is_same_form, one.values(), map(other.__getitem__, one)))
     if kind is list:

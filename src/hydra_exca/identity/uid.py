@@ -13,11 +13,11 @@ import typing as tp
 from hydra_exca.errors import CacheError
 from hydra_exca.globs import matches_key
 
-from . import fast_models, model_schema
+from . import model_schema
 from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode
 from .label import legal_label, readable_label
 from .names import flatten, is_tagged, unescape_key
-from .scalars import Json, RunDependent, UnusualError, is_same_form
+from .scalars import Json, RunDependent, is_same_form
 
 if tp.TYPE_CHECKING:
     import pydantic
@@ -25,11 +25,11 @@ if tp.TYPE_CHECKING:
 __all__ = [
     "SCHEME",
     "Identity",
+    "ModelFields",
     "Pinned",
     "RunDependent",
     "canonical",
     "changed_defaults",
-    "class_exclusions",
     "digest",
     "encode",
     "flatten",
@@ -40,43 +40,36 @@ __all__ = [
 ]
 
 
-def model_fields(
-    model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()
-) -> tuple[dict[str, Json], dict[str, Json]]:
+class ModelFields(tp.NamedTuple):
     """The fields of a model in canonical form: those that differ from the defaults, and all.
 
-    Both are without what the classes leave out of their uid, and without the dotted names of ``leave_out``. Those
-    must be given here rather than to ``exclude``: ``fields`` alone does not say why a sub-model is not the default.
+    ``excluded`` are the dotted names left out: by its class, by those of its sub-models, and on request.
     """
-    try:
-        return fast_models.model_fields(model, tuple(leave_out))[:2]
-    except UnusualError:
-        return _general_forms(model, leave_out)
+
+    non_default: dict[str, Json]
+    with_defaults: dict[str, Json]
+    excluded: tuple[str, ...]
 
 
-def _general_forms(model: pydantic.BaseModel, leave_out: tp.Sequence[str]) -> tuple[dict[str, Json], dict[str, Json]]:
-    """The same by the general rules, with errors that name the field."""
+def model_fields(model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> ModelFields:
+    """The fields of a model, without what its classes leave out of their uid, and without the names of ``leave_out``.
+
+    Dotted names must be given here rather than to ``exclude``: the forms alone do not say why a sub-model is not the
+    default. Raises ConfigError for a value that has no rule, and for a name that is not in the model.
+    """
     with NamedErrors():
-        facts = model_schema.record_schema(type(model))
+        schema = model_schema.record_schema(type(model))
         skip = model_schema.name_tree(leave_out)
-        facts.check_names(skip, facts.names)
-        return Walk().field_forms(model, facts, skip)
+        if skip:
+            schema.check_names(skip, schema.names)
+        walk = Walk()
+        return ModelFields(*walk.field_forms(model, schema, skip), (*walk.excluded, *leave_out))
 
 
 def model_identity(factory: str, version: str, model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> Identity:
     """The identity of a validated model, without what its classes and ``leave_out`` leave out."""
-    try:
-        fields, full, left_out = fast_models.model_fields(model, tuple(leave_out))
-    except UnusualError:
-        fields, full = _general_forms(model, leave_out)
-        left_out = list(class_exclusions(model))
-    return make_identity(factory, version, fields, full, excluded=(*left_out, *leave_out))
-
-
-def class_exclusions(model: pydantic.BaseModel) -> tuple[str, ...]:
-    """The dotted names that the class of a model, and those of its sub-models, leave out of the uid."""
-    with NamedErrors():
-        return model_schema.excluded_names(model)
+    fields, full, excluded = model_fields(model, leave_out)
+    return make_identity(factory, version, fields, full, excluded=excluded)
 
 
 @dataclasses.dataclass(frozen=True)

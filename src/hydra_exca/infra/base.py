@@ -15,12 +15,14 @@ import pydantic
 
 from hydra_exca import clusters, paths, script
 from hydra_exca.code import active
+from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
-from hydra_exca.identity import fast_models, uid
-from hydra_exca.identity.scalars import UnusualError
+from hydra_exca.identity import uid
+from hydra_exca.identity.contents import model_contents
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.error_report import describe_error
+from hydra_exca.job.payload import Payload
 from hydra_exca.launch.settings import Settings
 from hydra_exca.provenance import launch_record, project
 from hydra_exca.status import Mode
@@ -96,27 +98,39 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return self
 
     def _refuse_conflicts(self) -> None:
-        conflict = launch_settings.find_conflict(self)
-        if conflict is not None:
-            raise ValueError(conflict)
+        """Raises ValueError for settings that do not go together."""
+        if self.conda_env is not None and self.cluster not in ("local", "slurm", "auto"):
+            raise ValueError(
+                f"conda_env={str(self.conda_env)!r} is for jobs, and with cluster={self.cluster!r} the method runs "
+                "under the python that runs here: use cluster local, slurm or auto, or conda_env=None"
+            )
+        if self.cluster in ("slurm", "auto") and (self.tasks_per_node or 1) > 1 and not self.slurm_use_srun:
+            raise ValueError(
+                f"tasks_per_node={self.tasks_per_node} needs slurm_use_srun=True: srun is what starts several"
+            )
+        unknown = launch_settings.unknown_placeholder(self.logs)
+        if unknown is not None:
+            raise ValueError(
+                f"logs={str(self.logs)!r} has the unknown placeholder {unknown!r}: use {{folder}}, {{user}} and %j"
+            )
 
     # belonging to an object
 
     def settings(self) -> dict[str, tp.Any]:
-        """The settings that were made, as keyword arguments for another infra."""
+        """The settings that were given, as keyword arguments for another infra."""
         return {name: copy.copy(getattr(self, name)) for name in self.model_fields_set}
 
     def bind_to(self, owner: pydantic.BaseModel, name: str, default: BaseInfra) -> None:
-        """Makes this the infra of ``owner``, with what the one in its class sets and this one does not.
+        """Makes this the infra of ``owner``; it inherits the settings that only the infra in the class has.
 
         Raises RuntimeError for an infra of another object, and for one that decorates no method.
         """
-        held, applied = private(self), private(default)["_applied"]
+        state, applied = private(self), private(default)["_applied"]
         if applied is None:
             raise RuntimeError(f"infra {name!r} of {type(owner).__qualname__} was not applied to a method")
-        if held["_owner"] is not None and held["_owner"] is not owner:
+        if state["_owner"] is not None and state["_owner"] is not owner:
             raise RuntimeError(f"infra {name!r} belongs to another object, {self._owner!r}")
-        held.update(_owner=owner, _name=name, _applied=applied)
+        state.update(_owner=owner, _name=name, _applied=applied)
         missing = default.model_fields_set - self.model_fields_set
         for inherited in missing:
             setattr(self, inherited, copy.copy(getattr(default, inherited)))
@@ -124,8 +138,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             self._refuse_conflicts()
 
     def _bound(self) -> tuple[pydantic.BaseModel, AppliedMethod]:
-        held = private(self)
-        owner, applied = held["_owner"], held["_applied"]
+        state = private(self)
+        owner, applied = state["_owner"], state["_applied"]
         if owner is None or applied is None:
             raise RuntimeError(f"{self!r} is not tied to an object and a method")
         return owner, applied
@@ -173,19 +187,20 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def identity(self) -> Identity:
         """The identity of this object's result. Computing it changes nothing in the object."""
         owner, applied = self._bound()
-        asked = (self.factory(), self.version, applied.exclusions(owner))
-        contents, held = _contents(owner, asked[2]), private(self)
-        known: _RememberedIdentity | None = held["_remembered"]
-        if known is not None and known.asked == asked and _are_same_objects(known.contents, contents):
-            if not known.identity.lasts:
-                held["_remembered"] = known = known._replace(identity=dataclasses.replace(known.identity, lasts=True))
-            return known.identity
+        factory, version, left_out = inputs = (self.factory(), self.version, applied.exclusions(owner))
+        contents, state = model_contents(owner, left_out), private(self)
+        last: _RememberedIdentity | None = state["_remembered"]
+        if last is not None and last.inputs == inputs and _are_same_objects(last.contents, contents):
+            if not last.identity.lasts:
+                state["_remembered"] = last = last._replace(identity=dataclasses.replace(last.identity, lasts=True))
+            return last.identity
         try:
-            identity = uid.model_identity(asked[0], asked[1], owner, asked[2])
+            identity = uid.model_identity(factory, version, owner, left_out)
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
-        is_still = _are_same_objects(contents, _contents(owner, asked[2]))  # another thread may have changed the object
-        held["_remembered"] = _RememberedIdentity(asked, contents, identity) if is_still else None
+        # another thread may have changed the object while its identity was computed
+        is_unchanged = _are_same_objects(contents, model_contents(owner, left_out))
+        state["_remembered"] = _RememberedIdentity(inputs, contents, identity) if is_unchanged else None
         return identity
 
     def left_out(self) -> tuple[str, ...]:
@@ -207,9 +222,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             return cache.path / self.uid()
         identity = self.identity()
         cache.create()
-        shelf = cache.factory_folder(identity.factory, identity.version)
-        shelf.create(self._project(cache))
-        return shelf.open_entry(identity).path
+        factory_folder = cache.factory_folder(identity.factory, identity.version)
+        factory_folder.create(self._project(cache))
+        return factory_folder.open_entry(identity).path
 
     def _entry_name(self, identity: Identity) -> str:
         cache = self._cache()
@@ -222,7 +237,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return None if self.folder is None else fast_lookup.cache_folder(self.folder)
 
     def _project(self, cache: CacheFolder) -> dict[str, tp.Any]:
-        """Whose code computes, as it is recorded with the results."""
+        """The project whose code computes, as recorded with the results."""
         return project.describe_project(type(self._bound()[0]), cache.path, copy=active.current())
 
     def _key(self, identity: Identity | None = None) -> str:
@@ -231,7 +246,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return f"{self.folder}/{identity.key}"
 
     def config(self, uid: bool = True, exclude_defaults: bool = False) -> ConfDict:
-        """The owner's configuration; with ``uid`` only what counts for this cache, without defaults if asked."""
+        """The owner's configuration.
+
+        ``uid``: only the fields that count for this cache; ``exclude_defaults``: only those that differ from their
+        defaults.
+        """
         owner, applied = self._bound()
         config = ConfDict.from_model(owner, uid=uid, exclude_defaults=exclude_defaults)
         for name in applied.exclusions(owner) if uid else ():
@@ -246,7 +265,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         return self.config(uid=True, exclude_defaults=True).to_yaml(), self.config(uid=False).to_yaml()
 
     def clone_obj(self, *args: dict[str, tp.Any], **kwargs: tp.Any) -> tp.Any:
-        """A new object like the owner but for what is given: dotted names, nested dicts, ``=replace=``, keywords."""
+        """A copy of the owner with some fields changed.
+
+        The changes are one dictionary, nested or with dotted names, or keywords; ``=replace=`` in a dictionary
+        replaces instead of merging. Raises TypeError for both at once.
+        """
         owner, _ = self._bound()
         if len(args) > 1 or (args and kwargs):
             raise TypeError("clone_obj takes one dictionary, or keywords")
@@ -257,8 +280,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def iter_cached(self) -> tp.Iterator[tp.Any]:
         """The objects of the owner's class whose results are stored in this folder, under this version.
 
-        Their infra is set like this one. What the current code does not make the same object of is left out, with
-        a warning of the logger ``exca.infra``.
+        Their infra has the settings of this one. An entry whose configuration makes a different object with the
+        current code is left out; the logger ``exca.infra`` warns of it.
         """
         owner, _ = self._bound()
         cache, identity = self._cache(), self.identity()
@@ -298,7 +321,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     # computing
 
     def _task_error(self, error: Exception) -> TaskFailedError:
-        """The error that the method raised in this process, in the form that it has on any cluster."""
+        """The error to raise for one that the method raised in this process: the same as from a job."""
         report = describe_error(error)
         message = f"{self.factory()} raised {report['type']}: {report['message']}\n{report['traceback']}"
         kept = {"type": report["type"], "text": report["message"], "traceback": report["traceback"]}
@@ -306,7 +329,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         """The settings of a launch of this infra's method."""
-        code = launch_settings.launch_code(self, cache.path)
+        code = launch_settings.launch_code(self.workdir, cache.path)
         return Settings(
             folder=cache,
             cluster=cluster,
@@ -315,12 +338,30 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             record={"version": self.version, "started": time.time()},
             provenance=functools.cache(lambda: self._provenance(cluster)),  # later submissions run the same copy
             records_overrides=False,
-            check=lambda: launch_settings.check_settings(self, code),
-            prepare=lambda header: launch_settings.prepare_payload(self, code, header),
+            check=functools.partial(self._check_launch, code),
+            prepare=functools.partial(self._prepare_payload, code),
             here=lambda: None if code is None else code.snapshot(),
             chdir=code is not None and code.options.chdir,
             max_gb=launch_settings.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
         )
+
+    def _check_launch(self, code: LaunchCode | None) -> None:
+        """Raises ConfigError if a launch cannot work; the settings may have been assigned one by one."""
+        try:
+            self._refuse_conflicts()
+        except ValueError as error:
+            message = "The settings of the infra cannot work; nothing was run."
+            raise ConfigError(message, [Problem(str(error), "infra")]) from None
+        if code is not None:
+            code.check()
+
+    def _prepare_payload(self, code: LaunchCode | None, payload: Payload) -> Payload:
+        """The common part of all jobs, changed as the settings ask."""
+        if code is not None:
+            payload = payload.importing_from(code.snapshot(), code.replaced_directory)
+        if self.conda_env is not None:
+            payload = payload.of_another_python()
+        return dataclasses.replace(payload, logs=launch_settings.logs_pattern(self.logs))
 
     def _provenance(self, cluster: clusters.Cluster) -> launch_record.LaunchDescription:
         """The record of a launch. In this process many small ones may follow one another."""
@@ -363,19 +404,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
 
 class _RememberedIdentity(tp.NamedTuple):
-    """The identity that an object had when it was asked for last, and all that it followed from."""
+    """The last identity of an object, and everything that it was computed from."""
 
-    asked: tuple[str, str, tuple[str, ...]]  # factory, version, what is left out
+    inputs: tuple[str, str, tuple[str, ...]]  # factory, version, what is left out
     contents: list[tp.Any] | None
     identity: Identity
-
-
-def _contents(owner: pydantic.BaseModel, left_out: tuple[str, ...]) -> list[tp.Any] | None:
-    """The objects that its fields are made of, None if they cannot be known."""
-    try:
-        return fast_models.model_contents(owner, left_out)
-    except UnusualError:
-        return None
 
 
 def _are_same_objects(one: list[tp.Any] | None, other: list[tp.Any] | None) -> bool:
@@ -392,15 +425,14 @@ def private(infra: BaseInfra) -> dict[str, tp.Any]:
 
 def infras_in(value: tp.Any, prefix: str = "") -> tp.Iterator[tuple[str, BaseInfra]]:
     """All infras of a model and of the models in it, by dotted name."""
+    children: tp.Iterable[tuple[tp.Any, tp.Any]] = ()
     if isinstance(value, BaseInfra):
         yield prefix, value
     elif isinstance(value, pydantic.BaseModel):
-        private = value.__pydantic_private__ or {}
-        for name, each in (*value, *private.items()):
-            yield from infras_in(each, f"{prefix}.{name}" if prefix else name)
+        children = (*value, *(value.__pydantic_private__ or {}).items())
     elif isinstance(value, dict):
-        for name, each in value.items():
-            yield from infras_in(each, f"{prefix}.{name}" if prefix else str(name))
+        children = value.items()
     elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from infras_in(each, f"{prefix}.{index}" if prefix else str(index))
+        children = enumerate(value)
+    for name, child in children:
+        yield from infras_in(child, f"{prefix}.{name}" if prefix else str(name))

@@ -85,11 +85,10 @@ class Identifier:
         counting = [problem for problem in problems if not self._is_excluded(problem.key)]
         if counting and self._schema.receives:
             try:
-                identifying = model()
-            except ValueError:  # it does not fit, which is reported, too
+                left_out = set(self._counted_fields(model()).excluded)
+            except ValueError:  # it does not fit or has no identity, which is reported, too
                 return counting
-            names = {*uid.class_exclusions(identifying), *self._names_left_out(identifying)}
-            counting = [problem for problem in counting if not names.intersection(_with_parents(problem.key))]
+            counting = [problem for problem in counting if not left_out.intersection(_with_parents(problem.key))]
         return counting
 
     # what is left out
@@ -113,7 +112,7 @@ class Identifier:
         by_cache = () if infra is None else infra.left_out()
         if not self._options.exclude_from_uid:
             return by_cache
-        full = uid.model_fields(model)[1]
+        full = uid.model_fields(model).with_defaults
         self._exclude(full)  # refuses names that are in no task
         names = {name for leaf in names_module.flatten(full) for name in _with_parents(leaf)}
         chosen = {name for name in names if matches_glob(name, self._options.exclude_from_uid)}
@@ -133,9 +132,8 @@ class Identifier:
         self, real: pydantic.BaseModel, resolved: resolve.Resolved
     ) -> tuple[Fields, Fields, tuple[str, ...]]:
         """Fields that count, all fields, and what was left out, of the model that the function is handed."""
-        excluded = (*uid.class_exclusions(real), *self._names_left_out(real))
-        fields, full = self._counted_fields(real)
-        _check_deterministic(full, self._counted_fields(self._schema.model(resolved.values_again))[1])
+        fields, full, excluded = self._counted_fields(real)
+        _check_deterministic(full, self._counted_fields(self._schema.model(resolved.values_again)).with_defaults)
         fields, full = self._steady_fields(resolved, fields, full)
         if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
             return fields, full, excluded
@@ -153,10 +151,10 @@ class Identifier:
             worlds = [self._counted_fields(self._schema.model(world)) for world in resolved.assumed_values]
         except pydantic.ValidationError:  # assumed values do not fit the model: go by the keys
             return _replace_run_values(fields, texts), _replace_run_values(full, texts)
-        non_default, with_defaults = zip(*worlds, strict=True)
+        non_default, with_defaults, _ = zip(*worlds, strict=True)
         return _common_values(non_default, texts), _common_values(with_defaults, texts)
 
-    def _counted_fields(self, model: pydantic.BaseModel) -> tuple[Fields, Fields]:
+    def _counted_fields(self, model: pydantic.BaseModel) -> uid.ModelFields:
         return uid.model_fields(model, self._names_left_out(model))
 
 

@@ -703,10 +703,10 @@ WAYS = [AsTuple, AsList, AsSet, AsMethod, AsProperty, AsClassMethod, AsStatic, I
 
 @pytest.mark.parametrize("cls", WAYS)
 def test_a_class_leaves_fields_out(cls: type[Base]) -> None:
-    lean, full = uid.model_fields(cls(device="cuda", x=2))
+    lean, full, _ = uid.model_fields(cls(device="cuda", x=2))
     assert lean == {"x": 2}
     assert "device" not in full
-    assert uid.class_exclusions(cls()) == ("device",)
+    assert uid.model_fields(cls()).excluded == ("device",)
 
 
 class Tool(BaseModel):
@@ -722,8 +722,8 @@ class Workshop(BaseModel):
 
 def test_a_class_that_says_which_fields_count_leaves_all_others_out() -> None:
     workshop = Workshop(tool=Tool(folder="there"))
-    assert uid.model_fields(workshop) == ({}, {"tool": {"version": "0"}, "x": 1})
-    assert uid.class_exclusions(workshop) == ("tool.folder",)
+    assert uid.model_fields(workshop)[:2] == ({}, {"tool": {"version": "0"}, "x": 1})
+    assert uid.model_fields(workshop).excluded == ("tool.folder",)
     assert fields(Workshop(tool=Tool(version="2", folder="there"))) == {"tool": {"version": "2"}}
 
 
@@ -794,7 +794,7 @@ def test_submodels_leave_out_their_own() -> None:
 
     model = Outer(inner=AsTuple(device="cuda"), many=[AsMethod(device="cuda")])
     assert fields(model) == {"many": [{}]}
-    assert uid.class_exclusions(model) == ("inner.device",)
+    assert uid.model_fields(model).excluded == ("inner.device", "many.0.device")
 
 
 # -- names and labels -----------------------------------------------------------------------------------------------
@@ -873,7 +873,8 @@ def test_every_uid_is_a_legal_file_name(given: dict[str, tp.Any], text: str | No
 
 
 def identity_of(model: BaseModel, excluded: tp.Sequence[str] = ()) -> uid.Identity:
-    return uid.make_identity("mod.f", "1", *uid.model_fields(model), excluded=(*uid.class_exclusions(model), *excluded))
+    fields, full, left_out = uid.model_fields(model)
+    return uid.make_identity("mod.f", "1", fields, full, excluded=(*left_out, *excluded))
 
 
 def test_a_uid_is_a_label_and_a_digest() -> None:
