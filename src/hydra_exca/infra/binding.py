@@ -61,11 +61,11 @@ class Bindable:
     """An infra, as its owner's class uses it."""
 
     def settings(self) -> dict[str, tp.Any]:
-        """The settings that were made, as keyword arguments for another infra."""
+        """The settings that were given, as keyword arguments for another infra."""
         raise NotImplementedError
 
     def bind_to(self, owner: pydantic.BaseModel, name: str, default: tp.Any) -> None:
-        """Makes this the infra of ``owner``, with what the one in its class sets and this one does not."""
+        """Makes this the infra of ``owner``; it inherits the settings that only the infra in the class has."""
         raise NotImplementedError
 
 
@@ -73,9 +73,9 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 def check_signature(method: tp.Callable[..., tp.Any], parameters: int, what: str) -> None:
-    """Raises TypeError at class definition if the method takes anything but ``self`` and what is said."""
+    """Raises TypeError unless the method takes that many parameters, all by position; ``what`` describes them."""
     taken = inspect.signature(method).parameters.values()
-    if len(taken) != parameters or any(each.kind not in _BY_POSITION for each in taken):
+    if len(taken) != parameters or any(parameter.kind not in _BY_POSITION for parameter in taken):
         shown = ", ".join(map(str, taken))
         raise TypeError(f"{method.__qualname__} takes ({shown}), and an infra needs a method of {what}")
 
@@ -83,7 +83,7 @@ def check_signature(method: tp.Callable[..., tp.Any], parameters: int, what: str
 def install_infras(owner: type, name: str, infra: Bindable) -> None:
     """Makes the class give each of its objects an infra of its own; called when the class body is complete."""
     if not (isinstance(owner, type) and issubclass(owner, pydantic.BaseModel)):
-        raise RuntimeError(f"{type(infra).__name__} {name!r} on {owner.__qualname__}, which is no pydantic model")
+        raise RuntimeError(f"{type(infra).__name__} {name!r} on {owner.__qualname__}, which is not a pydantic model")
     if "extra" not in owner.model_config:
         owner.model_config["extra"] = "forbid"
     owner._exca_give_infras = pydantic.model_validator(mode="wrap")(_validate_with_infras)  # type: ignore[attr-defined]
@@ -101,16 +101,16 @@ def _attach_after(owner: type, hook: str) -> None:
 
     @functools.wraps(original)
     def attaching(obj: tp.Any, *args: tp.Any) -> tp.Any:
-        made = original(obj, *args)
-        attach_infra(obj if made is None else made, shared=True)
-        return made
+        copied = original(obj, *args)
+        attach_infra(obj if copied is None else copied, shared=True)  # __setstate__ returns nothing
+        return copied
 
     attaching.__exca_attaches__ = True  # type: ignore[attr-defined]
     setattr(owner, hook, attaching)
 
 
 def _binding_setattr(original: tp.Callable[[tp.Any, str, tp.Any], None]) -> tp.Callable[[tp.Any, str, tp.Any], None]:
-    """An infra that is assigned is tied at once, and refused if it is another object's."""
+    """Binds an infra as soon as it is assigned; one that belongs to another object is refused."""
 
     @functools.wraps(original)
     def assign(obj: tp.Any, name: str, value: tp.Any) -> None:
@@ -132,7 +132,7 @@ def _validate_with_infras(
     """
     if isinstance(data, dict):
         defaults = class_infras(cls)
-        infras = [key for key, each in data.items() if key in defaults or isinstance(each, Bindable)]
+        infras = [key for key, value in data.items() if key in defaults or isinstance(value, Bindable)]
         if infras:
             data = {**data, **{key: _merge_settings(data[key], defaults.get(key)) for key in infras}}
     obj = handler(data)
@@ -146,9 +146,9 @@ def _merge_settings(given: tp.Any, default: Bindable | None) -> tp.Any:
 
 
 def attach_infra(obj: pydantic.BaseModel, shared: bool = False) -> None:
-    """Ties the infras of a new object to it, and lets them inherit from the class what they do not set.
+    """Binds the infras of a new object to it; they inherit the settings of those in the class.
 
-    ``shared``: one of another object is replaced by a copy of its own.
+    ``shared``: an infra that belongs to another object is copied first.
     """
     for name, default in class_infras(type(obj)).items():
         infra = getattr(obj, name, None)
@@ -156,14 +156,13 @@ def attach_infra(obj: pydantic.BaseModel, shared: bool = False) -> None:
             continue
         if shared and infra._owner is not None and infra._owner is not obj:
             infra = copy.deepcopy(infra)
-            held = obj.__dict__ if name in obj.__dict__ else obj.__pydantic_private__
-            tp.cast("dict[str, tp.Any]", held)[name] = infra
+            state = obj.__dict__ if name in obj.__dict__ else obj.__pydantic_private__
+            tp.cast("dict[str, tp.Any]", state)[name] = infra
         infra.bind_to(obj, name, default)
 
 
 @cached_per_class
 def class_infras(cls: tp.Any) -> tp.Mapping[str, Bindable]:
     """The infras in a class body, by name, private ones too. Asked for with every object that is made."""
-    found = {name: info.default for name, info in cls.model_fields.items()}
-    found.update({name: info.default for name, info in cls.__private_attributes__.items()})
-    return {name: default for name, default in found.items() if isinstance(default, Bindable)}
+    attributes = {**cls.model_fields, **cls.__private_attributes__}
+    return {name: info.default for name, info in attributes.items() if isinstance(info.default, Bindable)}

@@ -1,6 +1,6 @@
-"""Stored values found without a launch: most calls need nothing else.
+"""Looks up stored values without a launch, which is all that most calls need.
 
-Whatever is out of the ordinary (no value, one that cannot be read or used, another project's) is left to the launch.
+Everything else (no value, one that cannot be read, one of another project) is left to the launch.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ def find_hit(cache: CacheFolder, identity: Identity, cls: type, mode: Mode) -> H
     """The value that a launch would return for an object of ``cls``; None where only a launch can tell."""
     if plan.decide(Status.COMPLETED, mode) is not Action.REUSE:
         return None
-    found = stored_outcome(cache, identity)
-    if found is None or found[1].status is not Status.COMPLETED or uid.changed_defaults(found[1].identity, identity):
+    stored = stored_outcome(cache, identity)
+    if stored is None:
+        return None
+    entry, outcome = stored
+    if outcome.status is not Status.COMPLETED or uid.changed_defaults(outcome.identity, identity):
         return None
     try:
         _check_project(cls, cache, _factory_folder(str(cache.path), identity.factory, identity.version))
-        return Hit(found[0].load_value(found[1]))
+        return Hit(entry.load_value(outcome))
     except CacheError:
         return None
 
 
 def stored_outcome(cache: CacheFolder, identity: Identity) -> tuple[Entry, Outcome] | None:
-    """The entry with an outcome that has the name which the identity has today."""
+    """The entry of an identity and its outcome, None if there is no outcome under the identity's own uid."""
     return _factory_folder(str(cache.path), identity.factory, identity.version).read_stored(identity)
 
 
@@ -62,25 +65,23 @@ def _absolute(folder: str) -> CacheFolder:
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _factory_folder(folder: str, factory: str, version: str) -> FactoryFolder:
-    """Only asked for what it does not remember: its listing would grow old."""
+    """For single lookups only, which do not use its listing: that would become outdated."""
     return CacheFolder(Path(folder)).factory_folder(factory, version)
 
 
-_checked_projects: dict[tuple[type, str], tuple[int, ...] | None] = {}
-"""For a class and a folder: the record of the project that was found to be the class's own, as `os.stat` knows it."""
-
-
 def _check_project(cls: type, cache: CacheFolder, folder: FactoryFolder) -> None:
-    """Raises CacheError for the results of another project; reads its record once, and again if that is another."""
-    copy, key = active.current(), (cls, str(folder.path))
-    state = _stat_fields(f"{key[1]}/{paths.PROJECT}")
-    if copy is None and _checked_projects.get(key, ()) == state:
-        return
-    folder.check_project(project.describe_project(cls, cache.path, copy=copy))
+    """Raises CacheError for the results of another project."""
+    copy = active.current()
     if copy is None:
-        if len(_checked_projects) >= _REMEMBERED:
-            _checked_projects.clear()
-        _checked_projects[key] = state
+        _check_unless_known(cls, cache.path, folder, _stat_fields(f"{folder.path}/{paths.PROJECT}"))
+    else:
+        folder.check_project(project.describe_project(cls, cache.path, copy=copy))
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _check_unless_known(cls: type, cache: Path, folder: FactoryFolder, state: tuple[int, ...] | None) -> None:
+    """Reads the record of the project once for each ``state`` of its file, in which it was found to be the class's."""
+    folder.check_project(project.describe_project(cls, cache, copy=None))
 
 
 def _stat_fields(path: str) -> tuple[int, ...] | None:

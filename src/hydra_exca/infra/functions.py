@@ -105,17 +105,13 @@ def _call(
 
 def _refuse_positional(name: str, parameters: tp.Iterable[str], args: tuple[tp.Any, ...]) -> None:
     if args:
-        named = ", ".join(f"{each}=..." for each, _ in zip(parameters, args, strict=False))
+        named = ", ".join(f"{parameter}=..." for parameter, _ in zip(parameters, args, strict=False))
         raise TypeError(f"{name}() takes keywords only, as its results are known by them: {name}({named})")
 
 
+@functools.cache
 def _warn_once(name: str) -> None:
-    if name not in _WARNED:
-        _WARNED.add(name)
-        log.warning("exca: %s just computes: with_infra does nothing without a folder. Give it one, or remove it", name)
-
-
-_WARNED: set[str] = set()
+    log.warning("exca: %s just computes: with_infra does nothing without a folder. Give it one, or remove it", name)
 
 
 def _model(function: tp.Callable[..., tp.Any], signature: inspect.Signature, infra: TaskInfra) -> type[_FunctionCall]:
@@ -131,8 +127,8 @@ def _model(function: tp.Callable[..., tp.Any], signature: inspect.Signature, inf
         "__module__": function.__module__,
         "__qualname__": name,
         "__doc__": function.__doc__,
-        "__annotations__": {**{each.name: each.annotation for each in parameters}, "infra": TaskInfra},
-        **{each.name: _default(each) for each in parameters if each.default is not each.empty},
+        "__annotations__": {**{parameter.name: parameter.annotation for parameter in parameters}, "infra": TaskInfra},
+        **{parameter.name: _default(parameter) for parameter in parameters if parameter.default is not parameter.empty},
         "infra": infra,
         "build": infra.apply(build),
         "_exca_function": function,
@@ -155,14 +151,16 @@ def _signature(function: tp.Callable[..., tp.Any]) -> inspect.Signature:
     """The signature of the decorated function. Raises TypeError if its calls cannot be identified or stored."""
     if not inspect.isfunction(function) or function.__name__ == "<lambda>":
         raise TypeError(f"with_infra decorates a function that is written with def, and not {function!r}")
-    known = getattr(function, "config", None)
-    if isinstance(known, type) and issubclass(known, _FunctionCall):
+    config = getattr(function, "config", None)
+    if isinstance(config, type) and issubclass(config, _FunctionCall):
         raise TypeError(f"{function.__qualname__} has an infra already: one with_infra has all settings")
     if any(is_of_kind(function) for is_of_kind in _NOT_STORED):
         raise TypeError(f"{function.__qualname__} gives a coroutine or a generator, which with_infra cannot store")
     signature = inspect.signature(function)
     names = inspect.unwrap(function).__globals__
-    parameters = [_check_parameter(each, function.__qualname__, names) for each in signature.parameters.values()]
+    parameters = [
+        _check_parameter(parameter, function.__qualname__, names) for parameter in signature.parameters.values()
+    ]
     return signature.replace(parameters=parameters)
 
 

@@ -392,14 +392,14 @@ class MapInfra(BaseInfra):
             return self._map_entries[key]
         cache = self._cache()
         assert cache is not None
-        shelf = cache.factory_folder(identity.factory, identity.version)
-        entry = shelf.find_entry(identity)
+        factory_folder = cache.factory_folder(identity.factory, identity.version)
+        entry = factory_folder.find_entry(identity)
         if entry is None and self.mode == "read-only":
-            return MapEntry(cache, identity, Entry(shelf.path / identity.uid()))
+            return MapEntry(cache, identity, Entry(factory_folder.path / identity.uid()))
         if entry is None:
             cache.create()
-            shelf.create(self._project(cache))
-            entry = shelf.open_entry(identity)
+            factory_folder.create(self._project(cache))
+            entry = factory_folder.open_entry(identity)
         self._map_entries[key] = MapEntry(cache, identity, entry)
         return self._map_entries[key]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextvars
 import dataclasses
+import functools
 import os
 import pickle
 import threading
@@ -69,25 +70,25 @@ def compute_items(
 
     ``wrap_error`` makes the error to raise from one that the method raised.
     """
-    count = 0
-    for value in _results(owner, applied, [item for _, item in pairs], wrap_error):
-        if count == len(pairs):
-            raise _wrap(wrap_error, ConfigError(_miscounted(applied, "more", len(pairs))))
-        add(pairs[count][0], value)
-        count += 1
-    if count < len(pairs):
-        raise _wrap(wrap_error, ConfigError(_miscounted(applied, f"only {count}", len(pairs))))
+    for value, (key, _) in zip(_results(owner, applied, [item for _, item in pairs], wrap_error), pairs, strict=False):
+        add(key, value)
 
 
 def _results(
     owner: pydantic.BaseModel, applied: AppliedMethod, items: list[tp.Any], wrap_error: WrapError | None
 ) -> tp.Iterator[tp.Any]:
+    count = 0
     try:
         results = applied.method(owner, items)
         if not _has_result_per_item(results):
             shown = type(results).__qualname__
             raise TypeError(f"{applied.name} returned one {shown}; it must yield one result for each item, in order")
-        yield from results
+        for count, value in enumerate(results, start=1):
+            if count > len(items):
+                raise ConfigError(_miscounted(applied, "more", len(items)))
+            yield value
+        if count < len(items):
+            raise ConfigError(_miscounted(applied, f"only {count}", len(items)))
     except Exception as error:
         if wrap_error is None:
             raise
@@ -102,10 +103,6 @@ def _has_result_per_item(results: tp.Any) -> bool:
 
 def _is_frame(results: tp.Any) -> bool:
     return hasattr(results, "columns") and hasattr(results, "index")
-
-
-def _wrap(wrap_error: WrapError | None, error: Exception) -> Exception:
-    return error if wrap_error is None else wrap_error(error)
 
 
 def _miscounted(applied: AppliedMethod, yielded: str, asked: int) -> str:
@@ -183,15 +180,16 @@ def pack_chunk(
     ]
 
 
-_entered_headers: set[bytes] = set()
+@functools.cache
+def _enter(header: bytes) -> None:
+    """Makes this process like the one that sent the chunk, once for each payload."""
+    pickle.loads(header).enter()
 
 
 def compute_in_pool(data: bytes) -> bytes:
     """Computes a chunk in this process of a pool; returns how many, and the results where they are not stored."""
     header, content = pickle.loads(data)
-    if header not in _entered_headers:
-        pickle.loads(header).enter()
-        _entered_headers.add(header)
+    _enter(header)
     chunk: PoolChunk = pickle.loads(content)
     infra = getattr(chunk.owner, chunk.infra_name)
     applied: AppliedMapMethod = infra._bound()[1]

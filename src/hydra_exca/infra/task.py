@@ -11,7 +11,7 @@ import typing as tp
 import pydantic
 
 from hydra_exca import clusters
-from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem, TaskFailedError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
@@ -23,7 +23,7 @@ from hydra_exca.store import CacheFolder, Entry
 from . import binding, fast_lookup
 from .base import BaseInfra, private
 from .binding import AppliedMethod, Exclusions
-from .task_jobs import TaskJob, start_jobs
+from .task_jobs import ComputedTask, MethodProgram, TaskJob, submit_launch
 
 DECORATED = "__exca_decorated__"
 Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
@@ -87,10 +87,10 @@ class TaskInfra(BaseInfra):
             infra = getattr(obj, private(self)["_name"], None)
             if not isinstance(infra, TaskInfra):
                 return None
-            held = private(infra)
-            if held["_owner"] is None:
+            state = private(infra)
+            if state["_owner"] is None:
                 binding.attach_infra(obj)  # an object that was made without validation
-            return infra if held["_applied"] is applied else None  # a subclass may have given it to another method
+            return infra if state["_applied"] is applied else None  # a subclass may have given it to another method
 
         @functools.wraps(method)
         def cached(obj: tp.Any) -> tp.Any:
@@ -151,7 +151,7 @@ class TaskInfra(BaseInfra):
         yield tasks
         if not tasks and not allow_empty:
             raise ConfigError("job_array got no task; allow_empty=True allows that")
-        infras = [self._infra_of(each, applied) for each in tasks]
+        infras = [self._infra_of(task, applied) for task in tasks]
         keys = [infra._key() for infra in infras]
         if not allow_repeated_tasks:
             _refuse_repeated(infras, keys)
@@ -190,9 +190,9 @@ class TaskInfra(BaseInfra):
         """The method's result: stored, or computed."""
         if self.folder is None:
             return self._compute(*self._bound())
-        identity, asked = self.identity(), private(self)["_job"]
-        job = asked[1] if asked is not None and asked[0] == self._key(identity) else None
-        # what a job that is over has stored may have been forgotten since, or computed anew
+        identity, last = self.identity(), private(self)["_job"]
+        job = last[1] if last is not None and last[0] == self._key(identity) else None
+        # the result of a job that has ended may have been deleted since, or recomputed
         return self._run(identity) if job is None or job.done() else job.result()
 
     def _compute(self, owner: pydantic.BaseModel, applied: AppliedMethod) -> tp.Any:
@@ -234,7 +234,7 @@ def _run_nothing(argument: tp.Any, attempt: Attempt) -> tp.Any:
 
 
 class LazyRepr(collections.abc.Sequence[str]):
-    """The repr of an object, as a sequence of one text that is made when a message needs it."""
+    """A sequence of one text, the repr of an object; it is made only when a message needs it."""
 
     def __init__(self, obj: object) -> None:
         self._obj = obj
@@ -252,7 +252,45 @@ def _refuse_repeated(infras: tp.Sequence[TaskInfra], keys: tp.Sequence[str]) -> 
         first = seen.get(key)
         seen[key] = infra
         if first is not None:
-            shown = [Problem(each.config(uid=False).to_yaml()) for each in (first, infra)]
+            shown = [Problem(repeated.config(uid=False).to_yaml()) for repeated in (first, infra)]
             raise ConfigError(
                 f"two tasks of the array are the same, {infra.uid()}; allow_repeated_tasks=True allows that", shown
             )
+
+
+def start_jobs(infras: tp.Sequence[TaskInfra], cluster: clusters.Cluster, by: TaskInfra | None = None) -> list[TaskJob]:
+    """Submits what is missing of these tasks, one array for each folder, mode and project; one job a task, in order.
+
+    The settings of ``by`` decide how jobs run, by default those of the first task of each array.
+    """
+    jobs: dict[int, TaskJob] = {}
+    groups: dict[tuple[tp.Any, ...], tuple[CacheFolder, dict[str, tp.Any], list[TaskInfra]]] = {}
+    for infra in infras:
+        cache = infra._cache()
+        if cache is None:
+            jobs[id(infra)] = _compute_here(infra)
+        else:
+            project = infra._project(cache)
+            key = (str(cache.path), infra.mode, *project.items())
+            groups.setdefault(key, (cache, project, []))[2].append(infra)
+    for cache, project, members in groups.values():
+        settings = (by or members[0])._settings(cache, cluster, Mode(members[0].mode))
+        submitted = _submit_group(members, dataclasses.replace(settings, project=project))
+        jobs.update(zip(map(id, members), submitted, strict=True))
+    return [jobs[id(infra)] for infra in infras]
+
+
+def _compute_here(infra: TaskInfra) -> TaskJob:
+    try:
+        return ComputedTask(infra._call())
+    except TaskFailedError as error:
+        return ComputedTask(error=error)
+
+
+def _submit_group(members: tp.Sequence[TaskInfra], settings: Settings) -> list[TaskJob]:
+    computed = set().union(*(infra._computed for infra in members))
+    launch = Launch([infra.task() for infra in members], MethodProgram(members[0]._name), settings, computed)
+    jobs = submit_launch(launch)
+    for infra in members:
+        infra._computed.update(computed)
+    return jobs

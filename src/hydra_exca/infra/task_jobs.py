@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 import typing as tp
-from pathlib import Path
 
 from hydra_exca import clusters
-from hydra_exca.errors import ExcaError, TaskFailedError
+from hydra_exca.errors import ExcaError
 from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
-from hydra_exca.launch.results import Result
-from hydra_exca.launch.settings import Settings, Task
-from hydra_exca.status import Mode
-from hydra_exca.store import CacheFolder
+from hydra_exca.launch.settings import Task
 
 from .binding import AppliedMethod
 
 _PAUSE_S = 0.02
-
-
-class HasTask(tp.Protocol):
-    """An infra with a task, as far as its jobs need it."""
-
-    folder: Path | str | None
-    _name: str
-    _computed: set[str]
-
-    @property
-    def mode(self) -> str: ...
-    def task(self) -> Task: ...
-    def _cache(self) -> CacheFolder | None: ...
-    def _project(self, cache: CacheFolder) -> dict[str, tp.Any]: ...
-    def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings: ...
-    def _call(self) -> tp.Any: ...
 
 
 class MethodProgram:
@@ -57,27 +36,24 @@ class MethodProgram:
 
 
 class TaskJob:
-    """The computation of one task: running, stored before, or (without a folder) done on the spot."""
+    """The computation of one task by a launch, which other jobs may share. It can be used from any thread."""
 
-    def __init__(
-        self, launch: SharedLaunch | None, task: Task | None, value: tp.Any = None, error: ExcaError | None = None
-    ) -> None:
+    def __init__(self, launch: Launch, lock: threading.RLock, task: Task) -> None:
         self._launch = launch
+        self._lock = lock
         self._task = task
-        self._value = value
-        self._error = error
 
     def result(self) -> tp.Any:
-        """The value, waited for. Raises TaskFailedError, or JobLostError if the job ended without a word."""
+        """Waits for the value. Raises TaskFailedError, or JobLostError if the job ended without a result."""
         error = self.exception()
         if error is not None:
             raise error
-        return self._value if self._launch is None else self._result().value
+        return self._result()[0]
 
     def exception(self) -> ExcaError | None:
-        """The error, waited for; None if there is a value."""
+        """Waits for the end of the task; returns its error, None if there is a value."""
         self.wait()
-        return self._error if self._launch is None else self._result().error
+        return self._result()[1]
 
     def wait(self) -> None:
         """Returns when the task is done."""
@@ -86,12 +62,16 @@ class TaskJob:
 
     def done(self) -> bool:
         """Whether there is a value or an error."""
-        return self._launch is None or self._launch.is_done(tp.cast(Task, self._task))
+        with self._lock:
+            if self._launch.is_open(self._task):
+                self._launch.poll()
+            return not self._launch.is_open(self._task)
 
     def cancel(self) -> None:
-        """Asks for the job's end; waiting for it then gives an error."""
-        if self._launch is not None and not self.done():
-            self._launch.cancel(tp.cast(Task, self._task))
+        """Cancels the job, if it has not ended; waiting for it then gives an error."""
+        if not self.done():
+            with self._lock:
+                self._launch.cancel(self._task)
 
     def stdout(self) -> str | None:
         """The standard output of the last attempt, None if there is none."""
@@ -101,98 +81,53 @@ class TaskJob:
         """The standard error of the last attempt, None if there is none."""
         return self._log(1)
 
-    def _result(self) -> Result:
-        assert self._launch is not None and self._task is not None
-        return self._launch.result(self._task)
+    def _result(self) -> tuple[tp.Any, ExcaError | None]:
+        with self._lock:
+            result = self._launch.result(self._task)
+        return result.value, result.error
 
     def _log(self, which: int) -> str | None:
-        if self._launch is None:
-            return None
-        path = self._launch.log_paths(tp.cast(Task, self._task))[which]
+        with self._lock:
+            path = self._launch.log_paths(self._task)[which]
         return path.read_text(errors="replace") if path is not None and path.exists() else None
 
 
-class SharedLaunch:
-    """A launch that several jobs share; may be used from any thread."""
+class ComputedTask(TaskJob):
+    """A task without a folder: its method ran when the job was asked for, and nothing else is kept of it."""
 
-    def __init__(self, launch: Launch) -> None:
-        self._launch = launch
-        self._lock = threading.RLock()
+    def __init__(self, value: tp.Any = None, error: ExcaError | None = None) -> None:
+        self._computed = (value, error)
 
-    def start(self) -> None:
-        """Submits; where this process is what starts further ones, a thread does it until all have been.
+    def done(self) -> bool:
+        return True
 
-        What runs in this process has run when this returns.
-        """
-        self._launch.submit()
-        if isinstance(self._launch.settings.cluster, clusters.InlineCluster):
-            while self._launch.has_unstarted():
-                self._launch.poll()
-        elif self._launch.has_unstarted():
-            threading.Thread(target=self._start_rest, name="exca-starts-jobs").start()
+    def _result(self) -> tuple[tp.Any, ExcaError | None]:
+        return self._computed
 
-    def is_done(self, task: Task) -> bool:
-        with self._lock:
-            if self._launch.is_open(task):
-                self._launch.poll()
-            return not self._launch.is_open(task)
-
-    def result(self, task: Task) -> Result:
-        with self._lock:
-            return self._launch.result(task)
-
-    def cancel(self, task: Task) -> None:
-        with self._lock:
-            self._launch.cancel(task)
-
-    def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
-        with self._lock:
-            return self._launch.log_paths(task)
-
-    def _start_rest(self) -> None:
-        while True:
-            with self._lock:
-                self._launch.poll()
-                if not self._launch.has_unstarted():
-                    return
-            time.sleep(_PAUSE_S)
+    def _log(self, which: int) -> None:
+        return None
 
 
-def start_jobs(infras: tp.Sequence[HasTask], cluster: clusters.Cluster, by: HasTask | None = None) -> list[TaskJob]:
-    """Submits what is missing of these tasks, one array for each folder, mode and project; one job a task, in order.
+def submit_launch(launch: Launch) -> list[TaskJob]:
+    """Submits the tasks that are missing; one job for each task of the launch, in order.
 
-    How jobs run is what ``by`` says, or else the first of each array.
+    Where this process starts the jobs itself, a thread does it until all have been started. What runs in this process
+    has run when this returns.
     """
-    jobs: dict[int, TaskJob] = {}
-    groups: dict[tuple[tp.Any, ...], tuple[CacheFolder, dict[str, tp.Any], list[HasTask]]] = {}
-    for infra in infras:
-        cache = infra._cache()
-        if cache is None:
-            jobs[id(infra)] = _compute_here(infra)
-        else:
-            project = infra._project(cache)
-            key = (str(cache.path), infra.mode, *project.items())
-            groups.setdefault(key, (cache, project, []))[2].append(infra)
-    for cache, project, members in groups.values():
-        settings = (by or members[0])._settings(cache, cluster, Mode(members[0].mode))
-        submitted = _submit_group(members, dataclasses.replace(settings, project=project))
-        jobs.update(zip(map(id, members), submitted, strict=True))
-    return [jobs[id(infra)] for infra in infras]
+    lock = threading.RLock()
+    launch.submit()
+    if isinstance(launch.settings.cluster, clusters.InlineCluster):
+        while launch.has_unstarted():
+            launch.poll()
+    elif launch.has_unstarted():
+        threading.Thread(target=_start_rest, args=(launch, lock), name="exca-starts-jobs").start()
+    return [TaskJob(launch, lock, task) for task in launch.tasks]
 
 
-def _compute_here(infra: HasTask) -> TaskJob:
-    try:
-        return TaskJob(None, None, infra._call())
-    except TaskFailedError as error:
-        return TaskJob(None, None, error=error)
-
-
-def _submit_group(members: tp.Sequence[HasTask], settings: Settings) -> list[TaskJob]:
-    tasks = [infra.task() for infra in members]
-    computed = set().union(*(infra._computed for infra in members))
-    launch = Launch(tasks, MethodProgram(members[0]._name), settings, computed)
-    shared = SharedLaunch(launch)
-    shared.start()
-    for infra in members:
-        infra._computed.update(computed)
-    return [TaskJob(shared, task) for task in tasks]
+def _start_rest(launch: Launch, lock: threading.RLock) -> None:
+    while True:
+        with lock:
+            launch.poll()
+            if not launch.has_unstarted():
+                return
+        time.sleep(_PAUSE_S)
