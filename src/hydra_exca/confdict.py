@@ -35,7 +35,7 @@ class ConfDictOps:
         if not isinstance(value, str) or not re.fullmatch("=.+=", value):
             return False
         if value not in _OPS:
-            raise ValueError(f"{value!r} is no operation; there are: {', '.join(_OPS)}")
+            raise ValueError(f"{value!r} is not an operation: choose one of {', '.join(_OPS)}")
         return True
 
 
@@ -66,31 +66,50 @@ class ConfDict(dict[str, tp.Any]):
     def from_model(cls, model: pydantic.BaseModel, uid: bool = False, exclude_defaults: bool = False) -> ConfDict:
         """The values of a model: sub-models become dictionaries, all other values stay the same objects.
 
-        ``uid``: without what the classes leave out of their uid; of an infra only the version. ``exclude_defaults``:
-        without what is the default; fields with a discriminator stay.
+        ``uid``: without the fields that the classes leave out of their uid; of an infra only the version.
+        ``exclude_defaults``: without the fields that have their default; those with a discriminator stay. Raises
+        TypeError for anything but a model, ConfigError for exclusions that name no field.
+
+        >>> class Optim(pydantic.BaseModel):
+        ...     name: str = "sgd"
+        ...     lr: float = 0.1
+        >>> ConfDict.from_model(Optim(lr=0.2), exclude_defaults=True)
+        {'lr': 0.2}
         """
         if not model_schema.is_record(type(model)):
-            raise TypeError(f"a {type(model).__qualname__} is no model: give an instance of a pydantic model")
+            raise TypeError(f"a {type(model).__qualname__} is not a model: give an instance of a pydantic model")
         with NamedErrors():
             return _literal(cls, _export(model, uid, exclude_defaults))
 
     @classmethod
     def from_yaml(cls, yaml: str | Path | tp.IO[str] | tp.IO[bytes]) -> ConfDict:
-        """From a yaml text, a path (also as text of one line), or an open file."""
+        """Reads YAML from a text, a path (also as a text of one line), or an open file.
+
+        Raises TypeError if the content is not a mapping.
+
+        >>> ConfDict.from_yaml("optim.lr: 0.1\\nseed: 3\\n")
+        {'optim': {'lr': 0.1}, 'seed': 3}
+        """
         import yaml as pyyaml  # here and below: an import of hydra_exca does without its 10 ms
 
         is_file = isinstance(yaml, Path) or (isinstance(yaml, str) and "\n" not in yaml and os.path.isfile(yaml))
-        found = pyyaml.safe_load(Path(tp.cast(str, yaml)).read_bytes() if is_file else tp.cast(str, yaml))
-        if not isinstance(found, dict):
-            raise TypeError(f"{yaml!r} is neither a file nor the yaml of a mapping: it reads {found!r}")
-        return cls(found)
+        content = pyyaml.safe_load(Path(tp.cast(str, yaml)).read_bytes() if is_file else tp.cast(str, yaml))
+        if not isinstance(content, dict):
+            raise TypeError(f"{yaml!r} is neither a file nor a mapping in YAML: it contains {content!r}")
+        return cls(content)
 
     @classmethod
     def from_args(cls, args: tp.Sequence[str]) -> ConfDict:
-        """From arguments like ``--a.b=3``; the values are text, which a pydantic model converts."""
+        """Reads arguments like ``--a.b=3``; the values are text, which a pydantic model converts.
+
+        Raises ValueError for an argument of any other form.
+
+        >>> ConfDict.from_args(["--optim.lr=0.1"])
+        {'optim': {'lr': '0.1'}}
+        """
         wrong = [arg for arg in args if not arg.startswith("--") or "=" not in arg]
         if wrong:
-            raise ValueError(f"arguments must be --name=value, these are not: {wrong}")
+            raise ValueError(f"arguments must have the form --name=value; invalid: {wrong}")
         return cls(dict(arg.lstrip("-").split("=", 1) for arg in args))
 
     def __getitem__(self, key: str) -> tp.Any:
@@ -127,7 +146,7 @@ class ConfDict(dict[str, tp.Any]):
         return default
 
     def update(self, mapping: Patch | None = None, **kwargs: tp.Any) -> None:  # type: ignore[override]
-        """Merges a patch: dictionaries into dictionaries, anything else instead of what is there.
+        """Merges a patch: dictionaries into dictionaries; any other value replaces the present one.
 
         A key ``"=replace="`` with True empties its dictionary first, a value ``"=delete="`` removes its key, and
         ``{"=before=": other}`` or ``"=after="`` in a dictionary move it next to a sibling.
@@ -141,18 +160,22 @@ class ConfDict(dict[str, tp.Any]):
         return self
 
     def copy(self) -> ConfDict:
-        """A copy with dictionaries and lists of its own, of the same values."""
+        """A copy whose dictionaries and lists are new; the values in them are the same objects."""
         return tp.cast(ConfDict, _copy_value(self))
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
         return _literal, (type(self), dict(self)), vars(self) or None
 
     def flat(self) -> dict[str, tp.Any]:
-        """All values by their dotted names; empty dictionaries have none."""
+        """All values by their dotted names; an empty dictionary contributes nothing."""
         return tp.cast("dict[str, tp.Any]", _flat_value(self))
 
     def to_yaml(self, filepath: Path | str | None = None) -> str:
-        """As yaml text, also written to ``filepath`` if given; a dictionary of one key is joined to it by a dot."""
+        """The YAML text, also written to ``filepath`` if given. A dictionary of one key is joined to its parent.
+
+        >>> print(ConfDict({"optim": {"lr": 0.1}}).to_yaml(), end="")
+        optim.lr: 0.1
+        """
         import yaml as pyyaml
 
         text: str = pyyaml.safe_dump(_compact(self), sort_keys=False, allow_unicode=True)
@@ -161,7 +184,13 @@ class ConfDict(dict[str, tp.Any]):
         return text
 
     def to_uid(self, version: int | None = None) -> str:
-        """A file name: a readable part and a digest that only equal contents share. ``version`` changes nothing."""
+        """A file name: a readable part and a digest, which is the same only for equal contents.
+
+        ``version`` is accepted for compatibility and ignored. Raises ValueError for operations not yet applied.
+
+        >>> ConfDict({"lr": 0.1}).to_uid()
+        'lr=0.1-b81ad5cf'
+        """
         return uid.make_identity("", "", uid.canonical(_without_operations(self))).uid()
 
 
@@ -221,7 +250,7 @@ def _is_delete(value: tp.Any) -> bool:
 
 
 def _merged(old: tp.Any, value: tp.Any) -> tp.Any:
-    """What stands where ``old`` was: no container of the caller's, which could change later."""
+    """The new value in place of ``old``; containers are copied, since the caller may change its own later."""
     if not isinstance(value, dict) or isinstance(value, OrderedDict):
         return _map_elements(value, lambda child: _merged(MISSING, child))
     target = old if isinstance(old, dict) else ConfDict()
@@ -299,10 +328,10 @@ def _copy_value(value: tp.Any) -> tp.Any:
 
 
 def _without_operations(value: tp.Any) -> tp.Any:
-    """Plain dictionaries for a uid; ValueError for an operation that still waits for what it is about."""
+    """Plain dictionaries for a uid. Raises ValueError for an operation that has not been applied."""
     waiting = {value} if isinstance(value, str) else set(value) if isinstance(value, dict) else set()
     if not waiting.isdisjoint(_OPS):
-        raise ValueError(f"{value!r} is not applied yet: such a dictionary is a patch and has no uid")
+        raise ValueError(f"{value!r} has not been applied: a patch has no uid")
     return _map_elements(value, _without_operations)
 
 
@@ -318,7 +347,7 @@ def _joined_keys(key: str, child: tp.Any) -> list[tuple[str, tp.Any]]:
 
 
 def _compact(value: tp.Any) -> tp.Any:
-    """What yaml can write, where a dictionary of one key is joined to its own; an OrderedDict shows as it is."""
+    """A value that YAML can write; a dictionary of one key is joined to its parent, but for an OrderedDict."""
     if not isinstance(value, dict):
         return list(map(_compact, value)) if isinstance(value, (list, tuple)) else _yaml_leaf(value)
     pairs: list[tuple[str, tp.Any]] = []

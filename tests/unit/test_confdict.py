@@ -402,7 +402,7 @@ def test_leaving_out_what_is_no_field_is_an_error() -> None:
     assert ConfDict.from_model(Wrong()) == {"device": "cpu"}
     with pytest.raises(ConfigError, match="did you mean device"):
         ConfDict.from_model(Wrong(), uid=True)
-    with pytest.raises(TypeError, match="a dict is no model"):
+    with pytest.raises(TypeError, match="a dict is not a model"):
         ConfDict.from_model(tp.cast(tp.Any, {}))
 
 

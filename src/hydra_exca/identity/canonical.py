@@ -235,9 +235,8 @@ class Walk:
         self, value: tp.Any, schema: RecordSchema, skip: NameTree, keys: tp.Container[str] = ()
     ) -> FormPair:
         """The forms of a record's fields: those that differ from the defaults (and ``keys``), and all."""
-        counted, excluded = schema.counted_fields(value, skip) if self.by_uid else (schema.all_fields(skip), ())
-        if excluded:
-            self.excluded += excluded
+        counted, excluded = schema.counted_fields(value, skip, self.by_uid)
+        self.excluded += excluded
         values = value.__dict__ if schema.is_model else schema.values(value)
         non_default: dict[str, Json] = {}
         with_defaults: dict[str, Json] = {}
@@ -248,26 +247,22 @@ class Walk:
                 with_defaults[name] = one = form = LEAVES[kind](child)
                 if child is default.value and name not in keys:
                     continue
-            elif child is MISSING:
-                raise UnfitError(f"{schema.cls.__qualname__} has no value for its field {name!r}")
             else:
                 one, form = self._child_forms(name, child, expect, below)
                 with_defaults[name] = form
             if self.forced > forced or name in keys or not self.is_default(form, expect, default, below):
                 non_default[name] = one
-        extra = schema.extra_values(value) if schema.allows_extra else None
-        if extra:
-            left_out = merge_trees(skip, schema.excluded_tree(value)) if self.by_uid else skip
-            self._add_extra(extra, schema, left_out, non_default, with_defaults)
+        if schema.allows_extra:
+            self._add_extra(value, schema, skip, non_default, with_defaults)
         return non_default, with_defaults
 
-    def _add_extra(
-        self, extra: dict[str, tp.Any], schema: RecordSchema, skip: NameTree, *forms: dict[str, Json]
-    ) -> None:
+    def _add_extra(self, value: tp.Any, schema: RecordSchema, skip: NameTree, *forms: dict[str, Json]) -> None:
+        extra = schema.extra_values(value)
+        left_out = merge_trees(skip, schema.excluded_tree(value)) if self.by_uid else skip
         # an alias frees the name of its field for an extra of the same name
-        clash = {key: value for key, value in extra.items() if key in schema.names}
-        apart = {key: value for key, value in extra.items() if key not in schema.names}
-        for form, values in zip(forms, self.forms(apart, ANYTHING, skip), strict=True):
+        clash = {key: child for key, child in extra.items() if key in schema.names}
+        apart = {key: child for key, child in extra.items() if key not in schema.names}
+        for form, values in zip(forms, self.forms(apart, ANYTHING, left_out), strict=True):
             form.update(values)
         if clash:
             for form, values in zip(forms, self.forms(clash), strict=True):
@@ -356,5 +351,7 @@ def _part_rule(cls: type) -> PartRule:
 
 
 def _refuse(walk: Walk, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
+    if value is MISSING:  # a field that was deleted, or that construction without validation has not set
+        raise UnfitError("has no value")
     name = class_name(type(value))
     raise UnfitError(f"a {name} has no rule for the uid: give plain values, or leave the field out of the uid")

@@ -16,7 +16,7 @@ LABEL_BYTES = 160 - 1 - 16  # what is left of a file name beside "-" and the lon
 
 
 def readable_label(fields: tp.Mapping[str, tp.Any]) -> str:
-    """``fields`` for people, in the given order, shortened to a legal file name of at most 143 bytes; "" for none.
+    """``fields`` as readable text, in the given order, cut to a legal file name of at most 143 bytes; "" for none.
 
     >>> readable_label({"coeff": 3, "optim": {"name": "sgd", "lr": 0.1}, "data": "/data/a b.csv"})
     'coeff=3,optim.name=sgd,optim.lr=0.1,data=data_a_b.csv'
@@ -24,7 +24,7 @@ def readable_label(fields: tp.Mapping[str, tp.Any]) -> str:
     leaves = flatten(fields)
     kept, room = [], LABEL_BYTES - len(",+9999")
     for key, value in leaves.items():
-        part = f"{_legal_key(key)}={_legal_value(value if key[-6:] != '~class' else _bare(value))}"
+        part = f"{_legal_key(key)}={_legal_value(value if key[-6:] != '~class' else _strip_module(value))}"
         room -= len(part) + 1
         if room < 0:
             break
@@ -32,7 +32,7 @@ def readable_label(fields: tp.Mapping[str, tp.Any]) -> str:
     return ",".join(kept + ([f"+{len(leaves) - len(kept)}"] if len(kept) < len(leaves) else []))
 
 
-def _bare(name: tp.Any) -> tp.Any:
+def _strip_module(name: tp.Any) -> tp.Any:
     """The name of a class without its module."""
     return name.rpartition(":")[2] if isinstance(name, str) else name
 
@@ -44,7 +44,7 @@ def _legal_key(key: str) -> str:
 
 def _legal_value(value: tp.Any) -> str:
     kind = type(value)
-    text = value if kind is str else str(value) if kind is int else _shown(value)
+    text = value if kind is str else str(value) if kind is int else _value_text(value)
     if len(text) <= 24 and (kind in _LEGAL or (text.isalnum() and text.isascii())):
         return text
     return _short(text) if len(text) <= 99 else _short.__wrapped__(text)
@@ -61,23 +61,23 @@ def _legal(text: str) -> str:
     return _ILLEGAL.sub("_", text)
 
 
-def _shown(value: tp.Any) -> str:
-    """A plain or canonical value as short text; never the value of what is pinned."""
+def _value_text(value: tp.Any) -> str:
+    """A plain or canonical value as short text; of a pinned value only its text."""
     if isinstance(value, (str, int)) or value is None:
         return str(value)
     if isinstance(value, float):
         text = str(value)
         return text if len(text) <= 6 and text[-2:] != ".0" else min(text, format(value, ".6g"), key=len)
     if isinstance(value, (list, tuple)):
-        return "-".join(map(_shown, value))
+        return "-".join(map(_value_text, value))
     if not isinstance(value, dict):
-        return _shown(canonical(value))
+        return _value_text(canonical(value))
     if not is_tagged(value):
-        return "-".join(f"{unescape_key(key)}_{_shown(child)}" for key, child in value.items())
+        return "-".join(f"{unescape_key(key)}_{_value_text(child)}" for key, child in value.items())
     tag, content = next(iter(value.items()))
     if isinstance(content, list) and tag in _NAME_FIRST:
         content = content[-1]
-    return f"{tag[1:]}_{content[:8]}" if tag == "~secret" else _shown(content)
+    return f"{tag[1:]}_{content[:8]}" if tag == "~secret" else _value_text(content)
 
 
 _LEGAL = (int, float, bool, type(None))  # whose texts are made of letters, digits, "+", "-" and "."

@@ -28,7 +28,7 @@ NO_NAMES: NameTree = types.MappingProxyType({})
 
 
 class UnfitError(Exception):
-    """A value cannot be part of an identity. ``parts`` is its path, collected while the error travels outwards."""
+    """A value cannot be part of an identity. ``parts`` is its path, innermost first."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -109,8 +109,15 @@ class RecordSchema:
         excluded = self.fixed_exclusions
         return None if excluded is None else (self.all_fields(excluded), leaf_names(excluded))
 
-    def counted_fields(self, instance: tp.Any, skip: NameTree) -> tuple[tuple[CountedField, ...], tuple[str, ...]]:
-        """The fields of ``instance`` that count, but for ``skip``, and the names that its class leaves out."""
+    def counted_fields(
+        self, instance: tp.Any, skip: NameTree, by_uid: bool = True
+    ) -> tuple[tuple[CountedField, ...], tuple[str, ...]]:
+        """The fields of ``instance`` but for ``skip``, and the names that its class leaves out.
+
+        With ``by_uid`` these are not among the fields; without it nothing is left out.
+        """
+        if not by_uid:
+            return self.all_fields(skip), ()
         if self.fixed_fields is not None and not skip:
             return self.fixed_fields
         excluded = self.excluded_tree(instance)
@@ -343,11 +350,11 @@ def merge_trees(one: NameTree, other: NameTree) -> NameTree:
 
 
 def name_hint(name: str, known: tp.Collection[str]) -> str:
-    """The end of a message about an unknown name: what may have been meant."""
+    """The end of a message about an unknown name: similar names, or the valid ones."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {', '.join(close)}?"
-    return f"; there are: {', '.join(sorted(known)[:10])}" if known else "; there are none"
+    return f"; valid names: {', '.join(sorted(known)[:10])}" if known else "; there are no names"
 
 
 def leaf_names(skip: NameTree) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from .scalars import SCALARS
 
 
 def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
-    """A nested mapping, plain or canonical, with dotted names; lists, empty mappings and tagged values are leaves.
+    """The leaves of a nested mapping by dotted name; lists, empty mappings and tagged values are leaves.
 
     >>> flatten({"optim": {"lr": 0.1, "betas": [0.9, 0.99]}})
     {'optim.lr': 0.1, 'optim.betas': [0.9, 0.99]}
@@ -22,14 +22,14 @@ def flatten(mapping: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
 
 
 def _flat_items(mapping: tp.Mapping[str, tp.Any], prefix: str) -> list[tuple[str, tp.Any]]:
-    found: list[tuple[str, tp.Any]] = []
+    items: list[tuple[str, tp.Any]] = []
     for key, child in mapping.items():
         path = prefix + (key if type(key) is str and key[:1] != "~" else unescape_key(key))
         if type(child) not in SCALARS and _has_names(child):
-            found += _flat_items(child, f"{path}.")
+            items += _flat_items(child, f"{path}.")
         else:
-            found.append((path, child))
-    return found
+            items.append((path, child))
+    return items
 
 
 def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, where: str) -> dict[str, tp.Any]:
@@ -46,7 +46,7 @@ def exclude(fields: tp.Mapping[str, tp.Any], patterns: tp.Sequence[str], *, wher
         problems = [
             Problem(f"matches nothing{model_schema.name_hint(pattern, paths)}", pattern) for pattern in unmatched
         ]
-        raise ConfigError(f"{where} names what is not in the configuration", problems)
+        raise ConfigError(f"{where} names keys that are not in the configuration", problems)
     return _without(fields, patterns, "")
 
 
@@ -74,7 +74,7 @@ def _has_names(node: tp.Any) -> bool:
 
 
 def is_tagged(node: tp.Mapping[tp.Any, tp.Any]) -> bool:
-    """A canonical value of a type that JSON has not; a record that says its class is not one."""
+    """Whether this is the canonical form of a type that JSON lacks, and not of a record that names its class."""
     return any(_is_tag(key) for key in node if type(key) is not str or key[:1] == "~")
 
 

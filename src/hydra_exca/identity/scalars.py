@@ -80,12 +80,12 @@ def _regex(value: re.Pattern[tp.Any]) -> Json:
 
 
 def _named(value: tp.Any) -> Json:
-    """Functions and classes, by the name under which they can be imported: anything else has the same name twice."""
+    """Functions and classes by the name they are imported under; of others, two may have the same name."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
-    found = sys.modules.get(module) if module and module not in _SCRIPTS else None
+    target = sys.modules.get(module) if module and module not in _SCRIPTS else None
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is not value:
+        target = getattr(target, part, None)
+    if target is not value:
         raise UnfitError(
             f"{name or value!r} cannot be imported as {module}:{name}: give a function or class of a module"
         )
@@ -198,11 +198,11 @@ SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 class UnusualError(Exception):
-    """A value is not plain data: only the general rules of `canonical.Walk` apply."""
+    """A value is not plain data, so the general rules of `canonical.Walk` apply."""
 
 
 def plain_form(value: tp.Any) -> Json:
-    """The canonical form of plain data, which no rule about records concerns; UnusualError for all other values."""
+    """The canonical form of plain data: scalars, lists and dicts of names. Raises UnusualError for other values."""
     kind = type(value)
     if kind is dict:
         return _mapping(value)

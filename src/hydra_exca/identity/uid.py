@@ -95,11 +95,11 @@ class Identity:
 
     @functools.cached_property
     def key(self) -> str:
-        """A text that no other identity has."""
+        """A text that only equal identities share."""
         return f"{self.factory},{self.version}/{self.digest}"
 
     def to_json(self) -> dict[str, Json]:
-        """The form that is stored with a result and compared on every hit."""
+        """The JSON form: it is stored with a result and compared on every hit."""
         return {
             "scheme": SCHEME,
             "factory": self.factory,
@@ -111,7 +111,7 @@ class Identity:
         }
 
     def stored_bytes(self) -> bytes:
-        """The bytes of ``to_json`` in an outcome: a reader that finds these need not parse or compare them."""
+        """The bytes of ``to_json`` as an outcome has them; a reader that finds them need not parse the identity."""
         return self._stored if self.lasts else self._encoded()
 
     @functools.cached_property
@@ -128,14 +128,14 @@ class Identity:
 
     @classmethod
     def from_json(cls, stored: tp.Mapping[str, Json]) -> Identity:
-        """The inverse of ``to_json``; CacheError if it was not written by these rules, or was changed since."""
+        """The inverse of ``to_json``. Raises CacheError for another scheme, or if it was changed since."""
         names = ("factory", "version", "fields", "full", "label", "digest")
         if not isinstance(stored, tp.Mapping) or not all(name in stored for name in ("scheme", *names)):
-            raise CacheError("a stored identity is not complete: the entry was not written by this library")
+            raise CacheError("a stored identity is incomplete: the entry was not written by this library")
         if stored["scheme"] != SCHEME:
-            raise CacheError(f"a stored identity follows the rules {stored['scheme']}, those of today are {SCHEME}")
+            raise CacheError(f"a stored identity has scheme {stored['scheme']!r}, and this version reads only {SCHEME}")
         if stored["digest"] != digest(stored["fields"]):
-            raise CacheError("a stored identity does not have its digest: the entry was changed after it was written")
+            raise CacheError("a stored identity does not match its digest: the entry was changed after it was written")
         return cls(**{name: stored[name] for name in names})
 
     def same_as(self, stored: tp.Mapping[str, Json]) -> bool:
@@ -173,9 +173,9 @@ _readable = readable_label
 
 
 def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str]:
-    """One message for each default of a stored identity that has changed since, or is gone.
+    """One message for each default of a stored identity that has changed or disappeared since.
 
-    Defaults are not part of the uid, so the stored result was computed with a value that the current code does not use.
+    Defaults are not part of the uid: such a result was computed with a value that the current code does not use.
     """
     if is_same_form(stored["full"], today.full):
         return []

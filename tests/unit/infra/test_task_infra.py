@@ -211,7 +211,7 @@ def test_an_infra_on_a_class_that_is_no_model_is_an_error() -> None:
             def fit(self) -> int:
                 return 1
 
-    assert "no pydantic model" in f"{caught.value}{caught.value.__cause__}"
+    assert "not a pydantic model" in f"{caught.value}{caught.value.__cause__}"
 
 
 def test_one_infra_on_two_classes_is_an_error() -> None:
