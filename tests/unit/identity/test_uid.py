@@ -915,7 +915,7 @@ def test_any_difference_is_another_identity_even_with_the_same_digest(change: di
 def test_a_stored_identity_that_cannot_be_trusted_is_an_error(change: dict[str, tp.Any]) -> None:
     with pytest.raises(CacheError):
         uid.Identity.from_json(uid.make_identity("f", "1", {"x": 1}).to_json() | change)
-    with pytest.raises(CacheError, match="not complete"):
+    with pytest.raises(CacheError, match="incomplete"):
         uid.Identity.from_json({"scheme": uid.SCHEME})
 
 
