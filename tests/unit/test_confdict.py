@@ -142,7 +142,7 @@ def test_a_dictionary_moves_next_to_a_sibling(kind: tp.Any, patch: tp.Any, order
 
 def test_operations_that_cannot_be_applied_wait_and_have_no_uid() -> None:
     patch = ConfDict({"a": {"=replace=": True, "x": 1}, "b": "=delete="})
-    with pytest.raises(ValueError, match="is a patch"):
+    with pytest.raises(ValueError, match="a patch has no uid"):
         patch.to_uid()
     config = ConfDict({"a": {"y": 1}, "b": 2})
     config.update(patch)
@@ -244,7 +244,7 @@ def test_yaml_refuses_what_it_cannot_write() -> None:
 
 @pytest.mark.parametrize("text", ["", "just words", "- 1\n- 2\n", "missing.yaml"])
 def test_yaml_of_anything_but_a_mapping_is_an_error(text: str) -> None:
-    with pytest.raises(TypeError, match="neither a file nor the yaml of a mapping"):
+    with pytest.raises(TypeError, match="neither a file nor a mapping in YAML"):
         ConfDict.from_yaml(text)
 
 
