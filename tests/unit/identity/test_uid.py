@@ -945,6 +945,22 @@ def test_a_field_added_since_or_left_out_today_changes_nothing() -> None:
     assert changes(model_with(o=Optim())(), model_with(x=1)(), excluded=["o"]) == []
 
 
+def test_a_field_that_the_models_in_a_list_leave_out_today_is_not_gone() -> None:
+    class Inner(BaseModel):
+        x: int = 1
+        device: str = "cpu"
+
+    class Leaving(Inner):
+        _exclude_from_class_uid = ("device",)
+
+    before, after = (
+        pydantic.create_model("Holder", many=(list[cls], []))(many=[cls()])  # type: ignore[valid-type]
+        for cls in (Inner, Leaving)
+    )
+    assert fields(before) == fields(after) == {"many": [{}]}
+    assert changes(before, after) == []
+
+
 def test_a_value_that_was_given_is_no_default() -> None:
     assert changes(model_with(x=1)(x=5), model_with(x=2)(x=5)) == []
 
