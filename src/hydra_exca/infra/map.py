@@ -1,4 +1,4 @@
-"""MapInfra: a method over items, of which each has its result stored."""
+"""MapInfra: a method over items, with one stored result for each item."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ from .progress import ProgressBar
 log = logging.getLogger("exca.map")
 Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
 _POOLS = ("threadpool", "processpool")
-_CHUNKS_PER_WORKER = 3  # of a pool: one that is done early takes another
+_CHUNKS_PER_WORKER = 3  # of a pool, so that a worker that is done early can take another chunk
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
-_recorded: set[tuple[int, str]] = set()  # entries that say that this process computes there
+_recorded: set[tuple[int, str]] = set()  # entries in which this process is recorded as computing
 
 
 class MapInfra(BaseInfra):
-    """Gives a method from items to one result an item a cache of items and a cluster.
+    """Gives a method that yields one result for each item a cache of these results and a cluster.
 
         class Features(pydantic.BaseModel):
             scale: int = 2
             infra: MapInfra = MapInfra(version="1")
 
             @infra.apply(item_uid=str)
-            def of(self, paths: list[str]) -> Iterator[np.ndarray]:
+            def load(self, paths: list[str]) -> Iterator[np.ndarray]:
                 for path in paths:
-                    yield load(path) * self.scale
+                    yield read_wav(path) * self.scale
 
-        Features(infra={"folder": "cache", "cluster": "slurm"}).of(["a.wav", "b.wav"])
+        Features(infra={"folder": "cache", "cluster": "slurm"}).load(["a.wav", "b.wav"])
 
     What is missing is computed in at most ``max_jobs`` jobs of at least ``min_samples_per_job`` items each; in a pool
     (``threadpool``, ``processpool``) by as many workers as there are cores, and no more than ``max_jobs``.
@@ -131,7 +131,7 @@ class MapInfra(BaseInfra):
     # one call
 
     def _call(self, items: tp.Iterable[tp.Any]) -> tp.Iterator[tp.Any]:
-        """Computes what is missing, now; the iterator it returns only reads."""
+        """Computes the missing items before it returns; the iterator it returns only reads."""
         _, applied = self._map()
         pairs = [(applied.key(item), item) for item in items]
         keys, wanted = [key for key, _ in pairs], dict(reversed(pairs))  # of a name the first item
@@ -165,7 +165,7 @@ class MapInfra(BaseInfra):
             yield value
 
     def _stored(self, map_entry: MapEntry, key: str, item: tp.Any) -> tp.Any:
-        """The stored result of an item, which is computed again if it cannot be trusted."""
+        """The stored result of an item; a missing or damaged one is recomputed."""
         try:
             return map_entry.items.get(key)
         except (KeyError, CorruptEntryError) as error:
@@ -253,7 +253,7 @@ class MapInfra(BaseInfra):
     def _compute_in_ram(
         self, needed: dict[str, tp.Any], asked: int, kept: dict[str, tp.Any], computed: set[str]
     ) -> dict[str, tp.Any]:
-        """Without a folder: the results of what is needed, put into ``kept`` as soon as they are there."""
+        """The results of the needed items without a folder; each is put into ``kept`` as soon as it is computed."""
         found: dict[str, tp.Any] = {}
         if not needed:
             return found
@@ -320,7 +320,7 @@ class MapInfra(BaseInfra):
     def _compute_in_jobs(
         self, map_entry: MapEntry, fresh: bool, claim: ItemClaim, chunks: tp.Sequence[Pairs], bar: ProgressBar
     ) -> None:
-        """One job a chunk, as one array. Raises the first error when all have ended."""
+        """Computes each chunk in a job of one array. Raises the first error when all jobs have ended."""
         owner, _ = self._map()
         tasks = [
             Task(
@@ -405,7 +405,7 @@ class MapInfra(BaseInfra):
 
 
 def _independent_copy(value: tp.Any) -> tp.Any:
-    """A copy of a kept value: changing it does not change what is kept. Immutable values are not copied."""
+    """A copy of a value in RAM, so that callers cannot change the kept one. Immutable values are not copied."""
     numpy: tp.Any = sys.modules.get("numpy")
     fixed = numpy is not None and type(value) is numpy.ndarray and not value.flags.writeable
     if type(value) in _IMMUTABLE or (fixed and not isinstance(value.base, numpy.ndarray)):

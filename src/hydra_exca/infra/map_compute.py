@@ -35,7 +35,7 @@ outer_claims: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("o
 
 @dataclasses.dataclass(frozen=True)
 class AppliedMapMethod(AppliedMethod):
-    """A method over items, how an item is called, and the format that its results are stored in."""
+    """A method over items, how its items are named, and the format of its stored results."""
 
     item_uid: tp.Callable[[tp.Any], str] = str
     item_uid_max_length: int | None = 256
@@ -66,9 +66,9 @@ def _shortened(key: str, limit: int) -> str:
 def compute_items(
     owner: pydantic.BaseModel, applied: AppliedMethod, pairs: Pairs, add: AddResult, wrap_error: WrapError | None = None
 ) -> None:
-    """Runs the method over the items and hands each result to ``add``, as soon as it is there.
+    """Runs the method over the items and passes each result to ``add`` as soon as it is yielded.
 
-    ``wrap_error`` makes the error to raise from one that the method raised.
+    ``wrap_error`` turns an error of the method into the one to raise.
     """
     for value, (key, _) in zip(_results(owner, applied, [item for _, item in pairs], wrap_error), pairs, strict=False):
         add(key, value)

@@ -20,10 +20,10 @@ def run_in_pool(
     arguments: tp.Sequence[Argument],
     done: tp.Callable[[Returned], None],
 ) -> None:
-    """Calls ``call`` with each argument, at most ``workers`` at a time, and ``done`` with what it returns, here.
+    """Calls ``call`` with each argument, at most ``workers`` at a time; ``done`` gets each result, in this thread.
 
-    At the first error what has not started is left, what runs is waited for, and the error is raised; JobLostError
-    for a process that was killed.
+    After the first error no further call starts, the running ones are waited for, and the error is raised; a process
+    that was killed raises JobLostError.
     """
     with _translated(), _executor(kind, workers) as executor:
         if kind == "threadpool":

@@ -1,4 +1,4 @@
-"""The bar that shows how far a map is."""
+"""The progress bar of a map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 class ProgressBar:
-    """Shows on standard error how many of ``total`` are done; a terminal that is gone stops nothing."""
+    """Shows on standard error how many of ``total`` items are done; it stays silent once standard error is gone."""
 
     def __init__(self, name: str, total: int) -> None:
         self._lock = threading.Lock()

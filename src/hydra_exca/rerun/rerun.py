@@ -29,7 +29,7 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, Lo
 
 
 class CodeGoneError(CacheError):
-    """The copy of the code that computed an entry is not there any more."""
+    """The copy of the code that computed an entry no longer exists."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _make_compute(recorded: Recorded, into: Path) -> tp.Callable[[Attempt], tp.A
 
 
 def _token(entry: Entry) -> str:
-    """The launch that has computed the entry, or is at it."""
+    """The token of the launch that computed the entry or is computing it."""
     try:
         outcome = entry.outcome()
     except CorruptEntryError:
@@ -120,7 +120,7 @@ def _token(entry: Entry) -> str:
     claim = entry.current_claim()
     token = outcome.token if outcome is not None else claim.token if claim is not None else None
     if not token:
-        raise CacheError(f"{entry.uid} cannot be run again: it does not say which launch has computed it")
+        raise CacheError(f"{entry.uid} cannot be run again: it does not record which launch computed it")
     return token
 
 
