@@ -1,4 +1,4 @@
-"""Cancelling the jobs that compute a task, of whatever launch, and waiting for their end."""
+"""Cancels the jobs that compute a task, of any launch, and waits for their end."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> Exc
 
 
 def has_no_other_task(lookup: Lookup, claim: Claim, entries: set[Path]) -> bool:
-    """Whether the job of a claim has nothing to compute but some of these entries."""
+    """Whether the job of a claim computes none but these entries."""
     return all(entry.path in entries or entry.outcome() is not None for entry in lookup.entries_of_job(claim))
 
 
 def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
-    """Waits for the end of tasks that run in threads of other processes, and remembers the claims that they leave."""
+    """Waits for the end of tasks that run in other processes themselves, and updates the claims of these tasks."""
     waiting = [(task, task.claim) for task in tasks if task.claim is not None and task.claim.cluster in _IN_PROCESS]
     pause = Pause()
     while waiting:
@@ -57,9 +57,9 @@ def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None
 
 
 def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) -> None:
-    """Cancels the jobs of claims that were taken over, and waits for their end: two never write the same output.
+    """Cancels the jobs of claims that were taken over, and waits for their end, so that no two write the same output.
 
-    A job that computes other tasks as well goes on: it ends the one whose claim it has lost by itself.
+    A job that also computes other tasks continues: by itself it ends the task whose claim it has lost.
     """
     superseded = [(entry, claim) for entry, claim in superseded if claim.cluster not in _IN_PROCESS]
     entries = {entry.path for entry, _ in superseded}

@@ -1,8 +1,7 @@
-"""Starts the remaining local jobs of a launch that has detached, in a process of its own.
+"""A process that starts the remaining local jobs of a launch that has detached.
 
-The command is ``python -m hydra_exca.launch.detached_starter <launch folder>``.
-
-The jobs to start come on its standard input. It says when the claims are its own, and the launch may end.
+The command is ``python -m hydra_exca.launch.detached_starter <launch folder>``. It reads the jobs from its standard
+input, takes over their claims, and then prints that it is ready: the launch may end.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _PAUSE_S = 0.05
 
 
 def start_detached(folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec]) -> None:
-    """Hands these jobs of the launch in ``folder`` to a process that starts them as the launch would have done.
+    """Passes jobs of the launch in ``folder`` to a new process, which starts them as the launch would have done.
 
-    Returns when that process owns their claims; raises SubmissionError if it ends before.
+    Returns when that process owns their claims. Raises SubmissionError if it ends before.
     """
     if not jobs:
         return
@@ -56,7 +55,10 @@ def start_detached(folder: Path, options: clusters.Options, jobs: tp.Sequence[cl
 def start_jobs(
     folder: Path, options: clusters.Options, jobs: tp.Sequence[clusters.JobSpec], say_ready: tp.Callable[[], None]
 ) -> None:
-    """Starts the jobs as there is room, until all have ended; records those that leave no outcome."""
+    """Starts the jobs when there are cores and GPUs for them, and stores the loss of jobs that leave no outcome.
+
+    Returns when all have ended.
+    """
     header = payload.read_payload(folder)
     entries = {job.number: _claim_job(folder, header, job.number) for job in jobs}
     say_ready()
@@ -74,7 +76,7 @@ def start_jobs(
 
 
 def _claim_job(folder: Path, header: payload.Payload, number: int) -> list[tuple[int, Entry]]:
-    """Takes over the claims of a job; returns the tasks that this process has now, with their positions."""
+    """Takes over the claims of a job; returns the positions and entries of the tasks for which that was possible."""
     parts = payload.PartReader(folder, header)
     entries = [(position, Entry(parts.read(position).entry)) for position in header.jobs[number]]
     return [(position, entry) for position, entry in entries if _claim_entry(entry, entry.current_claim(), folder.name)]

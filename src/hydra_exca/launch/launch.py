@@ -112,13 +112,13 @@ class Launch:
             self._monitor.watch([], self._with_action(Action.JOIN))
             for launched in self._with_action(Action.RAISE):
                 self._failed = self._failed or launched
-            if missing and not self._stops():
-                self._start(missing)
+            if missing and not self._is_stopped():
+                self._submit_tasks(missing)
             else:
-                self._leave(missing)
+                self._skip_after_failure(missing)
 
     def poll(self) -> int:
-        """Looks once at what is waited for; returns how much is left."""
+        """Polls once for the tasks that are waited for; returns how many are left."""
         return self._monitor.poll()
 
     def missing(self) -> list[LaunchedTask]:
@@ -163,7 +163,7 @@ class Launch:
 
     @contextlib.contextmanager
     def _giving_up_on_errors(self) -> tp.Iterator[None]:
-        """Gives up what was not started: nobody else may take the claims of a process that lives on."""
+        """Gives up tasks that were not started: nobody else may take the claims of a process that is alive."""
         try:
             yield
         except KeyboardInterrupt:
@@ -175,7 +175,7 @@ class Launch:
             raise
 
     def _interrupt(self) -> None:
-        """Leaves the jobs or ends them, as the settings say, or else as is usual on the cluster."""
+        """Detaches from the jobs or cancels them, as the settings say, or else as is usual on the cluster."""
         detaches = self.settings.cluster.detaches
         if self.settings.on_interrupt is not None:
             detaches = self.settings.on_interrupt is OnInterrupt.DETACH
@@ -189,18 +189,18 @@ class Launch:
             log.warning("exca: %s not started, and given up", count_noun(not_started, "task was", "tasks were"))
 
     def detach(self) -> int:
-        """Leaves the jobs to their cluster; returns how many tasks have none yet, and are given up."""
+        """Leaves the jobs to their cluster; returns how many tasks have no job yet, and are given up."""
         left = [launched for submission in self._monitor.submissions for launched in submission.detach()]
         for launched in left:
-            self._leave_task(launched, "was not submitted: the queue had no room for it")
+            self._mark_not_run(launched, "was not submitted: the queue had no room for it")
         return len(left)
 
     def cancel_all(self) -> int:
-        """Cancels every job of this launch, gives their tasks up, and returns how many there were."""
+        """Cancels all jobs of this launch, gives up their tasks, and returns the number of tasks."""
         return sum(submission.cancel_all() for submission in self._monitor.submissions)
 
     def cancel(self, task: Task) -> None:
-        """Cancels the job that computes the task, in whatever launch."""
+        """Cancels the job that computes the task, of this launch or another."""
         launched = self._launched[task.identity.key]
         claim = launched.entry.current_claim() if launched.has_entry else None
         if claim is None or is_given_up(claim):
@@ -308,7 +308,7 @@ class Launch:
     # running
 
     def _record_found(self, launched: LaunchedTask) -> None:
-        """Writes down what the lookup found: a lost job becomes a failed outcome, a corrupt outcome is set aside."""
+        """Acts on the lookup: stores a lost job as a failed outcome, and sets a corrupt outcome aside."""
         found = launched.lookup
         entry, claim = found.entry, found.claim
         if entry is None:
@@ -331,8 +331,8 @@ class Launch:
         if owner is not None and owner.token == claim.token:
             launched.claim = owner
 
-    def _start(self, missing: tp.Sequence[LaunchedTask]) -> None:
-        """Claims and submits; what somebody else has claimed meanwhile is joined."""
+    def _submit_tasks(self, missing: tp.Sequence[LaunchedTask]) -> None:
+        """Claims and submits tasks; joins those that another launch has claimed meanwhile."""
         from .submission import Submission  # with all that jobs need: a launch that finds everything starts without it
 
         submission = Submission(self.settings, self.program, missing)
@@ -355,36 +355,36 @@ class Launch:
             self._monitor.submissions.append(submission)
 
     def _watch_claimed(self, missing: tp.Sequence[LaunchedTask], submission: Submission) -> None:
-        """Waits for what was claimed as this launch's own, and for the rest as what another one computes."""
+        """Waits for the claimed tasks as this launch's own, and for the others as those of another launch."""
         for launched in missing:
             is_own = submission.holds(launched)
             launched.action, launched.how = (Action.RUN, "run") if is_own else (Action.JOIN, "joined")
-            if is_own:  # and room is made for its outcome
+            if is_own:  # an earlier outcome is moved aside
                 launched.superseded = -1
         self.computed.update(launched.key for launched in submission.claimed)
         self._monitor.watch(submission.claimed, [task for task in missing if not submission.holds(task)])
 
     def _run_again(self, orphans: list[LaunchedTask]) -> None:
-        """Submits tasks again whose job or launch ended, through no fault of theirs, before they ran."""
+        """Submits tasks again whose job or launch ended, through no fault of theirs, without an outcome."""
         if self.settings.mode is Mode.READ_ONLY:
             for launched in orphans:
                 problem = CacheError(f"{launched.uid} was given up; mode=read-only runs nothing")
                 self._monitor.fail_task(launched, problem)
-        elif self._stops():
-            self._leave(orphans)
+        elif self._is_stopped():
+            self._skip_after_failure(orphans)
         else:
             for launched in orphans[:_SHOWN_TASKS]:
                 log.info("exca: %s: %s; submitted again", launched.name, launched.why_again())
             if len(orphans) > _SHOWN_TASKS:
                 log.info("exca: %d more tasks are submitted again", len(orphans) - _SHOWN_TASKS)
             for launched in orphans:
-                if not launched.has_superseded_outcome():  # room was made once: a further attempt finds its own
+                if not launched.has_superseded_outcome():  # moved aside once; the next attempt finds its own outcome
                     launched.mode = Mode.CACHED
-            self._start(orphans)
+            self._submit_tasks(orphans)
 
     # failures
 
-    def _stops(self) -> bool:
+    def _is_stopped(self) -> bool:
         return self._failed is not None and self.settings.on_failure is not OnFailure.CONTINUE
 
     def _handle_end(self, launched: LaunchedTask) -> None:
@@ -396,16 +396,16 @@ class Launch:
         if self.settings.on_failure is not OnFailure.CONTINUE:
             cancels = self.settings.on_failure is OnFailure.CANCEL
             for submission in self._monitor.submissions:
-                self._leave(submission.cancel_unstarted() if cancels else submission.give_up_unstarted())
+                self._skip_after_failure(submission.cancel_unstarted() if cancels else submission.give_up_unstarted())
 
-    def _leave(self, tasks: tp.Sequence[LaunchedTask]) -> None:
-        """Ends tasks that are not to run since another one has failed."""
+    def _skip_after_failure(self, tasks: tp.Sequence[LaunchedTask]) -> None:
+        """Ends tasks that must not run because another one has failed."""
         for launched in tasks:
             assert self._failed is not None
             why = f"{self._failed.name} failed, and on_failure={self.settings.on_failure}"
-            self._leave_task(launched, f"was not run: {why}")
+            self._mark_not_run(launched, f"was not run: {why}")
 
-    def _leave_task(self, launched: LaunchedTask, why: str) -> None:
+    def _mark_not_run(self, launched: LaunchedTask, why: str) -> None:
         launched.status, launched.how = Status.NOT_SUBMITTED, "not run"
         problem = NotRunError(f"{launched.uid} {why}", factory=launched.task.identity.factory, uid=launched.uid)
         self._monitor.fail_task(launched, problem)
@@ -413,7 +413,7 @@ class Launch:
 
 @contextlib.contextmanager
 def _without_interrupts() -> tp.Iterator[None]:
-    """Holds further interrupts off: what is half cancelled would be left as failed."""
+    """Ignores further interrupts, which would leave jobs half cancelled and their tasks failed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -432,7 +432,7 @@ def _would_wait_for_itself(result: LookupResult) -> bool:
 
 
 def _is_still_corrupt(entry: Entry) -> bool:
-    """Whether nobody has mended it since the lookup."""
+    """Whether nobody has repaired the entry since the lookup."""
     try:
         outcome = entry.outcome()
         if outcome is not None and outcome.status is Status.COMPLETED:

@@ -28,10 +28,10 @@ _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at fir
 
 
 class Monitor:
-    """Follows the tasks that a launch waits for, to their ends.
+    """Follows the tasks that a launch waits for, until they end.
 
-    ``run_again`` is called with those that nobody computes any more and that have not failed, ``on_end`` with each
-    that has ended. Slurm is asked for the jobs of other launches every ``poll_s`` seconds at the least.
+    ``run_again`` is called with tasks that have not failed and that nobody computes any more, ``on_end`` with each task
+    that has ended. Slurm is asked about the jobs of other launches at least every ``poll_s`` seconds.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Monitor:
         self._owners_asked = self._progress_said = time.monotonic()
 
     def watch(self, own: tp.Sequence[LaunchedTask], joined: tp.Sequence[LaunchedTask]) -> None:
-        """Waits for these tasks from now on; joined ones are computed by another launch, or that is to be checked."""
+        """Waits for these tasks from now on. Joined ones are computed by another launch, as far as is known."""
         before = len(self._waiting)
         for task in (*own, *joined):
             self._waiting[task] = task.ended = None
@@ -70,7 +70,7 @@ class Monitor:
         self._interval = min(_ASK_OWNERS_S, self._poll_s)
 
     def is_watched(self, task: LaunchedTask) -> bool:
-        """Whether it is still waited for."""
+        """Whether the task is still waited for."""
         return task in self._waiting
 
     def wait(self) -> None:
@@ -88,7 +88,7 @@ class Monitor:
     def poll(self, is_full: bool = True) -> int:
         """Asks the clusters once and then reads outcomes; returns how many tasks are left.
 
-        With ``is_full`` False, for a caller that polls in a loop, most polls read only the outcomes that are due next.
+        With ``is_full`` False, for callers that poll in a loop, most polls read only the outcomes that are due next.
         """
         lost_tasks: list[LaunchedTask] = []
         for submission in self.submissions:
@@ -104,7 +104,7 @@ class Monitor:
         return len(self._waiting)
 
     def collect_outcome(self, task: LaunchedTask) -> bool:
-        """Takes the outcome of a task and its value, if it is there; whether the task has ended."""
+        """Reads the outcome and the value of a task, if they are there; whether the task has ended."""
         if task.is_open:
             try:
                 outcome = self._awaited_outcome(task)
@@ -117,12 +117,15 @@ class Monitor:
         return True
 
     def fail_task(self, task: LaunchedTask, problem: ExcaError) -> None:
-        """Ends a task that will have no outcome."""
+        """Ends a task without an outcome."""
         task.problem = problem
         self._end(task)
 
     def record_lost_job(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> None:
-        """Stores that a job ended without an outcome, or brings back what it was to replace, if nobody was quicker."""
+        """Stores that a job ended without an outcome, or restores the value that it was to replace.
+
+        Writes nothing if another launch has done so.
+        """
         logs, code = self._lookup.log_folder(claim), self._lookup.code_digest(claim)
         lost.record_lost_job(task.entry, claim, task.task.identity.to_json(), report, self._folder.path, logs, code)
 
@@ -137,7 +140,7 @@ class Monitor:
             self._next_full_read = time.monotonic() + _PAUSE_PER_FULL_READ * self._read_s
 
     def _awaited_outcome(self, task: LaunchedTask) -> Outcome | None:
-        """The outcome that is waited for, or the loss of the job that was to replace what is there; None so far."""
+        """The outcome that is waited for, or the loss of the job that was to replace an older one; None if neither."""
         entry, first_claim = task.entry, self._first_claim.get(task, 0)
         stored = entry.outcome()
         if stored is None:
@@ -167,7 +170,7 @@ class Monitor:
             self._run_again(left)
 
     def _handle_report(self, task: LaunchedTask, report: clusters.JobReport, submission: Submission) -> bool:
-        """Acts on what a cluster says of a job of this launch; True if the task has to be computed by another job."""
+        """Acts on a cluster's report on a job of this launch; True if another job has to compute the task."""
         if task.claim is not None:
             self._warn_if_stuck(task, task.claim, report)
         if report.state is not JobState.ENDED or self.collect_outcome(task):
@@ -184,7 +187,7 @@ class Monitor:
         return False
 
     def _check_joined(self) -> None:
-        """Asks whether the owners of joined tasks are still there; without one a task has failed, or is run again."""
+        """Checks the owners of joined tasks; a task without an owner has failed, or is run again."""
         joined = [task for task in self._joined if not self.collect_outcome(task)]
         for task in joined:
             task.claim = task.entry.current_claim()
@@ -195,7 +198,7 @@ class Monitor:
         self._run_uncollected(orphans)
 
     def _find_orphans(self, joined: tp.Sequence[LaunchedTask]) -> list[LaunchedTask]:
-        """The tasks that nobody computes any more; a job that has failed is recorded as the task's failure instead."""
+        """The tasks that nobody computes any more; stores the failure of those that have failed with their job."""
         owned = {task: task.claim for task in joined if task.claim is not None and not is_given_up(task.claim)}
         orphans = [task for task in joined if task not in owned]
         reports = self._lookup.ask_clusters(list(owned.values()))

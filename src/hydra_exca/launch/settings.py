@@ -33,19 +33,19 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of a launch. ``record`` is kept with the launch, ``project`` with the results.
+    """The settings of a launch. ``record`` is stored with the launch, ``project`` with the results.
 
-    ``check`` raises before anything is claimed, if no job can work. ``prepare`` may change what the jobs get, say
-    their search path; ``here`` gives the copy of code of tasks in this process, with ``chdir`` their working directory.
-    ``max_gb`` limits what one job is sent. A job computes ``tasks_per_job`` tasks of the same resources,
-    ``workers_per_job`` of them at a time. ``on_interrupt`` None is the usual of the cluster.
+    ``check`` raises before anything is claimed if no job can work. ``prepare`` may change what is sent to the jobs,
+    such as their search path. ``here`` gives the copy of the code for tasks in this process; with ``chdir`` it is
+    their working directory. ``max_gb`` limits what is sent to one job. A job computes ``tasks_per_job`` tasks of
+    the same resources, ``workers_per_job`` of them at a time. If ``on_interrupt`` is None, the cluster decides.
 
-    ``provenance`` is asked once, when something is about to be submitted. With it the tasks' overrides are recorded,
-    unless they are only words for messages: ``records_overrides`` says that. ``keeps_payload`` writes down for tasks
-    in this process, too, what jobs would be sent, where that can be pickled. ``code`` is the digest of the current
-    code, and ``code_changes`` gives the files in which code of another digest differs from it, None if that is not
-    known; ``on_code_change`` says what to do with results of different code. ``option_prefix`` is what stands before
-    the name of an option where the user sets it.
+    ``provenance`` is called once, when something is about to be submitted. The overrides of the tasks are recorded
+    with it, unless ``records_overrides`` says that they are only for messages. With ``keeps_payload``, what jobs
+    would be sent is also written for tasks in this process, if it can be pickled. ``code`` is the digest of the
+    current code. ``code_changes`` gives the files in which code of another digest differs from it, None if these
+    are not known, and ``on_code_change`` says what to do with results of different code. ``option_prefix`` is what
+    stands before the name of an option where the user sets it.
     """
 
     folder: CacheFolder
