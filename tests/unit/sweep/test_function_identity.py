@@ -50,7 +50,7 @@ def test_a_zen_function_is_the_users_function() -> None:
         {"resolve_pre_call": False},
         {"instantiation_wrapper": seed},
     ],
-    ids=repr,
+    ids=["a call before", "several calls before", "a partial before", "exclude", "resolve_pre_call", "a wrapper"],
 )
 def test_what_zen_does_beside_the_function_counts(changed: dict[str, tp.Any]) -> None:
     first, again = (read_function_identity(zen(train, **changed), ()).carried for _ in range(2))
