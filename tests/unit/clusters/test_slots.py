@@ -423,6 +423,7 @@ def test_gpus_are_known_by_their_uuids(
     assert devices.visible_gpus() == gpus and list(devices.visible_gpus() or ()) == list(gpus)
 
 
+@pytest.mark.app
 @pytest.mark.parametrize(("visible", "gpus"), [(None, None), ("3, 5", {"3": "3", "5": "5"})])
 def test_without_nvidia_smi_gpus_are_known_by_their_numbers(
     visible: str | None, gpus: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
