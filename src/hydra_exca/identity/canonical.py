@@ -241,16 +241,18 @@ class Walk:
         non_default: dict[str, Json] = {}
         with_defaults: dict[str, Json] = {}
         for name, expect, default, below in counted:
-            child, forced = values.get(name, MISSING), self.forced
+            child, stays = values.get(name, MISSING), name in keys
             kind = type(child)
             if kind in SCALARS and not below:  # most are; the calls saved are a third of the whole walk
                 with_defaults[name] = one = form = LEAVES[kind](child)
-                if child is default.value and name not in keys:
+                if child is default.value and not stays:
                     continue
             else:
+                forced = self.forced
                 one, form = self._child_forms(name, child, expect, below)
                 with_defaults[name] = form
-            if self.forced > forced or name in keys or not self.is_default(form, expect, default, below):
+                stays = stays or self.forced > forced
+            if stays or not self.is_default(form, expect, default, below):
                 non_default[name] = one
         if schema.allows_extra:
             self._add_extra(value, schema, skip, non_default, with_defaults)

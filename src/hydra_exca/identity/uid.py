@@ -59,8 +59,9 @@ def model_fields(model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) ->
     """
     with NamedErrors():
         schema = model_schema.record_schema(type(model))
-        skip = model_schema.name_tree(leave_out)
-        if skip:
+        skip = model_schema.NO_NAMES
+        if leave_out:
+            skip = model_schema.name_tree(leave_out)
             schema.check_names(skip, schema.names)
         walk = Walk()
         return ModelFields(*walk.field_forms(model, schema, skip), (*walk.excluded, *leave_out))

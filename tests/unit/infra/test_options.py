@@ -318,7 +318,7 @@ def test_what_the_first_rank_raises_after_another_is_told_after_it(folder: Path,
 def wait_for_end(task: tp.Any) -> None:
     """Until Slurm has no job of the task any more."""
     (record,) = task.infra.folder.glob("launches/*/launch.json")
-    job = re.search(r'"0": "(\d+)', record.read_text())[1]  # type: ignore[index]
+    job = re.search(r'"0": ?"(\d+)', record.read_text())[1]  # type: ignore[index]
     active = ["squeue", "-h", "-j", job, "-t", "RUNNING,COMPLETING,PENDING"]
     wait_until(lambda: not subprocess.run(active, capture_output=True, text=True).stdout.strip(), "the job to end")
 
