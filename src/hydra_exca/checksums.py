@@ -1,7 +1,7 @@
 """Checksums in the files that are read back: without one, a flipped bit is another value, another job, another number.
 
 A record is a JSON object with its checksum as the last member. Other files have it at their end, behind a line break.
-What was written before there were checksums is read as it is.
+What was written before there were checksums is read as it is, even if it has a key of that name elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import typing as tp
 _IN_RECORD = b',"checksum":"'
 _AT_END = b"\nchecksum "
 _END = b'"}'
+_DIGEST_BYTES = 8
+_DIGITS = 2 * _DIGEST_BYTES
 
 
 def dump_record(fields: tp.Mapping[str, tp.Any]) -> bytes:
@@ -47,14 +49,14 @@ def remove_checksum(data: bytes) -> bytes:
 
 
 def _verified(data: bytes, mark: bytes, end: bytes) -> bytes | None:
-    """What stands before the checksum, None where there is none."""
-    content, found, checksum = data.rpartition(mark)
-    if not found:
+    """What stands before the checksum, None where there is none at the very end."""
+    content, rest = data[: -_DIGITS - len(mark + end)], data[-_DIGITS - len(mark + end) :]
+    if not (rest.startswith(mark) and rest.endswith(end)):
         return None
-    if checksum != _checksum(content) + end:
+    if rest != mark + _checksum(content) + end:
         raise ValueError("its checksum differs")
     return content
 
 
 def _checksum(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=8).hexdigest().encode()
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest().encode()

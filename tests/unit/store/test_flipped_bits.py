@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pickle
 import typing as tp
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hydra_exca import paths
+from hydra_exca import checksums, paths
 from hydra_exca.clusters import process
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.identity import uid
@@ -181,6 +182,16 @@ def test_an_outcome_without_a_checksum_is_still_read(old_entry: Entry, read: Cal
 def test_a_claim_without_a_checksum_is_still_read(old_entry: Entry) -> None:
     claim = Claim(2, ClaimState.QUEUED, "t", "local", None, 0, {"pid": 1}, time=1.5)
     assert old_entry.current_claim() == claim
+
+
+@pytest.mark.parametrize("checksum", ["mine", "0123456789abcdef"])
+def test_a_key_of_a_user_that_is_named_checksum_is_not_the_checksum(checksum: str) -> None:
+    fields = {"identity": {"fields": {"seed": 1, "checksum": checksum}}}
+    old = json.dumps(fields, separators=(",", ":")).encode()
+    assert checksums.record_text(old) == old
+    assert checksums.parse_record(old) == checksums.parse_record(checksums.dump_record(fields)) == fields
+    source = b"text\nchecksum " + checksum.encode() + b"\nmore"
+    assert checksums.remove_checksum(source) == checksums.remove_checksum(checksums.add_checksum(source)) == source
 
 
 def test_a_payload_without_a_checksum_is_still_read(tmp_path: Path) -> None:
