@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,83 @@ def test_another_launch_of_the_same_script_is_a_launch(tmp_path: Path) -> None:
     app = App(tmp_path, OTHER.replace("{{asked}}", "{cfg.seed + 4}"))
     assert [value[0] for value in app.run("seed=1,2", cluster="local").values] == [0, 0]
     assert sorted(app.notes) == ["task 1", "task 2", "task 5", "task 6"]
+
+
+ONCE_MORE = """
+import subprocess
+
+note("task", cfg.seed)
+command = [sys.executable, "train.py", *sys.argv[1:], *{more!r}]
+env = {{**os.environ, "RETURNS": os.devnull}}
+done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=HydraConfig.get().runtime.cwd)
+print(done.stdout, done.stderr, flush=True)
+return [done.returncode, done.stdout + done.stderr]
+"""
+
+
+def test_a_dry_run_below_a_task_is_a_dry_run(tmp_path: Path) -> None:
+    app = App(tmp_path, ONCE_MORE.format(more=["hydra.launcher.dry_run=true"]))
+    ((status, text),) = app.run("seed=1", cluster="local").values
+    assert status == 0 and "dry run, nothing is run" in text
+    assert app.notes == ["task 1"]
+
+
+def test_a_second_start_that_starts_itself_again_is_an_error(tmp_path: Path) -> None:
+    app = App(tmp_path, ONCE_MORE.format(more=[]))
+    ((_, text),) = app.run("seed=1", cluster="local").values
+    assert "there is no end to it" in text
+    assert app.notes == ["task 1"] * 2
+
+
+def test_a_program_that_outlives_its_task_is_a_launch(tmp_path: Path) -> None:
+    """A terminal that a task has opened, say."""
+    app = App(tmp_path, 'note("task", cfg.seed)\nreturn os.environ["EXCA_ENCLOSING_TASKS"]')
+    (tasks,) = app.run("seed=1", cluster="local").values
+    assert app.run("seed=1", cluster="local", env={"EXCA_ENCLOSING_TASKS": tasks}).values == [tasks]
+    missing = json.dumps([["/nowhere", 0, "key"]])
+    assert app.run("seed=1", cluster="local", env={"EXCA_ENCLOSING_TASKS": missing}).values == [tasks]
+    assert app.notes == ["task 1"]
+
+
+THREADS = """
+import threading
+import time
+
+import pydantic
+
+from hydra_exca import TaskInfra
+
+started = threading.Event()
+
+
+class Slow(pydantic.BaseModel):
+    n: int = 1
+    infra: TaskInfra = TaskInfra(folder="cache")
+
+    @infra.apply
+    def compute(self) -> int:
+        started.set()
+        if self.n == 1:
+            time.sleep(1)
+        return 2 * self.n
+
+
+values = []
+threads = [threading.Thread(target=lambda n=n: values.append(Slow(n=n).compute())) for n in (1, 1, 2)]
+for thread in threads:
+    thread.start()
+    started.wait()
+for thread in threads:
+    thread.join()
+import os
+print(sorted(values), os.environ.get("EXCA_ENCLOSING_TASKS"))
+"""
+
+
+def test_a_thread_joins_what_another_thread_computes(tmp_path: Path) -> None:
+    (tmp_path / "threads.py").write_text(THREADS)
+    done = subprocess.run([sys.executable, "threads.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[2, 2, 4] None\n", done.stderr
 
 
 NESTED = """

@@ -42,6 +42,8 @@ class JobState(enum.Enum):
 
 ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
 """The environment variable that names the tasks around a process (`job/enclosing.py`)."""
+SECOND_START = "EXCA_SECOND_START"
+"""The environment variable of a process that computes the task which started it (`job/second_start.py`)."""
 RANK_VARIABLES = (
     *("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
@@ -56,7 +58,7 @@ def is_distributed_rank() -> bool:
 
 def job_environment() -> dict[str, str]:
     """The environment of this process for its jobs, without what says which rank or task this process is."""
-    own = {ENCLOSING_TASKS, *(RANK_VARIABLES if is_distributed_rank() else ())}
+    own = {ENCLOSING_TASKS, SECOND_START, *(RANK_VARIABLES if is_distributed_rank() else ())}
     variables = os.environ.items()
     return {name: value for name, value in variables if name not in own and not name.startswith("TORCHELASTIC_")}
 

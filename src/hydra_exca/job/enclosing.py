@@ -6,9 +6,11 @@ They are named in the environment, so that a program that a task starts knows of
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import os
 import sys
+import threading
 import typing as tp
 from pathlib import Path
 
@@ -29,45 +31,81 @@ def identity_key(identity: tp.Mapping[str, tp.Any]) -> str:
 
 
 def enclosing_tasks() -> list[EnclosingTask]:
-    """The tasks that wait for whatever this process does: the outermost first."""
-    return _read(os.environ.get(ENCLOSING_TASKS))
+    """The tasks that wait for whatever this thread does: the outermost first."""
+    tasks = _around.get()
+    return _starting_tasks() if tasks is None else list(tasks)
 
 
 def starting_task() -> EnclosingTask | None:
-    """The task that started this program, None where no task did: the one that it computes is no such task.
+    """The task that started this program, None where no task did: the one that it computes is no such task."""
+    tasks = _starting_tasks()
+    return tasks[-1] if tasks else None
 
-    It is the innermost of those in the environment that the program was started with.
-    """
+
+def _starting_tasks() -> list[EnclosingTask]:
+    """The tasks in the environment that this program was started with."""
+    prefix = f"{ENCLOSING_TASKS}=".encode()
     try:
         variables = Path("/proc/self/environ").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    prefix = f"{ENCLOSING_TASKS}=".encode()
-    given = next((each.removeprefix(prefix) for each in variables if each.startswith(prefix)), None)
-    tasks = _read(given)
-    return tasks[-1] if tasks else None
+        given = next((each.removeprefix(prefix) for each in variables if each.startswith(prefix)), b"[]")
+        return [EnclosingTask(*each) for each in json.loads(given)]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 @contextlib.contextmanager
 def computing(task: EnclosingTask, around: tp.Sequence[EnclosingTask]) -> tp.Iterator[None]:
-    """While it lasts, this process and what it starts are known to belong to ``task``, and to those ``around`` it.
+    """While it lasts, this thread and the programs it starts are known to belong to ``task``, and to those ``around``.
 
-    A distributed run that the task began in this process ends with it: the next task here would take its variables and
+    A distributed run that a task began in this process ends with it: the next task here would take its variables and
     its process group for its own, and wait for ranks that are gone.
     """
-    names = (ENCLOSING_TASKS, *RANK_VARIABLES)
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    had_group = _process_group() is not None
-    os.environ[ENCLOSING_TASKS] = json.dumps([*around, task])
+    tasks = (*around, task)
+    token = _around.set(tasks)
+    _environment.enter(json.dumps(tasks))
     try:
         yield
     finally:
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
-        group = _process_group()
-        if group is not None and not had_group:
-            group.destroy_process_group()
+        _environment.leave(json.dumps(tasks))
+        _around.reset(token)
+
+
+_around: contextvars.ContextVar[tuple[EnclosingTask, ...] | None] = contextvars.ContextVar("around", default=None)
+
+
+class _TaskEnvironment:
+    """What the tasks of a process change in it. Its threads may compute several at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks: list[str] = []
+        self._before: dict[str, str] = {}
+        self._had_group = False
+
+    def enter(self, tasks: str) -> None:
+        with self._lock:
+            if not self._tasks:
+                self._before = {name: os.environ[name] for name in _CHANGED if name in os.environ}
+                self._had_group = _process_group() is not None
+            self._tasks.append(tasks)
+            os.environ[ENCLOSING_TASKS] = tasks
+
+    def leave(self, tasks: str) -> None:
+        with self._lock:
+            self._tasks.remove(tasks)
+            if self._tasks:
+                os.environ[ENCLOSING_TASKS] = self._tasks[-1]
+                return
+            for name in _CHANGED:
+                os.environ.pop(name, None)
+            os.environ.update(self._before)
+            group = _process_group()
+            if group is not None and not self._had_group:
+                group.destroy_process_group()
+
+
+_CHANGED = (ENCLOSING_TASKS, *RANK_VARIABLES)
+_environment = _TaskEnvironment()
 
 
 def _process_group() -> tp.Any:
@@ -75,7 +113,3 @@ def _process_group() -> tp.Any:
     distributed = sys.modules.get("torch.distributed")
     is_rank = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return distributed if is_rank else None
-
-
-def _read(text: str | bytes | None) -> list[EnclosingTask]:
-    return [EnclosingTask(*each) for each in json.loads(text or "[]")]

@@ -7,17 +7,40 @@ tells how it went. Started as ``python -m hydra_exca.job.second_start <launch fo
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
 import sys
 import typing as tp
 from pathlib import Path
 
-from hydra_exca.errors import JobError
-from hydra_exca.store import Entry
+from hydra_exca.clusters import process
+from hydra_exca.clusters.base import SECOND_START
+from hydra_exca.errors import ExcaError, JobError
+from hydra_exca.store import ClaimState, Entry
 
 from .attempt import Attempt, LoadedProgram
-from .enclosing import EnclosingTask
+from .enclosing import EnclosingTask, starting_task
 from .payload import read_part, read_payload
+
+log = logging.getLogger("exca.job")
+
+
+def computed_starter() -> EnclosingTask | None:
+    """The task that started this program, if it is still being computed; None for any other program."""
+    task = starting_task()
+    if task is None:
+        return None
+    try:
+        part = read_part(Path(task.launch), read_payload(Path(task.launch)), task.position)
+        entry = Entry(Path(part.entry))
+        claim = entry.current_claim()
+        is_computed = claim is not None and claim.state is ClaimState.RUNNING and entry.outcome() is None
+    except (OSError, ExcaError, pickle.UnpicklingError):  # a task of this process has no payload, old ones are removed
+        return None
+    if claim is None or claim.token != Path(task.launch).name or process.is_alive(claim.owner) is False:
+        return None
+    return task if is_computed else None
 
 
 def repeats_command(task: EnclosingTask) -> bool:
@@ -28,11 +51,20 @@ def repeats_command(task: EnclosingTask) -> bool:
 
 
 def compute_instead(task: EnclosingTask) -> tp.NoReturn:
-    """Makes this process one that computes ``task``. It keeps its id, its environment and its output."""
+    """Makes this process one that computes ``task``. It keeps its id, its environment and its output.
+
+    Raises JobError in a process that was started by such a process: it would go on so without end.
+    """
+    uid = Path(read_part(Path(task.launch), read_payload(Path(task.launch)), task.position).entry).name
+    if SECOND_START in os.environ:
+        raise JobError(
+            f"{uid} starts its own command line again in each process that it starts so: there is no end to it"
+        )
+    log.info("exca: this process computes %s, the task that started it, and stores nothing", uid)
     sys.stdout.flush()
     sys.stderr.flush()
     command = [sys.executable, "-u", "-P", "-m", __name__, task.launch, str(task.position)]
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, {**os.environ, SECOND_START: "1"})
 
 
 def run(launch: Path, position: int) -> None:

@@ -22,7 +22,7 @@ from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.identity import carried
-from hydra_exca.job import enclosing, second_start
+from hydra_exca.job import second_start
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
@@ -56,7 +56,6 @@ def launch(launcher: HydraLauncher, job_overrides: tp.Sequence[tp.Sequence[str]]
     """The results of one batch, in its order."""
     if script.is_loading():
         raise RuntimeError("the script starts its program on being loaded: put it below `if __name__ == '__main__':`")
-    _compute_for_starter(second_start.repeats_command)
     if is_distributed_rank():
         log.warning(
             "exca: torchrun started this launch, so each of its ranks launches the whole sweep. Start the sweep with "
@@ -76,13 +75,6 @@ def launch(launcher: HydraLauncher, job_overrides: tp.Sequence[tp.Sequence[str]]
         raise as_compact_error(CacheError(f"A file could not be read or written: {error}")) from shown_cause(error)
     finally:
         configure_log(hydra.hydra_logging, hydra.verbose)
-
-
-def _compute_for_starter(is_asked_for: tp.Callable[[enclosing.EnclosingTask], bool]) -> None:
-    """Makes this process one that computes the task which started it, if that is what this launch is asked for."""
-    starter = enclosing.starting_task()
-    if starter is not None and is_asked_for(starter):
-        second_start.compute_instead(starter)
 
 
 class _Batch:
@@ -106,7 +98,12 @@ class _Batch:
             results.check_sweeper(self._config, "dry_run")
         if not self._options.wait:
             results.check_sweeper(self._config, "wait")
+        starter = None if self._options.dry_run else second_start.computed_starter()
+        if starter is not None and second_start.repeats_command(starter):  # such as the other ranks of Lightning's ddp
+            second_start.compute_instead(starter)
         batch = self._compose(job_overrides, first)
+        if starter is not None and {task.identity.key for task in batch} == {starter.key}:
+            second_start.compute_instead(starter)
         launch = self._make_launch(batch)
         if self._options.dry_run:
             plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)
@@ -119,7 +116,6 @@ class _Batch:
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         composer = tasks.Composer(self._context, self._config, self._options, self._function_identity, self._schema)
         batch = composer.tasks(job_overrides, first)
-        _compute_for_starter(lambda starter: starter.key in {task.identity.key for task in batch})
         loader.sweep_loader(self._context).forget_compositions()
         for notice in dict.fromkeys(notice for task in batch for notice in task.notices):
             log.warning("exca: %s", notice)
