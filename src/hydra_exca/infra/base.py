@@ -159,6 +159,15 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         kept = {name: getattr(self, name) for name in (*self._exca_pickled, *in_class)}
         return {**state, "__pydantic_private__": {**private, **kept}}
 
+    def __setstate__(self, state: dict[tp.Any, tp.Any]) -> None:
+        """What an earlier version has pickled has the defaults of the settings that are new."""
+        cls = type(self)
+        settings = {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
+        private = {name: attribute.get_default() for name, attribute in cls.__private_attributes__.items()}
+        settings |= state["__dict__"]
+        private |= state["__pydantic_private__"] or {}
+        super().__setstate__({**state, "__dict__": settings, "__pydantic_private__": private})
+
     def __copy__(self) -> tp.Self:  # type: ignore[name-defined,unused-ignore]
         return self.__deepcopy__()
 

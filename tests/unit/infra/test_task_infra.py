@@ -753,6 +753,23 @@ def test_a_copy_of_what_has_run_works(way: str, folder: Path, notes: tp.Any) -> 
     assert notes() == ["fit 2"]
 
 
+def test_what_was_pickled_before_a_setting_was_added_has_its_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state_of_earlier_version(infra: TaskInfra) -> dict[tp.Any, tp.Any]:
+        state = dict(pydantic.BaseModel.__getstate__(infra))
+        for fields, added in (("__dict__", "share_machine"), ("__pydantic_private__", "_remembered")):
+            state[fields] = {name: value for name, value in state[fields].items() if name != added}
+        return {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_owner": None, "_applied": None}}
+
+    task = Counted(x=2, infra={"folder": folder})
+    monkeypatch.setattr(TaskInfra, "__getstate__", state_of_earlier_version)
+    copied = pickle.loads(pickle.dumps(task))
+    assert copied == task
+    assert copied.infra.settings() == task.infra.settings()
+    assert copied.infra.uid() == task.infra.uid()
+
+
 @pytest.mark.parametrize("way", [way for way in COPIES if way != "clone_obj"])
 def test_a_copy_of_private_and_nested_infras_is_its_own(way: str) -> None:
     made, original = COPIES[way](Private(x=2)), Private(x=2)
