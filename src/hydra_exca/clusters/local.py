@@ -231,10 +231,10 @@ class _LocalSubmission(ClusterSubmission):
                     **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
                 },
             )
-        taken.record_holder(self._batch.folder, process.pid)
-        keep_until_ended(process)
         self._running[spec.number] = _LocalProcess(process, spec, time.monotonic(), timeouts)
         self._pids[spec.number] = str(process.pid)
+        keep_until_ended(process)
+        taken.record_holder(self._batch.folder, process.pid)
 
 
 def _num_gpus(options: Options) -> int:

@@ -69,10 +69,11 @@ class TakenSlots:
         return {_HANDED: json.dumps({"folder": str(self.folder), "files": dict(self.files)})}
 
     def record_holder(self, launch: Path, pid: int) -> None:
-        """Writes into the lock files who holds them, for launches that wait."""
+        """Writes into the lock files who holds them, if that is possible: launches that wait show it."""
         text = json.dumps(Holder(str(launch), pid, os.getpid())).encode()
         for file in self.files.values():
-            os.pwrite(file, text, 0)
+            with contextlib.suppress(OSError):
+                os.pwrite(file, text, 0)
 
     def close(self) -> None:
         """Closes the files of this process; without a job that has them too, that frees the slots."""
@@ -181,6 +182,8 @@ class MachineSlots:
             if not self._is_shared:
                 raise
             _warn_alone(str(error))
+            with contextlib.suppress(OSError):
+                self.leave_queue()
             self._is_shared, self._ticket = False, None
             return self._take(self._open(), requests)
 
@@ -201,19 +204,31 @@ class MachineSlots:
         with _gate(path) as is_open:
             if not is_open:
                 return None
-            locks = {slot: _lock(path / slot) for request in requests for slot in request.slots}
-            free = {slot: file for slot, file in locks.items() if file is not None}
-            chosen = choose_slots(requests, free, (ticket.requests for ticket in self._earlier_tickets(path)))
-            for slot in free.keys() - set(chosen or ()):
-                os.close(free.pop(slot))
-            if chosen is None:
-                self._wait(path, requests)
-                self._explain_once(path, [slot for slot, file in locks.items() if file is None])
-                return None
-            for file in free.values():
-                os.ftruncate(file, 0)
-            self.leave_queue()
-            return TakenSlots(path, {slot: free[slot] for slot in chosen})
+            free: dict[str, int] = {}
+            try:
+                chosen = self._choose_free(path, requests, free)
+                if chosen is None:
+                    return None
+                for slot in chosen:
+                    os.ftruncate(free[slot], 0)
+                self.leave_queue()
+                return TakenSlots(path, {slot: free.pop(slot) for slot in chosen})
+            finally:
+                for file in free.values():
+                    os.close(file)
+
+    def _choose_free(self, path: Path, requests: tp.Sequence[Request], free: dict[str, int]) -> list[str] | None:
+        """The slots to take, None to wait. All that are free are in ``free``, with their locked files."""
+        slots = [slot for request in requests for slot in request.slots]
+        for slot in slots:
+            file = _lock(path / slot)
+            if file is not None:
+                free[slot] = file
+        chosen = choose_slots(requests, free, (ticket.requests for ticket in self._earlier_tickets(path)))
+        if chosen is None:
+            self._wait(path, requests)
+            self._explain_once(path, [slot for slot in slots if slot not in free])
+        return chosen
 
     def _wait(self, path: Path, requests: tp.Sequence[Request]) -> None:
         """Takes a place in the queue, or keeps it."""
@@ -352,9 +367,11 @@ def _lock(path: Path) -> int | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.lockf(file, fcntl.LOCK_UN)
-    except BlockingIOError:
+    except BaseException as error:
         os.close(file)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return file
 
 

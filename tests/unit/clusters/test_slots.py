@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -379,6 +380,31 @@ def test_a_lock_file_that_is_a_link_is_not_followed(
     (machine / "core-0").symlink_to(tmp_path / "precious")
     assert launch().take(cores(1)) and caplog.records
     assert not (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("function", ["listdir", "ftruncate", "utime", "flock", "lockf"])
+def test_a_launch_that_cannot_share_any_more_leaves_nothing_locked(
+    launch: Callable[[], MachineSlots], machine: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def fail_once(*_: tp.Any, **__: tp.Any) -> tp.NoReturn:
+        monkeypatch.undo()
+        raise OSError("disk is full")
+
+    taken, fails = launch().take(cores(1, of=3)), launch()
+    assert taken and fails.take(cores(3, of=3)) is None and list(machine.glob("*.ticket"))
+    opened = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(fcntl if hasattr(fcntl, function) else os, function, fail_once)
+    alone = fails.take(cores(1 if function == "ftruncate" else 3, of=3))
+    assert alone is not None and list(machine.glob("*.ticket")) == []
+    alone.close()
+    assert os.listdir("/proc/self/fd") == opened
+
+
+def test_who_holds_a_slot_is_not_recorded_where_that_fails(machine: Path) -> None:
+    machine.mkdir()
+    with open(os.open(machine / "core-0", os.O_RDONLY | os.O_CREAT)) as file:
+        TakenSlots(machine, {"core-0": file.fileno()}).record_holder(machine, 1)
+    assert (machine / "core-0").read_bytes() == b""
 
 
 def test_a_launch_that_does_not_share_counts_alone(machine: Path, tmp_path: Path) -> None:
