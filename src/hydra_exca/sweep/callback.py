@@ -91,9 +91,10 @@ class ExcaCallback(Callback):
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
         """Makes the process of a job import from the copy: unpickling the callback is the first thing it does."""
-        vars(self).update(state)
+        vars(self).update({"_recorded": None, **state})
         if self._sent is not None:
             self._sent.enter()
+            self._recorded = self._sent.launched, self._sent.launch  # those queued by an earlier version have none
 
     def on_multirun_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with a message when the code cannot be recorded or copied; nothing was submitted then."""

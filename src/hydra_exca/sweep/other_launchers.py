@@ -52,6 +52,9 @@ class SentCode:
         active.run_from(self.copy)
 
 
+Sent = SentCode  # its name in jobs that an earlier version has queued
+
+
 @dataclasses.dataclass(frozen=True)
 class _ChangedProcess:
     """What this process was before `send_code` changed it for the launch ``sent``.
