@@ -29,11 +29,15 @@ _NOTHING = LoadedFiles(frozenset(), frozenset())
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file to copy. For a link that is kept, ``link`` is its relative target."""
+    """A file to copy. For a link that is kept, ``link`` is its relative target.
+
+    ``data`` is the content of a file that may soon be another one.
+    """
 
     path: str
     stat: os.stat_result
     link: str | None = None
+    data: bytes | None = dataclasses.field(default=None, repr=False)
 
 
 class Listing(tp.NamedTuple):

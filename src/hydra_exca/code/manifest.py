@@ -22,13 +22,14 @@ from .snapshot import Sources, is_trusted_owner
 TRIES = 5
 _FINE_NS = 50_000_000  # after this time, the clock of a file system has moved on
 _COARSE_NS = 2_000_000_000  # the same for a clock that counts only seconds or milliseconds
+_RECENT_NS = 10_000_000_000  # a file that has changed since may be one that a program writes again and again
 
 Index: tp.TypeAlias = dict[str, list[tp.Any]]
 """For the path of each file: what `_stamp` gave when it was read, and the SHA-256 of its content."""
 
 
 class ChangedError(Exception):
-    """A file has changed since it was listed or read."""
+    """A file has changed while or since it was read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +96,9 @@ def _read_sources(sources: Sources, cache: Path, rules: Rules) -> Manifest:
             continue
         entry = known.get(file.path)
         if not isinstance(entry, list) or entry[:-1] != _stamp(file.stat):
-            entry = _read_file(file, rules)
+            listing.files[name], entry = _read_file(file, rules)
         index[file.path] = entry
-        fingerprints[name] = f"{entry[-1]} x" if file.stat.st_mode & 0o100 else entry[-1]
+        fingerprints[name] = f"{entry[-1]} x" if listing.files[name].stat.st_mode & 0o100 else entry[-1]
     if index != known and (cache / paths.CODE).is_dir():
         _write(path, {"files": index})
     return Manifest(listing.files, fingerprints, _digest(fingerprints), index, listing.not_copied)
@@ -107,19 +108,22 @@ def _digest(fingerprints: tp.Mapping[str, str]) -> str:
     return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in fingerprints.items())))[:16]
 
 
-def _read_file(file: File, rules: Rules) -> list[tp.Any]:
-    """The entry of a file in the index; without a stamp if it could still change unseen."""
+def _read_file(file: File, rules: Rules) -> tuple[File, list[tp.Any]]:
+    """A file as it is now, and its entry in the index; that has no stamp if the file could still change unseen."""
     try:
         with open(file.path, "rb", buffering=0) as opened:
+            before = os.fstat(opened.fileno())
             data = opened.read()
             stat = os.fstat(opened.fileno())
     except FileNotFoundError:
         raise
     except OSError as error:
         raise unreadable_error(error, rules) from error
-    if _stamp(stat) != _stamp(file.stat):
+    if _stamp(stat) != _stamp(before):
         raise ChangedError
-    return [*(_stamp(stat) if _is_settled(stat) else []), sha256(data)]
+    is_recent = time.time_ns() - stat.st_ctime_ns < _RECENT_NS
+    file = dataclasses.replace(file, stat=stat, data=data if is_recent else None)
+    return file, [*(_stamp(stat) if _is_settled(stat) else []), sha256(data)]
 
 
 def _stamp(stat: os.stat_result) -> list[int]:

@@ -152,7 +152,7 @@ def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
 def _copy_file(file: File, fingerprint: str, path: str, pool: FilePool | None) -> None:
     if pool is not None and pool.link(fingerprint, file.stat.st_size, path):
         return
-    data = Path(file.path).read_bytes()
+    data = Path(file.path).read_bytes() if file.data is None else file.data
     if sha256(data) != fingerprint.partition(" ")[0]:
         raise ChangedError
     mode = 0o777 if fingerprint.endswith(" x") else 0o666

@@ -95,7 +95,26 @@ def test_a_file_that_is_edited_before_it_is_read_spoils_no_copy_of_the_edited_co
     assert list((root.parent / "cache/code").glob("*.aside-*")) == []
 
 
+def test_a_file_that_a_program_writes_again_and_again_is_copied_as_it_was_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = iter(range(1000))
+
+    def after_an_edit(function: tp.Callable[..., tp.Any]) -> tp.Callable[..., tp.Any]:
+        def edited(*arguments: tp.Any) -> object:
+            (root / "lib/c.py").write_text(f"C = {next(edits)}\n")
+            return function(*arguments)
+
+        return edited
+
+    monkeypatch.setattr(trees, "_read_file", after_an_edit(trees._read_file))
+    monkeypatch.setattr(copying, "_write_copy", after_an_edit(copying._write_copy))
+    copy = snapshot(root)
+    assert digest(copy.folder) == copy.digest
+
+
 def test_files_that_are_edited_again_and_again_are_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "_RECENT_NS", 0)
     fill, edits = copying._write_copy, iter(range(1000))
 
     def meanwhile(*arguments: tp.Any, **options: tp.Any) -> None:
