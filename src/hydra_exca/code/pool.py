@@ -63,16 +63,19 @@ class FilePool:
         return f"{self._folder}/{fingerprint.replace(' ', '.')}"
 
 
-def is_unchanged(path: str, fingerprint: str, size: int) -> bool:
+def is_unchanged(path: str, fingerprint: str, size: int, *, with_mode: bool = True) -> bool:
     """Whether a file or link of a copy still is what its fingerprint says, and belongs to a trusted owner.
 
-    A file is read only if its size has changed, or its time is not one that `renew` gives.
+    A file is read only if its size has changed, or its time is not one that `renew` gives. Unless ``with_mode``, it may
+    have become executable, or no longer be.
     """
     try:
         if fingerprint.startswith("-> "):
             return f"-> {os.readlink(path)}" == fingerprint
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode) or not is_trusted_owner(found.st_uid):
+            return False
+        if with_mode and bool(found.st_mode & 0o100) is not fingerprint.endswith(" x"):
             return False
         if found.st_size == size and found.st_mtime_ns % _DAY_NS == 0:
             return True

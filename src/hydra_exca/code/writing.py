@@ -103,7 +103,7 @@ def _is_intact(folder: Path, tree: Manifest) -> bool:
             return False
     except OSError:
         return False
-    return _find_changed_file(folder, tree) is None
+    return _find_changed_file(folder, tree, with_mode=True) is None
 
 
 def _has_more_modules(place: str, inside: str, tree: Manifest) -> bool:
@@ -114,10 +114,10 @@ def _has_more_modules(place: str, inside: str, tree: Manifest) -> bool:
     return any(os.path.join(inside, name) not in tree.files for name in modules)
 
 
-def _find_changed_file(folder: Path, tree: Manifest) -> str | None:
+def _find_changed_file(folder: Path, tree: Manifest, *, with_mode: bool) -> str | None:
     """The name of a file in a copy that is missing or was changed, None if there is none."""
     for name, file in tree.files.items():
-        if not is_unchanged(f"{folder}/{name}", tree.fingerprints[name], file.stat.st_size):
+        if not is_unchanged(f"{folder}/{name}", tree.fingerprints[name], file.stat.st_size, with_mode=with_mode):
             return name
     return None
 
@@ -222,7 +222,7 @@ def _is_copied_to(folder: Path, tree: Manifest, rules: Rules) -> bool:
             "another folder",
             "folder",
         )
-    changed = _find_changed_file(folder, tree)
+    changed = _find_changed_file(folder, tree, with_mode=False)  # a shared folder may hold no modes
     if changed is not None:
         raise rules.error(f"{folder / changed} was changed after it was copied; remove {folder}", "folder")
     return True

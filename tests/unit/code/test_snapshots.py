@@ -160,6 +160,17 @@ def test_a_file_that_can_be_executed_can_be_in_the_copy(root: Path) -> None:
     assert os.access(copy / "run.sh", os.X_OK) and not (copy / "a.py").stat().st_mode & 0o111
 
 
+@pytest.mark.parametrize(("before", "after"), [(0o755, 0o444), (0o644, 0o555)])
+def test_a_copy_in_which_a_file_can_no_longer_be_executed_or_now_can_is_made_anew(
+    root: Path, before: int, after: int
+) -> None:
+    (root / "run.sh").write_text("#!/bin/sh\n")
+    (root / "run.sh").chmod(before)
+    (snapshot(root).folder / "run.sh").chmod(after)
+    assert content(snapshot(root).folder) == content(root)
+    assert os.access(snapshot(root).folder / "run.sh", os.X_OK) is (before == 0o755)
+
+
 def _write(path: Path, text: str) -> None:
     path.parent.chmod(0o755)
     path.touch()
