@@ -14,13 +14,17 @@ Fingerprints: tp.TypeAlias = tp.Mapping[str, str]
 def differing_files(old: Fingerprints, new: Fingerprints) -> list[str]:
     """The files that are not the same in both copies.
 
-    A package that only one of the copies has is compared with the files in its place in the project of the other. If
-    there are none, it does not count: the other launch did not import it.
+    A package that only one of the copies has is compared with the files in its place in the project of the other: those
+    that both have. If there are none, it does not count: the other launch did not import it.
     """
     common = {_part(name) for name in old} & {_part(name) for name in new}
-    before, after = _renamed_as_in(new, old), _renamed_as_in(old, new)
-    names = {name for name in {*before, *after} if _part(name) in common} | (before.keys() & after.keys())
-    return sorted(name for name in names if before.get(name) != after.get(name))
+    old_names, new_names = _names_as_in(new, old), _names_as_in(old, new)
+    before = {old_names.get(name, name): fingerprint for name, fingerprint in old.items()}
+    after = {new_names.get(name, name): fingerprint for name, fingerprint in new.items()}
+    lacking = _outside_packages(before.keys() - after.keys(), new_names)
+    added = _outside_packages(after.keys() - before.keys(), old_names)
+    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    return sorted(changed | {name for name in lacking | added if _part(name) in common})
 
 
 def _part(name: str) -> str:
@@ -28,18 +32,30 @@ def _part(name: str) -> str:
     return "/".join(name.split("/", 2)[:2]) if name.startswith(f"{PACKAGES}/") else ""
 
 
-def _renamed_as_in(other: Fingerprints, files: Fingerprints) -> dict[str, str]:
-    """The files of a copy; those of a package that the other copy has in its project, by their names there."""
+def _names_as_in(other: Fingerprints, files: Fingerprints) -> dict[str, str]:
+    """The names in the project of the other copy for the files of packages that only this one has."""
     parts = {_part(name) for name in other} | {""}
     project: dict[str, list[str]] = collections.defaultdict(list)
     for name in other:
         if not _part(name):
             project[name.rpartition("/")[2]].append(name)
     renamed = {}
-    for name, fingerprint in files.items():
+    for name in files:
         if _part(name) not in parts:
-            inside = name.split("/", 2)[2]
+            inside = _inside(name)
             places = [place for place in project[name.rpartition("/")[2]] if f"/{place}".endswith(f"/{inside}")]
-            name = min(places, key=lambda place: (place.count("/"), place), default=name)
-        renamed[name] = fingerprint
+            if places:
+                renamed[name] = min(places, key=lambda place: (place.count("/"), place))
     return renamed
+
+
+def _inside(name: str) -> str:
+    """The name of a file of a package below the folder that the package was found in."""
+    return name.split("/", 2)[2]
+
+
+def _outside_packages(names: tp.Collection[str], places: tp.Mapping[str, str]) -> set[str]:
+    """The names that are in none of the packages whose files have these places in the project."""
+    insides = ((_inside(name), place) for name, place in places.items())
+    packages = {place.removesuffix(inside) + inside.partition("/")[0] for inside, place in insides}
+    return {name for name in names if not any(f"{name}/".startswith(f"{package}/") for package in packages)}

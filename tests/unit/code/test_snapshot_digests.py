@@ -153,6 +153,12 @@ AS_PACKAGE = {".packages/app/app/__init__.py": "0", ".packages/app/app/train.py"
         (AS_PROJECT, {**AS_PROJECT, ".packages/dbg/dbg.py": "9"}, []),
         (AS_PACKAGE, {**AS_PACKAGE, ".packages/app/app/more.py": "9"}, [".packages/app/app/more.py"]),
         (AS_PROJECT, {**AS_PROJECT, "src/app/more.py": "9"}, ["src/app/more.py"]),
+        (AS_PACKAGE, {**AS_PROJECT, "src/app/more.py": "9", "src/other.py": "9", "setup.py": "2"}, []),
+        (
+            {".packages/lib/lib/b.py": "0", "src/lib/a.py": "1"},
+            {"lib/b.py": "0", "lib/__init__.py": "2", "src/lib/a.py": "1"},
+            [],
+        ),
         ({**AS_PACKAGE, "run.py": "3"}, {**AS_PROJECT, "run.py": "4"}, ["run.py", "setup.py"]),
     ],
 )
