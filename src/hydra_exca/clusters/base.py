@@ -43,7 +43,7 @@ class JobState(enum.Enum):
 ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
 """The environment variable that names the tasks around a process (`job/enclosing.py`)."""
 SECOND_START = "EXCA_SECOND_START"
-"""The environment variable of a process that computes the task which started it (`job/second_start.py`)."""
+"""The environment variable of a process that computes the task which started it (`job/repeated_command.py`)."""
 RANK_VARIABLES = (
     *("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),

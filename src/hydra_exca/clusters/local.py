@@ -14,7 +14,7 @@ import typing as tp
 from hydra_exca import paths
 from hydra_exca.errors import ConfigError, Problem
 
-from . import environment
+from . import python_environment
 from .base import (
     AGAIN,
     Batch,
@@ -47,7 +47,7 @@ class LocalCluster(Cluster):
     name = "local"
 
     def check_options(self, options: tp.Sequence[Options]) -> None:
-        environment.check_environment(self.options.environment, "hydra_exca.job.worker")
+        python_environment.check_environment(self.options.environment, "hydra_exca.job.worker")
         most = max(map(_num_gpus, options), default=0)
         gpus = self._visible_gpus if most else None
         if gpus is not None and most > len(gpus):
@@ -109,7 +109,7 @@ class _LocalProcess:
 class _LocalSubmission(ClusterSubmission):
     def __init__(self, batch: Batch, options: Options, gpus: tp.Mapping[str, str]) -> None:
         self._batch = batch
-        self._python = environment.python_of(options.environment)
+        self._python = python_environment.python_of(options.environment)
         self._max_running = max(1, options.array_parallelism)
         self._slots = MachineSlots(batch.folder, options.share_machine)
         self._cores = self._slots.core_slots(usable_cores())

@@ -15,8 +15,8 @@ from hydra_exca.code import active
 from hydra_exca.errors import CacheError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
-from hydra_exca.launch import plan
-from hydra_exca.launch.plan import Action
+from hydra_exca.launch import actions
+from hydra_exca.launch.actions import Action
 from hydra_exca.provenance import project
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder, Outcome
@@ -32,7 +32,7 @@ class Hit(tp.NamedTuple):
 
 def find_hit(cache: CacheFolder, identity: Identity, cls: type, mode: Mode) -> Hit | None:
     """The value that a launch would return for an object of ``cls``; None where only a launch can tell."""
-    if plan.decide(Status.COMPLETED, mode) is not Action.REUSE:
+    if actions.decide(Status.COMPLETED, mode) is not Action.REUSE:
         return None
     stored = stored_outcome(cache, identity)
     if stored is None:

@@ -11,9 +11,9 @@ from hydra_exca.status import Mode, OnCodeChange, Status
 from hydra_exca.store import Claim
 from hydra_exca.text import count_noun
 
-from . import plan
+from . import actions
+from .actions import Action
 from .lookup import LookupResult
-from .plan import Action
 from .settings import Settings
 
 _SHOWN_FILES = 5
@@ -131,7 +131,7 @@ class CodeCheck:
         code = None if result.outcome is None else result.outcome.code
         if on_change is not OnCodeChange.RERUN or not self._has_changed(code):
             return mode
-        return plan.mode_for_other_code(result.status, mode, on_change)
+        return actions.mode_for_other_code(result.status, mode, on_change)
 
     def find_changes(self, results: tp.Iterable[LookupResult]) -> CodeChanges | None:
         """The tasks with different code; None if there are none, or if nothing is to be said of them."""

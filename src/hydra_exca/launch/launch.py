@@ -23,11 +23,11 @@ from hydra_exca.store import Claim, ClaimState, Entry
 from hydra_exca.text import count_noun
 
 from . import cancellation
+from .actions import Action
 from .code_changes import CodeChanges, CodeCheck
 from .launched_task import LaunchedTask
 from .lookup import Lookup, LookupResult, has_failed_with_job, is_given_up
 from .monitor import Monitor
-from .plan import Action
 from .results import Result, stored_error
 from .settings import Settings, Task
 

@@ -7,8 +7,8 @@ from hydra_exca.errors import ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Outcome
 
+from .actions import Action
 from .lookup import LookupResult
-from .plan import Action
 from .settings import Task
 
 

@@ -16,8 +16,8 @@ from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, is_committing, launches
 
-from . import plan
-from .plan import Action
+from . import actions
+from .actions import Action
 
 _COMMIT_S = 60.0
 
@@ -79,7 +79,7 @@ class Lookup:
             results = [self._read_entry(identity) for identity in identities]
         for index, result in enumerate(results):
             mode = choose_mode(result)
-            if plan.decide(result.status, mode) is Action.RUN:
+            if actions.decide(result.status, mode) is Action.RUN:
                 results[index] = _with_owner(result._replace(mode=mode))
         running = {i: r.claim for i, r in enumerate(results) if r.status is Status.RUNNING and r.claim is not None}
         for index, report in zip(running, self.ask_clusters(list(running.values())), strict=True):
@@ -213,7 +213,7 @@ def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupR
 
 def _decide(result: LookupResult, mode: Mode) -> LookupResult:
     """The result with what to do about it, and the value if that is to be reused."""
-    action, outcome = plan.decide(result.status, mode), result.outcome
+    action, outcome = actions.decide(result.status, mode), result.outcome
     if action is Action.JOIN and outcome is not None:  # who joins a launch that replaces what is stored wants it, too
         return result._replace(action=action)
     if action is Action.JOIN and mode is not Mode.READ_ONLY and is_behind_this_job(result.claim):
@@ -233,7 +233,7 @@ def _load_value(result: LookupResult) -> LookupResult:
         return result._replace(value=result.entry.load_value(result.outcome))
     except CorruptEntryError as error:
         result = _with_owner(result._replace(corrupt=error, status=Status.NOT_SUBMITTED))
-        action = plan.decide(result.status, result.mode)
+        action = actions.decide(result.status, result.mode)
         return result._replace(action=action, problem=error if action is Action.REFUSE else None)
     except CacheError as error:
         return result._replace(problem=error)

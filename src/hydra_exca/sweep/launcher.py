@@ -22,7 +22,7 @@ from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.identity import carried
-from hydra_exca.job import second_start
+from hydra_exca.job import repeated_command
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
@@ -30,7 +30,7 @@ from hydra_exca.provenance import project
 from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 
-from . import callback, code_options, messages, options, outputs, results, schema, tasks
+from . import callback, code_options, job_returns, messages, options, outputs, schema, tasks
 from .compose import hydra_private, loader
 from .compose.composition import Template
 from .function_identity import FunctionIdentity, read_function_identity
@@ -95,19 +95,21 @@ class _Batch:
 
     def run(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
         if self._options.dry_run:
-            results.check_sweeper(self._config, "dry_run")
+            job_returns.check_sweeper(self._config, "dry_run")
         if not self._options.wait:
-            results.check_sweeper(self._config, "wait")
-        starter = None if self._options.dry_run else second_start.computed_starter()
-        if starter is not None and second_start.repeats_command(starter):  # such as the other ranks of Lightning's ddp
-            second_start.compute_instead(starter)
+            job_returns.check_sweeper(self._config, "wait")
+        starter = None if self._options.dry_run else repeated_command.computed_starter()
+        if starter is not None and repeated_command.repeats_command(
+            starter
+        ):  # such as the other ranks of Lightning's ddp
+            repeated_command.compute_instead(starter)
         batch = self._compose(job_overrides, first)
         if starter is not None and {task.identity.key for task in batch} == {starter.key}:
-            second_start.compute_instead(starter)
+            repeated_command.compute_instead(starter)
         launch = self._make_launch(batch)
         if self._options.dry_run:
             plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)
-            return [results.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
+            return [job_returns.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
         older_identity = self._function_identity.older_identity
         messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identity)
         launch.on_result = messages.say_failure
@@ -232,9 +234,9 @@ class _Batch:
         rows += map(_index_row, batch, ended, self._show_outputs(batch, ended))
         outputs.write_index(sweep_folder, rows)
         failed = messages.say_end(ended, time.time() - self._started, sweep_folder)
-        hold = self._options.on_failure is OnFailure.CONTINUE and not results.uses_values(self._config)
+        hold = self._options.on_failure is OnFailure.CONTINUE and not job_returns.uses_values(self._config)
         hold = hold and callback.hold_failures(len(failed))
-        return [results.task_return(task, result, hold) for task, result in zip(batch, ended, strict=True)]
+        return [job_returns.task_return(task, result, hold) for task, result in zip(batch, ended, strict=True)]
 
     def _show_outputs(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> list[str | None]:
         """Shows the outputs in the sweep folder; returns where each is, None where there is none.

@@ -15,7 +15,7 @@ from hydra.core.utils import filter_overrides
 
 from hydra_exca.errors import ExcaError, NotRunError
 from hydra_exca.identity.uid import Identity
-from hydra_exca.launch import plan
+from hydra_exca.launch import actions
 from hydra_exca.launch.code_changes import CodeChanges
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import LookupResult
@@ -46,7 +46,7 @@ def say_plan(
     """
     distinct = _distinct(lookups)
     to_run = _count_missing(distinct)
-    joined = sum(lookup.action is plan.Action.JOIN for lookup in distinct)
+    joined = sum(lookup.action is actions.Action.JOIN for lookup in distinct)
     if to_run + joined:
         where = f"{to_run} to run on {cluster}" if to_run else "nothing to run"
         cached = len(distinct) - to_run - joined
@@ -69,7 +69,7 @@ def _count_older(
     older_identity: tp.Callable[[Identity], Identity | None],
 ) -> int:
     """How many of the tasks that are to be run have a result under their older identity."""
-    older = [older_identity(lookup.identity) for lookup in lookups if lookup.action is plan.Action.RUN]
+    older = [older_identity(lookup.identity) for lookup in lookups if lookup.action is actions.Action.RUN]
     changed = [identity for identity in older if identity is not None]
     factories = ((identity, folder.factory_folder(identity.factory, identity.version)) for identity in changed)
     return sum(factory_folder.read_stored(identity) is not None for identity, factory_folder in factories)
@@ -131,7 +131,7 @@ def _distinct(lookups: tp.Sequence[LookupResult]) -> list[LookupResult]:
 
 def _count_missing(distinct: tp.Iterable[LookupResult]) -> int:
     """How many are to be run."""
-    return sum(lookup.action in (plan.Action.RUN, plan.Action.CANCEL_AND_RUN) for lookup in distinct)
+    return sum(lookup.action in (actions.Action.RUN, actions.Action.CANCEL_AND_RUN) for lookup in distinct)
 
 
 def _unused_versions(lookups: tp.Sequence[LookupResult], folder: CacheFolder) -> tp.Iterator[str]:

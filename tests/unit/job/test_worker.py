@@ -114,7 +114,7 @@ def test_a_job_that_may_not_start_again_goes_on_when_its_time_is_nearly_up(tmp_p
 
 
 @pytest.mark.app
-def test_each_second_start_is_counted(tmp_path: Path) -> None:
+def test_each_repeated_command_is_counted(tmp_path: Path) -> None:
     side = JobSide(tmp_path, lambda argument, attempt: os.kill(os.getpid(), signal.SIGUSR2), max_num_timeout=2)
     assert [side.run() for _ in range(3)] == [AGAIN, AGAIN, 0]
 

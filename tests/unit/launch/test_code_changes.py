@@ -19,8 +19,8 @@ from hydra_exca.errors import CacheError, JobLostError, TaskFailedError
 from hydra_exca.identity import uid
 from hydra_exca.job import lost
 from hydra_exca.job.attempt import Attempt
+from hydra_exca.launch.actions import decide, mode_for_other_code
 from hydra_exca.launch.launch import Launch
-from hydra_exca.launch.plan import decide, mode_for_other_code
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status

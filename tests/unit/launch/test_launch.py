@@ -36,10 +36,10 @@ from hydra_exca.errors import (
 from hydra_exca.identity import uid
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch import cancellation
+from hydra_exca.launch.actions import Action
 from hydra_exca.launch.launch import Launch, Result
 from hydra_exca.launch.launched_task import LaunchedTask
 from hydra_exca.launch.lookup import Lookup
-from hydra_exca.launch.plan import Action
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome

@@ -135,7 +135,7 @@ def test_of_two_outcomes_the_accepted_one_stays(entry: Entry, monkeypatch: pytes
     assert value_of(entry) == "accepted"
 
 
-def test_a_second_start_while_the_first_commits_does_not_change_what_was_accepted(
+def test_a_repeated_command_while_the_first_commits_does_not_change_what_was_accepted(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a job that Slurm starts again though the first one still runs: it stalls before it writes the marker."""

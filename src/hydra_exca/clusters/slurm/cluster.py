@@ -6,7 +6,7 @@ import shutil
 import typing as tp
 from pathlib import Path
 
-from hydra_exca.clusters import environment
+from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Batch, Cluster, ClusterSubmission, JobReference, JobReport, Options
 from hydra_exca.errors import ConfigError, Problem
 
@@ -27,7 +27,7 @@ class SlurmCluster(Cluster):
     def check_options(self, options: tp.Sequence[Options]) -> None:
         for command in (["sbatch", "--version"], commands.ping_command()):
             _check_answers(command)
-        environment.check_environment(self.options.environment, "hydra_exca.job.worker")
+        python_environment.check_environment(self.options.environment, "hydra_exca.job.worker")
         for job_options in options:
             sbatch.check_options(job_options)
 

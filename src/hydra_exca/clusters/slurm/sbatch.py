@@ -16,7 +16,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.clusters import environment
+from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
@@ -153,7 +153,7 @@ def log_folder(launch: Path, submitit_folder: str | None) -> Path:
 
 
 def _script_text(array: Array) -> str:
-    python = environment.python_of(array.options.environment)
+    python = python_environment.python_of(array.options.environment)
     number = f"$(({array.first} + ${{SLURM_ARRAY_TASK_ID:-0}}))"
     command = f"{shlex.join(job_command(python, array.module, array.folder))} {number}"
     logs = log_folder(array.folder, array.options.submitit_folder)

@@ -2,7 +2,7 @@
 
 Under a launcher that would be a launch of the whole sweep. Instead, the new process computes the task that started it:
 from the same copy of the code and with the same configuration. It takes no claim and stores nothing, and its exit code
-tells how it went. Started as ``python -m hydra_exca.job.second_start <launch folder> <position>``.
+tells how it went. Started as ``python -m hydra_exca.job.repeated_command <launch folder> <position>``.
 """
 
 from __future__ import annotations
@@ -83,6 +83,6 @@ def run(launch: Path, position: int) -> None:
 
 
 if __name__ == "__main__":
-    from hydra_exca.job.second_start import run as run_again  # not this module's own copy, which is __main__
+    from hydra_exca.job.repeated_command import run as run_again  # not this module's own copy, which is __main__
 
     run_again(Path(sys.argv[1]), int(sys.argv[2]))

@@ -30,7 +30,7 @@ CLUSTERS = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_a_second_start_computes_the_task_that_started_it(tmp_path: Path, cluster: str) -> None:
+def test_a_repeated_command_computes_the_task_that_started_it(tmp_path: Path, cluster: str) -> None:
     """It has the task's own values, code and output folder, and stores nothing; the task hears how it went."""
     app = App(tmp_path, START_AGAIN, config="seed: 1\nlr: 0.5\n", head="from pathlib import Path\n")
     assert app.run("seed=2,3", "lr=0.1", cluster=cluster).values == [0, 1]
@@ -47,7 +47,7 @@ def test_a_second_start_computes_the_task_that_started_it(tmp_path: Path, cluste
     assert len(app.entries) == 2 and not (tmp_path / "elsewhere").exists()
 
 
-def test_a_second_start_runs_the_code_and_the_config_of_its_task(tmp_path: Path) -> None:
+def test_a_repeated_command_runs_the_code_and_the_config_of_its_task(tmp_path: Path) -> None:
     """The sources may have been edited since the launch."""
     edit = '    Path(HydraConfig.get().runtime.cwd, "conf/config.yaml").write_text("{seed: 1, lr: 0.9}")\n'
     body = START_AGAIN.replace("if rank == 0:\n", f"if rank == 0:\n{edit}", 1)
@@ -94,7 +94,7 @@ def test_a_dry_run_below_a_task_is_a_dry_run(tmp_path: Path) -> None:
     assert app.notes == ["task 1"]
 
 
-def test_a_second_start_that_starts_itself_again_is_an_error(tmp_path: Path) -> None:
+def test_a_repeated_command_that_starts_itself_again_is_an_error(tmp_path: Path) -> None:
     app = App(tmp_path, ONCE_MORE.format(more=[]))
     ((_, text),) = app.run("seed=1", cluster="local").values
     assert "there is no end to it" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hydra_exca.launch.plan import Action, decide
+from hydra_exca.launch.actions import Action, decide
 from hydra_exca.status import Mode, Status
 
 TABLE = {

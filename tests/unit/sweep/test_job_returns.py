@@ -11,7 +11,7 @@ from hydra.conf import HydraConf
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from hydra_exca.sweep.results import HeldTaskReturn, TaskReturn, unrun_return
+from hydra_exca.sweep.job_returns import HeldTaskReturn, TaskReturn, unrun_return
 
 
 def task() -> tp.Any:
