@@ -26,6 +26,8 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> tp.Any:
         try:
             return super().invoke(context)
+        except BrokenPipeError:  # whoever read the output has gone, say ``head``: click ends silently
+            raise
         except (ExcaError, OSError) as error:
             raise _RefusedError(str(error)) from error
 

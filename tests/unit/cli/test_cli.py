@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import tomllib
 import typing as tp
 from pathlib import Path
 
+import click.testing
 import pytest
 from apps import App, Result, Started, wait_until
 from infra_models import Counted, Fails
@@ -20,6 +22,7 @@ from map_models import Scaled
 from places import ROOT, SUPPORT
 
 from hydra_exca import TaskFailedError
+from hydra_exca.cli import entry_finder, main
 from hydra_exca.clusters import process
 
 pytestmark = pytest.mark.app
@@ -220,6 +223,15 @@ def test_the_cache_folder_is_the_one_of_the_environment(shared: App, tmp_path_fa
 def test_the_option_comes_before_the_environment(shared: App, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     assert cli(elsewhere, "show", "seed=1", "--folder", shared.cache, EXCA_FOLDER=str(elsewhere)).returncode == 0
+
+
+def test_a_reader_of_the_output_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> tp.NoReturn:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(entry_finder, "find_entry", fail)
+    result = click.testing.CliRunner().invoke(main, ["show", "seed=1"])
+    assert (result.exit_code, result.output) == (1, "")
 
 
 def test_a_jobs_directory_whose_entry_was_removed_says_so(app: App) -> None:

@@ -59,7 +59,7 @@ def told(side: JobSide, *numbers: signal.Signals, **environment: str) -> int | N
         for number in numbers:
             job.send_signal(number)
         try:
-            return job.wait(3)
+            return job.wait(8)
         except subprocess.TimeoutExpired:
             side.go()
             assert job.wait(30) == 0

@@ -83,7 +83,8 @@ class DeferredConfig(DictConfig):
     def __getattribute__(self, name: str) -> tp.Any:
         # Methods such as __len__ are looked up without this one, but those of DictConfig use attributes in turn.
         fields = object.__getattribute__(self, "__dict__")
-        made = fields.pop("make")()
+        made = fields["make"]()
+        del fields["make"]  # now that nothing was raised
         object.__setattr__(self, "__class__", DictConfig)
         fields.update(made.__dict__)
         for node in tp.cast("dict[tp.Any, Node]", child_nodes(made)).values():

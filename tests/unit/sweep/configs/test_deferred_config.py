@@ -45,3 +45,13 @@ def test_it_is_not_made_unless_it_is_used() -> None:
     config = DeferredConfig(lambda: calls.append(1) or made())  # type: ignore[func-returns-value]
     assert calls == []
     assert (config.c, config.c, calls) == (1, 1, [1])
+
+
+def test_one_that_cannot_be_made_says_why_each_time() -> None:
+    def fail() -> DictConfig:
+        raise ValueError("no such group")
+
+    config = DeferredConfig(fail)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such group"):
+            config.keys()
