@@ -10,6 +10,7 @@ import ast
 import functools
 import inspect
 import logging
+import struct
 import sys
 import sysconfig
 import types
@@ -19,7 +20,7 @@ from pathlib import Path
 from hydra_exca import script
 from hydra_exca.errors import ConfigError, Problem
 
-from . import canonical, model_schema
+from . import canonical, model_schema, pydantic_types
 from .scalars import Json, class_name
 
 _Part: tp.TypeAlias = tuple[str, str, tp.Any]  # its key in the identity, its name in an option, and the value
@@ -31,13 +32,17 @@ def factory_name(function: tp.Any) -> str:
     Decorators, functools.partial and hydra-zen's ``zen`` are looked through.
     """
     named = target_of(function)
-    return f"{script.module_name(named)}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+    return f"{_module_of(named)}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def target_of(function: tp.Any) -> tp.Any:
     """The function that is called in the end, without decorators and arguments; a callable object's class."""
     *_, target = _layers(function)
     return target if hasattr(target, "__qualname__") else type(target)
+
+
+def _module_of(named: tp.Any) -> str:
+    return script.module_name(named if hasattr(named, "__module__") else named.__objclass__)  # str.join is in no module
 
 
 def carried_values(
@@ -55,7 +60,7 @@ def carried_values(
     >>> carried_values(functools.partial(print, [1, 2], end=""))
     {'argument 0': [1, 2], 'argument end': ''}
     """
-    reader = _CarriedReader(script.module_name(target_of(function)).partition(".")[0], left_out, convert)
+    reader = _CarriedReader(_module_of(target_of(function)).partition(".")[0], left_out, convert)
     forms = reader.function_forms(function, "")
     if reader.problems:
         raise ConfigError("the function carries values that have no identity", reader.problems)
@@ -77,6 +82,8 @@ class _CarriedReader:
     def function_forms(self, function: tp.Any, path: str) -> dict[str, Json]:
         forms: dict[str, Json] = {}
         for layer in _layers(function):
+            if inspect.isroutine(layer) and not hasattr(layer, "__wrapped__") and self._is_library(layer):
+                continue
             holder = layer.__self__ if inspect.ismethod(layer) else layer
             is_by_name = isinstance(holder, type) or (
                 inspect.isroutine(holder) and not getattr(holder, "__closure__", 0)
@@ -84,7 +91,10 @@ class _CarriedReader:
             number = None if is_by_name else self._number_if_seen(holder)
             if number is not None:
                 return {**forms, "~seen": number}
-            for key, value in self._part_forms(_parts_of(layer, self._is_library), path).items():
+            parts = _parts_of(layer, self._is_library)
+            if any(key == "attribute self" and value is holder for key, _, value in parts):
+                self._seen.pop(id(holder), None)  # it is read as a whole, below
+            for key, value in self._part_forms(parts, path).items():
                 free = key
                 while free in forms:  # two decorators may give one name to what they capture
                     free += "'"
@@ -97,22 +107,20 @@ class _CarriedReader:
             if self._left_out(f"{path}{name}"):
                 continue
             try:
-                form = self.form(value, f"{path}{name}")
+                forms[key] = self.form(value, f"{path}{name}")
             except _NeverCountsError:
                 continue
-            if form is not None:
-                forms[key] = form
         return forms
 
     def form(self, value: tp.Any, path: str) -> Json:
+        """The form of a value. If it has none, that is one more of the problems, and the forms are not used."""
         value = self._convert(value)
         if type(value) is dict:
             value = {key: part for key, part in value.items() if not self._left_out(f"{path}.{key}")}
         if isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
             raise _NeverCountsError
         if inspect.isroutine(value) or isinstance(value, functools.partial) or _is_zen(value):
-            inner = {} if self._is_library(value) else self.function_forms(value, f"{path}.")
-            return {"function": factory_name(value), **inner}
+            return {"function": factory_name(value), **self.function_forms(value, f"{path}.")}
         try:
             return canonical.canonical(value)
         except ConfigError as error:
@@ -120,7 +128,7 @@ class _CarriedReader:
             if number is not None:
                 return {"~seen": number}
             form = self._parts_form(value, path)
-            if form is None:
+            if form is None:  # never that of a None, which has a canonical form
                 below = error.problems[0].key
                 message = f"a {class_name(type(value))} has no canonical form"
                 self.problems.append(Problem(message, f"{path}.{below}" if below else path))
@@ -136,20 +144,26 @@ class _CarriedReader:
     def _parts_form(self, value: tp.Any, path: str) -> Json:
         """The form of a value by those of its parts, None if that is not all there is to it."""
         if isinstance(value, type):
-            return {"class": _name_of(value), **({} if self._is_library(value) else _code_part(value))}
+            parts = [] if self._is_library(value) else _class_parts(value)
+            return {"class": _name_of(value), **self._part_forms(parts, f"{path}.")}
         if type(value) in (list, tuple):
-            return [self.form(each, f"{path}.{index}") for index, each in enumerate(value)]
+            items = [(str(index), str(index), each) for index, each in enumerate(value)]
+            forms = self._part_forms(items, f"{path}.")
+            return [forms.get(key, _UNCOUNTED) for key, _, _ in items]  # the others keep their places
         if type(value) is dict and all(type(key) is str for key in value):
-            return {canonical.escape_key(key): self.form(each, f"{path}.{key}") for key, each in value.items()}
+            return self._part_forms([(canonical.escape_key(key), key, each) for key, each in value.items()], f"{path}.")
         state = _state_of(value)
         if state is None:
             return None
-        return {"object": _name_of(type(value)), **self._part_forms(_attributes(state), f"{path}.")}
+        parts = _local_class(type(value)) + _attributes(state)
+        return {"object": _name_of(type(value)), **self._part_forms(parts, f"{path}.")}
 
     def _is_library(self, value: tp.Any) -> bool:
         """Whether a function or class comes with Python or with an installed package that is not the program's own."""
-        names = getattr(value, "__globals__", None)  # a decorator's function claims the module of what it decorates
-        module = str(names["__name__"] if names else getattr(value, "__module__", None))
+        if isinstance(value, (types.MethodDescriptorType, types.WrapperDescriptorType)):
+            value = value.__objclass__
+        names = getattr(value, "__globals__", {})  # a decorator's function claims the module of what it decorates
+        module = str(names.get("__name__") or getattr(value, "__module__", None))
         if module.partition(".")[0] in (self._package, *_OURS):
             return module.partition(".")[0] != self._package
         file = getattr(sys.modules.get(module), "__file__", None)
@@ -158,7 +172,8 @@ class _CarriedReader:
         return any(Path(file).is_relative_to(folder) for folder in _library_folders())
 
 
-_OURS = ("hydra", "hydra_exca", "hydra_plugins")  # libraries, even if installed as links to their sources
+_OURS = ("hydra", "hydra_exca", "hydra_plugins", "hydra_zen")  # libraries, even if installed as links to their sources
+_UNCOUNTED = {"~uncounted": None}  # a module or logger in a list
 
 
 class _NeverCountsError(Exception):
@@ -192,16 +207,23 @@ def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_P
     if inspect.ismethod(layer):
         return _method_parts(layer)
     if isinstance(layer, type):
-        return []
+        return _local_class(layer)
     if getattr(layer, "__wrapped__", None) is not None:
         return _wrapper_parts(layer, is_library)
     if inspect.isfunction(layer):
         return _function_parts(layer)
-    if inspect.isbuiltin(layer):
+    if inspect.isbuiltin(layer) or isinstance(layer, types.MethodWrapperType):
         owner = layer.__self__
         return [] if owner is None or isinstance(owner, types.ModuleType) else _whole(owner)
+    return _object_parts(layer)
+
+
+def _object_parts(layer: tp.Any) -> list[_Part]:
+    """The state of a callable object."""
     state = _state_of(layer)
-    return _whole(layer) if state is None else _attributes(state)
+    if state is None and inspect.isroutine(layer):  # a compiled function has a name, other objects with a __get__ none
+        return [] if hasattr(layer, "__qualname__") else _whole(object())
+    return _whole(layer) if state is None else _local_class(type(layer)) + _attributes(state)
 
 
 def _whole(value: tp.Any) -> list[_Part]:
@@ -217,22 +239,26 @@ def _method_parts(method: types.MethodType) -> list[_Part]:
     owner: tp.Any = method.__self__
     cls = owner if isinstance(owner, type) else type(owner)
     is_own = method.__func__.__qualname__.rpartition(".")[0] == cls.__qualname__
-    parts: list[_Part] = [] if is_own else [("class", "class", cls)]
+    parts: list[_Part] = _local_class(cls) if is_own else [("class", "class", cls)]
     if isinstance(owner, type):
         return parts
-    state = vars(owner) if model_schema.is_record(cls) else _state_of(owner)
+    state = _attributes_and_slots(owner) if model_schema.is_record(cls) else _state_of(owner)
     return parts + (_whole(owner) if state is None else _attributes(state))
 
 
 def _wrapper_parts(function: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:
-    """What a decorator's function has captured; of a library's one only hydra-zen's object."""
+    """A decorator's code, and what it has captured; of a library's one only hydra-zen's object."""
+    parts: list[_Part] = []
     if inspect.isfunction(function):
         held, from_library = _captured(function), is_library(function)
+        if not from_library:  # its name is that of the function it is around
+            parts.append(("code", "code", code_digest(function)))
     else:
         state = _state_of(function) or {}
         held = {name: value for name, value in state.items() if name not in functools.WRAPPER_ASSIGNMENTS}
         from_library = is_library(type(function))
-    parts: list[_Part] = []
+        if not from_library:
+            parts.append(("class", "class", type(function)))
     for name, value in held.items():
         if _is_zen(value):
             parts += _zen_parts(value)
@@ -295,25 +321,72 @@ def _zen_parts(zen: tp.Any) -> list[_Part]:
 
 
 def _state_of(value: tp.Any) -> dict[str, tp.Any] | None:
-    """The attributes of an object, None if they may not be all of its state: it says itself how it is pickled."""
+    """The attributes of an object, None if they may not be all of its state: it says itself how it is pickled.
+
+    A ``__getstate__`` says nothing: it may leave out what a method reads.
+    """
     cls = type(value)
     if cls is types.SimpleNamespace:
         return dict(vars(value))
     if any(getattr(cls, name) is not getattr(object, name) for name in ("__reduce_ex__", "__reduce__")):
         return None
-    try:
-        reduced: tp.Any = value.__reduce_ex__(2)
-    except Exception:  # noqa: BLE001  a TypeError for state that Python does not see, or the user's own __getstate__
+    if hasattr(cls, "__getnewargs__") or hasattr(cls, "__getnewargs_ex__"):
         return None
-    if len(reduced) > 3 and any(each is not None for each in reduced[3:]):
-        return None  # the items of a list or dict
-    if len(reduced[1]) != 1:
-        return None  # __getnewargs__
-    state = reduced[2]
-    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
-    if attributes is None and slots is None:
-        return {} if hasattr(value, "__dict__") or vars(cls).get("__slots__") is not None else None
-    return {**(attributes or {}), **(slots or {})} if isinstance(attributes or {}, dict) else None
+    if cls.__dictoffset__ == 0 and all("__slots__" not in vars(each) for each in cls.__mro__):
+        return None  # of a type that is not written in Python, and object() itself
+    return _attributes_and_slots(value)
+
+
+def _attributes_and_slots(value: tp.Any) -> dict[str, tp.Any] | None:
+    """All attributes of an object, None if it has state that Python does not see, or items."""
+    cls = type(value)
+    pointers = sum(map(_slot_count, cls.__mro__)) + (cls.__dictoffset__ > 0) + (cls.__weakrefoffset__ > 0)
+    if cls.__itemsize__ or cls.__basicsize__ > object.__basicsize__ + pointers * struct.calcsize("P"):
+        return None  # pickle looks for this, too, but not if there is a __getstate__
+    state: tp.Any = object.__getstate__(value)
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if pydantic_types.is_model_class(cls):  # as in a configuration: no private attributes, nor which fields were set
+        slots = slots["__pydantic_extra__"]
+    return {**(attributes or {}), **(slots or {})}
+
+
+def _slot_count(cls: type) -> int:
+    slots = vars(cls).get("__slots__", ())
+    return len({slots} if isinstance(slots, str) else set(slots) - {"__dict__", "__weakref__"})
+
+
+def _local_class(cls: type) -> list[_Part]:
+    """The class of an object, if its name does not tell it apart."""
+    return [("class", "class", cls)] if "<" in cls.__qualname__ else []
+
+
+def _class_parts(cls: type) -> list[_Part]:
+    """What a class defines, and its bases; nothing of one that a module defines."""
+    if "<" not in cls.__qualname__:
+        return []
+    parts: list[_Part] = [("bases", "bases", cls.__bases__)] if cls.__bases__ != (object,) else []
+    for name, member in vars(cls).items():
+        is_pythons = name == "_abc_impl" or (name.startswith("_") and name.endswith("_"))  # those of an enum, too
+        functions = _functions_in(member)
+        if functions:
+            parts.append((f"code {name}", name, functions))
+        elif not is_pythons and not inspect.isdatadescriptor(member):
+            parts.append((f"attribute {name}", name, member))
+    return parts
+
+
+def _functions_in(member: tp.Any) -> list[tp.Any]:
+    """The functions that the member of a class runs."""
+    if inspect.isfunction(member):
+        return [member]
+    if isinstance(member, property):
+        return [member.fget, member.fset, member.fdel]
+    if isinstance(member, (staticmethod, classmethod)):
+        return [member.__func__]
+    return [member.func] if isinstance(member, _WITH_FUNC) else []
+
+
+_WITH_FUNC = (functools.cached_property, functools.partialmethod, functools.singledispatchmethod)
 
 
 def _name_of(cls: type) -> str:
@@ -338,14 +411,6 @@ def code_digest(function: types.FunctionType) -> str:
     return canonical.digest(_instructions(function.__code__) if node is None else _tree_form(node))
 
 
-def _code_part(cls: type) -> dict[str, Json]:
-    """The code of a class that no name tells apart."""
-    if "<" not in cls.__qualname__:
-        return {}
-    methods = [each for each in vars(cls).values() if inspect.isfunction(each)]
-    return {"code": [code_digest(each) for each in methods]}
-
-
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -354,15 +419,19 @@ def _syntax_tree(function: types.FunctionType) -> ast.AST | None:
     code = function.__code__
     try:
         lines, _ = inspect.findsource(function)
-        text = "".join(lines)
-        tree = ast.parse(text)
-        if code not in _nested_codes(compile(text, "", "exec", dont_inherit=True)):
-            return None
+        tree, codes = _parse("".join(lines))
     except (OSError, SyntaxError, TypeError, ValueError):
+        return None
+    if code not in codes:
         return None
     named = [node for node in ast.walk(tree) if isinstance(node, _DEFINITIONS) and _starts(node, code)]
     fitting = [node for node in named if len(named) == 1 or _is_compiled_from(code, node)]
     return min(fitting, key=_extent, default=None)
+
+
+@functools.lru_cache(maxsize=1)  # the methods of a local class are in one file, which takes 30 ms per 1000 lines
+def _parse(text: str) -> tuple[ast.AST, frozenset[types.CodeType]]:
+    return ast.parse(text), frozenset(_nested_codes(compile(text, "", "exec", dont_inherit=True)))
 
 
 def _starts(node: tp.Any, code: types.CodeType) -> bool:

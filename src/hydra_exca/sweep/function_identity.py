@@ -68,8 +68,14 @@ def read_function_identity(function: tp.Any, patterns: tp.Sequence[str]) -> Func
         values = carried.carried_values(function, is_left_out, copy_tree)
     except ConfigError as error:
         raise ConfigError("", [_with_advice(problem) for problem in error.problems]) from None
-    older = older_rules.older_name_and_values(function)
-    return FunctionIdentity(carried.factory_name(function), values, frozenset(matched), older)
+    return FunctionIdentity(carried.factory_name(function), values, frozenset(matched), _older(function))
+
+
+def _older(function: tp.Any) -> tuple[str, dict[str, Json]] | None:
+    try:
+        return older_rules.older_name_and_values(function)
+    except Exception:  # noqa: BLE001  what the first rules could not read has no older results
+        return None
 
 
 def _with_advice(problem: Problem) -> Problem:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import argparse
+import contextlib
+import dataclasses
 import functools
+import io
+import itertools
 import json
 import logging
 import math
@@ -14,6 +19,7 @@ import threading
 import types
 import typing as tp
 
+import hydra
 import pydantic
 import pytest
 
@@ -84,10 +90,72 @@ class Slotted:
     def run(self, config: tp.Any) -> tp.Any: ...
 
 
-class Model(pydantic.BaseModel):
+class Model(pydantic.BaseModel, extra="allow"):
+    layers: tp.Any = None
+
+    def run(self, config: tp.Any) -> tp.Any: ...
+
+
+@dataclasses.dataclass(slots=True)
+class Record:
     layers: tp.Any
 
     def run(self, config: tp.Any) -> tp.Any: ...
+
+
+class Pickled(Trainer):
+    """Says itself how it is pickled."""
+
+    def __getstate__(self) -> tp.Any:
+        return {"a": "b"}
+
+
+class PickledSlots(Slotted):
+    __slots__ = ()
+
+    def __getstate__(self) -> tp.Any:
+        return None
+
+
+def local_class(value: tp.Any) -> tp.Any:
+    class Local:
+        def run(self, config: tp.Any) -> tp.Any:
+            return self(config)
+
+        def __call__(self, config: tp.Any) -> tp.Any:
+            return value
+
+    return Local
+
+
+def local_class_by(kind: str, value: tp.Any) -> tp.Any:
+    """A local class that differs by something other than what its methods have captured."""
+
+    class Plain:
+        factor = value if kind == "attribute" else None
+        __call__: tp.Any = lambda self, config: 1
+
+        @property
+        def size(self) -> tp.Any:
+            return value if kind == "property" else None
+
+        @staticmethod
+        def static() -> tp.Any:
+            return value if kind == "static" else None
+
+    class Child(Plain): ...
+
+    return Child if kind == "base" else Plain
+
+
+class Wrapper:
+    def __init__(self, function: tp.Any) -> None:
+        functools.update_wrapper(self, function)
+
+    def __call__(self, config: tp.Any) -> tp.Any: ...
+
+
+class OtherWrapper(Wrapper): ...
 
 
 def scaled(factor: tp.Any) -> tp.Callable[[tp.Any], tp.Any]:
@@ -114,24 +182,167 @@ CARRIERS: dict[str, tp.Callable[[tp.Any], tp.Any]] = {
     "a partial of a partial": lambda value: functools.partial(functools.partial(task, value), other=1),
     "a captured variable": capturing,
     "a captured function's own": lambda value: capturing(capturing(value)),
+    "a captured partial's argument": lambda value: capturing(functools.partial(task, value)),
+    "that of a library's function": lambda value: capturing(functools.partial(json.dumps, value)),
+    "a captured function below a library's decorator": lambda value: capturing(
+        contextlib.contextmanager(capturing(value))
+    ),
     "an object in a captured one": lambda value: capturing(holding(value)),
     "a default of a lambda": with_default,
     "the object of a method": lambda value: Trainer(value).run,
     "the slots of its object": lambda value: Slotted(value).run,
     "the fields of its model": lambda value: Model(layers=value).run,
+    "the extra fields of its model": lambda value: Model(more=value).run,
+    "the fields of its slotted dataclass": lambda value: Record(value).run,
+    "an object with a __getstate__": lambda value: functools.partial(task, Pickled(value)),
+    "a callable one": Pickled,
+    "the object of a method that has one": lambda value: Pickled(value).run,
+    "the slots of such an object": lambda value: PickledSlots(value).run,
+    "an object of a local class": lambda value: local_class(value)(),
+    "a captured one": lambda value: capturing(local_class(value)()),
+    "a method of one": lambda value: local_class(value)().run,
+    "a local class": local_class,
+    "its attributes": lambda value: local_class_by("attribute", value)(),
+    "its properties": lambda value: local_class_by("property", value)(),
+    "its static methods": lambda value: local_class_by("static", value)(),
+    "its local base": lambda value: local_class_by("base", local_class(value))(),
     "a callable object": Trainer,
     "a decorator": lambda value: scaled(value)(task),
     "a decorator below a partial": lambda value: functools.partial(scaled(value)(task), other=1),
     "a method of a list": lambda value: [value].append,
+    "a special method of a list": lambda value: capturing([value].__iter__),
 }
 
 
 @pytest.mark.parametrize("carry", CARRIERS.values(), ids=CARRIERS.keys())
 @pytest.mark.parametrize(
-    ("one", "other"), [(1, 2), ([64], [128]), (holding(1), holding(2))], ids=["int", "list", "object"]
+    ("one", "other"),
+    [(1, 2), (1, None), ([64], [128]), (holding(1), holding(2)), ([log, 1], [1, log])],
+    ids=["int", "None", "list", "object", "list with a logger"],
 )
 def test_whatever_carries_a_value_counts_by_it(carry: tp.Any, one: tp.Any, other: tp.Any) -> None:
     assert carried_values(carry(one)) == carried_values(carry(one)) != carried_values(carry(other))
+
+
+def test_a_none_counts() -> None:
+    assert carried_values(functools.partial(task, model=None)) == {"argument model": None}
+
+    class Defaulted:
+        x = 5
+
+        def __call__(self, config: tp.Any) -> tp.Any: ...
+
+    unset, changed = Defaulted(), Defaulted()
+    changed.x = None  # type: ignore[assignment]
+    assert carried_values(unset) != carried_values(changed)
+
+
+class Reduced(Trainer):
+    def __reduce__(self) -> tp.Any:
+        return Reduced, (1,)
+
+
+class Bound(Reduced):
+    def __get__(self, owner: tp.Any, cls: tp.Any = None) -> tp.Any: ...
+
+
+@pytest.mark.parametrize("carry", [lambda each: each, lambda each: each.run], ids=["the object", "a method"])
+def test_an_object_that_says_how_it_is_pickled_has_no_form(carry: tp.Any) -> None:
+    with pytest.raises(ConfigError, match="self: a .*Reduced has no canonical form"):
+        carried_values(carry(Reduced(1)))
+
+
+def test_state_that_python_does_not_see_is_no_state_without_it() -> None:
+    """Neither attributes nor slots: the buffer has a __getstate__ of its own."""
+
+    class Buffer(io.BytesIO): ...
+
+    for value in (io.BytesIO(b"a"), Buffer(b"a")):
+        with pytest.raises(ConfigError, match="has no canonical form"):
+            carried_values(functools.partial(task, value))
+
+
+def test_a_model_that_holds_an_object_counts_by_its_fields() -> None:
+    """Which of them were set does not count, as in a configuration."""
+    forms = [
+        carried_values(functools.partial(task, model))
+        for model in (Model(layers=Trainer(1)), Model(layers=Trainer(2)), Model(layers=Trainer(1), more=1))
+    ]
+    assert forms[0] == {
+        "argument 0": {
+            "object": f"{__name__}.Model",
+            "attribute layers": {"object": f"{__name__}.Trainer", "attribute layers": 1},
+        }
+    }
+    assert forms[0] != forms[1] and forms[0] != forms[2]
+
+
+def test_the_names_of_a_local_class_and_of_its_bases_count() -> None:
+    def with_base(base: type) -> tp.Any:
+        class Local(base):  # type: ignore[misc]
+            pass
+
+        return Local(1)
+
+    assert carried_values(with_base(Trainer)) != carried_values(with_base(OtherTrainer))
+
+
+def test_a_local_class_that_refers_to_itself_is_read_once() -> None:
+    class Local:
+        def __call__(self, config: tp.Any) -> tp.Any:
+            return Local()
+
+    assert carried_values(Local()) == carried_values(Local())
+
+
+@pytest.mark.parametrize("decorate", [dataclasses.dataclass, functools.total_ordering, lambda cls: cls])
+def test_local_classes_of_all_kinds_can_be_read(decorate: tp.Any) -> None:
+    class Base(abc.ABC):  # noqa: B024
+        logger = log
+
+        @functools.cached_property
+        def size(self) -> int:
+            return 1
+
+        @classmethod
+        def make(cls) -> tp.Any:
+            return cls()
+
+        def __lt__(self, other: tp.Any) -> bool:
+            return True
+
+    class Local(Base):
+        x: list[int] = dataclasses.field(default_factory=list) if decorate is dataclasses.dataclass else []
+        __slots__ = ()
+
+        def __call__(self, config: tp.Any) -> tp.Any: ...
+
+    one, other = (carried_values(decorate(Local)()) for _ in range(2))
+    assert one == other
+
+
+def negated(function: tp.Any) -> tp.Any:
+    @functools.wraps(function)
+    def wrapper(config: tp.Any) -> tp.Any:
+        return -function(config)
+
+    return wrapper
+
+
+def doubled(function: tp.Any) -> tp.Any:
+    @functools.wraps(function)
+    def wrapper(config: tp.Any) -> tp.Any:
+        return 2 * function(config)
+
+    return wrapper
+
+
+def test_two_decorators_differ_by_what_they_do() -> None:
+    forms = [carried_values(function) for function in (task, negated(task), doubled(task), negated(doubled(task)))]
+    assert all(one != other for one, other in itertools.combinations(forms, 2))
+    assert carried_values(negated(task)) == forms[1]
+    assert forms[3].keys() == {"code", "code'"}
+    assert carried_values(Wrapper(task)) != carried_values(OtherWrapper(task))
 
 
 def test_the_class_of_an_object_counts_where_the_method_is_a_parents() -> None:
@@ -175,13 +386,22 @@ def test_modules_and_loggers_never_count(value: tp.Any) -> None:
     assert carried_values(functools.partial(task, value)) == {}
 
 
+def test_of_a_container_only_modules_and_loggers_do_not_count() -> None:
+    """In lists the others keep their places."""
+    carried = carried_values(functools.partial(task, {"log": log, "n": 1, "deep": [math, 2, {"m": math}]}))
+    assert carried == {"argument 0": {"n": 1, "deep": [{"~uncounted": None}, 2, {}]}}
+
+
 def test_a_function_of_a_library_counts_by_its_name_alone() -> None:
     assert carried_values(functools.partial(task, json.dumps)) == {"argument 0": {"function": "json.dumps"}}
+    assert carried_values(functools.partial(task, str.join)) == {"argument 0": {"function": "builtins.str.join"}}
     assert carried_values(functools.lru_cache(task)) == {}
+    assert carried_values(contextlib.contextmanager(task)) == {}
+    assert carried_values(hydra.main(version_base=None)(task)) == {}
 
 
 @pytest.mark.parametrize(
-    "value", [threading.Lock(), object(), iter([1]), {}.items()], ids=lambda each: type(each).__name__
+    "value", [threading.Lock(), object(), iter([1]), {}.items(), Bound(1)], ids=lambda each: type(each).__name__
 )
 def test_what_has_no_canonical_form_is_an_error_that_names_it(value: tp.Any) -> None:
     with pytest.raises(ConfigError, match="handle.*has no canonical form"):
@@ -238,7 +458,14 @@ def test_code_is_the_same_under_each_hash_seed(tmp_path: pathlib.Path) -> None:
         "from hydra_exca.identity.carried import code_digest\n"
         "def outer():\n    def f(x): return x in {'a', 'b', 'c', 'd'}\n    return f\n"
         'names = {}\nexec(\'f = lambda x: x in {"a", "b", "c", "d"}\', names)\n'
-        "print(code_digest(outer()), code_digest(names['f']))\n"
+        "import functools\n"
+        "from hydra_exca.identity.carried import carried_values\n"
+        "def decorate(f):\n    @functools.wraps(f)\n    def wrapper(c): return f(c) in {'a', 'b', 'c'}\n"
+        "    return wrapper\n"
+        "@decorate\ndef task(c): ...\n"
+        "def local():\n    class L:\n        names = {'a', 'b', 'c'}\n        def __call__(self, c): ...\n"
+        "    return L()\n"
+        "print(code_digest(outer()), code_digest(names['f']), carried_values(task), carried_values(local()))\n"
     )
     seeds = [
         subprocess.run(

@@ -102,6 +102,23 @@ def test_what_was_dropped_before_had_another_identity() -> None:
     assert found is not None and found.fields == {"x": 1, CARRIED: {"argument n": 1}}
 
 
+def test_what_the_first_rules_could_not_read_has_no_older_identity() -> None:
+    def calls_itself(x: tp.Any) -> tp.Any:
+        return calls_itself(x)
+
+    def has_an_unbound_cell(x: tp.Any) -> tp.Any:
+        return unbound
+
+    assert older(calls_itself, {"x": 1}) is None
+    assert older(has_an_unbound_cell, {"x": 1}) is None
+    unbound = 1
+
+
+def test_a_none_was_dropped_before() -> None:
+    found = older(functools.partial(train, model=None), {"x": 1})
+    assert found is not None and found.fields == {"x": 1}
+
+
 def test_zen_functions_were_all_one_factory() -> None:
     found = older(zen(train), {"x": 1})
     assert found is not None
