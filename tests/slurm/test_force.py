@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from apps import App, Started, wait_until
 from faults import sbatch_that
+
+from hydra_exca import checksums
 
 FORCE = ["hydra.launcher.mode=force", "hydra.sweep.dir=forced", "hydra.launcher.poll_s=2"]
 LATER = "+hydra.launcher.additional_parameters={begin: now+1hour}"
@@ -196,7 +197,9 @@ def test_the_job_of_somebody_else_is_not_cancelled_and_the_error_says_whose_it_i
         wait_until(lambda: app.notes, "the task to run")
         (job,) = wait_for_jobs(app)
         newest = max(app.cache.glob("*/*/claim.*.json"), key=lambda path: int(path.name.split(".")[1]))
-        newest.write_text(newest.read_text().replace(f'"user":{os.getuid()}', '"user":65534'))
+        claim = checksums.parse_record(newest.read_bytes())
+        claim["owner"]["user"] = 65534
+        newest.write_bytes(checksums.dump_record(claim))
         result = app.run("seed=1", *FORCE, cluster="slurm")
         assert (result.returncode, state(job)) == (1, "RUNNING")
         assert "nobody" in result.stderr
