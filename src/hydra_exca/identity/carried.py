@@ -67,6 +67,32 @@ def carried_values(
     return forms
 
 
+def captured_values(functions: tp.Iterable[types.FunctionType]) -> dict[str, Json]:
+    """The canonical forms of the variables that these nested functions have captured; empty for those of a module.
+
+    Raises ConfigError that names all values without a canonical form.
+    """
+    captured = {name: value for function in functions for name, value in _captured(function).items()}
+    reader = _CarriedReader("", lambda name: False, lambda value: value)
+    forms = reader.named_forms([(f"captured {name}", name, value) for name, value in captured.items()], "")
+    if reader.problems:
+        raise ConfigError("captured variables have no identity", reader.problems)
+    return forms
+
+
+@model_schema.cached_per_class
+def capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
+    """The functions of a class that have captured variables: of one that a module defines, none."""
+    functions = []
+    for base in cls.__mro__:
+        for member in vars(base).values() if "<" in base.__qualname__ else ():
+            function = inspect.unwrap(member) if callable(member) else None
+            # pydantic and dataclasses add functions of their own
+            if inspect.isfunction(function) and function.__globals__.get("__name__") == base.__module__:
+                functions.append(function)
+    return tuple(function for function in functions if _captured(function))
+
+
 class _CarriedReader:
     """Reads one function and the functions it carries. ``problems`` are the values without a canonical form."""
 
@@ -94,14 +120,14 @@ class _CarriedReader:
             parts = _parts_of(layer, self._is_library)
             if any(key == "attribute self" and value is holder for key, _, value in parts):
                 self._seen.pop(id(holder), None)  # it is read as a whole, below
-            for key, value in self._part_forms(parts, path).items():
+            for key, value in self.named_forms(parts, path).items():
                 free = key
                 while free in forms:  # two decorators may give one name to what they capture
                     free += "'"
                 forms[free] = value
         return forms
 
-    def _part_forms(self, parts: tp.Iterable[_Part], path: str) -> dict[str, Json]:
+    def named_forms(self, parts: tp.Iterable[_Part], path: str) -> dict[str, Json]:
         forms = {}
         for key, name, value in parts:
             if self._left_out(f"{path}{name}"):
@@ -145,18 +171,18 @@ class _CarriedReader:
         """The form of a value by those of its parts, None if that is not all there is to it."""
         if isinstance(value, type):
             parts = [] if self._is_library(value) else _class_parts(value)
-            return {"class": _name_of(value), **self._part_forms(parts, f"{path}.")}
+            return {"class": _name_of(value), **self.named_forms(parts, f"{path}.")}
         if type(value) in (list, tuple):
             items = [(str(index), str(index), each) for index, each in enumerate(value)]
-            forms = self._part_forms(items, f"{path}.")
+            forms = self.named_forms(items, f"{path}.")
             return [forms.get(key, _UNCOUNTED) for key, _, _ in items]  # the others keep their places
         if type(value) is dict and all(type(key) is str for key in value):
-            return self._part_forms([(canonical.escape_key(key), key, each) for key, each in value.items()], f"{path}.")
+            return self.named_forms([(canonical.escape_key(key), key, each) for key, each in value.items()], f"{path}.")
         state = _state_of(value)
         if state is None:
             return None
         parts = _local_class(type(value)) + _attributes(state)
-        return {"object": _name_of(type(value)), **self._part_forms(parts, f"{path}.")}
+        return {"object": _name_of(type(value)), **self.named_forms(parts, f"{path}.")}
 
     def _is_library(self, value: tp.Any) -> bool:
         """Whether a function or class comes with Python or with an installed package that is not the program's own."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import types
 import typing as tp
 
 from hydra_exca.errors import CacheError
@@ -51,6 +52,10 @@ class ModelFields(tp.NamedTuple):
     excluded: tuple[str, ...]
 
 
+CARRIED = "hydra.function"
+"""The key of what a function carries, among the fields of an identity."""
+
+
 def model_fields(model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> ModelFields:
     """The fields of a model, without what its classes leave out of their uid, and without the names of ``leave_out``.
 
@@ -67,10 +72,22 @@ def model_fields(model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) ->
         return ModelFields(*walk.field_forms(model, schema, skip), (*walk.excluded, *leave_out))
 
 
-def model_identity(factory: str, version: str, model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> Identity:
-    """The identity of a validated model, without what its classes and ``leave_out`` leave out."""
+def model_identity(
+    factory: str,
+    version: str,
+    model: pydantic.BaseModel,
+    leave_out: tp.Sequence[str] = (),
+    captured: tp.Mapping[str, Json] = types.MappingProxyType({}),
+) -> Identity:
+    """The identity of a validated model, without what its classes and ``leave_out`` leave out.
+
+    ``captured`` are the forms of what its methods carry beside the model.
+    """
     fields, full, excluded = model_fields(model, leave_out)
-    return make_identity(factory, version, fields, full, excluded=excluded)
+    if not captured:
+        return make_identity(factory, version, fields, full, excluded=excluded)
+    label, own = readable_label(fields), {CARRIED: captured}
+    return make_identity(factory, version, {**fields, **own}, {**full, **own}, label, excluded)
 
 
 @dataclasses.dataclass(frozen=True)

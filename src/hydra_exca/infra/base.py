@@ -8,6 +8,7 @@ import functools
 import logging
 import operator
 import time
+import types
 import typing as tp
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hydra_exca.code import active
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
-from hydra_exca.identity import uid
+from hydra_exca.identity import carried, uid
 from hydra_exca.identity.contents import model_contents
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.error_report import describe_error
@@ -197,14 +198,16 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         """The identity of this object's result. Computing it changes nothing in the object."""
         owner, applied = self._bound()
         factory, version, left_out = inputs = (self.factory(), self.version, applied.exclusions(owner))
+        capturing = _capturing_functions(type(owner))
         contents, state = model_contents(owner, left_out), private(self)
         last: _RememberedIdentity | None = state["_remembered"]
-        if last is not None and last.inputs == inputs and _are_same_objects(last.contents, contents):
+        is_known = last is not None and not capturing and last.inputs == inputs
+        if is_known and last is not None and _are_same_objects(last.contents, contents):
             if not last.identity.lasts:
                 state["_remembered"] = last = last._replace(identity=dataclasses.replace(last.identity, lasts=True))
             return last.identity
         try:
-            identity = uid.model_identity(factory, version, owner, left_out)
+            identity = uid.model_identity(factory, version, owner, left_out, carried.captured_values(capturing))
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
         # another thread may have changed the object while its identity was computed
@@ -410,6 +413,14 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             share_machine=self.share_machine,
         )
         return clusters.get_cluster(self.cluster, options)
+
+
+def _capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
+    """The function that a class was made for, or else the functions of a class that a function defines."""
+    function = vars(cls).get("_exca_function")
+    if function is None:
+        return carried.capturing_functions(cls)
+    return (function,) if function.__closure__ else ()
 
 
 class _RememberedIdentity(tp.NamedTuple):

@@ -9,13 +9,11 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_key
 from hydra_exca.identity import carried, uid
 from hydra_exca.identity.scalars import Json
-from hydra_exca.identity.uid import Identity
+from hydra_exca.identity.uid import CARRIED, Identity
 
 from . import older_rules
 from .configs.tree import copy_tree
 
-CARRIED = "hydra.function"
-"""The key of what the function carries, among the fields of an identity."""
 _PREFIX = "function."
 
 

@@ -13,12 +13,12 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_glob
 from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
-from hydra_exca.identity.uid import Identity
+from hydra_exca.identity.uid import CARRIED, Identity
 
 from . import schema
 from .compose import hydra_private
 from .configs.tree import Path, dotted
-from .function_identity import CARRIED, FunctionIdentity
+from .function_identity import FunctionIdentity
 from .options import SweepOptions
 from .resolve import resolve
 from .resolve.shared_facts import JobFacts

@@ -367,6 +367,9 @@ def test_force_computes_each_item_anew_once_for_an_object(infra: Infra, notes: N
     assert notes() == ["of 1", "of 1", "of 2", "of 3"]
 
 
+OF_THE_CODE = [100]  # what the method computes changes with it, and it does not count
+
+
 @pytest.mark.app
 def test_what_was_forced_is_what_others_read(folder: Path) -> None:
     class Changing(pydantic.BaseModel):
@@ -374,12 +377,12 @@ def test_what_was_forced_is_what_others_read(folder: Path) -> None:
 
         @infra.apply(item_uid=str)
         def of(self, items: list[int]) -> Iterator[int]:
-            yield from (item + VALUE[0] for item in items)
+            yield from (item + OF_THE_CODE[0] for item in items)
 
-    VALUE = [100]  # noqa: N806  what the method computes changes, as code does
+    OF_THE_CODE[0] = 100
     reader = Changing(infra={"folder": folder, "keep_in_ram": False})
     assert list(reader.of([1, 2])) == [101, 102]
-    VALUE[0] = 200
+    OF_THE_CODE[0] = 200
     assert list(Changing(infra={"folder": folder, "mode": "force"}).of([1])) == [201]
     assert list(Changing(infra={"folder": folder}).of([1, 2])) == [201, 102]
 

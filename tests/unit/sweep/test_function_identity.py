@@ -18,7 +18,7 @@ from hydra_exca.launch.lookup import LookupResult
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Outcome
 from hydra_exca.sweep import messages
-from hydra_exca.sweep.function_identity import CARRIED, FunctionIdentity, read_function_identity
+from hydra_exca.sweep.function_identity import FunctionIdentity, read_function_identity
 
 MODULE = __name__
 
@@ -88,7 +88,7 @@ def test_patterns_leave_out_as_for_keys_of_the_config(pattern: str) -> None:
 
 def older(function: tp.Any, fields: dict[str, tp.Any]) -> uid.Identity | None:
     read = read_function_identity(function, ())
-    own = {CARRIED: read.carried} if read.carried else {}
+    own = {uid.CARRIED: read.carried} if read.carried else {}
     return read.older_identity(uid.make_identity(f"{read.factory}@project", "0", {**fields, **own}))
 
 
@@ -99,7 +99,7 @@ def test_what_counted_before_has_its_identity_still() -> None:
 
 def test_what_was_dropped_before_had_another_identity() -> None:
     found = older(functools.partial(train, layers=[64], n=1), {"x": 1})
-    assert found is not None and found.fields == {"x": 1, CARRIED: {"argument n": 1}}
+    assert found is not None and found.fields == {"x": 1, uid.CARRIED: {"argument n": 1}}
 
 
 def test_what_the_first_rules_could_not_read_has_no_older_identity() -> None:
