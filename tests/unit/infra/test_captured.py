@@ -37,6 +37,7 @@ def model(folder: Path, factor: tp.Any) -> tp.Any:
     return Scale
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("values", [(1, 2), ([64], [128]), ({"k": 1}, {"k": 2})], ids=str)
 def test_two_nested_functions_do_not_share_results(tmp_path: Path, values: tuple[tp.Any, tp.Any]) -> None:
     assert [function(tmp_path, value)(a=3) for value in (*values, values[0])] == [
@@ -45,11 +46,13 @@ def test_two_nested_functions_do_not_share_results(tmp_path: Path, values: tuple
     assert len(list(tmp_path.glob("*/*/outcome.json"))) == 2
 
 
+@pytest.mark.app
 def test_two_nested_classes_do_not_share_results(tmp_path: Path) -> None:
     assert [model(tmp_path, value)().compute() for value in (1, 2, 1)] == [[1, 3], [2, 3], [1, 3]]
     assert len(list(tmp_path.glob("*/*/outcome.json"))) == 2
 
 
+@pytest.mark.app
 def test_two_nested_maps_do_not_share_items(tmp_path: Path) -> None:
     def mapped(factor: int) -> tp.Any:
         class Scale(pydantic.BaseModel):
