@@ -85,10 +85,10 @@ def _error(known: Json) -> str | None:
     return _one_line(f"{kind}: {error.get('message')}")
 
 
-def _code(known: Json) -> str | None:
-    if "snapshot" in known:
-        return str(known["snapshot"]) if Path(known["snapshot"]).is_dir() else f"{known['snapshot']}, which is gone"
-    return f"{known['code']}, of which no copy was kept" if "code" in known else None
+def _code(record: Json) -> str | None:
+    if "snapshot" in record:
+        return str(record["snapshot"]) if Path(record["snapshot"]).is_dir() else f"{record['snapshot']}, which is gone"
+    return f"{record['code']}, of which no copy was kept" if "code" in record else None
 
 
 def _git(known: Json) -> str | None:

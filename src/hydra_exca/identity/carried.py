@@ -72,9 +72,15 @@ def captured_values(functions: tp.Iterable[types.FunctionType]) -> dict[str, Jso
 
     Raises ConfigError that names all values without a canonical form.
     """
-    captured = {name: value for function in functions for name, value in _captured(function).items()}
+    parts: list[_Part] = []
+    for function in functions:
+        for name, value in _captured(function).items():
+            # a class and its parent may capture different variables of one name
+            if not any(name == known and value is part for _, known, part in parts):
+                number = sum(name == known for _, known, _ in parts)
+                parts.append((f"captured {name}" + number * "'", name, value))
     reader = _CarriedReader("", lambda name: False, lambda value: value)
-    forms = reader.named_forms([(f"captured {name}", name, value) for name, value in captured.items()], "")
+    forms = reader.named_forms(parts, "")
     if reader.problems:
         raise ConfigError("captured variables have no identity", reader.problems)
     return forms

@@ -200,9 +200,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         factory, version, left_out = inputs = (self.factory(), self.version, applied.exclusions(owner))
         capturing = _capturing_functions(type(owner))
         contents, state = model_contents(owner, left_out), private(self)
-        last: _RememberedIdentity | None = state["_remembered"]
-        is_known = last is not None and not capturing and last.inputs == inputs
-        if is_known and last is not None and _are_same_objects(last.contents, contents):
+        last: _RememberedIdentity | None = None if capturing else state["_remembered"]  # captured variables may change
+        if last is not None and last.inputs == inputs and _are_same_objects(last.contents, contents):
             if not last.identity.lasts:
                 state["_remembered"] = last = last._replace(identity=dataclasses.replace(last.identity, lasts=True))
             return last.identity

@@ -26,39 +26,45 @@ from .payload import read_part, read_payload
 log = logging.getLogger("exca.job")
 
 
-def computed_starter() -> EnclosingTask | None:
+class Starter(tp.NamedTuple):
+    """The task that started this program: its uid, and the command line of its launch."""
+
+    task: EnclosingTask
+    uid: str
+    argv: tuple[str, ...]
+
+    def has_this_command(self) -> bool:
+        """Whether this process runs the command line of the launch, perhaps with more arguments."""
+        is_same_program = os.path.basename(sys.argv[0]) == os.path.basename(self.argv[0])
+        return is_same_program and tuple(sys.argv[1 : len(self.argv)]) == self.argv[1:]
+
+
+def computed_starter() -> Starter | None:
     """The task that started this program, if it is still being computed; None for any other program."""
     task = starting_task()
     if task is None:
         return None
+    launch = Path(task.launch)
     try:
-        part = read_part(Path(task.launch), read_payload(Path(task.launch)), task.position)
-        entry = Entry(Path(part.entry))
-        claim = entry.current_claim()
-        is_computed = claim is not None and claim.state is ClaimState.RUNNING and entry.outcome() is None
+        payload = read_payload(launch)
+        entry = Entry(Path(read_part(launch, payload, task.position).entry))
+        claim, outcome = entry.current_claim(), entry.outcome()
     except (OSError, ExcaError, pickle.UnpicklingError):  # a task of this process has no payload, old ones are removed
         return None
-    if claim is None or claim.token != Path(task.launch).name or process.is_alive(claim.owner) is False:
+    if outcome is not None or claim is None or claim.state is not ClaimState.RUNNING or claim.token != launch.name:
         return None
-    return task if is_computed else None
+    return None if process.is_alive(claim.owner) is False else Starter(task, entry.uid, payload.argv)
 
 
-def repeats_command(task: EnclosingTask) -> bool:
-    """Whether this process runs the command line that launched ``task``, perhaps with more arguments."""
-    argv = read_payload(Path(task.launch)).argv
-    is_same_program = os.path.basename(sys.argv[0]) == os.path.basename(argv[0])
-    return is_same_program and tuple(sys.argv[1 : len(argv)]) == argv[1:]
-
-
-def compute_instead(task: EnclosingTask) -> tp.NoReturn:
-    """Makes this process one that computes ``task``. It keeps its id, its environment and its output.
+def compute_instead(starter: Starter) -> tp.NoReturn:
+    """Makes this process one that computes the task. It keeps its id, its environment and its output.
 
     Raises JobError in a process that was started by such a process: it would go on so without end.
     """
-    uid = Path(read_part(Path(task.launch), read_payload(Path(task.launch)), task.position).entry).name
+    task, uid = starter.task, starter.uid
     if SECOND_START in os.environ:
         raise JobError(
-            f"{uid} starts its own command line again in each process that it starts so: there is no end to it"
+            f"{uid} starts its own command line again in every process that it starts so: there is no end to it"
         )
     log.info("exca: this process computes %s, the task that started it, and stores nothing", uid)
     sys.stdout.flush()

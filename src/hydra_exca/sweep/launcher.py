@@ -99,12 +99,10 @@ class _Batch:
         if not self._options.wait:
             job_returns.check_sweeper(self._config, "wait")
         starter = None if self._options.dry_run else repeated_command.computed_starter()
-        if starter is not None and repeated_command.repeats_command(
-            starter
-        ):  # such as the other ranks of Lightning's ddp
+        if starter is not None and starter.has_this_command():  # as Lightning's other ranks do
             repeated_command.compute_instead(starter)
         batch = self._compose(job_overrides, first)
-        if starter is not None and {task.identity.key for task in batch} == {starter.key}:
+        if starter is not None and {task.identity.key for task in batch} == {starter.task.key}:
             repeated_command.compute_instead(starter)
         launch = self._make_launch(batch)
         if self._options.dry_run:

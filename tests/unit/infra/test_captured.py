@@ -68,6 +68,19 @@ def test_two_nested_maps_do_not_share_items(tmp_path: Path) -> None:
     assert [list(mapped(factor).compute([1, 2])) for factor in (1, 10, 1)] == [[1, 2], [10, 20], [1, 2]]
 
 
+@pytest.mark.app
+def test_variables_of_one_name_that_a_class_and_its_parent_have_captured_both_count(tmp_path: Path) -> None:
+    def child(folder: Path, inherited: int, factor: int) -> tp.Any:
+        class Child(model(folder, inherited)):  # type: ignore[misc]
+            def helper(self) -> tp.Any:
+                return [factor, *super().helper()]
+
+        return Child
+
+    asked = [(1, 1), (1, 2), (2, 1)]
+    assert [child(tmp_path, *factors)().compute() for factors in asked] == [[1, 1, 3], [2, 1, 3], [1, 2, 3]]
+
+
 def test_a_variable_that_changes_changes_the_identity_of_the_same_object(tmp_path: Path) -> None:
     factors = [1]
     scale = model(tmp_path, factors)()

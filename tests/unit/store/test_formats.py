@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import textwrap
 import typing as tp
 from pathlib import Path
@@ -24,10 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import pandas as hpd
 from hypothesis_profiles import examples
 from places import ROOT
+from stored import as_item, as_result
 
 import hydra_exca
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
-from hydra_exca.store import Items, ItemWriter, pickles, values
+from hydra_exca.store import ItemWriter, pickles, values
 from hydra_exca.store.formats import registry
 
 stable = examples(100)
@@ -42,19 +42,6 @@ def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def format_of(value: tp.Any, forced: str | None = None) -> str:
     return registry.encode_value(value, "the result of item 'a'", registry.format_named(forced))[0].name
-
-
-def stored_and_loaded(value: tp.Any) -> tp.Any:
-    """As the value of a task."""
-    with tempfile.TemporaryDirectory() as folder:
-        return values.load_value(Path(folder), values.store_value(Path(folder), 1, value), ())
-
-
-def as_item(value: tp.Any) -> tp.Any:
-    with tempfile.TemporaryDirectory() as folder:
-        with ItemWriter(Path(folder), "1-a") as writer:
-            writer.add("key", value)
-        return Items(Path(folder)).get("key")
 
 
 # -- by type
@@ -236,9 +223,7 @@ def test_the_example_of_the_docs_runs() -> None:
     assert example is not None
     exec(example.group(1), {"__name__": "example"})
     value = fractions.Fraction(1, 3)
-    assert (
-        format_of(value) == "fraction" and exactly(stored_and_loaded(value), value) and exactly(as_item(value), value)
-    )
+    assert format_of(value) == "fraction" and exactly(as_result(value), value) and exactly(as_item(value), value)
 
 
 @pytest.mark.parametrize("name", [name for names in ALIASES.values() for name in names] + list(ALIASES))
@@ -407,7 +392,7 @@ class Protocol(metaclass=Strict):
     """A class of values that a format was registered for."""
 
 
-@pytest.mark.parametrize("store", [stored_and_loaded, as_item])
+@pytest.mark.parametrize("store", [as_result, as_item])
 def test_a_format_whose_test_of_a_value_raises_is_passed_over_with_a_warning(
     store: tp.Callable[[tp.Any], tp.Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

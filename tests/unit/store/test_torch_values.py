@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import typing as tp
-from pathlib import Path
 
 import numpy as np
 import pydantic
 import pytest
+from stored import as_item, as_result
 
 from hydra_exca.errors import CacheError
-from hydra_exca.store import Items, ItemWriter, pickles, values
+from hydra_exca.store import pickles
 from hydra_exca.store.formats import registry
 
 Make = tp.Callable[[tp.Any], tp.Any]  # makes a value of the module torch, which takes seconds to import
@@ -27,18 +26,6 @@ class Model(pydantic.BaseModel, arbitrary_types_allowed=True):
     """A result, or a task, with a field of any type."""
 
     field: tp.Any
-
-
-def as_result(value: tp.Any) -> tp.Any:
-    with tempfile.TemporaryDirectory() as folder:
-        return values.load_value(Path(folder), values.store_value(Path(folder), 1, value), ())
-
-
-def as_item(value: tp.Any) -> tp.Any:
-    with tempfile.TemporaryDirectory() as folder:
-        with ItemWriter(Path(folder), "1-a") as writer:
-            writer.add("key", value)
-        return Items(Path(folder)).get("key")
 
 
 def as_field(value: tp.Any) -> tp.Any:
