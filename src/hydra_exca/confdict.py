@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import os
 import re
+import types
 import typing as tp
 from collections import OrderedDict
 from pathlib import Path, PurePath
@@ -17,7 +18,7 @@ from .errors import ConfigError
 from .identity import model_schema, uid
 from .identity.canonical import NamedErrors, Walk
 from .identity.model_schema import ANYTHING, MISSING, NO_NAMES, Default, ExpectedType, NameTree, UnfitError
-from .identity.scalars import SCALARS, class_name
+from .identity.scalars import LEAVES, SCALARS, class_name, scalar_rule
 
 __all__ = ["ConfDict"]
 
@@ -365,9 +366,13 @@ def _yaml_leaf(value: tp.Any) -> tp.Any:
         return sorted(map(_compact, value), key=repr)  # sets of text have another order in every process
     if hasattr(value, "tolist"):  # of numpy and torch
         return value.tolist()
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"  # as `pydantic.ImportString` reads it
     try:
         return str(value) if isinstance(value, PurePath) else pydantic_core.to_jsonable_python(value)
     except ValueError as error:
+        if type(value) in LEAVES or scalar_rule(type(value)) is not None:
+            return str(value)
         raise ConfigError(f"a {class_name(type(value))} cannot be written as yaml: {value!r}") from error
 
 

@@ -126,7 +126,8 @@ def _untrusted(path: Path, stat: os.stat_result, own: bool) -> str:
             f"If you trust all who can write it: chmod go-w {path}"
         )
     return (
-        f"{path} belongs to {owner}, and loading it runs code. If you trust them: hydra.launcher.trust_users=[{owner}]"
+        f"{path} belongs to {owner}, and loading it runs code. "
+        f"If you trust them, a sweep can have hydra.launcher.trust_users=[{owner}]"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import fractions
 import io
 import pathlib
 import pickle
@@ -235,6 +236,23 @@ def test_arrays_can_be_put_in() -> None:
     config = ConfDict({"a": {"b": np.arange(3)}})
     config.update({"a.b": np.zeros(2)})
     assert config["a.b"].tolist() == [0, 0] and config.to_uid() == ConfDict({"a.b": np.zeros(2)}).to_uid()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (pathlib.PurePosixPath, "pathlib.PurePosixPath"),
+        (pathlib.Path.exists, "pathlib.Path.exists"),
+        (len, "builtins.len"),
+    ],
+)
+def test_yaml_writes_classes_and_functions_as_they_are_imported(value: tp.Any, text: str) -> None:
+    assert ConfDict.from_yaml(ConfDict(a=value, b=1).to_yaml())["a"] == text
+
+
+@pytest.mark.parametrize("value", [1j, range(3), fractions.Fraction(1, 3)])
+def test_yaml_writes_all_values_that_a_uid_can_have(value: tp.Any) -> None:
+    assert str(value) in ConfDict(a=value, b=1).to_yaml()
 
 
 def test_yaml_refuses_what_it_cannot_write() -> None:

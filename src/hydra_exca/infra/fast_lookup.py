@@ -81,7 +81,9 @@ def _check_project(cls: type, cache: CacheFolder, folder: FactoryFolder) -> None
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _check_unless_known(cls: type, cache: Path, folder: FactoryFolder, state: tuple[int, ...] | None) -> None:
     """Reads the record of the project once for each ``state`` of its file, in which it was found to be the class's."""
-    folder.check_project(project.describe_project(cls, cache, copy=None))
+    described = project.describe_project(cls, cache, copy=None)
+    folder.check_project(described)
+    folder.record_remote(described)
 
 
 def _stat_fields(path: str) -> tuple[int, ...] | None:

@@ -59,7 +59,7 @@ class MapEntry:
         if self.stored_identity(self.entry) is None and files.publish_file(
             self.folder / paths.IDENTITY, checksums.dump_record(self.identity.to_json()), durable=True
         ):
-            self.entry.write_description(*describe())
+            self.entry.write_description(describe)
 
     def missing_keys(self, keys: tp.Iterable[str]) -> list[str]:
         """The keys that are not stored by now."""

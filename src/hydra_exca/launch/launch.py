@@ -19,7 +19,7 @@ from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from hydra_exca.job.enclosing import enclosing_tasks
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
-from hydra_exca.store import Claim, ClaimState, Entry
+from hydra_exca.store import Claim, ClaimState, Entry, FactoryFolder
 from hydra_exca.text import count_noun
 
 from . import cancellation
@@ -104,6 +104,8 @@ class Launch:
         """Submits what is missing and does not wait for it."""
         if not self._launched:
             self.plan_tasks()
+        for folder in self._factory_folders():
+            folder.record_remote(self.settings.project)
         for launched in self._launched.values():
             log.debug("exca: %s is %s: %s", launched.uid, launched.status, launched.action)
             self._record_found(launched)
@@ -230,6 +232,9 @@ class Launch:
 
     # planning
 
+    def _factory_folders(self) -> tp.Iterable[FactoryFolder]:
+        return {self._lookup.factory_folder(task.identity): None for task in self._distinct.values()}
+
     def _look_up(self) -> dict[str, LookupResult]:
         identities = [task.identity for task in self._distinct.values()]
         results = self._lookup.look_up(identities, self._choose_mode)
@@ -249,7 +254,7 @@ class Launch:
         actions = {result.action for result in results.values()}
         if actions & {Action.RUN, Action.CANCEL_AND_RUN}:
             self.settings.folder.check_writable()
-        for folder in {self._lookup.factory_folder(task.identity): None for task in self._distinct.values()}:
+        for folder in self._factory_folders():
             folder.check_project(self.settings.project)
         problems = self._find_problems(results)
         if problems:

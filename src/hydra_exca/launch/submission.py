@@ -320,7 +320,7 @@ class Submission:
     def _prepare_entry(self, task: LaunchedTask) -> None:
         if task.mode in (Mode.FORCE, Mode.RETRY):
             task.entry.set_previous_aside(keep_output=task.mode is Mode.RETRY)
-        task.entry.write_description(*task.task.describe())
+        task.entry.write_description(task.task.describe)
 
     def _run_in_process(self, number: int) -> None:
         position = self._jobs[number].positions[0]

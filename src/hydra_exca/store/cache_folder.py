@@ -54,18 +54,17 @@ class CacheFolder:
 
     def check_writable(self) -> None:
         """Raises ConfigError if results could not be written here. Writes nothing."""
-        parent = self.path if self.path.exists() else self.path.parent
+        parent = next(folder for folder in (self.path, *self.path.parents) if os.path.lexists(folder))
         if not parent.is_dir():
-            what = "is not a folder" if parent.exists() else "does not exist"
-            raise _folder_error(f"{parent} {what}; create it, or choose another place for the results")
+            raise _folder_error(f"{parent} is not a folder; choose another place for the results")
         if not os.access(parent, os.W_OK | os.X_OK):
             raise _folder_error(f"{parent} cannot be written by {files.user_name(os.getuid())}")
 
     def create(self) -> None:
-        """Makes the folder, marked as a cache for backup programs and ignored by git."""
+        """Makes the folder and its parents. It is marked as a cache for backup programs and ignored by git."""
         self.check_writable()
         try:
-            self.path.mkdir(exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             if not any(self.path.iterdir()):  # git should not ignore a folder that holds other files
                 files.publish_file(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
                 files.publish_file(self.path / paths.GITIGNORE, b"*\n")
@@ -152,7 +151,7 @@ class FactoryFolder:
                 f"{self.path} holds results of another project (in {_project_text(recorded)}), and this one (in "
                 f"{_project_text(project)}) has the same name for what computes. Tell them apart by another folder or "
                 "another version; a sweep can also have hydra.launcher.project=<a name>. If it is the same project, "
-                f"moved or renamed: remove {self.path / paths.PROJECT}"
+                f"cloned, moved or renamed: remove {self.path / paths.PROJECT}"
             )
 
     def create(self, project: dict[str, tp.Any]) -> None:
@@ -162,6 +161,17 @@ class FactoryFolder:
             if project and not (self.path / paths.PROJECT).exists():
                 files.publish_file(self.path / paths.PROJECT, checksums.dump_record(project), durable=True)
         self.check_project(project)
+        self.record_remote(project)
+
+    def record_remote(self, project: dict[str, tp.Any]) -> None:
+        """Adds the git remote of ``project`` to a record that was written before there was one: its clones share it.
+
+        Does nothing if the record is of another project, or if it cannot be written.
+        """
+        recorded = _read_record(self.path / paths.PROJECT)
+        if recorded and "remote" in project and "remote" not in recorded and _same_project(recorded, project):
+            with contextlib.suppress(OSError):
+                files.write_file(self.path / paths.PROJECT, checksums.dump_record(project))
 
     def _entry(self, name: str) -> Entry:
         return Entry(f"{self._text}/{name}", self.trust_users)
@@ -262,4 +272,4 @@ def _project_text(project: dict[str, tp.Any]) -> str:
 
 
 def _folder_error(message: str) -> ConfigError:
-    return ConfigError("The cache folder cannot be used; nothing was run.", [Problem(message, "hydra.launcher.folder")])
+    return ConfigError("The cache folder cannot be used; nothing was run.", [Problem(message, "folder")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ if tp.TYPE_CHECKING:
     from hydra_exca.identity.uid import Identity
 
 Json = dict[str, tp.Any]
+log = logging.getLogger("exca.store")
 _COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
 _HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
 _STATUS = {str(status): status for status in Status}
@@ -290,10 +292,16 @@ class Entry:
             os.rename(old_output, self.output)
         os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
 
-    def write_description(self, uid_yaml: str, config_yaml: str) -> None:
-        """Writes two files for people, with what is in the uid and with everything. No result depends on them."""
-        files.write_file(self.path / paths.UID_YAML, uid_yaml.encode(), durable=False)
-        files.write_file(self.path / paths.CONFIG_YAML, config_yaml.encode(), durable=False)
+    def write_description(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
+        """Writes two files for people, with what is in the uid and with everything.
+
+        No result depends on them: if they cannot be made or written, a warning says so and the task runs.
+        """
+        try:
+            for name, text in zip((paths.UID_YAML, paths.CONFIG_YAML), describe(), strict=True):
+                files.write_file(self.path / name, text.encode(), durable=False)
+        except Exception as error:  # noqa: BLE001  the user's values have methods of their own
+            log.warning("exca: %s: %s is not written: %s", self.uid, paths.CONFIG_YAML, error)
 
     def mark_attempt_ended(self, claim: Claim) -> None:
         """Records that an attempt that lost its claim while its job went on has ended."""

@@ -38,7 +38,7 @@ from infra_models import (
 )
 from places import SUPPORT
 
-from hydra_exca import ConfigError, JobLostError, TaskFailedError, TaskInfra
+from hydra_exca import ConfDict, ConfigError, JobLostError, TaskFailedError, TaskInfra
 from hydra_exca.errors import CacheError
 
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
@@ -1629,3 +1629,32 @@ def test_a_cluster_changes_no_identity(folder: Path, notes: tp.Any) -> None:
     for cluster in (None, "local", "debug"):
         Counted(infra={"folder": folder, "cluster": cluster}).fit()
     assert notes() == ["fit 1"]
+
+
+class Imports(pydantic.BaseModel):
+    kind: pydantic.ImportString[tp.Any] = dict
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply
+    def fit(self) -> str:
+        return str(self.kind.__name__)
+
+
+def test_a_field_with_a_class_is_stored_and_read_back(tmp_path: Path) -> None:
+    model = Imports(kind="collections.Counter", infra={"folder": tmp_path})
+    assert [model.fit(), Imports(kind="collections.Counter", infra={"folder": tmp_path}).fit()] == ["Counter"] * 2
+    assert [stored.kind.__name__ for stored in model.infra.iter_cached()] == ["Counter"]
+
+
+def test_a_description_that_cannot_be_written_does_not_stop_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(config: object) -> str:
+        raise ValueError("no text for this")
+
+    monkeypatch.setattr(ConfDict, "to_yaml", fail)
+    assert Imports(infra={"folder": tmp_path}).fit() == "dict"
+    assert "config.yaml is not written: no text for this" in caplog.text
+    caplog.clear()
+    assert Imports(infra={"folder": tmp_path}).fit() == "dict"
+    assert not caplog.text

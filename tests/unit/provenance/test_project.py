@@ -94,6 +94,17 @@ def test_a_refusal_says_what_can_be_done_and_that_helps(tmp_path: Path) -> None:
 
 
 @pytest.mark.app
+def test_a_git_remote_that_comes_later_is_recorded_also_if_nothing_runs(tmp_path: Path) -> None:
+    one, cache = project(tmp_path / "one"), tmp_path / "cache"
+    fit(one, cache)
+    clone(one, "git@host:me/project.git")
+    assert fit(one, cache) == "one"
+    other = project(tmp_path / "deeper/two")
+    clone(other, "git@host:me/project.git")
+    assert fit(other, cache) == "one"
+
+
+@pytest.mark.app
 @pytest.mark.parametrize("ask", ["infra.clear_job()", "infra.uid_folder(create=True)"])
 def test_what_changes_an_entry_refuses_another_projects(tmp_path: Path, ask: str) -> None:
     one, two, cache = project(tmp_path / "one"), project(tmp_path / "two"), tmp_path / "cache"

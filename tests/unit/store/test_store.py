@@ -548,11 +548,6 @@ def shelf(folder: Path) -> FactoryFolder:
     return found
 
 
-def test_a_missing_parent_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="missing does not exist"):
-        CacheFolder(tmp_path / "missing" / "exca").create()
-
-
 def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "exca").touch()
     with pytest.raises(ConfigError, match="exca is not a folder"):
@@ -584,6 +579,17 @@ def test_checking_a_folder_writes_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_missing_parents_are_created(tmp_path: Path) -> None:
+    CacheFolder(tmp_path / "no/such/exca").create()
+    assert (tmp_path / "no/such/exca/CACHEDIR.TAG").is_file()
+
+
+def test_a_file_among_the_parents_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is not a folder"):
+        CacheFolder(tmp_path / "file/deep/exca").check_writable()
+
+
 def test_a_cache_folder_is_marked_as_one(tmp_path: Path) -> None:
     CacheFolder(tmp_path / "exca").create()
     assert sorted(os.listdir(tmp_path / "exca")) == [".gitignore", "CACHEDIR.TAG"]
@@ -593,6 +599,17 @@ def test_a_shelf_of_another_project_is_refused(tmp_path: Path) -> None:
     shelf(tmp_path)
     with pytest.raises(CacheError, match=r"another project.*hydra\.launcher\.project"):
         CacheFolder(tmp_path).factory_folder("train.main", "0").create({"remote": "host/other", "path": ""})
+
+
+def test_a_project_that_gets_a_git_remote_shares_its_results_with_clones(tmp_path: Path) -> None:
+    factory = CacheFolder(tmp_path).factory_folder("train.main", "0")
+    factory.create({"folder": "../one"})
+    with pytest.raises(CacheError, match="another project.*cloned"):
+        factory.check_project({"folder": "../clone", "remote": "host/project", "path": ""})
+    factory.create({"folder": "../one", "remote": "host/project", "path": ""})
+    factory.check_project({"folder": "../clone", "remote": "host/project", "path": ""})
+    with pytest.raises(CacheError, match="another project"):
+        factory.create({"folder": "../fork", "remote": "host/fork", "path": ""})
 
 
 def test_an_entry_is_found_again_after_the_folder_was_moved(tmp_path: Path) -> None:
