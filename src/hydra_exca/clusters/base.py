@@ -220,7 +220,7 @@ class Cluster(abc.ABC):
         self.options = options
 
     def log_folder(self, launch: Path) -> Path:
-        """The folder for the output of jobs whose task has no log yet."""
+        """The folder for the output of jobs whose task has no log yet. Raises ConfigError if they cannot use it."""
         return launch
 
     @abc.abstractmethod

@@ -56,6 +56,7 @@ class Submission:
         settings.cluster.check_options([self._options_of(group[0].task) for group in self._groups])
         self.token = launches.new_token()
         self.folder = paths.launch_folder(settings.folder.path, self.token)
+        self._logs = settings.cluster.log_folder(self.folder)
         self.claimed: list[LaunchedTask] = []
         self._jobs: list[_SubmittedJob] = []
         self._job_of: dict[LaunchedTask, tuple[_SubmittedJob, int]] = {}
@@ -367,7 +368,7 @@ class Submission:
             "token": self.token,
             "cluster": self._settings.cluster.name,
             "code": self._settings.code if self._copy is None else self._copy.digest,
-            "logs": str(self._settings.cluster.log_folder(self.folder)),
+            "logs": str(self._logs),
             "entries": [str(task.entry.path.relative_to(self._settings.folder.path)) for task in self.claimed],
             "tasks": [job.positions for job in self._jobs],
             "jobs": {str(number): job for number, job in self._job_ids.items()},

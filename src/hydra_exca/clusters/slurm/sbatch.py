@@ -25,6 +25,9 @@ from .run import read_output, run_command
 
 DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
 _PRIVATE = 0o600
+_PATTERN = re.compile("%[AajNtux]")  # what Slurm replaces in the names of logs
+_UNUSABLE = re.compile(r"\\|%\d|%.*%")  # a backslash turns patterns off; srun 22.05 misreads the other two, if escaped
+_PERCENT = "EXCA_PERCENT_SIGN"  # stands in a path for "%", which submitit would take for a part of a pattern
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # between attempts that may succeed the next time
 # after these errors the job may have been accepted all the same, or may be at the next attempt
 _OUT_OF_REACH = re.compile(
@@ -144,12 +147,17 @@ def log_folder(launch: Path, submitit_folder: str | None) -> Path:
     """The folder for the output of jobs before their tasks have logs.
 
     ``submitit_folder`` is used up to the first part with a job's id: Slurm creates no folders, and by the time the id
-    is known the job may have started.
+    is known the job may have started. Raises ConfigError if Slurm cannot write to such a path.
     """
-    if submitit_folder is None:
-        return launch
-    parts = Path(submitit_folder).expanduser().absolute().parts
-    return Path(*itertools.takewhile(lambda part: "%" not in part, parts), launch.name)
+    folder = launch
+    if submitit_folder is not None:
+        parts = Path(submitit_folder).expanduser().absolute().parts
+        folder = Path(*itertools.takewhile(lambda part: not _PATTERN.search(part), parts), launch.name)
+    if _UNUSABLE.search(str(folder)):
+        key = "folder" if submitit_folder is None else "submitit_folder"
+        reason = f"Slurm cannot write logs to {folder}: choose a path without a backslash, and with one '%' at most"
+        raise ConfigError("Slurm cannot use this folder; nothing was submitted.", [Problem(reason, key)])
+    return folder
 
 
 def _script_text(array: Array) -> str:
@@ -158,15 +166,20 @@ def _script_text(array: Array) -> str:
     command = f"{shlex.join(job_command(python, array.module, array.folder))} {number}"
     logs = log_folder(array.folder, array.options.submitit_folder)
     logs.mkdir(parents=True, exist_ok=True)
-    return tp.cast(str, _create_executor(logs, array.options, array.most, array.after).text(command, array.count))
+    # submitit's JobEnvironment looks for the logs there, if a task uses it
+    export = f"export SUBMITIT_FOLDER={shlex.quote(str(logs))}"
+    executor = _create_executor(Path(str(logs).replace("%", _PERCENT)), array.options, array.most, array.after, export)
+    return tp.cast(str, executor.text(command, array.count)).replace(_PERCENT, "%%")
 
 
-def _create_executor(logs: Path, options: Options, most: int, after: str | None = None) -> tp.Any:
+def _create_executor(
+    logs: Path, options: Options, most: int, after: str | None = None, setup: str | None = None
+) -> tp.Any:
     sent = sbatch_parameters(options)
     if after is not None:
         sent["slurm_dependency"] = ",".join(filter(None, [sent.get("slurm_dependency"), f"afterany:{after}"]))
-    # submitit's JobEnvironment looks for the logs there, if a task uses it
-    sent["slurm_setup"] = [*(sent.get("slurm_setup") or []), f"export SUBMITIT_FOLDER={shlex.quote(str(logs))}"]
+    if setup is not None:
+        sent["slurm_setup"] = [*(sent.get("slurm_setup") or []), setup]
     executor = _script_writer()(logs)
     executor.set({**sent, "slurm_array_parallelism": most})
     return executor

@@ -12,6 +12,7 @@ import pytest
 
 from hydra_exca.clusters import Options
 from hydra_exca.clusters.slurm import run, sbatch
+from hydra_exca.errors import ConfigError
 
 
 def script(
@@ -74,10 +75,24 @@ def test_what_is_not_set_is_left_to_the_site(options: Options) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "folder"),
-    [(None, "/cache/launches/t"), ("/logs", "/logs/t"), ("/logs/%j", "/logs/t"), ("/logs/a/%A/b", "/logs/a/t")],
+    [
+        (None, "/cache/launches/t"),
+        ("/logs", "/logs/t"),
+        ("/logs/%j", "/logs/t"),
+        ("/logs/a/%A/b", "/logs/a/t"),
+        ("/logs/50% done/%j", "/logs/50% done/t"),
+    ],
 )
 def test_the_folder_for_the_first_output_is_known_before_any_id_is(wanted: str | None, folder: str) -> None:
     assert sbatch.log_folder(Path("/cache/launches/t"), wanted) == Path(folder)
+
+
+@pytest.mark.parametrize("folder", ["50%%", "%b %c", "%3t", "back\\slash"])
+@pytest.mark.parametrize("key", ["folder", "submitit_folder"])
+def test_a_folder_in_which_slurm_cannot_write_logs_is_refused(folder: str, key: str) -> None:
+    wanted = f"/logs/{folder}" if key == "submitit_folder" else None
+    with pytest.raises(ConfigError, match=rf"(?sm)nothing was submitted.*^    {key}: .*Slurm cannot write logs"):
+        sbatch.log_folder(Path(f"/cache/{folder}/launches/t"), wanted)
 
 
 def test_a_job_that_submits_jobs_does_not_hand_them_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
