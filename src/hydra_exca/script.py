@@ -58,6 +58,11 @@ def running_script() -> Script | None:
     return Script(path, name) if _can_be_loaded(path) and not _is_at_top_level(path) else None
 
 
+def is_interactive() -> bool:
+    """Whether somebody types what this process runs: in a notebook or a console, an error does not end it."""
+    return hasattr(sys, "ps1")
+
+
 def load_script(script: Script) -> None:
     """Makes the script ``__main__`` of this process, without starting its program."""
     spec = None if script.module is None else importlib.util.find_spec(script.module)

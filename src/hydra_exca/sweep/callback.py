@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hydra_exca import script
 from hydra_exca.errors import ConfigError, ExcaError, Problem
 from hydra_exca.text import count_noun
 
@@ -29,8 +31,10 @@ if tp.TYPE_CHECKING:
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
     from hydra_exca.provenance.launch_record import LaunchDescription
 
+    from .job_returns import HeldTaskReturn
     from .other_launchers import SentCode
 
+log = logging.getLogger("exca.sweep")
 LAUNCHER = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 _OF_NO_LINE = (UserWarning, "hydra-exca-launcher", 1)  # a warning without a line of Hydra's source
 
@@ -42,20 +46,32 @@ class _SweepState:
     code: LaunchCode | None = None
     sees_the_end: bool = False
     failed: int = 0
+    held: list[HeldTaskReturn] = dataclasses.field(default_factory=list)
+    problem: ExcaError | None = None
     describe_launch: tp.Callable[[Path], LaunchDescription] | None = None
 
 
 _sweep_state = _SweepState()
 
 
-def hold_failures(count: int) -> bool:
-    """Counts failures, to report them at the end of the sweep. False if the callback is off, and would not."""
+def can_hold_failures() -> bool:
+    """Whether failures can wait for the end of the sweep. False if the callback is off, and would not report them.
+
+    A script that calls hydra-zen's ``launch`` itself gets the error from there, as under Hydra's own launcher.
+    """
+    return _sweep_state.sees_the_end and (_is_under_main() or script.is_interactive())
+
+
+def hold_failures(count: int, held: tp.Iterable[HeldTaskReturn]) -> None:
+    """Counts failures, to report them at the end of the sweep, and keeps the returns that do not raise until then."""
     _sweep_state.failed += count
-    return _sweep_state.sees_the_end
+    _sweep_state.held += held
 
 
 def sweep_code() -> LaunchCode | None:
-    """The code of this sweep, None if it is not copied."""
+    """The code of this sweep, None if it is not copied. Raises ConfigError if it could not be copied or recorded."""
+    if _sweep_state.problem is not None:
+        raise _sweep_state.problem
     return _sweep_state.code
 
 
@@ -97,20 +113,37 @@ class ExcaCallback(Callback):
             self._recorded = self._sent.launched, self._sent.launch  # those queued by an earlier version have none
 
     def on_multirun_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Ends the program with a message when the code cannot be recorded or copied; nothing was submitted then."""
+        """Ends the program with a message when the code cannot be recorded or copied; nothing was submitted then.
+
+        A notebook goes on: there the launch raises the error.
+        """
+        global _sweep_state
+        if _is_ours(config) and not _is_under_main():
+            try:
+                with _as_config_error():
+                    self._start_sweep(config)
+            except ExcaError as error:
+                _sweep_state = _SweepState(problem=error)
+            return
         with _exiting_on_error():
             self._start_sweep(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
-        """Ends the program with status 1 if failures were held back until the end of the sweep."""
+        """Ends the program with status 1 if failures were held back until the end of the sweep.
+
+        In a notebook, they raise from here on when their values are asked for.
+        """
         global _sweep_state
         _restore_process()
-        failed, _sweep_state = _sweep_state.failed, _SweepState()
-        if failed:
-            tasks = count_noun(failed, "task", "tasks")
-            raise SystemExit(
-                f"exca: {tasks} of the sweep failed, see above; hydra.launcher.mode=retry runs what failed"
-            )
+        ended, _sweep_state = _sweep_state, _SweepState()
+        if not ended.failed:
+            return
+        message = f"exca: {count_noun(ended.failed, 'task', 'tasks')} of the sweep failed, see above"
+        if _is_under_main():
+            raise SystemExit(f"{message}; hydra.launcher.mode=retry runs what failed")
+        for held in ended.held:
+            held.release()
+        log.error("%s. Such a job raises its error when you ask for its return_value", message)
 
     def on_run_start(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Warns if the launcher was chosen, which Hydra ignores in a single run; records how the run starts."""
@@ -202,6 +235,8 @@ class ExcaCallback(Callback):
         code = LaunchCode(options, self._cache(config))
         code.include(code_options.target_names(config))
         if code.is_empty:
+            if script.is_interactive():  # it need not import any code of its own
+                return None
             warnings.warn_explicit("no code was found that jobs could run from: it is not copied", *_OF_NO_LINE)
             return None
         return code
@@ -242,6 +277,12 @@ def _as_config_error() -> tp.Iterator[None]:
     except Exception as error:
         problem = Problem(f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
         raise ConfigError("The code could not be copied and recorded; nothing was run.", [problem]) from error
+
+
+def _is_under_main() -> bool:
+    from .compose import hydra_private
+
+    return hydra_private.is_under_main()
 
 
 def _restore_process() -> None:

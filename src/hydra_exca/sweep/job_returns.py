@@ -96,6 +96,10 @@ class HeldTaskReturn(UnraisedReturn, TaskReturn):
 
     pickled_as = UnraisedReturn
 
+    def release(self) -> None:
+        """Makes ``return_value`` raise the error from now on: the sweep, which asks for it, is over."""
+        self.__class__ = TaskReturn  # type: ignore[assignment]
+
 
 def uses_values(config: DictConfig) -> bool:
     """Whether the sweeper looks at what jobs return."""

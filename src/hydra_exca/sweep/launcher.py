@@ -68,6 +68,8 @@ def launch(launcher: HydraLauncher, job_overrides: tp.Sequence[tp.Sequence[str]]
         return _Batch(launcher).run(job_overrides, first)
     except KeyboardInterrupt:
         log.warning("exca: interrupted: stored results are kept, and the same command continues from there")
+        if not hydra_private.is_under_main():
+            raise
         raise SystemExit(130) from None
     except ExcaError as error:
         raise as_compact_error(error) from shown_cause(error)
@@ -233,8 +235,11 @@ class _Batch:
         outputs.write_index(sweep_folder, rows)
         failed = messages.say_end(ended, time.time() - self._started, sweep_folder)
         hold = self._options.on_failure is OnFailure.CONTINUE and not job_returns.uses_values(self._config)
-        hold = hold and callback.hold_failures(len(failed))
-        return [job_returns.task_return(task, result, hold) for task, result in zip(batch, ended, strict=True)]
+        hold = hold and callback.can_hold_failures()
+        returns = [job_returns.task_return(task, result, hold) for task, result in zip(batch, ended, strict=True)]
+        if hold:
+            callback.hold_failures(len(failed), [r for r in returns if isinstance(r, job_returns.HeldTaskReturn)])
+        return returns
 
     def _show_outputs(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> list[str | None]:
         """Shows the outputs in the sweep folder; returns where each is, None where there is none.

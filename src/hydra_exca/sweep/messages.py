@@ -24,6 +24,7 @@ from hydra_exca.store import CacheFolder
 from hydra_exca.text import count_noun, relative_path
 
 from . import tasks
+from .compose import hydra_private
 from .options import SweepOptions
 from .tasks import SweepTask
 
@@ -196,6 +197,8 @@ def explain_interrupt(launch: Launch) -> tp.Iterator[None]:
             _CONFIRM_S,
         )
         _ask_whether_to_cancel(launch)
+        if not hydra_private.is_under_main():
+            raise
         raise SystemExit(130) from None
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import re
+import sys
+import types
 import typing as tp
 from pathlib import Path
 
 import hydra
+from hydra._internal import utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
@@ -31,6 +34,14 @@ def is_known_hydra() -> bool:
 def is_known_loader(loader: ConfigLoader) -> bool:
     """Whether this is the loader of Hydra itself, in a version whose private parts can be relied on."""
     return is_known_hydra() and type(loader) is ConfigLoaderImpl
+
+
+def is_under_main() -> bool:
+    """Whether this thread runs below hydra.main, which ends the program on an error; hydra-zen's ``launch`` returns."""
+    frame = sys._getframe()  # noqa: SLF001  documented, and public
+    while frame is not None and frame.f_code is not utils.run_and_report.__code__:
+        frame = tp.cast(types.FrameType, frame.f_back)
+    return frame is not None
 
 
 class CachingReader:
