@@ -206,3 +206,14 @@ class Slow(pydantic.BaseModel):
         note("fit", os.getpid())
         time.sleep(300)
         return 1
+
+
+class AsksSubmitit(pydantic.BaseModel):
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply
+    def fit(self) -> tuple[str, str, int, int, str]:
+        import submitit
+
+        job = submitit.JobEnvironment()
+        return job.cluster, job.job_id, job.num_tasks, job.global_rank, str(job.paths.folder)

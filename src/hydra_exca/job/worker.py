@@ -5,6 +5,7 @@ The command is ``python -m hydra_exca.job.worker <launch folder> <job number>``.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def run(launch: str, number: int) -> None:
     hold_slots()
     folder = Path(launch)
     payload = read_payload(folder)
+    if payload.cluster == "local":
+        _set_submitit_variables(folder)
     job = RunningJob(folder, number, payload)
     positions = payload.jobs[number]
     if len(positions) > 1:
@@ -45,6 +48,13 @@ def _run_task(job: RunningJob, position: int, ranks: Ranks | None) -> None:
     status = attempt_part(job.launch, job.payload, part, compute, handlers)
     if ranks is not None and status is not Status.COMPLETED:
         raise SystemExit(1)  # ends the other ranks, too, which may wait for this one
+
+
+def _set_submitit_variables(folder: Path) -> None:
+    """Lets ``submitit.JobEnvironment()`` work in a local job: on Slurm it reads Slurm's own variables."""
+    ids = {"JOB_ID": os.getpid(), "NTASKS": 1, "JOB_NUM_NODES": 1, "NODEID": 0, "GLOBALID": 0, "LOCALID": 0}
+    os.environ.update({f"SUBMITIT_LOCAL_{name}": str(value) for name, value in ids.items()})
+    os.environ.update(SUBMITIT_EXECUTOR="local", SUBMITIT_FOLDER=str(folder))
 
 
 if __name__ == "__main__":

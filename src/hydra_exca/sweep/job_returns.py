@@ -15,7 +15,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.launch.results import Result
 from hydra_exca.status import Status
 
-from .configs.tree import without_hydra
+from .configs.tree import raw, without_hydra
 from .hydra_errors import as_compact_error
 from .options import INVALID_OPTIONS
 from .tasks import SweepTask
@@ -55,7 +55,7 @@ class TaskReturn(JobReturn):
     @functools.cached_property
     def overrides(self) -> tp.Sequence[str]:  # type: ignore[override]
         lines = self._task.job.composition.lines
-        return list(self._config.hydra.overrides.task if lines is None else lines)
+        return list(raw(self._config.hydra.overrides.task) if lines is None else lines)
 
     @functools.cached_property
     def cfg(self) -> DictConfig:  # type: ignore[override]

@@ -18,6 +18,7 @@ from hydra_exca.globs import matches_key
 from hydra_exca.identity import pydantic_types
 
 from . import schema
+from .configs.tree import raw
 from .hydra_errors import as_compact_error, shown_cause
 from .schema import Method
 
@@ -119,7 +120,7 @@ def _make_model(kind: type[pydantic.BaseModel], config: DictConfig, hydra: tp.An
     values = {} if missing else schema.without_missing(OmegaConf.to_container(config, resolve=True))
     problems = problems or schema.model_problems(kind, values)
     if problems:
-        overrides = () if hydra is None else tuple(hydra.overrides.task)
+        overrides = () if hydra is None else tuple(raw(hydra.overrides.task))
         problems = [dataclasses.replace(problem, overrides=overrides) for problem in problems]
         raise ConfigError(f"The configuration does not fit {kind.__qualname__}; nothing was run.", problems)
     return kind.model_validate(values)

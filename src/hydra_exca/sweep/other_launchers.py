@@ -22,6 +22,7 @@ from hydra_exca.provenance import launch_record, task_record
 from hydra_exca.store import CacheFolder, launches
 
 from .compose import hydra_private
+from .configs.tree import raw
 
 log = logging.getLogger("exca.sweep")
 _IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -132,7 +133,7 @@ def record_job(
     ``patch`` is the patch itself, or the folder of the launch that has it.
     """
     folder = Path(config.hydra.runtime.output_dir)
-    overrides = tp.cast("list[str]", OmegaConf.to_container(config.hydra.overrides.task))
+    overrides = raw(config.hydra.overrides.task)
     error = result._return_value  # noqa: SLF001  the public name raises it
     how = "completed" if result.status is JobStatus.COMPLETED else f"failed: {type(error).__name__}"
     try:

@@ -20,6 +20,7 @@ import pydantic
 import pytest
 from apps import wait_for, wait_until
 from infra_models import (
+    AsksSubmitit,
     Base,
     Counted,
     Fails,
@@ -1658,3 +1659,13 @@ def test_a_description_that_cannot_be_written_does_not_stop_a_task(
     caplog.clear()
     assert Imports(infra={"folder": tmp_path}).fit() == "dict"
     assert not caplog.text
+
+
+@pytest.mark.app
+@pytest.mark.parametrize("cluster", JOBS_OF_THEIR_OWN)
+def test_submitit_knows_the_job_that_a_task_runs_in(tmp_path: Path, cluster: str) -> None:
+    task = AsksSubmitit(infra={"folder": tmp_path, "cluster": cluster})  # type: ignore[arg-type]
+    name, job, count, rank, folder = task.fit()
+    (outcome,) = tmp_path.glob("*/*/outcome.json")
+    assert (name, count, rank) == (cluster, 1, 0) and f'"job":"{job}"' in outcome.read_text()
+    assert Path(folder).parent == tmp_path / "launches"

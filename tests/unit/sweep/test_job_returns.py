@@ -45,6 +45,14 @@ def test_configs_are_those_of_the_job() -> None:
         assert returned.hydra_cfg is not None and returned.hydra_cfg.hydra.job.id == "7"
 
 
+def test_overrides_are_as_they_were_typed() -> None:
+    held = task()
+    held.job.composition.lines = None
+    held.config().hydra.overrides.task.append("+z=${.x}")
+    for returned in also_pickled(TaskReturn(held, "7", JobStatus.COMPLETED, 10)):
+        assert returned.overrides == ["+z=${.x}"]
+
+
 def test_a_job_that_has_not_run_says_why() -> None:
     for returned in also_pickled(unrun_return(task(), "submitted: seed=1-abc")):
         assert (returned.return_value, returned.status) == ("submitted: seed=1-abc", JobStatus.UNKNOWN)
