@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -15,6 +16,8 @@ from hydra_exca.errors import CacheError
 SHARED = 0o666  # as the umask allows
 OWN_CODE = 0o644  # what is executed on loading: nobody else may write it
 PRIVATE = 0o600  # what may hold secrets
+
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # link(2), and FUSE
 
 
 def random_token() -> str:
@@ -53,12 +56,12 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
 
     link(2) fails when the name is taken, so of any number of callers one wins. It need not be durable where it
     matters only while processes live. Over NFS a link may be reported as failed though it was made (link(2),
-    BUGS); the link count of the temporary file tells.
+    BUGS); the link count of the temporary file tells. Raises CacheError on a file system without hard links.
     """
     temporary = _temporary_path(path)
     try:
         _create(temporary, data, SHARED, durable)
-        os.link(temporary, path)
+        _link(temporary, path)
         if durable:
             sync_folder(path.parent)
         return True
@@ -67,6 +70,18 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def _link(source: str, path: Path) -> None:
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise CacheError(
+            f"{path.parent} is on a file system without hard links ({error.strerror}), and two launches could compute "
+            "the same task there: keep the results on another one"
+        ) from error
 
 
 def read_file(path: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import json
@@ -588,6 +589,23 @@ def test_a_file_among_the_parents_is_an_error_that_names_it(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="file is not a folder"):
         CacheFolder(tmp_path / "file/deep/exca").check_writable()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_file_system_without_hard_links_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    """Faked: what link(2) answers on vfat and on some mounts of FUSE."""
+    cache = CacheFolder(tmp_path / "exca")
+    if not is_new:
+        cache.create()
+
+    def refuse(source: object, target: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(CacheError, match="exca.* is on a file system without hard links"):
+        shelf(tmp_path / "exca")
 
 
 def test_a_cache_folder_is_marked_as_one(tmp_path: Path) -> None:
