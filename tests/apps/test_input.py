@@ -70,7 +70,7 @@ def test_a_dry_run_of_a_new_app_writes_no_cache(tmp_path: Path) -> None:
         ("hydra.launcher.schema=no_such_module.Config", "'no_such_module.Config' cannot be imported"),
         ("hydra.launcher.schema=json.dumps", "is neither a pydantic model nor a dataclass"),
         ("hydra.launcher.schema=Config", "'Config' cannot be imported"),
-        ("hydra.launcher.folder=no/such/parent", "no/such does not exist"),
+        ("hydra.launcher.folder=train.py/below", "train.py is not a folder"),
         ("hydra.launcher.folder=train.py", "train.py is not a folder"),
         ("hydra.launcher.folder=/proc/exca", "/proc"),
     ],

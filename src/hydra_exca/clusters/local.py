@@ -53,7 +53,7 @@ class LocalCluster(Cluster):
         if gpus is not None and most > len(gpus):
             raise ConfigError(
                 "More GPUs are asked for than this machine has; nothing was run.",
-                [Problem(f"{most} asked, {len(gpus)} here", "hydra.launcher.gpus_per_node")],
+                [Problem(f"{most} asked, {len(gpus)} here", "gpus_per_node")],
             )
 
     def prepare(self, batch: Batch) -> ClusterSubmission:

@@ -39,4 +39,4 @@ def get_cluster(name: str | None, options: Options) -> Cluster:
 
         return SlurmCluster(options)
     message = f"invalid cluster {name!r}: choose {choices([*CLUSTERS, 'null'])}"
-    raise ConfigError("There is no such cluster; nothing was run.", [Problem(message, "hydra.launcher.cluster")])
+    raise ConfigError("There is no such cluster; nothing was run.", [Problem(message, "cluster")])

@@ -59,5 +59,5 @@ def _check_answers(command: list[str]) -> None:
 def _no_answer_error(what: str) -> ConfigError:
     return ConfigError(
         "Slurm does not answer; nothing was run.",
-        [Problem(f"{what}. Try again, or run on this machine with hydra/launcher/cluster=local", "cluster")],
+        [Problem(f"{what}. Try again, or run on this machine with cluster=local", "cluster")],
     )
