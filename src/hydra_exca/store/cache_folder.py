@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import typing as tp
 from pathlib import Path
@@ -14,6 +15,9 @@ from .entry import Entry, Outcome
 
 if tp.TYPE_CHECKING:
     from hydra_exca.identity.uid import Identity  # and with it pydantic, without which a job starts
+
+MOST_COUNTED = 1000
+"""Results of another version that are counted for a message: each is a file to open."""
 
 _LENGTHS = (8, 16)  # digits of the digest in a name; more are used if another identity has the same first ones
 
@@ -30,6 +34,8 @@ class CacheFolder:
 
     def other_versions(self, factory: str, *used: str, at_most: int = 3) -> dict[str, int]:
         """The number of results of each version of a factory that is not in ``used``: the newest few, newest first.
+
+        Of each, `MOST_COUNTED` are counted at most.
 
         Versions without results, and unreadable ones, are left out.
         """
@@ -117,10 +123,13 @@ class FactoryFolder:
         return [self._entry(name) for name in names if not name.startswith(".")]
 
     def count_results(self) -> int:
-        """How many entries have a value; 0 where that cannot be read."""
+        """How many entries have a value, `MOST_COUNTED` at most; 0 where that cannot be read."""
         try:
-            return sum(entry.has_value() for entry in self.entries())
-        except (CacheError, OSError):
+            with os.scandir(self.path) as entries:
+                named = (entry.name for entry in entries if entry.name[0] != "." and entry.name != paths.PROJECT)
+                with_value = (name for name in named if self._entry(name).has_value())
+                return sum(1 for _ in itertools.islice(with_value, MOST_COUNTED))
+        except OSError:
             return 0
 
     def refresh(self) -> None:

@@ -21,6 +21,7 @@ from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import LookupResult
 from hydra_exca.launch.results import Result
 from hydra_exca.store import CacheFolder
+from hydra_exca.store.cache_folder import MOST_COUNTED
 from hydra_exca.text import count_noun, relative_path
 
 from . import tasks
@@ -143,7 +144,8 @@ def _unused_versions(lookups: tp.Sequence[LookupResult], folder: CacheFolder) ->
     for factory, versions in used.items():
         whose = f" of {factory}" if len(used) > 1 else ""
         for version, count in folder.other_versions(factory, *versions).items():
-            yield f"version {version}{whose} has {count_noun(count, 'result', 'results')} that this launch does not use"
+            counted = count_noun(count, "result", "results") + (" or more" if count == MOST_COUNTED else "")
+            yield f"version {version}{whose} has {counted} that this launch does not use"
 
 
 def _headline(result: Result) -> str:

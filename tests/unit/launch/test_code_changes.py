@@ -24,7 +24,7 @@ from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome, cache_folder
 
 Changes = dict[str, list[str] | None]
 
@@ -723,6 +723,14 @@ def test_the_versions_that_are_used_are_no_other_ones(cache: Cache) -> None:
 def test_versions_of_other_factories_are_not_counted(cache: Cache) -> None:
     cache.run(1, task(1, "1"))
     assert cache.folder.other_versions("train", "0") == {}
+
+
+def test_no_more_results_of_another_version_are_read_than_are_told_of(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_folder, "MOST_COUNTED", 2)
+    cache.run(*(task(x, "1") for x in range(4)))
+    assert cache.folder.other_versions("train.main", "0") == {"1": 2}
 
 
 def test_of_many_other_versions_the_newest_are_counted(cache: Cache) -> None:
