@@ -29,7 +29,7 @@ from hydra_exca.provenance import launch_record, project
 from hydra_exca.status import Mode
 from hydra_exca.store import CacheFolder, Entry
 
-from . import binding, fast_lookup, launch_settings
+from . import binding, clones, fast_lookup, launch_settings
 from .binding import AppliedMethod
 from .launch_settings import WorkDir
 
@@ -279,14 +279,12 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         """A copy of the owner with some fields changed.
 
         The changes are one dictionary, nested or with dotted names, or keywords; ``=replace=`` in a dictionary
-        replaces instead of merging. Raises TypeError for both at once.
+        replaces instead of merging. What is not changed keeps its class and value. Raises TypeError for both at once.
         """
         owner, _ = self._bound()
         if len(args) > 1 or (args and kwargs):
             raise TypeError("clone_obj takes one dictionary, or keywords")
-        config = ConfDict.from_model(owner, uid=False, exclude_defaults=True)
-        config.update(args[0] if args else kwargs)
-        return type(owner).model_validate(dict(config))
+        return clones.clone(owner, args[0] if args else kwargs)
 
     def iter_cached(self) -> tp.Iterator[tp.Any]:
         """The objects of the owner's class whose results are stored in this folder, under this version.

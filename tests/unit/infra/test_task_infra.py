@@ -1475,6 +1475,33 @@ def test_a_sub_config_with_a_discriminator_changes_class() -> None:
     assert task.infra.clone_obj({"pet": Dog(size=4)}).pet == Dog(size=4)
 
 
+class Siamese(Cat):
+    name: tp.Literal["cat"] = "cat"
+    blue: bool = pydantic.Field(False, alias="is blue")
+
+
+def test_a_sub_config_keeps_its_class_unless_the_changes_need_another_one() -> None:
+    task = Owner(pet=Siamese.model_validate({"is blue": True}))
+    clone = task.infra.clone_obj({"pet.lives": 3})
+    assert clone.pet == Siamese.model_validate({"lives": 3, "is blue": True})
+    assert type(task.infra.clone_obj(path="there").pet) is Siamese
+    assert type(clone.infra.clone_obj({"pet": {"=replace=": True, "name": "cat"}}).pet) is Cat
+    assert clone.infra.clone_obj({"pet": {"name": "dog", "lives": "=delete=", "blue": "=delete="}}).pet == Dog()
+
+
+def test_a_change_below_a_default_changes_the_default() -> None:
+    class Has(pydantic.BaseModel):
+        pet: Cat = Siamese(lives=5)
+        options: dict[str, int] = {"a": 1}
+        infra: TaskInfra = TaskInfra()
+
+        @infra.apply
+        def fit(self) -> None: ...
+
+    assert Has().infra.clone_obj({"pet.name": "cat", "options.b": 2}).pet == Siamese(lives=5)
+    assert Has().infra.clone_obj({"options.b": 2}).options == {"a": 1, "b": 2}
+
+
 def test_a_discriminator_is_always_in_the_uid() -> None:
     assert "name" in Owner().infra.uid() and "dog" in Owner(pet=Dog()).infra.uid()
     assert Owner().infra.config(exclude_defaults=True) == {"pet": {"name": "cat"}}
