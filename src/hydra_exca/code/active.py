@@ -49,6 +49,22 @@ class _Process:
 _process = _Process()
 
 
+class OriginalPlaces(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001
+    """Environment variables that code of a copy sets to places in the copy get the original places.
+
+    The data that a program looks for from its root is there, and results do not depend on the copy. ``PYTHONPATH``
+    stays as it is: programs that a task starts import from the copy.
+    """
+
+    def __setitem__(self, key: tp.Any, value: tp.Any) -> None:
+        copy = current()
+        if copy is not None and isinstance(value, str) and key != "PYTHONPATH":
+            original, before = copy.with_originals(value), self.get(key, "")
+            if original != value:  # as it was spelled where the launch has set it, perhaps with links
+                value = before if os.path.realpath(before) == os.path.realpath(original) else original
+        super().__setitem__(key, value)
+
+
 def current() -> Snapshot | None:
     """The copy of code that this process runs from, None if it runs from none."""
     return _process.stays[-1].copy if _process.stays else _process.code
@@ -69,8 +85,14 @@ def run_from(copy: Snapshot | None, instead_of: Path | None = None) -> None:
     The working directory does not change here. If it is in the copy, that stands in for the folder ``instead_of``.
     """
     _process.code = copy
+    _watch_environment()
     import_from_copy(copy)
     _process.stays[:] = [] if copy is None or instead_of is None else [_Stay(copy, instead_of)]
+
+
+def _watch_environment() -> None:
+    if not isinstance(os.environ, OriginalPlaces):
+        os.environ.__class__ = OriginalPlaces  # not another object: who imported it has this one
 
 
 def missing_in_copy(error: BaseException) -> str:
@@ -112,6 +134,7 @@ def inside(copy: Snapshot) -> tp.Iterator[None]:
         target = copy.stand_in_for(home())
         stay = _Stay(copy, Path.cwd(), threading.get_ident())
         _process.stays.append(stay)
+        _watch_environment()
         os.chdir(target)
     try:
         yield

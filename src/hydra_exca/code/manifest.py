@@ -15,6 +15,7 @@ from hydra_exca.errors import ConfigError
 
 from .listing import File, list_files, unreadable_error
 from .pool import sha256
+from .root_markers import RootMarkers, find_root_markers
 from .rules import Rules
 from .selection import loaded_files
 from .snapshot import Sources, is_trusted_owner
@@ -37,7 +38,7 @@ class Manifest:
     """The files by the names of their copies, the fingerprint of each (see `compare`), and the digest of them all.
 
     ``not_copied`` are the files and folders of the sources that are skipped. With the ``index``, the next launch need
-    not read the files again.
+    not read the files again. ``markers`` are in the copy too, and are not code.
     """
 
     files: dict[str, File]
@@ -45,6 +46,7 @@ class Manifest:
     digest: str
     index: Index = dataclasses.field(repr=False)
     not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+    markers: RootMarkers = dataclasses.field(default=RootMarkers({}, ()), repr=False)
 
 
 def make_manifest(sources: Sources, cache: Path, rules: Rules) -> Manifest:
@@ -101,10 +103,13 @@ def _read_sources(sources: Sources, cache: Path, rules: Rules) -> Manifest:
         fingerprints[name] = f"{entry[-1]} x" if listing.files[name].stat.st_mode & 0o100 else entry[-1]
     if index != known and (cache / paths.CODE).is_dir():
         _write(path, {"files": index})
-    return Manifest(listing.files, fingerprints, _digest(fingerprints), index, listing.not_copied)
+    markers = find_root_markers(sources, listing.files.keys())
+    return Manifest(listing.files, fingerprints, _digest(fingerprints, markers), index, listing.not_copied, markers)
 
 
-def _digest(fingerprints: tp.Mapping[str, str]) -> str:
+def _digest(fingerprints: tp.Mapping[str, str], markers: RootMarkers) -> str:
+    of_markers = {name: ".git" if content is None else sha256(content) for name, content in markers.contents.items()}
+    fingerprints = {**fingerprints, **of_markers}
     return sha256(os.fsencode("".join(f"{name}\0{each}\0" for name, each in fingerprints.items())))[:16]
 
 

@@ -16,6 +16,7 @@ from hydra_exca.globs import compile_globs
 AUTO = "auto"
 PACKAGES = ".packages"  # in a copy: what is from outside of the script's project, a folder for each name
 OWN = ("hydra_exca", "hydra_plugins", "__main__", "__mp_main__")  # what makes the copies is not copied itself
+ROOT_MARKERS = (".project-root", ".git", "pyproject.toml", "setup.cfg")  # by which programs find their project's root
 _TAGS = {paths.CACHEDIR_TAG, "pyvenv.cfg", "conda-meta", paths.CODE_MARK}  # of caches, environments, copies of code
 _RESULTS = {paths.PROJECT, paths.NAMES}  # together: of a cache folder that is the project's, which has its tag
 _OUTPUT_SUBDIR = {"config.yaml", "hydra.yaml", "overrides.yaml"}

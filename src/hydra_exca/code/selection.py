@@ -18,7 +18,7 @@ from pathlib import Path
 from hydra_exca import paths
 
 from . import git
-from .rules import AUTO, OWN, PACKAGES, Rules
+from .rules import AUTO, OWN, PACKAGES, ROOT_MARKERS, Rules
 from .snapshot import Module, Snapshot, Sources, places_in_copy
 
 log = logging.getLogger("exca.workdir")
@@ -68,7 +68,8 @@ def select_sources(
 def automatic_sources(names: tp.Iterable[str] = ()) -> Selection:
     """The project of the script, and all other code that is imported from outside of site-packages.
 
-    The project is the git repository around the script, or else the script's folder. ``names`` are top-level modules
+    The project is the git repository around the script, or else the folder with another root marker, or else the
+    script's folder. ``names`` are top-level modules
     that are not imported yet.
     """
     project = _find_project()
@@ -189,12 +190,14 @@ def _find_project() -> tuple[Path, Path] | None:
 
 
 def _project_candidates(file: Path) -> tp.Iterator[Path]:
-    """A copy of code around a script, its git repository, and the folder that its own imports start from."""
+    """A copy of code around a script, its git repository, a root, and the folder that its own imports start from."""
     yield from filter(_is_copy, file.parents)
     yield from (folder for folder in file.parents if (folder / ".git").exists())
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     is_profiler = spec is not None and is_installed(spec.origin or "")
-    yield file.parent if spec is None or is_profiler else file.parents[spec.name.count(".")]
+    start = file.parent if spec is None or is_profiler else file.parents[spec.name.count(".")]
+    yield from (folder for folder in (start, *start.parents) if any((folder / name).exists() for name in ROOT_MARKERS))
+    yield start
 
 
 def _is_tracked(file: Path, folder: Path) -> bool:

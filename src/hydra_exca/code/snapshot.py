@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import typing as tp
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Snapshot:
 
     ``roots`` are its folders that imports search first, ``modules`` are the modules that the launch had imported from
     the sources. ``not_copied`` are the files and folders of the sources that have no copy; they may be imported from
-    where they are.
+    where they are. ``around`` are folders around the sources, with the folders of the copy that stand for them.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Snapshot:
     roots: tuple[Path, ...] = ()
     modules: tuple[Module, ...] = ()
     not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+    around: Sources = ()
 
     def check(self) -> None:
         """Raises CacheError if the copy is gone, or belongs to another user, who could change the imported code."""
@@ -91,6 +93,14 @@ class Snapshot:
         around = [(source, home / copy) for source, copy in self.sources if path.is_relative_to(home / copy)]
         source, copy = max(around, key=lambda pair: len(pair[1].parts), default=(None, home))
         return None if source is None else source / path.relative_to(copy)
+
+    def with_originals(self, text: str) -> str:
+        """A text in which the paths of copies are those of the originals."""
+        pairs = sorted((*self.sources, *self.around), key=lambda pair: -len(pair[1].parts))
+        for folder in {self.folder, Path(os.path.abspath(self.folder)), self.folder.resolve()}:
+            for source, copy in pairs if str(folder) in text else ():
+                text = str(source).join(re.split(rf"{re.escape(str(folder / copy))}(?=$|[/:;,\s'\"])", text))
+        return text
 
     def link(self, entry: Path) -> None:
         """Makes the link from an entry to the code that computes it, if the file system has links."""

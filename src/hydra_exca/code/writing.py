@@ -59,7 +59,7 @@ def _describe_copy(folder: Path, tree: Manifest, selection: Selection) -> Snapsh
         for module in imported_modules()
         if any(place.is_relative_to(source) for place in module.places for source, _ in sources)
     )
-    return Snapshot(folder, tree.digest, sources, selection.roots, modules, tree.not_copied)
+    return Snapshot(folder, tree.digest, sources, selection.roots, modules, tree.not_copied, tree.markers.roots)
 
 
 def _copy_places(cache: Path, digest: str) -> tuple[Path, Path]:
@@ -103,7 +103,15 @@ def _is_intact(folder: Path, tree: Manifest) -> bool:
             return False
     except OSError:
         return False
-    return _find_changed_file(folder, tree, with_mode=True) is None
+    has_markers = all(_is_marker(folder / name, content) for name, content in tree.markers.contents.items())
+    return has_markers and _find_changed_file(folder, tree, with_mode=True) is None
+
+
+def _is_marker(path: Path, content: bytes | None) -> bool:
+    try:
+        return path.is_dir() if content is None else path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _has_more_modules(place: str, inside: str, tree: Manifest) -> bool:
@@ -142,6 +150,11 @@ def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
             _copy_file(file, tree.fingerprints[name], f"{folder}/{name}", pool)
         else:
             os.symlink(file.link, f"{folder}/{name}")
+    for name, content in tree.markers.contents.items():
+        if content is None:
+            os.mkdir(f"{folder}/{name}")
+        else:
+            _write(f"{folder}/{name}", content, 0o666 if pool is None else 0o666 & ~_WRITABLE)
     if pool is None:
         (folder / paths.CODE_MARK).write_text(f"{tree.digest}\n")
         return

@@ -305,6 +305,7 @@ class LoadedProgram:
         self._payload.enter()
         launch_record.set_enclosing_launch(self._payload.provenance, self._launch / paths.PATCH)
         program: Program = pickle.loads(self._payload.program)
+        os.chdir(self._payload.working_directory)  # its modules may have changed it, too
         self._ready()
         self._program = program
         return program

@@ -133,6 +133,7 @@ class Payload:
             script.load_script(self.script)
         else:
             script.become_unloaded_main(self.main_file)
+        os.chdir(self.working_directory)  # a script that changes to its own folder did so before the launch
 
     def _search_path(self) -> list[str]:
         """The search path of the job. Under another python, its own packages replace those of the launch."""

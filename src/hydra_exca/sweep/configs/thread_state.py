@@ -19,6 +19,8 @@ import warnings
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from hydra_exca.code.active import OriginalPlaces
+
 Function: tp.TypeAlias = tp.Callable[..., tp.Any]
 
 
@@ -79,7 +81,7 @@ def own_environ() -> tp.Iterator[None]:
 _environ: contextvars.ContextVar[dict[bytes, bytes] | None] = contextvars.ContextVar("environ", default=None)
 
 
-class _ThreadEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001
+class _ThreadEnviron(OriginalPlaces):
     """Reads and changes the copy of a thread that has one."""
 
     @property
