@@ -27,9 +27,14 @@ Json: tp.TypeAlias = tp.Any
 
 @dataclasses.dataclass(frozen=True)
 class RunDependent:
-    """A leaf that depends on the run (the time, the output folder): its text stands in the identity."""
+    """A leaf that depends on the run (the time, the output folder): its text stands in the identity.
+
+    ``sizes`` are the variables that give it the size of its job. What decides them has to be added to the text, so
+    that until then it has no canonical form.
+    """
 
     text: str
+    sizes: tuple[str, ...] = ()
 
 
 def class_name(cls: type) -> str:
@@ -97,6 +102,12 @@ def _enum(value: enum.Enum) -> Json:
     return {"~enum": [type(value).__qualname__, shown]}
 
 
+def _run_dependent(value: RunDependent) -> Json:
+    if value.sizes:
+        raise UnfitError(f"takes {', '.join(value.sizes)} from its job, and what decides that is not known")
+    return {"~run": text_form(value.text)}
+
+
 def _named_text(tag: str) -> tp.Callable[[tp.Any], Json]:
     return lambda value: {tag: [type(value).__name__, str(value)]}
 
@@ -126,7 +137,7 @@ LEAVES: dict[type, tp.Callable[[tp.Any], Json]] = {
     type(...): lambda value: {"~ellipsis": None},
     types.FunctionType: _named,
     types.BuiltinFunctionType: _named,
-    RunDependent: lambda value: {"~run": text_form(value.text)},
+    RunDependent: _run_dependent,
 }
 for _cls in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath):
     LEAVES[_cls] = lambda value: {"~path": text_form(value.as_posix())}

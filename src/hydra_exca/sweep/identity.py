@@ -17,11 +17,12 @@ from hydra_exca.identity.uid import CARRIED, Identity
 
 from . import schema
 from .compose import hydra_private
-from .configs.tree import Path, dotted
+from .configs.tree import Path, dotted, with_leaves
 from .function_identity import FunctionIdentity
 from .options import SweepOptions
 from .resolve import resolve
 from .resolve.shared_facts import JobFacts
+from .resolve.sizes import JobSizes
 from .resolve.world import depends_on_folder, without_folder
 
 if tp.TYPE_CHECKING:
@@ -29,6 +30,8 @@ if tp.TYPE_CHECKING:
 
 Fields = dict[str, tp.Any]
 _EXCLUDE_KEY = "hydra.launcher.exclude_from_uid"
+SIZES = "hydra.sizes"
+"""The key of what decides the sizes that a model takes from its job, among the fields of an identity."""
 _ABSENT = {"~absent": True}
 
 
@@ -52,19 +55,36 @@ class Identifier:
         facts: JobFacts,
         overrides: tp.Sequence[str],
         model: pydantic.BaseModel | None,
+        sizes: JobSizes,
     ) -> Identity:
-        """The identity of one task; ``model`` is its `Schema.identifying_model`."""
-        environment = uid.canonical(facts.env_set, "hydra.job.env_set")
+        """The identity of one task; ``model`` is its `Schema.identifying_model`, ``sizes`` are those of its job."""
+        environment = uid.canonical(sizes.count_all(facts.env_set), "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
         extra.update({CARRIED: self._function.carried} if self._function.carried else {})
         make = functools.partial(uid.make_identity, self._factory(model), self._version(model))
         if self._schema.receives and model is not None:
-            fields, full, excluded = self._model_fields(model, resolved)
+            fields, full, excluded = self._model_fields(model, resolved, sizes)
+            # a model may make other fields of a size, also ones that are equal in all worlds
+            taken = self.counted_sizes(resolved, {}, excluded)
+            extra.update({SIZES: uid.canonical(sizes.count_all(taken))} if taken else {})
             return make({**fields, **extra}, {**full, **extra}, excluded=excluded)
-        fields = self._exclude(_merge_fields(uid.canonical(resolved.identity), extra))
+        counted = with_leaves(resolved.identity, {path: sizes.count(leaf) for path, leaf in resolved.sizes.items()})
+        fields = self._exclude(_merge_fields(uid.canonical(counted), extra))
         types = {_path_text(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
         fields = _merge_fields(fields, {"hydra.types": types} if types else {})
         return make(fields, label=label.readable_label(self._swept_values(overrides)))
+
+    def counted_sizes(
+        self, resolved: resolve.Resolved, env_set: tp.Mapping[str, tp.Any], excluded: tp.Collection[str]
+    ) -> dict[str, uid.RunDependent]:
+        """The leaves of a config and its ``env_set`` that take a size of the job, by key.
+
+        Without what the user leaves out, and without the names ``excluded``.
+        """
+        dependent = {key: leaf for key, leaf in env_set.items() if isinstance(leaf, uid.RunDependent) and leaf.sizes}
+        leaves = {f"hydra.job.env_set.{name}": leaf for name, leaf in dependent.items()}
+        leaves |= {dotted(path): leaf for path, leaf in resolved.sizes.items()}
+        return {key: leaf for key, leaf in leaves.items() if not (self._is_excluded(key) or _is_within(key, excluded))}
 
     def _factory(self, model: pydantic.BaseModel | None) -> str:
         method, project = self._schema.method, self._options.project
@@ -88,7 +108,7 @@ class Identifier:
                 left_out = set(self._counted_fields(model()).excluded)
             except ValueError:  # it does not fit or has no identity, which is reported, too
                 return counting
-            counting = [problem for problem in counting if not left_out.intersection(_with_parents(problem.key))]
+            counting = [problem for problem in counting if not _is_within(problem.key, left_out)]
         return counting
 
     # what is left out
@@ -129,24 +149,26 @@ class Identifier:
     # the fields of a model
 
     def _model_fields(
-        self, real: pydantic.BaseModel, resolved: resolve.Resolved
+        self, real: pydantic.BaseModel, resolved: resolve.Resolved, sizes: JobSizes
     ) -> tuple[Fields, Fields, tuple[str, ...]]:
         """Fields that count, all fields, and what was left out, of the model that the function is handed."""
         fields, full, excluded = self._counted_fields(real)
         _check_deterministic(full, self._counted_fields(self._schema.model(resolved.values_again)).with_defaults)
-        fields, full = self._steady_fields(resolved, fields, full)
+        fields, full = self._steady_fields(resolved, fields, full, sizes)
         if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
             return fields, full, excluded
         secrets = dict(_find_pinned(resolved.identity))
         return _redact(fields, secrets), _redact(full, secrets), excluded
 
-    def _steady_fields(self, resolved: resolve.Resolved, fields: Fields, full: Fields) -> tuple[Fields, Fields]:
+    def _steady_fields(
+        self, resolved: resolve.Resolved, fields: Fields, full: Fields, sizes: JobSizes
+    ) -> tuple[Fields, Fields]:
         """The fields with the text of what depends on the run in place of this run's value."""
         import pydantic  # whoever has no models starts without it
 
         if resolved.assumed_values is None:
             return fields, full
-        texts = _run_texts(resolved.identity, resolved.assumed_values[0])
+        texts = _run_texts(sizes.count_all(resolved.identity), resolved.assumed_values[0])
         try:
             worlds = [self._counted_fields(self._schema.model(world)) for world in resolved.assumed_values]
         except pydantic.ValidationError:  # assumed values do not fit the model: go by the keys
@@ -186,6 +208,10 @@ def _nest(asked: Fields) -> Fields:
             place = place.setdefault(parent, {}) if isinstance(place.setdefault(parent, {}), dict) else {}
         place[last] = value
     return nested
+
+
+def _is_within(key: str, names: tp.Collection[str]) -> bool:
+    return any(name in names for name in _with_parents(key))
 
 
 def _with_parents(name: str) -> list[str]:

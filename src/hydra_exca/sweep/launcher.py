@@ -116,11 +116,15 @@ class _Batch:
         return self._finish(batch, self._run(launch))
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
-        composer = tasks.Composer(self._context, self._config, self._options, self._function_identity, self._schema)
+        composer = tasks.Composer(
+            self._context, self._config, self._options, self._function_identity, self._schema, self._cluster.name
+        )
         batch = composer.tasks(job_overrides, first)
         loader.sweep_loader(self._context).forget_compositions()
         for notice in dict.fromkeys(notice for task in batch for notice in task.notices):
-            log.warning("exca: %s", notice)
+            if notice not in self._said:
+                log.warning("exca: %s", notice)
+                self._said.add(notice)
         return batch
 
     @property

@@ -33,6 +33,7 @@ from .job.program import HydraJob
 from .options import SweepOptions
 from .resolve import resolve
 from .resolve.shared_facts import JobFacts, SharedFacts
+from .resolve.sizes import JobSizes
 
 if tp.TYPE_CHECKING:
     from hydra_exca.infra.task import TaskInfra
@@ -74,7 +75,9 @@ class Composer:
         options: SweepOptions,
         function: FunctionIdentity,
         kinds: schema.Schema,
+        cluster: str,
     ) -> None:
+        """``cluster`` is the name of the one that runs the tasks: on Slurm, its options decide the sizes of jobs."""
         self._context = context
         self._config = config
         self._options = options
@@ -82,6 +85,8 @@ class Composer:
         self._identifier = Identifier(options, function, kinds)
         self._problems: list[Problem] = []
         self._resolved_alone: dict[Template, bool] = {}
+        self._sizes = JobSizes(options.jobs if cluster == "slurm" else None)
+        self._expected_sizes = self._sizes.expected(options.per_task)
 
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task for each job. Raises ConfigError that lists every problem of every job."""
@@ -124,23 +129,25 @@ class Composer:
         else:
             config = first.composition.template.copy()
             variants = [job.composition.variant(job.number) for job in jobs]
+        env_set = self._env_set(config)
         resolved_jobs = resolve.resolve_all(
             config,
             variants,
-            node_env=self._options.node_env,
+            node_env=(*self._options.node_env, *resolve.run_variables(env_set)),
             allow_missing=self._options.allow_missing,
-            environment=self._environment(config),
+            environment=resolve.pinned_environment(env_set),
+            sizes=self._expected_sizes,
         )
-        common = SharedFacts(config, self._options.node_env)
+        common = SharedFacts(config, self._options.node_env, self._expected_sizes)
         folders_of_jobs = common.resolve_folders(variants)
         for job, variant, resolved, folders in zip(jobs, variants, resolved_jobs, folders_of_jobs, strict=True):
             with self._collecting_problems(job.overrides):
                 yield self._task(job, resolved, folders, common.facts_of(variant))
 
-    def _environment(self, config: DictConfig) -> dict[str, str]:
+    def _env_set(self, config: DictConfig) -> dict[str, tp.Any]:
         """What Hydra adds to the environment of these jobs; empty if that is an error, which each job reports."""
         try:
-            return resolve.pinned_environment(resolve.resolve_env_set(config, node_env=self._options.node_env))
+            return resolve.resolve_env_set(config, node_env=self._options.node_env, sizes=self._expected_sizes)
         except ConfigError:
             return {}
 
@@ -158,9 +165,14 @@ class Composer:
             raise ConfigError("", problems)
         model = make_model()
         infra = None if model is None else self._schema.infra(model)
-        identity = self._identifier.identity(resolved, facts, job.overrides, model)
-        notices = (*resolved.notices, *_folder_notices(infra, self._options.folder))
         environment = resolve.pinned_environment(facts.env_set)
+        sizes = self._sizes.of_task(resources, environment)
+        identity = self._identifier.identity(resolved, facts, job.overrides, model, sizes)
+        notices = (
+            *resolved.notices,
+            *sizes.notices(self._identifier.counted_sizes(resolved, facts.env_set, identity.excluded)),
+            *_folder_notices(infra, self._options.folder),
+        )
         hydra_job = HydraJob(job.composition, job.number, resolved.pins, *folders, environment)
         return SweepTask(hydra_job, job.overrides, identity, notices, infra, resources)
 

@@ -18,7 +18,11 @@ TRANSPARENT = {"oc.create", "oc.decode", "oc.deprecated", "oc.select", "oc.dict.
 RUN_VARIABLE = "oc.env of the run"
 
 
-OWN = TRANSPARENT | {"oc.env", RUN_VARIABLE, "now", "hydra", "python_version"}
+READ_SIZE, LISTED_ENVIRON = "size in os.environ", "all of os.environ"
+"""Stand for what a custom resolver reads by itself: one size of the job, or whatever is set."""
+
+
+OWN = TRANSPARENT | {"oc.env", RUN_VARIABLE, READ_SIZE, LISTED_ENVIRON, "now", "hydra", "python_version"}
 
 
 def may_call_custom_resolvers(config: DictConfig) -> bool:

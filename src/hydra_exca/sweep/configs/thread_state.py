@@ -61,8 +61,30 @@ def own_hydra_config(config: DictConfig) -> tp.Iterator[None]:
         yield
 
 
+class OwnEnviron(dict[bytes, bytes]):
+    """The environment of one thread. It records which variables are read, until it is told to `forget_reads`."""
+
+    def forget_reads(self) -> None:
+        self.read: set[bytes] = set()
+        self.read_unset: set[bytes] = set()
+        self.is_listed = False
+
+    def names_read(self) -> set[str]:
+        """The variables that were read one by one. Who lists all also reads all that are set."""
+        names = self.read_unset if self.is_listed else self.read_unset | self.read
+        return set(map(os.fsdecode, names))
+
+    def __getitem__(self, key: bytes) -> bytes:
+        (self.read if key in self else self.read_unset).add(key)
+        return super().__getitem__(key)
+
+    def __iter__(self) -> tp.Iterator[bytes]:
+        self.is_listed = True
+        return super().__iter__()
+
+
 @contextlib.contextmanager
-def own_environ() -> tp.Iterator[None]:
+def own_environ() -> tp.Iterator[OwnEnviron]:
     """In this thread, ``os.environ`` is a copy, and so is what `subprocess` gives to programs.
 
     Other ways to start programs (``os.system``, `multiprocessing`), and libraries in C, read the environment of the
@@ -70,15 +92,17 @@ def own_environ() -> tp.Iterator[None]:
     """
     for environ in (os.environ, os.environb):
         environ.__class__ = _ThreadEnviron  # not another object: who imported it has this one
-    token = _environ.set(dict(os.environ._data))  # type: ignore[attr-defined]  # noqa: SLF001
+    own = OwnEnviron(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
+    own.forget_reads()
+    token = _environ.set(own)
     try:
         with replaced_function(subprocess.Popen, "__init__", _with_own_environ):
-            yield
+            yield own
     finally:
         _environ.reset(token)
 
 
-_environ: contextvars.ContextVar[dict[bytes, bytes] | None] = contextvars.ContextVar("environ", default=None)
+_environ: contextvars.ContextVar[OwnEnviron | None] = contextvars.ContextVar("environ", default=None)
 
 
 class _ThreadEnviron(OriginalPlaces):

@@ -12,9 +12,11 @@ from hydra_exca.globs import matches_key
 from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.uid import Pinned, RunDependent, canonical, digest, encode
 from hydra_exca.sweep.configs.overlay import JobVariant
+from hydra_exca.sweep.configs.resolvers import LISTED_ENVIRON, READ_SIZE, RUN_VARIABLE
 from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, dotted, leaves_of, map_leaves
 
 from .observations import Branch, Leaf, collect_calls, flatten
+from .sizes import ANY_SIZE
 from .tracer import Calls, ResolveFailure, Tracer
 from .world import depends_on_folder, without_folder
 
@@ -37,6 +39,12 @@ class Classification:
     @functools.cached_property
     def depends_on_run(self) -> bool:
         return any(isinstance(finding.identity, RunDependent) for finding in self._findings)
+
+    @functools.cached_property
+    def sizes(self) -> dict[Path, RunDependent]:
+        """The leaves that take the size of their job."""
+        dependent = {each.path: each.identity for each in self._findings if isinstance(each.identity, RunDependent)}
+        return {path: leaf for path, leaf in dependent.items() if leaf.sizes}
 
     @functools.cached_property
     def identity(self) -> tp.Any:
@@ -86,35 +94,45 @@ class Observations:
     If custom resolvers are involved, ``values`` has the same values once more, in reverse order.
 
     ``in_project`` is the value in `project_world`, that of the first world if it was not observed there; ``kinds`` are
-    the classes of the structured configs that it is made of, in each constant world.
+    the classes of the structured configs that it is made of, in each constant world. ``sizes`` are the variables from
+    which it takes the size of the job.
     """
 
     values: tp.Sequence[tp.Any]
     in_project: tp.Any
     calls: Calls
     kinds: tp.Any = ()
+    sizes: tuple[str, ...] = ()
 
     @classmethod
-    def from_leaves(cls, leaves: tp.Sequence[Leaf]) -> Observations:
+    def from_leaves(cls, leaves: tp.Sequence[Leaf], is_size: tp.Callable[[str], bool]) -> Observations:
         """``leaves`` are all observations, in their order; one alone stands for all worlds."""
+        leaves, in_other_size = (leaves[:-1], leaves[-1]) if len(leaves) % 3 == 2 else (leaves, None)
         values, calls = [leaf.value for leaf in leaves], collect_calls(leaves)
+        # What a resolver reads at its first calls, it may read by importing a module.
+        reads = {call.key for call in collect_calls(leaves[3:]) if call.name == READ_SIZE}
+        reads |= {call.key for call in calls if call.name == RUN_VARIABLE and is_size(call.key)}
+        if in_other_size is not None and not _are_same(in_other_size.value, values[2]):
+            reads.add(ANY_SIZE)
+        sizes = (ANY_SIZE,) if ANY_SIZE in reads else tuple(sorted(reads))
+        calls = frozenset(call for call in calls if call.name not in (READ_SIZE, LISTED_ENVIRON))
         if len(values) == 1:
-            return cls(values * 3, values[0], calls)
+            return cls(values * 3, values[0], calls, (), sizes)
         has_project = len(values) % 3 == 1
         kinds = [leaf.kinds for leaf in (*leaves[1:3], leaves[-1])]
         in_project = values.pop() if has_project else values[1]
-        return cls(values, in_project, calls, kinds)
+        return cls(values, in_project, calls, kinds, sizes)
 
     @property
     def category(self) -> tp.Literal["fails", "changes", "run", "pinned", "constant"]:
         if all(isinstance(value, ResolveFailure) for value in self.values):
             return "fails"
-        reaches_run = any(call.belongs_to_run for call in self.calls)
+        reaches_run = bool(self.sizes) or any(call.belongs_to_run for call in self.calls)
         customs = sum(call.is_custom for call in self.calls)
         if not self.is_deterministic:
             # With one custom resolver we know which one changes; with two, leaving the leaf out could hide the other.
             return "run" if reaches_run and customs < 2 else "changes"
-        if self.differs_between_worlds or (reaches_run and customs):
+        if self.differs_between_worlds or (reaches_run and customs) or self.sizes:
             return "run"
         return "pinned" if reaches_run or any(call.is_external for call in self.calls) else "constant"
 
@@ -176,7 +194,7 @@ class Classifier:
 
     def _classify_leaf(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Finding:
         leaves = [flatten(view) for view in views]
-        observed = Observations.from_leaves(leaves)
+        observed = Observations.from_leaves(leaves, self.tracer.is_size)
         is_config_node = all(leaf.is_config_node for leaf in leaves)
         values, identity, problem = observed.world_values, observed.values[0], ""
         match observed.category:
@@ -203,7 +221,7 @@ class Classifier:
     def _classify_run_dependent(self, observed: Observations, text: str) -> tuple[RunDependent, str]:
         """The identity, and the problem: a value that has no canonical form."""
         try:
-            return RunDependent(text + self._digest_of_rest(observed)), ""
+            return RunDependent(text + self._digest_of_rest(observed), observed.sizes), ""
         except ConfigError as error:
             return RunDependent(text), f"{text} {error.problems[0].message}"
 

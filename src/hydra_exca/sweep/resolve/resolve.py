@@ -18,6 +18,7 @@ from hydra_exca.globs import matches_key
 from hydra_exca.identity.uid import Pinned, RunDependent
 from hydra_exca.sweep.configs.omegaconf_private import resolvers
 from hydra_exca.sweep.configs.overlay import JobVariant
+from hydra_exca.sweep.configs.resolvers import LISTED_ENVIRON
 from hydra_exca.sweep.configs.tree import (
     MISSING,
     Path,
@@ -34,7 +35,7 @@ from .classify import Classification, Classifier, may_depend_on_run
 from .dependence import Dependence
 from .observations import Branch, Leaf, Views, collect_calls, resolve_tree
 from .tracer import Calls, Tracer
-from .world import FIRST, SECOND, World, is_same_for_all_jobs, is_same_where_assumed, project_world
+from .world import FIRST, OTHER_SIZE, SECOND, World, is_same_for_all_jobs, is_same_where_assumed, project_world
 
 _OTHER_THAN_ENV = re.compile(r"\$\{(?!oc\.env:)")
 _UNSET = "has no value (???): set it, or name it in hydra.launcher.allow_missing if the script fills it in"
@@ -81,6 +82,11 @@ class Resolved:
         return {path: value for result in self._classifications.values() for path, value in result.pins.items()}
 
     @property
+    def sizes(self) -> dict[Path, RunDependent]:
+        """The leaves that take a size of the job; `JobSizes` knows what counts for them."""
+        return {path: leaf for result in self._classifications.values() for path, leaf in result.sizes.items()}
+
+    @property
     def notices(self) -> tuple[str, ...]:
         return tuple(notice for result in self._classifications.values() for notice in result.notices)
 
@@ -107,12 +113,13 @@ def resolve_all(
     node_env: tp.Sequence[str] = (),
     allow_missing: tp.Sequence[str] = (),
     environment: tp.Mapping[str, str] | None = None,
+    sizes: tp.Mapping[str, str] | None = None,
 ) -> list[Resolved]:
     """The resolved configs of jobs that differ from ``config`` in some leaves, none of which becomes an interpolation.
 
     ``node_env`` names further environment variables that belong to the run, ``allow_missing`` the dotted keys that may
     stay ``???``; both take globs. ``environment`` is that of `resolve_env_set`: Hydra has set it by the time that the
-    function reads its config. ``config`` does not change.
+    function reads its config. ``sizes`` are the `JobSizes.expected` ones. ``config`` does not change.
 
     All jobs are observed in one world before the next is set, and what they share is resolved once. If the config
     `may_call_custom_resolvers`, give one job at a time: such a resolver may count its calls, or change its config.
@@ -123,7 +130,7 @@ def resolve_all(
     if any(map(is_interpolation, leaves.values())):
 
         def classify() -> list[Classifications]:
-            with Tracer(config, node_env, environment) as tracer:
+            with Tracer(config, node_env, environment, sizes) as tracer:
                 return _VariantClassifier(tracer, tracer.task.config, leaves, allow_missing).classify(variants)
 
         before = dict(resolvers())
@@ -149,7 +156,9 @@ def _missing_keys(
     return [*(key for key in unset if key not in given), *(key for key in taken if not matches_key(key, allow_missing))]
 
 
-def resolve_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> dict[str, tp.Any]:
+def resolve_env_set(
+    config: DictConfig, *, node_env: tp.Sequence[str] = (), sizes: tp.Mapping[str, str] | None = None
+) -> dict[str, tp.Any]:
     """``hydra.job.env_set`` with each value as ``Pinned`` or ``RunDependent``, so that none is stored.
 
     Raises ConfigError if one does not resolve or changes each time.
@@ -158,8 +167,9 @@ def resolve_env_set(config: DictConfig, *, node_env: tp.Sequence[str] = ()) -> d
     leaves = dict(leaves_of(plain))
     result: Classifications = {}
     if any(map(is_interpolation, leaves.values())):
-        with Tracer(config, node_env) as tracer:
-            result = _VariantClassifier(tracer, tracer.full.config.hydra.job, leaves, ()).classify([JobVariant()])[0]
+        with Tracer(config, node_env, sizes=sizes) as tracer:
+            root = tracer.full.config.hydra.job
+            result = _VariantClassifier(tracer, root, leaves, (), is_task=False).classify([JobVariant()])[0]
     resolved = Resolved(plain, result, ())
     if resolved.failing:
         problems = [Problem(problem.message, f"hydra.job.{problem.key}") for problem in resolved.failing]
@@ -176,6 +186,11 @@ def may_vary_env_set(config: DictConfig) -> bool:
     return any(isinstance(value, str) and _OTHER_THAN_ENV.search(value) for value in values)
 
 
+def run_variables(env_set: tp.Mapping[str, tp.Any]) -> tuple[str, ...]:
+    """The variables of an `env_set` that each run sets anew."""
+    return tuple(key for key, value in env_set.items() if isinstance(value, RunDependent))
+
+
 def pinned_environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
     """The values of an `env_set` that are in the identity, so that the job gets them."""
     return {key: str(value.value) for key, value in env_set.items() if isinstance(value, Pinned)}
@@ -184,8 +199,19 @@ def pinned_environment(env_set: tp.Mapping[str, tp.Any]) -> dict[str, str]:
 class _VariantClassifier:
     """Classifies each interpolation among ``leaves`` of ``root``, in the configs of many jobs."""
 
-    def __init__(self, tracer: Tracer, root: DictConfig, leaves: Tree, allow_missing: tp.Sequence[str]) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        root: DictConfig,
+        leaves: Tree,
+        allow_missing: tp.Sequence[str],
+        *,
+        is_task: bool = True,
+    ) -> None:
+        """A ``root`` that is not a task's config but a part of ``hydra`` can name what belongs to the run without a
+        resolver (``${hydra.runtime.output_dir}``)."""
         self._tracer = tracer
+        self._is_task = is_task
         self._allow_missing = allow_missing
         self._holders = {
             path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves
@@ -220,16 +246,17 @@ class _VariantClassifier:
     ) -> None:
         """``shared`` are the paths at which all jobs see the same in a world whose values are assumed."""
         # Without a colon no resolver is called, so no world needs to be set and one pass is enough.
-        if any(":" in text for text in self._texts.values()):
+        if not self._is_task or any(":" in text for text in self._texts.values()):
             self._tracer.set_world(self._tracer.real)
         self._observe_in(None, variants, views, lambda calls: True)
         for world in (FIRST, SECOND):
-            self._observe_in(world, variants, views, bool, shared)
+            self._observe_in(world, variants, views, lambda calls: calls or not self._is_task, shared)
         # Only the user's resolvers can change by themselves. In reverse order, so that a clock or a counter cannot give
         # the same values by coincidence.
         for world in (SECOND, FIRST, self._tracer.real):
             self._observe_in(world, variants, views, lambda calls: any(call.is_custom for call in calls))
         self._observe_in(project_world(self._tracer.folder), variants, views, may_depend_on_run, shared)
+        self._observe_in(OTHER_SIZE, variants, views, _lists_environment, shared)
 
     def _observe_in(
         self,
@@ -259,3 +286,7 @@ class _VariantClassifier:
             path: Classification(path, classifier.classify(seen, path, self._texts[path]))
             for path, seen in views.items()
         }
+
+
+def _lists_environment(calls: Calls) -> bool:
+    return any(call.name == LISTED_ENVIRON for call in calls)

@@ -40,10 +40,12 @@ class JobFacts:
 class SharedFacts:
     """The facts of jobs whose configs are variants of one."""
 
-    def __init__(self, config: DictConfig, node_env: tp.Sequence[str]) -> None:
-        """Keeps ``config``, and changes it."""
+    def __init__(
+        self, config: DictConfig, node_env: tp.Sequence[str], sizes: tp.Mapping[str, str] | None = None
+    ) -> None:
+        """Keeps ``config``, and changes it. ``node_env`` and ``sizes`` are those of `resolve_env_set`."""
         self._overlay = ConfigOverlay(config)
-        self._node_env = node_env
+        self._resolve_env_set = functools.partial(resolve.resolve_env_set, node_env=node_env, sizes=sizes)
         self._env_set = raw(config.hydra.job.env_set) or {}
 
     def facts_of(self, variant: JobVariant) -> JobFacts:
@@ -86,12 +88,12 @@ class SharedFacts:
 
     def _env_set_of(self, variant: JobVariant) -> dict[str, tp.Any]:
         if any(isinstance(value, str) and "${" in value for value in self._env_set.values()):
-            return resolve.resolve_env_set(self._overlay.show_job(variant), node_env=self._node_env)
+            return self._resolve_env_set(self._overlay.show_job(variant))
         return self._plain_env_set
 
     @functools.cached_property
     def _plain_env_set(self) -> dict[str, tp.Any]:
-        return resolve.resolve_env_set(self._overlay.config, node_env=self._node_env) if self._env_set else {}
+        return self._resolve_env_set(self._overlay.config) if self._env_set else {}
 
     @functools.cached_property
     def _types(self) -> dict[Path, str]:

@@ -12,28 +12,29 @@ import typing as tp
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hydra_exca.clusters.slurm import variables
 from hydra_exca.globs import matches_glob
 from hydra_exca.sweep.configs.omegaconf_private import cached_parsing, wrapped_resolvers
 from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
-from hydra_exca.sweep.configs.resolvers import OWN, RUN_VARIABLE, TRANSPARENT, without_cache
+from hydra_exca.sweep.configs.resolvers import (
+    LISTED_ENVIRON,
+    OWN,
+    READ_SIZE,
+    RUN_VARIABLE,
+    TRANSPARENT,
+    without_cache,
+)
 from hydra_exca.sweep.configs.thread_state import ignored_warnings, own_environ, own_hydra_config
 from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, map_leaves, raw
 
 from .world import World
 
 RUN_KEYS = ("runtime.output_dir", "runtime.cwd", "run", "sweep", "job.id")
-RUN_ENV = ("SLURM_*",)
+# Also what no list of ours has: variables of a site, or of another Slurm.
+RUN_ENV = ("SLURM_*", *variables.IDS_AND_PLACES)
 # A custom resolver may read these from os.environ by itself, also where none of them is set yet.
-SLURM_NAMES = {
-    *("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_PROCID"),
-    *("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NNODES"),
-    *("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS"),
-    *("SLURM_MEM_PER_NODE", "SLURM_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE"),
-    *("SLURM_TMPDIR", "SLURM_SUBMIT_DIR", "SLURM_SUBMIT_HOST", "SLURM_STEP_ID", "SLURM_CLUSTER_NAME"),
-    *("SLURM_JOB_ACCOUNT", "SLURM_JOB_QOS", "SLURM_JOB_USER", "SLURMD_NODENAME", "SLURM_RESTART_COUNT"),
-    *("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"),
-}
+_SLURM_NAMES = variables.IDS_AND_PLACES | variables.SIZES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ResolverCall:
 
     @property
     def belongs_to_run(self) -> bool:
-        return self.name in ("now", RUN_VARIABLE) or self.is_below(*RUN_KEYS)
+        return self.name in ("now", RUN_VARIABLE, READ_SIZE) or self.is_below(*RUN_KEYS)
 
     @property
     def is_custom(self) -> bool:
@@ -75,12 +76,23 @@ class Tracer:
     """Inside the `with` block, this thread's resolvers see the world that was set, and each call of one is recorded."""
 
     def __init__(
-        self, config: DictConfig, node_env: tp.Sequence[str], environment: tp.Mapping[str, str] | None = None
+        self,
+        config: DictConfig,
+        node_env: tp.Sequence[str],
+        environment: tp.Mapping[str, str] | None = None,
+        sizes: tp.Mapping[str, str] | None = None,
     ) -> None:
-        """``environment`` is what the job has beside the variables of this process."""
+        """``environment`` is what the job has beside the variables of this process.
+
+        ``sizes`` are those that a job on Slurm will find, instead of the sizes of a job around this process.
+        """
         self._pickled = PickledCopy(config)
+        self._node_env = node_env
         self._run_env = (*RUN_ENV, *node_env)
-        self._environ = {**os.environ, **(environment or {})}
+        here = dict(os.environ)
+        if sizes is not None:
+            here = {**{name: value for name, value in here.items() if not variables.is_size(name)}, **sizes}
+        self._environ = {**here, **(environment or {})}
         self._calls: set[ResolverCall] = set()
         self._has_world = False
         self.real = self._world = World(dt.datetime.now())
@@ -90,7 +102,7 @@ class Tracer:
 
     def __enter__(self) -> Tracer:
         with contextlib.ExitStack() as undo:
-            undo.enter_context(own_environ())
+            self._own_environ = undo.enter_context(own_environ())
             undo.enter_context(ignored_warnings())  # oc.deprecated would warn on every pass; the job itself warns once
             undo.enter_context(wrapped_resolvers(self._traced))
             undo.enter_context(cached_parsing())
@@ -125,9 +137,10 @@ class Tracer:
             self._undo.enter_context(own_hydra_config(self.full.config))
             self._has_world = True
         self._world = world
-        names = {*SLURM_NAMES, *self._run_env, *filter(self._is_run_variable, self._environ)}
+        names = {*_SLURM_NAMES, *self._run_env, *filter(self._is_run_variable, self._environ)}
         others = {name: value for name, value in self._environ.items() if name not in names}
         assumed = {name: world.environ for name in names if world.environ and not re.search(r"[*?[]", name)}
+        assumed |= {name: world.size for name in assumed if world.size and self.is_size(name)}
         _set_environ(others | assumed if world.root else self._environ)
 
     def show_job(self, variant: JobVariant) -> None:
@@ -145,6 +158,7 @@ class Tracer:
     def read_value(self, holder: tp.Any, key: tp.Any) -> tuple[tp.Any, Calls]:
         """The value at a key (a config, a plain value, or a `ResolveFailure`) and the calls it took."""
         self._calls = set()
+        self._own_environ.forget_reads()
         value: tp.Any
         try:
             value = MISSING if OmegaConf.is_missing(holder, key) else holder[key]
@@ -153,7 +167,17 @@ class Tracer:
             text = str(error).split("\n    full_key:")[0]
             hit = re.search(r"Missing mandatory value: (\S+)", text)
             value = ResolveFailure(text, hit[1] if hit else "")
+        if any(call.is_custom for call in self._calls):
+            self._record_reads()
         return value, frozenset(self._calls)
+
+    def is_size(self, name: str) -> bool:
+        """Whether a variable is a size of the job that counts."""
+        return variables.is_size(name) and not matches_glob(name, self._node_env)
+
+    def _record_reads(self) -> None:
+        self._calls |= {ResolverCall(READ_SIZE, name) for name in self._own_environ.names_read() if self.is_size(name)}
+        self._calls |= {ResolverCall(LISTED_ENVIRON, "")} if self._own_environ.is_listed else set()
 
     def mask_run_paths(self, value: tp.Any, variant: JobVariant) -> tp.Any:
         """A value of a job in the real world without the paths of this run in its strings."""

@@ -18,7 +18,7 @@ class World:
     """Assumed values of all that belongs to a run. The real world has no ``root``, and nothing is assumed in it.
 
     ``variable`` is the value that oc.env gives for each variable of the run, None if they are not set; ``environ`` is
-    the value that custom resolvers find in os.environ.
+    the value that custom resolvers find in os.environ, ``size`` that of sizes of the job there if it is another.
     """
 
     now: dt.datetime
@@ -27,6 +27,7 @@ class World:
     job_id: str = ""
     variable: str | None = None
     environ: str = ""
+    size: str = ""
 
 
 # The times share no field of strftime. Below /dev/null no resolver finds or creates anything. The digits are those
@@ -39,6 +40,10 @@ FIRST = World(dt.datetime(2001, 2, 3, 4, 5, 6, 70809), _FIRST, f"{_FIRST}/cwd", 
 
 
 SECOND = World(dt.datetime(1987, 11, 24, 19, 48, 57, 654321), _SECOND, f"{_SECOND}/cwd", "1", "1", "2")
+
+
+OTHER_SIZE = dataclasses.replace(SECOND, size="3")
+"""For resolvers that read the whole environment: it shows whether they use a size."""
 
 
 def project_world(folder: str) -> World:
