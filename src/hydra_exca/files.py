@@ -1,4 +1,8 @@
-"""Atomic writing of files, and reading of trusted ones only."""
+"""Atomic writing of files, and the one way in which files are read back.
+
+Others may be able to write where the files are, and disks fail. So a file is opened without waiting and without
+following a link in its place; it must be a regular file, and no larger than what can have been written.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,21 @@ import errno
 import json
 import os
 import pwd
+import stat
 import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.errors import CacheError
+from hydra_exca.errors import CacheError, CorruptEntryError
 
 SHARED = 0o666  # as the umask allows
 OWN_CODE = 0o644  # what is executed on loading: nobody else may write it
 PRIVATE = 0o600  # what may hold secrets
-
+MOST_BYTES = 1 << 28  # of a record: far more than any has
+_KINDS = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+_CHUNK = 1 << 22
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # link(2), and FUSE
 
 
@@ -84,13 +93,107 @@ def _link(source: str, path: Path) -> None:
         ) from error
 
 
-def read_file(path: str) -> bytes:
-    """The content of a small file, with half as many system calls as ``open`` makes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def open_file(path: str | Path) -> tuple[int, os.stat_result]:
+    """A descriptor of a file that is read back, and the state of the file.
+
+    Raises CorruptEntryError if something else is in its place: a link, a folder, a FIFO, a device.
+    """
     try:
-        return b"".join(iter(lambda: os.read(descriptor, 65536), b""))
+        descriptor = os.open(path, _READING)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise CorruptEntryError(f"{path} is not a file: {_kind(path)} is in its place") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptEntryError(f"{path} is not a file: {_kind(path)} is in its place")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status
+
+
+def read_file(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file. Raises CorruptEntryError if it is none, or has more than ``most`` bytes."""
+    descriptor, status = open_file(path)
+    try:
+        return _read_all(descriptor, status, path, most)
     finally:
         os.close(descriptor)
+
+
+def read_start(path: str | Path, size: int) -> bytes:
+    """The first bytes of a file. Raises CorruptEntryError if it is none."""
+    descriptor, _ = open_file(path)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def read_until_zero(path: str | Path, offset: int) -> bytes:
+    """What is in a file from ``offset`` up to a zero byte, which no text has: a sparse file is not read whole."""
+    descriptor, _ = open_file(path)
+    parts: list[bytes] = []
+    try:
+        while not parts or (parts[-1] and b"\0" not in parts[-1]):
+            parts.append(os.pread(descriptor, _CHUNK, offset + sum(map(len, parts))))
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).partition(b"\0")[0]
+
+
+def read_owned(path: str | Path) -> tuple[bytes, int]:
+    """The content of a file, and the user who wrote it. Raises CorruptEntryError as `read_file` does."""
+    descriptor, status = open_file(path)
+    try:
+        return _read_all(descriptor, status, path, MOST_BYTES), status.st_uid
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: str | Path, most: int = MOST_BYTES) -> str:
+    """The text of a file, without white space around it. Raises CorruptEntryError as `read_file` does."""
+    try:
+        return read_file(path, most).decode().strip()
+    except UnicodeDecodeError as error:
+        raise CorruptEntryError(f"{path} is damaged: {error}") from error
+
+
+def read_end(path: str | Path, most: int = MOST_BYTES) -> str:
+    """The text at the end of a log, which can have any size, and be a link to where the user wants logs."""
+    descriptor = os.open(path, _READING & ~os.O_NOFOLLOW)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptEntryError(f"{path} is not a file: {_kind(path)} is in its place")
+        size = min(status.st_size, most)
+        return os.pread(descriptor, size, status.st_size - size).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, status: os.stat_result, path: str | Path, most: int) -> bytes:
+    size = status.st_size
+    if size > most:
+        raise CorruptEntryError(f"{path} is damaged: it has {size} bytes, and what was written had {most} at most")
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:  # as nearly always: it saves a call
+        return data
+    parts = [data]
+    while parts[-1] and sum(map(len, parts)) <= most:  # Linux reads 2 GiB at once; it may be appended to
+        parts.append(os.read(descriptor, _CHUNK))
+    return b"".join(parts)
+
+
+def _kind(path: str | Path) -> str:
+    """What is at a path, in words."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return "something else"
+    return _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 def move_aside(path: Path) -> Path:
@@ -100,22 +203,25 @@ def move_aside(path: Path) -> Path:
     return target
 
 
-def read_trusted(path: Path, trust_users: tp.Collection[str]) -> bytes:
+def read_trusted(path: str | Path, trust_users: tp.Collection[str], most: int = MOST_BYTES) -> bytes:
     """The content of a file whose loading runs code, if nobody but its reader, root or a trusted user wrote it."""
-    with open(path, "rb") as file:
-        check_trusted(file, path, trust_users)
-        return file.read()
+    descriptor, status = open_file(path)
+    try:
+        check_trusted(status, path, trust_users)
+        return _read_all(descriptor, status, path, most)
+    finally:
+        os.close(descriptor)
 
 
-def check_trusted(file: tp.BinaryIO, path: Path, trust_users: tp.Collection[str]) -> None:
-    """Raises CacheError if the open ``file`` could hold what another user wrote.
+def check_trusted(status: os.stat_result, path: str | Path, trust_users: tp.Collection[str]) -> None:
+    """Raises CacheError if the file with this ``status`` could hold what another user wrote.
 
-    The open file is checked, not the path: it cannot be exchanged between the check and the reading.
+    The status is that of the open file, not of the path: it cannot be exchanged between the check and the reading.
     """
-    stat = os.fstat(file.fileno())
-    own = stat.st_uid in (os.getuid(), 0)
-    if not (own and not stat.st_mode & 0o022) and user_name(stat.st_uid) not in trust_users:
-        raise CacheError(_untrusted(path, stat, own))
+    own = status.st_uid in (os.getuid(), 0)
+    is_private = own and not status.st_mode & _WRITABLE_BY_OTHERS
+    if not is_private and user_name(status.st_uid) not in trust_users:
+        raise CacheError(_untrusted(path, status, own))
 
 
 def user_name(uid: int) -> str:
@@ -133,11 +239,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _untrusted(path: Path, stat: os.stat_result, own: bool) -> str:
-    owner = user_name(stat.st_uid)
+def _untrusted(path: str | Path, status: os.stat_result, own: bool) -> str:
+    owner = user_name(status.st_uid)
     if own:
         return (
-            f"{path} can be written by others (mode {stat.st_mode & 0o777:o}), and loading it runs code. "
+            f"{path} can be written by others (mode {status.st_mode & 0o777:o}), and loading it runs code. "
             f"If you trust all who can write it: chmod go-w {path}"
         )
     return (

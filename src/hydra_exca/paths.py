@@ -70,7 +70,10 @@ OUTPUT_POINTER = "exca-output.txt"
 
 _SCRIPT = ".sh"
 _SCRIPT_PATH = re.compile(r"([^/\s]+)/(\d+)\.sh(?!\S)")
-_CLAIM = re.compile(r"claim\.(\d+)\.json")
+_NUMBER = r"([1-9][0-9]{0,17})"
+_CLAIM = re.compile(rf"claim\.{_NUMBER}\.json")
+_ITEM_CLAIM = re.compile(rf"{_NUMBER}\.json")
+_VALUE = re.compile(r"value\.[0-9]+\.[^/]+")
 _VERSION = re.compile(r"[A-Za-z0-9._+\-]{1,64}")
 
 
@@ -119,8 +122,8 @@ def item_claim_name(number: int) -> str:
 
 def item_claim_number(name: str) -> int | None:
     """The number of a claim on items, None for any other file name."""
-    stem, _, suffix = name.partition(".")
-    return int(stem) if suffix == "json" and stem.isdecimal() else None
+    match = _ITEM_CLAIM.fullmatch(name)
+    return int(match.group(1)) if match else None
 
 
 def snapshot_manifest(folder: Path, digest: str) -> Path:
@@ -140,6 +143,11 @@ def read_files_index(folder: Path, key: str) -> Path:
 
 def value_name(number: int, suffix: str) -> str:
     return f"value.{number}.{suffix}"
+
+
+def is_value_name(name: object) -> bool:
+    """Whether it can be the name of a value's file: no outcome can name a file elsewhere."""
+    return isinstance(name, str) and _VALUE.fullmatch(name) is not None
 
 
 def temporary_name(name: str, unique: str) -> str:

@@ -19,7 +19,7 @@ import hydra_exca
 
 # from the ground up; a room may import from those before it
 ROOMS = [
-    *("errors", "status", "paths", "text", "globs", "files", "checksums", "polling", "script"),
+    *("errors", "status", "paths", "text", "globs", "files", "checksums", "records", "polling", "script"),
     *("identity", "confdict", "code", "clusters", "store", "provenance"),
     *("job", "launch", "rerun", "infra", "sweep", "cli", "helpers"),
     "hydra_plugins",

@@ -9,8 +9,8 @@ import re
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
-from hydra_exca.errors import CacheError
+from hydra_exca import files, paths
+from hydra_exca.errors import CacheError, CorruptEntryError
 
 _SHOWN = 20
 _SIMILARITY = 0.5  # of names that are shown because they are near
@@ -84,8 +84,8 @@ def _read_pointer(folder: Path) -> Path | None:
     """The entry, or its output, of a directory in a sweep folder that is no link."""
     for name in (paths.OUTPUT_OWNER, paths.OUTPUT_POINTER):
         try:
-            return Path((folder / name).read_text().strip())
-        except (OSError, UnicodeDecodeError):
+            return Path(files.read_text(folder / name))
+        except (OSError, CorruptEntryError):
             continue
     return None
 

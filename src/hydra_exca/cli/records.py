@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import paths, records
 from hydra_exca.clusters import process
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.rerun import rerun
@@ -66,10 +65,10 @@ def _read_outcome(entry: Entry) -> Outcome | None:
 def _read_job_record(entry: Path, token: str | None) -> Json:
     """The record of its job, without what that does not know; empty if it is of another attempt than the outcome."""
     try:
-        record = json.loads((entry / paths.PROVENANCE).read_bytes())
-    except (OSError, ValueError):
+        record = records.read_record(entry / paths.PROVENANCE)
+    except (OSError, CorruptEntryError):
         return {}
-    if not isinstance(record, dict) or record.get("launch") not in (None, token):
+    if record.get("launch") not in (None, token):
         return {}
     return {name: value for name, value in record.items() if value is not None}
 

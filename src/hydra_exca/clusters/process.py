@@ -36,11 +36,11 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
         return None
     if owner.get("boot") != here["boot"]:
         return False
-    if owner.get("pid_namespace") != here["pid_namespace"]:
+    if owner.get("pid_namespace") != here["pid_namespace"] or "pid" not in owner:
         return None
     try:
         process = psutil.Process(owner["pid"])
-        return _start_time(process.pid) == owner["started"] and process.status() != psutil.STATUS_ZOMBIE
+        return _start_time(process.pid) == owner.get("started") and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

@@ -24,6 +24,8 @@ import typing as tp
 import uuid
 from pathlib import Path
 
+from hydra_exca import checksums, files, records
+from hydra_exca.errors import CorruptEntryError
 from hydra_exca.text import count_noun
 
 from .process import describe_process, is_alive
@@ -291,11 +293,12 @@ class _Ticket:
         """The ticket in a file, None if nobody asks with it any more."""
         try:
             is_silent = abs(time.time() - path.stat().st_mtime) > _SILENT_S
-            launch, owner, requests = json.loads(path.read_bytes())
+            launch, owner, requests = checksums.parse_json(files.read_file(path))
             ticket = cls(path, launch, owner, [Request(*request) for request in requests])
-        except (OSError, ValueError, TypeError):
+            is_gone = is_silent or is_alive(owner) is False
+        except (OSError, CorruptEntryError, *records.DAMAGES):
             return None
-        return None if is_silent or is_alive(owner) is False else ticket
+        return None if is_gone else ticket
 
     def write(self) -> None:
         requests = [dataclasses.astuple(request) for request in self.requests]
@@ -378,5 +381,5 @@ def _lock(path: Path) -> int | None:
 def _holders(path: Path, slots: tp.Iterable[str]) -> tp.Iterator[Holder]:
     """Who holds these slots; who has just taken one may not have said so yet."""
     for slot in slots:
-        with contextlib.suppress(ValueError, TypeError):
-            yield Holder(*json.loads((path / slot).read_bytes()))
+        with contextlib.suppress(OSError, CorruptEntryError, *records.DAMAGES):
+            yield Holder(*checksums.parse_json(files.read_file(path / slot)))

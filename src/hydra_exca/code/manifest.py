@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
-from hydra_exca.errors import ConfigError
+from hydra_exca import checksums, files, paths, records
+from hydra_exca.errors import ConfigError, CorruptEntryError
 
 from .listing import File, list_files, unreadable_error
 from .pool import sha256
@@ -151,11 +150,11 @@ def _index_path(cache: Path, sources: Sources) -> Path:
 def _read_entries(path: Path, *, trusted: bool) -> dict[str, tp.Any]:
     """The files in a stored manifest or index; empty if there is none, it is damaged, or its owner is not trusted."""
     try:
-        with open(path, "rb") as file:
-            if trusted and not is_trusted_owner(os.fstat(file.fileno()).st_uid):
-                return {}
-            entries = json.load(file)["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        data, owner = files.read_owned(path)
+        if trusted and not is_trusted_owner(owner):
+            return {}
+        entries = checksums.parse_json(data)["files"]
+    except (OSError, CorruptEntryError, *records.DAMAGES):
         return {}
     return entries if isinstance(entries, dict) else {}
 

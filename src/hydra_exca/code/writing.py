@@ -229,7 +229,7 @@ def _is_copied_to(folder: Path, tree: Manifest, rules: Rules) -> bool:
     mark = folder / paths.CODE_MARK
     if not mark.exists():
         return False
-    if mark.read_text().strip() != tree.digest:
+    if files.read_text(mark) != tree.digest:
         raise rules.error(
             f"{folder} holds a copy of other code, which jobs may still run from. Remove it when none does, or name "
             "another folder",

@@ -88,7 +88,7 @@ def _check_unless_known(cls: type, cache: Path, folder: FactoryFolder, state: tu
 
 def _stat_fields(path: str) -> tuple[int, ...] | None:
     try:
-        stat = os.stat(path)
+        stat = os.lstat(path)
     except FileNotFoundError:
         return None
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size

@@ -9,15 +9,15 @@ import typing as tp
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
 from hydra_exca.clusters import describe_process, process
 from hydra_exca.clusters.slots import held_slots
-from hydra_exca.errors import CacheError, DefaultsChangedError
+from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Entry, FactoryFolder
+from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 from hydra_exca.store.items.reader import Items
 
@@ -56,9 +56,12 @@ class MapEntry:
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
         """Makes the folders, and stores the identity of the items."""
         self.claims.folder.mkdir(parents=True, exist_ok=True)
-        if self.stored_identity(self.entry) is None and files.publish_file(
-            self.folder / paths.IDENTITY, checksums.dump_record(self.identity.to_json()), durable=True
-        ):
+        if self.stored_identity(self.entry) is not None:
+            return
+        path = self.folder / paths.IDENTITY
+        if os.path.lexists(path):
+            log.warning("exca: %s is damaged; it is set aside as %s", path, files.move_aside(path))
+        if files.publish_file(path, checksums.dump_record(self.identity.to_json()), durable=True):
             self.entry.write_description(describe)
 
     def missing_keys(self, keys: tp.Iterable[str]) -> list[str]:
@@ -104,9 +107,10 @@ class MapEntry:
     def stored_identity(entry: Entry) -> dict[str, tp.Any] | None:
         """The identity of the items of an entry, None if it has none."""
         try:
-            stored: dict[str, tp.Any] = checksums.parse_record((entry.path / paths.ITEMS / paths.IDENTITY).read_bytes())
+            stored = records.read_record(entry.path / paths.ITEMS / paths.IDENTITY)
+            check_identity(stored)
             return stored
-        except (OSError, ValueError):
+        except (OSError, CorruptEntryError, ValueError):
             return None
 
     def _check_defaults(self) -> None:

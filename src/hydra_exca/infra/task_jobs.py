@@ -6,7 +6,7 @@ import threading
 import time
 import typing as tp
 
-from hydra_exca import clusters
+from hydra_exca import clusters, files
 from hydra_exca.errors import ExcaError
 from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
@@ -89,7 +89,7 @@ class TaskJob:
     def _log(self, which: int) -> str | None:
         with self._lock:
             path = self._launch.log_paths(self._task)[which]
-        return path.read_text(errors="replace") if path is not None and path.exists() else None
+        return files.read_end(path) if path is not None and path.exists() else None
 
 
 class ComputedTask(TaskJob):

@@ -7,7 +7,8 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters, files, paths
+from hydra_exca import clusters, files, paths, records
+from hydra_exca.errors import CorruptEntryError
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome
 
@@ -65,8 +66,8 @@ def _store_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
 def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
     """The lost outcome of a launch's job since claim ``since``, if the earlier value was put back; else None."""
     try:
-        outcome = Outcome.from_json((entry.path / paths.LOGS / paths.lost_attempt(token)).read_bytes())
-    except (OSError, ValueError, TypeError, KeyError):
+        outcome = Outcome.from_json(files.read_file(entry.path / paths.LOGS / paths.lost_attempt(token)))
+    except (OSError, CorruptEntryError, *records.DAMAGES):
         return None
     return outcome if outcome.claim >= since else None
 

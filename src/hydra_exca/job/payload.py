@@ -18,13 +18,14 @@ from hydra_exca import checksums, files, paths, script
 from hydra_exca.code import active
 from hydra_exca.code.importer import forget_originals
 from hydra_exca.code.snapshot import Snapshot
-from hydra_exca.errors import CacheError, ConfigError, Problem
+from hydra_exca.errors import ConfigError, CorruptEntryError, Problem
 from hydra_exca.store import pickles
 
 from .enclosing import EnclosingTask, enclosing_tasks
 
 _WINDOW = 32 * 1024  # as far as zlib looks back
 _LEVEL = 6
+_MOST_BYTES = 1 << 32  # of what all jobs of a launch share: their program
 _GB = 1024**3  # as submitit counts
 _ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 
@@ -171,7 +172,7 @@ def read_payload(launch: Path) -> Payload:
 
 def read_pickle(path: Path) -> tp.Any:
     """Reads a pickle of a launch or job. Raises CacheError if it is damaged or others could have written it."""
-    data = files.read_trusted(path, ())
+    data = files.read_trusted(path, (), _MOST_BYTES)
     try:
         content = checksums.remove_checksum(data)
     except ValueError as error:
@@ -179,8 +180,8 @@ def read_pickle(path: Path) -> tp.Any:
     return pickle.loads(content)
 
 
-def _damaged(path: Path, error: Exception) -> CacheError:
-    return CacheError(f"{path} is damaged ({error}): start the launch again")
+def _damaged(path: Path, error: Exception) -> CorruptEntryError:
+    return CorruptEntryError(f"{path} is damaged ({error}): start the launch again")
 
 
 def read_part(launch: Path, payload: Payload, position: int) -> Part:
@@ -198,8 +199,9 @@ class PartReader:
 
     def read(self, position: int) -> Part:
         """Reads the task at ``position``. Raises CacheError if it is damaged or others could have written it."""
-        with open(self._path, "rb") as file:
-            files.check_trusted(file, self._path, ())
+        descriptor, status = files.open_file(self._path)
+        with open(descriptor, "rb") as file:
+            files.check_trusted(status, self._path, ())
             try:
                 if self._first is None:
                     self._first = zlib.decompress(self._slice(file, 0))

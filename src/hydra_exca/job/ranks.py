@@ -12,10 +12,10 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
 from hydra_exca.clusters import process
 from hydra_exca.polling import Pause
-from hydra_exca.store import Entry, Outcome
+from hydra_exca.store import Entry, Outcome, check_error
 
 from .attempt import (
     Attempt,
@@ -71,7 +71,14 @@ class Ranks:
         """Reads the earliest error of another rank, None if there is none."""
         ranks = (paths.rank_error(self.folder, self.position, self.start, rank) for rank in range(1, self.count))
         errors = sorted((path for path in ranks if path.exists()), key=lambda path: path.stat().st_mtime_ns)
-        return checksums.parse_record(errors[0].read_bytes()) if errors else None
+        return _read_error(errors[0]) if errors else None
+
+
+def _read_error(path: Path) -> dict[str, tp.Any]:
+    error = records.read_record(path)
+    with records.damage_named(path):
+        check_error(error)
+    return error
 
 
 def as_first_rank(ranks: Ranks, compute: Compute) -> Compute:

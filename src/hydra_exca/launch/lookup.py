@@ -202,8 +202,9 @@ def _with_owner(result: LookupResult) -> LookupResult:
 def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupResult:
     """The result once the job has ended: an older value comes back, or the task has failed, or nobody runs it."""
     outcome, status = result.outcome, Status.NOT_SUBMITTED
-    if result.entry is not None and result.entry.has_previous():
-        outcome, status = result.entry.previous_outcome(), Status.COMPLETED
+    previous = None if result.entry is None else result.entry.previous_outcome()
+    if previous is not None:
+        outcome, status = previous, Status.COMPLETED
     elif outcome is not None:
         status = outcome.status
     elif result.claim is not None and has_failed_with_job(result.claim, report):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import typing as tp
-from pathlib import Path
 
-from hydra_exca.errors import ExcaError, JobLostError, TaskFailedError
+from hydra_exca import files
+from hydra_exca.errors import CorruptEntryError, ExcaError, JobLostError, TaskFailedError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Outcome
 
 from .settings import Task
+
+_TAIL_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Result:
 
 def stored_error(entry: Entry, outcome: Outcome, factory: str) -> ExcaError:
     """The error that an outcome without a value stands for: what the task raised, or how its job was lost."""
-    stored = outcome.error
-    assert stored is not None
+    assert outcome.error is not None
+    stored = {"type": "an error", "message": "", "traceback": "", **outcome.error}
     log_path = entry.log_path(outcome)
     job: dict[str, tp.Any] = {"factory": factory, "uid": entry.uid, "job_id": outcome.job, "log": log_path}
     log_line = f"\n  log: {log_path}" if log_path else ""
@@ -63,7 +65,7 @@ def stored_error(entry: Entry, outcome: Outcome, factory: str) -> ExcaError:
 def _tail(path: str | None, lines: int = 10) -> str:
     """The end of a log, indented, for a message."""
     try:
-        text = Path(path).read_text(errors="replace") if path else ""
-    except OSError:
+        text = files.read_end(path, _TAIL_BYTES) if path else ""
+    except (OSError, CorruptEntryError):
         return ""
     return "".join(f"\n    | {line}" for line in text.splitlines()[-lines:])

@@ -8,9 +8,9 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, clusters, paths
+from hydra_exca import clusters, files, paths, records
 from hydra_exca.confdict import ConfDict
-from hydra_exca.errors import CacheError, ExcaError, JobLostError
+from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Status
 from hydra_exca.store import ClaimState, Entry, Outcome
@@ -160,14 +160,14 @@ class SlurmJob:
 def _is_running(path: Path, token: str) -> bool:
     """Whether a claim says that a job of this launch computes."""
     try:
-        claim = checksums.parse_record(path.read_bytes())
-        return bool(claim["token"] == token and claim["state"] == ClaimState.RUNNING)
-    except (OSError, ValueError, TypeError, KeyError):
+        claim = records.read_record(path)
+        return bool(claim.get("token") == token and claim.get("state") == ClaimState.RUNNING)
+    except (OSError, CorruptEntryError):
         return False
 
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace")
-    except OSError:
+        return files.read_end(path)
+    except (OSError, CorruptEntryError):
         return None

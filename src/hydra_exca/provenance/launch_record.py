@@ -16,8 +16,9 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.code import git
+from hydra_exca.errors import CorruptEntryError
 
 from . import host
 
@@ -132,8 +133,8 @@ def _enclosing_git_state(folder: Path) -> _GitState | None:
     if code["patch"] is None:
         return code, None, None
     try:
-        return code, None, patch.read_bytes()
-    except OSError as error:
+        return code, None, files.read_file(patch)
+    except (OSError, CorruptEntryError) as error:
         return {**code, "patch": None, "patch_omitted": str(error)}, None, None
 
 

@@ -2,7 +2,7 @@
 
 from .cache_folder import CacheFolder, FactoryFolder
 from .claims import Claim, ClaimState
-from .entry import Entry, EntryState, Outcome, is_committing
+from .entry import Entry, EntryState, Outcome, check_error, check_identity, is_committing
 from .items.reader import Items, ItemWriter
 
 __all__ = [
@@ -15,5 +15,7 @@ __all__ = [
     "ItemWriter",
     "Items",
     "Outcome",
+    "check_error",
+    "check_identity",
     "is_committing",
 ]

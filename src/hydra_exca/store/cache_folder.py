@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 
 from .entry import Entry, Outcome
@@ -19,6 +20,10 @@ if tp.TYPE_CHECKING:
 MOST_COUNTED = 1000
 """Results of another version that are counted for a message: each is a file to open."""
 
+log = logging.getLogger("exca.store")
+_NAME = {"name": (str,), "digest": (str,)}
+_PROJECT = dict.fromkeys(("name", "package", "remote", "path", "folder"), (str, type(None)))
+Schema = tp.Mapping[str, tuple[type, ...]]
 _LENGTHS = (8, 16)  # digits of the digest in a name; more are used if another identity has the same first ones
 
 
@@ -154,7 +159,7 @@ class FactoryFolder:
 
         Writes nothing.
         """
-        recorded = _read_record(self.path / paths.PROJECT)
+        recorded = self._read_project()
         if recorded and project and not _same_project(recorded, project):
             raise CacheError(
                 f"{self.path} holds results of another project (in {_project_text(recorded)}), and this one (in "
@@ -167,7 +172,7 @@ class FactoryFolder:
         """Creates the folder and records its project, if known; raises CacheError if it is another project's."""
         with _disk_errors_translated(self.path):
             (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
-            if project and not (self.path / paths.PROJECT).exists():
+            if project and not self._read_project(set_aside=True):
                 files.publish_file(self.path / paths.PROJECT, checksums.dump_record(project), durable=True)
         self.check_project(project)
         self.record_remote(project)
@@ -177,10 +182,14 @@ class FactoryFolder:
 
         Does nothing if the record is of another project, or if it cannot be written.
         """
-        recorded = _read_record(self.path / paths.PROJECT)
+        recorded = self._read_project()
         if recorded and "remote" in project and "remote" not in recorded and _same_project(recorded, project):
             with contextlib.suppress(OSError):
                 files.write_file(self.path / paths.PROJECT, checksums.dump_record(project))
+
+    def _read_project(self, *, set_aside: bool = False) -> dict[str, tp.Any] | None:
+        record = _read_record(self.path / paths.PROJECT, _PROJECT, set_aside=set_aside)
+        return record if record and not _PROJECT.keys().isdisjoint(record) else None
 
     def _entry(self, name: str) -> Entry:
         return Entry(f"{self._text}/{name}", self.trust_users)
@@ -211,7 +220,7 @@ class FactoryFolder:
         """Whether an entry without an outcome belongs to this identity, according to the record of its name."""
         return _read_outcome_or_none(entry) is None and any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
-            for record in (_read_record(self._name_path(identity, length)) for length in _LENGTHS)
+            for record in (_read_record(self._name_path(identity, length), _NAME) for length in _LENGTHS)
         )
 
     def _create(self, identity: Identity) -> Entry:
@@ -220,13 +229,23 @@ class FactoryFolder:
             path = self._name_path(identity, length)
             name = identity.uid(length) if length == _LENGTHS[0] else f"{identity.label}-{identity.digest[:length]}"
             wanted = {"name": name.lstrip("-"), "digest": identity.digest}
-            is_first = files.publish_file(path, checksums.dump_record(wanted))
-            record = wanted if is_first else _read_record(path)
-            if record is not None and record["digest"] == identity.digest:
-                entry = Entry(self.path / str(record["name"]), self.trust_users)
+            record = self._decide_name(path, wanted, identity)
+            if record["digest"] == identity.digest:
+                entry = Entry(self.path / record["name"], self.trust_users)
                 if entry.create() or self._is_free(entry, identity):
                     return entry
         raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
+
+    def _decide_name(self, path: Path, wanted: dict[str, tp.Any], identity: Identity) -> dict[str, tp.Any]:
+        """Publishes the record of a name, or returns the one that was first; a damaged one is set aside."""
+        while not files.publish_file(path, checksums.dump_record(wanted)):
+            record = _read_record(path, _NAME, set_aside=True)
+            if record is None:
+                continue
+            if record["digest"] != identity.digest or _is_name_of(record["name"], identity):
+                return record
+            _set_aside(path, f"{path} is damaged: 'name' cannot be {record['name']!r:.60}")
+        return wanted
 
     def _is_free(self, entry: Entry, identity: Identity) -> bool:
         outcome = _read_outcome_or_none(entry)
@@ -244,12 +263,31 @@ def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Out
         return None
 
 
-def _read_record(path: Path) -> dict[str, tp.Any] | None:
-    """The fields of a record, None if there is none or a crash of the machine left it empty or damaged."""
+def _is_name_of(name: str, identity: Identity) -> bool:
+    """Whether an entry of this identity can have this name: it is never elsewhere."""
+    digits = name.rpartition("-")[2]
+    is_own = digits in [identity.digest[:length] for length in _LENGTHS] or (name == "default" and not identity.fields)
+    return is_own and "/" not in name and not name.startswith(".")
+
+
+def _read_record(path: Path, schema: Schema, *, set_aside: bool = False) -> dict[str, tp.Any] | None:
+    """The fields of a record, None if there is none or it is damaged, and then ``set_aside`` if that is asked for."""
     try:
-        return checksums.parse_record(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        record = records.read_record(path)
+        with records.damage_named(path):
+            records.check_fields(record, schema)
+        return record
+    except FileNotFoundError:
         return None
+    except CorruptEntryError as error:
+        if set_aside:
+            _set_aside(path, error)
+        return None
+
+
+def _set_aside(path: Path, damage: object) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another launch was quicker
+        log.warning("exca: %s; it is set aside as %s", damage, files.move_aside(path))
 
 
 @contextlib.contextmanager

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
 import os
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
+from hydra_exca.errors import CorruptEntryError
+
+log = logging.getLogger("exca.store")
+_NONE = type(None)
+_PROCESS = {"pid": (int,), "started": (int, float), "user": (int, _NONE), "host": (str, _NONE)}
+_UNKNOWN_PROCESS = {name: (*kinds, _NONE) for name, kinds in _PROCESS.items()}
 
 
 class ClaimState(enum.StrEnum):
@@ -44,13 +51,17 @@ class Claim:
     owner: dict[str, tp.Any]
     shared: bool = False
     time: float = dataclasses.field(default_factory=time.time)
+    writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The user who owns the file, None before it is read back: what a claim says of a process is believed of theirs."""
 
     def next(self, state: ClaimState, **changes: tp.Any) -> Claim:
         """The claim that would follow this one."""
         return dataclasses.replace(self, number=self.number + 1, state=state, time=time.time(), **changes)
 
     def to_json(self) -> bytes:
-        return checksums.dump_record(vars(self))
+        fields = vars(self).copy()
+        del fields["writer"]
+        return checksums.dump_record(fields)
 
 
 def owning_claim(folder: Path) -> Claim | None:
@@ -67,10 +78,32 @@ def owning_number(folder: Path) -> int:
         return 0
 
 
-def _read(path: str, number: int) -> Claim:
-    """A claim; one that cannot be read is nobody's: it was published whole, so its machine or disk has failed since."""
+def _read(path: str, number: int) -> Claim | None:
+    """A claim; one that is damaged is nobody's: it was published whole, so its machine or disk has failed since."""
     try:
-        fields = checksums.parse_record(files.read_file(path))
-        return Claim(**{**fields, "state": ClaimState(fields["state"]), "number": number})
-    except (ValueError, TypeError, KeyError):
+        return read_claim(path, number)
+    except FileNotFoundError:  # the entry was removed
+        return None
+    except CorruptEntryError as error:
+        log.warning("exca: %s; it counts as nobody's claim", error)
         return Claim(number, ClaimState.RELEASED, "", "", None, 0, {})
+
+
+def read_claim(path: str | Path, number: int) -> Claim:
+    """The claim in a file. Raises CorruptEntryError if it is damaged."""
+    data, writer = files.read_owned(path)
+    fields = records.parse(path, data)
+    with records.damage_named(path):
+        if fields["number_of_job"] < 0:
+            raise ValueError(f"'number_of_job' cannot be {fields['number_of_job']}")
+        if fields["state"] != ClaimState.RELEASED:
+            check_process(fields["owner"])
+        fields.update(state=ClaimState(fields["state"]), number=number, writer=writer)
+        return records.build(Claim, fields)
+
+
+def check_process(owner: tp.Any) -> None:
+    """Raises ValueError if the description of a claim's owner is damaged; one that says nothing is not."""
+    records.check_fields(owner, _PROCESS if "boot" in owner else _UNKNOWN_PROCESS)
+    if owner.get("pid") is not None and owner["pid"] <= 0:
+        raise ValueError(f"'pid' cannot be {owner['pid']}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import re
@@ -12,7 +11,7 @@ import shutil
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.status import Status
 
@@ -26,7 +25,10 @@ Json = dict[str, tp.Any]
 log = logging.getLogger("exca.store")
 _COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
 _HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
-_STATUS = {str(status): status for status in Status}
+_FINAL = {str(status): status for status in (Status.COMPLETED, Status.FAILED)}
+_IDENTITY = {"factory": (str,), "version": (str,), "fields": (dict,), "full": (dict,)}
+_TEXT = (str, type(None))
+_ERROR = {"kind": (str,), "type": _TEXT, "message": _TEXT, "traceback": _TEXT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """Raises ValueError, TypeError or KeyError if the data is no outcome."""
+        """Raises one of `records.DAMAGES` if the data is no outcome."""
         return cls._checked(checksums.parse_record(data))
 
     @classmethod
@@ -70,18 +72,33 @@ class Outcome:
         if head is None or not data.startswith(expected, head.end()):
             outcome = cls.from_json(data)
             return outcome if identity.same_as(outcome.identity) else None
-        fields = json.loads((b"%bnull%b" % (head[0], data[head.end() + len(expected) :])).decode())
+        fields = checksums.parse_json((b"%bnull%b" % (head[0], data[head.end() + len(expected) :])).decode())
         fields["identity"] = identity.to_json()
         return cls._checked(fields)
 
     @classmethod
     def _checked(cls, fields: Json) -> Outcome:
-        fields["status"] = _STATUS[fields["status"]]
-        outcome = cls(**fields)
-        result = outcome.value if outcome.status is Status.COMPLETED else outcome.error
-        if not isinstance(outcome.identity, dict) or not isinstance(result, dict):
-            raise ValueError("it has no identity, or neither value nor error")
+        status = fields["status"]
+        if status not in _FINAL:
+            raise ValueError(f"'status' cannot be {status!r:.60}")
+        fields["status"] = _FINAL[status]
+        outcome = records.build(cls, fields)
+        check_identity(outcome.identity)
+        if outcome.status is Status.FAILED:
+            check_error(outcome.error)
+        elif outcome.value is None:
+            raise ValueError("it has neither a value nor an error")
         return outcome
+
+
+def check_identity(identity: tp.Any) -> None:
+    """Raises ValueError if a stored identity is damaged."""
+    records.check_fields(identity, _IDENTITY)
+
+
+def check_error(error: tp.Any) -> None:
+    """Raises ValueError if the description of an error is damaged."""
+    records.check_fields(error, _ERROR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +145,8 @@ class Entry:
     def output_folder(self) -> str:
         """The folder of the task's outputs: here, or where `record_output_folder` says."""
         try:
-            return files.read_file(f"{self._text}/{paths.OUTPUT_POINTER}").decode().strip()
-        except FileNotFoundError:
+            return files.read_text(f"{self._text}/{paths.OUTPUT_POINTER}")
+        except (FileNotFoundError, CorruptEntryError):
             return f"{self._text}/{paths.OUTPUT}"
 
     def log_paths(self, number: int) -> tuple[Path, Path]:
@@ -157,17 +174,16 @@ class Entry:
         path = f"{self._text}/{paths.OUTCOME}"
         try:
             return parse(files.read_file(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError, KeyError, IsADirectoryError) as error:
-            raise CorruptEntryError(f"{path} cannot be read: {error}") from error
+        except records.DAMAGES as error:
+            raise CorruptEntryError(f"{path} is damaged: {error}") from error
 
     def has_value(self) -> bool:
         """Whether its task is completed; reads only the first bytes of the outcome."""
         try:
-            with open(self.path / paths.OUTCOME, "rb", buffering=0) as file:
-                return file.read(len(_COMPLETED)) == _COMPLETED
-        except OSError:
+            return files.read_start(self.path / paths.OUTCOME, len(_COMPLETED)) == _COMPLETED
+        except (OSError, CorruptEntryError):
             return False
 
     def read_state(self) -> EntryState:
@@ -275,15 +291,27 @@ class Entry:
 
     def has_previous(self) -> bool:
         """Whether a previous value is kept, to be replaced or restored."""
-        return (self.path / paths.PREVIOUS).exists()
+        return os.path.lexists(self.path / paths.PREVIOUS)
 
-    def previous_outcome(self) -> Outcome:
-        """The outcome that the current attempt replaces."""
-        return Outcome.from_json((self.path / paths.PREVIOUS).read_bytes())
+    def previous_outcome(self) -> Outcome | None:
+        """The outcome that the current attempt replaces, None if there is none or it is damaged."""
+        path = self.path / paths.PREVIOUS
+        try:
+            data = files.read_file(path)
+            with records.damage_named(path):
+                return Outcome.from_json(data)
+        except FileNotFoundError:
+            return None
+        except CorruptEntryError as error:
+            log.warning("exca: %s; the value that was to be replaced cannot be used", error)
+            return None
 
     def restore_previous(self) -> None:
-        """Puts back the value that the attempt was to replace, and its output folder."""
+        """Puts back the value that the attempt was to replace, and its output folder; sets a damaged one aside."""
         if not self.has_previous():
+            return
+        if self.previous_outcome() is None:
+            files.move_aside(self.path / paths.PREVIOUS)
             return
         old_output = self.path / paths.PREVIOUS_OUTPUT
         if old_output.exists():
@@ -322,7 +350,10 @@ class Entry:
         if not self.has_previous():
             return
         old = self.previous_outcome()
+        if old is None:
+            files.move_aside(self.path / paths.PREVIOUS)
+            return
         os.unlink(self.path / paths.PREVIOUS)
-        if old.value is not None and "file" in old.value:
+        if old.value is not None and paths.is_value_name(old.value.get("file")):
             (self.path / old.value["file"]).unlink(missing_ok=True)
         shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)

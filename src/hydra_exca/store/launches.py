@@ -6,8 +6,19 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
+from hydra_exca.errors import CorruptEntryError
 
+_NONE = type(None)
+_SCHEMA = {
+    "code": (str, _NONE),
+    "logs": (str, _NONE),
+    "argv": (list, _NONE),
+    "working_directory": (str, _NONE),
+    "entries": (list, _NONE),
+    "tasks": (list, _NONE),
+    "jobs": (dict, _NONE),
+}
 TOKEN_PATTERN = r"\d{8}-\d{6}-[0-9a-f]{12}"
 
 
@@ -19,11 +30,29 @@ def new_token() -> str:
 def read_record(launch: Path) -> dict[str, tp.Any]:
     """Reads the record of the launch in this folder; empty if it is not written yet, removed or damaged."""
     try:
-        return checksums.parse_record((launch / paths.LAUNCH_RECORD).read_bytes())
-    except (OSError, ValueError):
+        record = records.read_record(launch / paths.LAUNCH_RECORD)
+        records.check_fields(record, _SCHEMA)
+        return record if _is_consistent(record) else {}
+    except (OSError, CorruptEntryError, ValueError):
         return {}
 
 
 def write_record(launch: Path, record: tp.Mapping[str, tp.Any]) -> None:
     """Writes the record of the launch in this folder."""
     files.write_file(launch / paths.LAUNCH_RECORD, checksums.dump_record(record))
+
+
+def _is_consistent(record: tp.Mapping[str, tp.Any]) -> bool:
+    """Whether the parts of a record's lists have their types; no entry is outside of the cache folder."""
+    entries, tasks, jobs = (record.get(name) or () for name in ("entries", "tasks", "jobs"))
+    positions = (position for task in tasks for position in (task if isinstance(task, list) else [None]))
+    return (
+        all(isinstance(name, str) and is_inside(name) for name in entries)
+        and all(type(position) is int and 0 <= position < len(entries) for position in positions)
+        and all(isinstance(job, str | None) for job in dict(jobs).values())
+    )
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path leads to what is below a folder."""
+    return bool(name) and not name.startswith("/") and ".." not in name.split("/")

@@ -5,11 +5,12 @@ The outcome has the format, the size and the digest of the file; size and digest
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 
 from .formats import registry
@@ -18,6 +19,7 @@ __all__ = ["INLINE_BYTES", "load_value", "store_value"]
 
 INLINE_BYTES = 4096
 _NPY = "npy"  # an array in a file of its own
+_FILE = {"file": (str,), "format": (str,), "size": (int,), "sha256": (str,)}
 Record = dict[str, tp.Any]
 
 
@@ -41,12 +43,12 @@ def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[st
     """
     if "inline" in record:
         return record["inline"]
-    if not {"file", "size", "sha256"} <= record.keys() or not str(record["file"]).endswith(f".{record.get('format')}"):
-        raise CorruptEntryError(f"{folder} has an outcome that does not say where its value is, or in which format")
+    _check_record(folder, record)
     path = Path(folder, record["file"])
     chosen = registry.format_for(record["format"], str(path))
     try:
-        data = files.read_trusted(path, trust_users) if chosen.runs_code else path.read_bytes()
+        size = record["size"]
+        data = files.read_trusted(path, trust_users, size) if chosen.runs_code else files.read_file(path, size)
     except PermissionError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror}") from error
     except OSError as error:
@@ -54,3 +56,12 @@ def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[st
     if len(data) != record["size"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CorruptEntryError(f"{path} is not what was written: its size or digest differs")
     return registry.decode_value(chosen, data, str(path))
+
+
+def _check_record(folder: Path | str, record: Record) -> None:
+    """Raises CorruptEntryError unless the record names a file of the entry itself, with its format."""
+    with contextlib.suppress(ValueError):
+        records.check_fields(record, _FILE)
+        if paths.is_value_name(record["file"]) and record["file"].endswith(f".{record['format']}"):
+            return
+    raise CorruptEntryError(f"{folder} has an outcome that does not say where its value is, or in which format")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import typing as tp
 from pathlib import Path
 
 from hydra_exca import files, paths
+from hydra_exca.errors import CorruptEntryError
 from hydra_exca.store import ClaimState, Entry
+
+log = logging.getLogger("exca.sweep")
 
 
 class SweepFolder:
@@ -75,17 +79,28 @@ def make_way(job_folder: Path, entry: Entry | None) -> bool:
     writing to the folder.
     """
     mark = job_folder / paths.OUTPUT_OWNER
-    owner = Entry(Path(mark.read_text().strip())) if mark.exists() else None
+    owner = _read_owner(mark)
     if owner is not None and (entry is None or owner.path != entry.path):
         if _is_running(owner):
             return False
         aside = files.move_aside(job_folder)
-        if owner.path.is_dir():
+        if owner.current_claim() is not None:
             owner.record_output_folder(aside)
     if entry is not None:
         job_folder.mkdir(parents=True, exist_ok=True)
         files.write_file(mark, f"{entry.path}\n".encode())
     return True
+
+
+def _read_owner(mark: Path) -> Entry | None:
+    """The entry whose outputs a folder holds, None if it holds none."""
+    try:
+        return Entry(files.read_text(mark))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except CorruptEntryError as error:
+        log.warning("exca: %s; it is set aside as %s", error, files.move_aside(mark))
+        return None
 
 
 def _is_running(entry: Entry) -> bool:

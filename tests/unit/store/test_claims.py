@@ -73,7 +73,7 @@ def test_a_number_is_taken_once(entry: Entry) -> None:
 
 
 def test_a_claim_reads_as_it_was_written(entry: Entry) -> None:
-    mine = Claim(1, ClaimState.QUEUED, "t", "slurm", "12_3", 4, {"host": "h", "pid": 5, "started": 1.25}, 2.5)
+    mine = Claim(1, ClaimState.QUEUED, "t", "slurm", "12_3", 4, {"host": "h", "pid": 5, "started": 1.25}, True, 2.5)
     entry.publish_claim(mine)
     assert entry.current_claim() == mine
 

@@ -23,7 +23,7 @@ from alike import ARRAYS, JSON_LEAVES, KEYS, LEAVES, TEXT, UNUSUAL, exactly, nes
 from hypothesis import example, given
 from hypothesis_profiles import examples
 
-from hydra_exca import files, paths
+from hydra_exca import checksums, files, paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.identity import uid
 from hydra_exca.job import payload
@@ -365,7 +365,8 @@ UNREADABLE: dict[str, bytes] = {
     "of an unknown status": WHOLE.replace(b"completed", b"perhaps"),
     "without an identity": json.dumps({**json.loads(WHOLE), "identity": None}).encode(),
     "completed without a value": completed(None).to_json(),
-    "with an unknown field": WHOLE[:-1] + b',"more":1}',
+    "without a claim": checksums.dump_record({**json.loads(WHOLE), "claim": None}),
+    "nested too deeply": WHOLE[:-1] + b',"more":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 }
 
 

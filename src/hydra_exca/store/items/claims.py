@@ -9,11 +9,16 @@ because its reading is old, sees a higher one and withdraws.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths
+from hydra_exca import checksums, files, paths, records
+from hydra_exca.errors import CorruptEntryError
+from hydra_exca.store.claims import check_process
+
+log = logging.getLogger("exca.store")
 
 _FINISHED = b"{}"
 
@@ -85,15 +90,27 @@ class ItemClaims:
 
     def _read(self, number: int) -> ItemClaim | None:
         """Reads a claim; None if it is finished, removed, or damaged by a crash of its machine."""
+        path = self._path(number)
         try:
-            fields = checksums.parse_record(self._path(number).read_bytes())
-            chunks = tuple(map(tuple, fields.pop("chunks")))
-            return ItemClaim(**fields, chunks=chunks, number=number)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            fields = records.read_record(path)
+            return None if not fields else _build(path, fields, number)
+        except FileNotFoundError:
+            return None
+        except CorruptEntryError as error:
+            log.warning("exca: %s; it counts as nobody's claim", error)
             return None
 
     def _path(self, number: int) -> Path:
         return self.folder / paths.item_claim_name(number)
+
+
+def _build(path: Path, fields: records.Json, number: int) -> ItemClaim:
+    with records.damage_named(path):
+        check_process(fields["owner"])
+        chunks = tuple(map(tuple, fields["chunks"]))
+        if not all(type(key) is str for chunk in chunks for key in chunk):
+            raise ValueError("'chunks' has other things than keys")
+        return records.build(ItemClaim, {**fields, "chunks": chunks, "number": number})
 
 
 def _dump(claim: ItemClaim) -> bytes:

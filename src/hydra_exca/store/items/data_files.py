@@ -8,6 +8,8 @@ import os
 import typing as tp
 import weakref
 
+from hydra_exca import files
+
 Buffer = bytes | bytearray | memoryview
 
 _BUFFER = 1 << 20
@@ -89,7 +91,7 @@ class DataFile:
 
     def __init__(self, path: str) -> None:
         self._descriptor: int | None = None
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor, self._status = files.open_file(path)
 
     def __del__(self) -> None:
         if self._descriptor is not None:
@@ -98,6 +100,11 @@ class DataFile:
     def fileno(self) -> int:
         assert self._descriptor is not None
         return self._descriptor
+
+    @property
+    def status(self) -> os.stat_result:
+        """Its state when it was opened: who can have written it."""
+        return self._status
 
     def size(self) -> int:
         return os.fstat(self.fileno()).st_size

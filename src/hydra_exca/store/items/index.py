@@ -16,6 +16,7 @@ import typing as tp
 
 Line = list[tp.Any]  # key, offset, size, checksum
 Rank = tuple[int, str]
+_LARGEST = 1 << 62  # no offset or size comes near; the system takes no larger ones
 _NUMBER = re.compile(r"[0-9]+")
 _text = json.JSONEncoder(
     ensure_ascii=False
@@ -73,11 +74,12 @@ def parse_lines(lines: list[bytes]) -> list[tp.Any]:
 
 
 def is_header(line: tp.Any) -> bool:
-    return type(line) is dict and "format" in line
+    return type(line) is dict and type(line.get("format")) is str
 
 
 def is_item(line: tp.Any) -> bool:
-    return type(line) is list and [*map(type, line)] == [str, int, int, str] and line[1] >= 0 and line[2] >= 0
+    is_line = type(line) is list and [*map(type, line)] == [str, int, int, str]
+    return is_line and 0 <= line[1] < _LARGEST and 0 <= line[2] < _LARGEST
 
 
 def _parse(text: bytes) -> tp.Any:

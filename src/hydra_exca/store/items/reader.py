@@ -6,7 +6,9 @@ once its line is in the index, which is written when the bytes are safely on dis
 
 from __future__ import annotations
 
+import functools
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -14,7 +16,7 @@ import typing as tp
 import weakref
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.store.formats import builtin, registry
 
@@ -25,6 +27,7 @@ from .writer import ItemWriter
 
 __all__ = ["ItemWriter", "Items"]
 
+log = logging.getLogger("exca.store")
 _GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
@@ -75,6 +78,8 @@ class Items:
         path = self._path(header.rank[1], header.format)
         try:
             return self._load(header, line, fresh=True)
+        except CorruptEntryError as error:
+            raise error if str(error).startswith("item ") else CorruptEntryError(f"item {key!r}: {error}") from error
         except _GONE as error:
             raise CorruptEntryError(f"item {key!r}: {path} cannot be read: {error.strerror}") from error
         except OSError as error:
@@ -130,10 +135,11 @@ class Items:
         """
         path = os.path.join(self.folder, paths.index_name(index.rank[1]))
         try:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(index.offset)
-                data = file.read().partition(b"\0")[0]
+            data = files.read_until_zero(path, index.offset)
         except FileNotFoundError:
+            return b""
+        except CorruptEntryError as error:
+            _warn_of_index(str(error))
             return b""
         except OSError as error:
             raise CacheError(f"{path} cannot be read: {error.strerror}") from error
@@ -148,7 +154,7 @@ class Items:
             return self._array(header, line, path, fresh)
         file = self._files.open_file(path, fresh)
         if stored_format.runs_code:
-            files.check_trusted(tp.cast(tp.BinaryIO, file), Path(path), self.trust_users)
+            files.check_trusted(file.status, path, self.trust_users)
             self._check_index(writer)
         data = file.read(offset, size)
         _check(header, line, path, data)
@@ -162,7 +168,8 @@ class Items:
         if header.layout is None:
             header.layout = _layout(header, key, path)
         shape, dtype = header.layout
-        array = sys.modules["numpy"].ndarray(shape, dtype, buffer, start)
+        with records.damage_named(path):
+            array = sys.modules["numpy"].ndarray(shape, dtype, buffer, start)
         if array.nbytes != size:
             raise CorruptEntryError(f"item {key!r} in {path} has {size} bytes, and its shape takes {array.nbytes}")
         line[3] = None  # a process compares it only once
@@ -172,8 +179,9 @@ class Items:
         """Checks the index, too: it decides which bytes are loaded, and a part of a pickle can be another pickle."""
         if writer not in self._trusted:
             path = self.folder / paths.index_name(writer)
-            with open(path, "rb") as file:
-                files.check_trusted(file, path, self.trust_users)
+            descriptor, status = files.open_file(path)
+            os.close(descriptor)
+            files.check_trusted(status, path, self.trust_users)
             self._trusted.add(writer)
 
 
@@ -197,6 +205,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+@functools.cache  # once
+def _warn_of_index(damage: str) -> None:
+    log.warning("exca: %s; the items that it lists are computed again", damage)
+
+
 def _check(header: Header, line: Line, path: str, data: bytes | memoryview) -> None:
     key, _, size, checksum = line
     if len(data) < size:
@@ -207,11 +220,14 @@ def _check(header: Header, line: Line, path: str, data: bytes | memoryview) -> N
 
 def _layout(header: Header, key: str, path: str) -> tuple[tuple[int, ...], tp.Any]:
     try:
-        dtype = importlib.import_module("numpy").dtype(header.fields["dtype"])
+        numpy = importlib.import_module("numpy")
+        with records.damage_named(path):
+            dtype = numpy.dtype(header.fields["dtype"])
     except ImportError as error:
         raise CacheError(
             f"item {key!r} in {path} is an array, and this process cannot import numpy: {error}"
         ) from error
     if dtype.kind not in builtin.ARRAY_KINDS:
         raise CorruptEntryError(f"item {key!r} in {path} cannot be an array of {dtype}, which is never written")
-    return tuple(header.fields["shape"]), dtype
+    with records.damage_named(path):
+        return tuple(header.fields["shape"]), dtype
