@@ -33,7 +33,8 @@ CLUSTERS = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
 def test_a_repeated_command_computes_the_task_that_started_it(tmp_path: Path, cluster: str) -> None:
     """It has the task's own values, code and output folder, and stores nothing; the task hears how it went."""
     app = App(tmp_path, START_AGAIN, config="seed: 1\nlr: 0.5\n", head="from pathlib import Path\n")
-    assert app.run("seed=2,3", "lr=0.1", cluster=cluster).values == [0, 1]
+    result = app.run("seed=2,3", "lr=0.1", "hydra.sweep.dir=sweeps/${now:%S.%f}", cluster=cluster)
+    assert result.values == [0, 1] and len(list(tmp_path.glob("sweeps/*"))) == 1
     ranks = sorted(line.split()[1:] for line in app.notes)
     assert [(rank, seed, lr) for rank, seed, lr, *_ in ranks] == [
         ("0", "2", "0.1"),

@@ -40,6 +40,8 @@ class JobState(enum.Enum):
     UNKNOWN = "unknown"  # the cluster gave no answer, so nothing may be concluded
 
 
+IN_PROCESS = ("inline", "debug")
+"""The clusters whose tasks run in the launching process."""
 ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
 """The environment variable that names the tasks around a process (`job/enclosing.py`)."""
 SECOND_START = "EXCA_SECOND_START"

@@ -9,14 +9,13 @@ from pathlib import Path
 from hydra_exca import clusters
 from hydra_exca import files as store_files
 from hydra_exca.clusters import JobState
+from hydra_exca.clusters.base import IN_PROCESS
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.polling import Pause
 from hydra_exca.store import Claim, ClaimState, Entry
 
 from .launched_task import LaunchedTask
 from .lookup import Lookup
-
-_IN_PROCESS = ("inline", "debug")  # a thread of another process cannot be ended from here
 
 
 def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> ExcaError | None:
@@ -38,8 +37,11 @@ def has_no_other_task(lookup: Lookup, claim: Claim, entries: set[Path]) -> bool:
 
 
 def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
-    """Waits for the end of tasks that run in other processes themselves, and updates the claims of these tasks."""
-    waiting = [(task, task.claim) for task in tasks if task.claim is not None and task.claim.cluster in _IN_PROCESS]
+    """Waits for the end of tasks that run in other processes themselves, and updates the claims of these tasks.
+
+    A thread of another process cannot be ended from here.
+    """
+    waiting = [(task, task.claim) for task in tasks if task.claim is not None and task.claim.cluster in IN_PROCESS]
     pause = Pause()
     while waiting:
         still_waiting = []
@@ -61,7 +63,7 @@ def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) ->
 
     A job that also computes other tasks continues: by itself it ends the task whose claim it has lost.
     """
-    superseded = [(entry, claim) for entry, claim in superseded if claim.cluster not in _IN_PROCESS]
+    superseded = [(entry, claim) for entry, claim in superseded if claim.cluster not in IN_PROCESS]
     entries = {entry.path for entry, _ in superseded}
     cancelled = [claim for _, claim in superseded if has_no_other_task(lookup, claim, entries)]
     shared = [(entry, claim) for entry, claim in superseded if claim not in cancelled]

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from hydra_exca.clusters.base import IN_PROCESS
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.launch.results import Result
 from hydra_exca.status import Status
@@ -125,7 +126,8 @@ def task_return(task: SweepTask, result: Result, hold: bool) -> JobReturn:
         state = "running" if result.how == "joined" else "submitted"
         return unrun_return(task, f"{state}: {result.entry.uid}")
     outcome, error = result.outcome, result.error
-    job_id = outcome.job if outcome is not None and outcome.job else str(task.job.number)
+    has_job = outcome is not None and outcome.job and outcome.cluster not in IN_PROCESS
+    job_id = str(outcome.job if outcome is not None and has_job else task.job.number)
     failed = result.status is not Status.COMPLETED or error is not None
     status = JobStatus.FAILED if failed else JobStatus.COMPLETED
     value = result.value if error is None else as_compact_error(error)

@@ -52,15 +52,20 @@ class HydraLauncher(tp.Protocol):
     config: DictConfig
 
 
+def repeat_task(options: tp.Mapping[str, tp.Any]) -> None:
+    """Computes a task in place of the launch, if the task has started its own command line, as Lightning's ranks do."""
+    try:
+        starter = None if options.get("dry_run") else repeated_command.computed_starter()
+        if starter is not None and starter.has_this_command():
+            repeated_command.compute_instead(starter)
+    except ExcaError as error:
+        raise as_compact_error(error) from shown_cause(error)
+
+
 def launch(launcher: HydraLauncher, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[JobReturn]:
     """The results of one batch, in its order."""
     if script.is_loading():
         raise RuntimeError("the script starts its program on being loaded: put it below `if __name__ == '__main__':`")
-    if is_distributed_rank():
-        log.warning(
-            "exca: torchrun started this launch, so each of its ranks launches the whole sweep. Start the sweep with "
-            "python, and the ranks inside the task. Jobs do not get RANK, WORLD_SIZE and the like"
-        )
     setup_globals()
     hydra = launcher.config.hydra
     configure_log(hydra.hydra_logging, hydra.verbose)
@@ -101,11 +106,14 @@ class _Batch:
         if not self._options.wait:
             job_returns.check_sweeper(self._config, "wait")
         starter = None if self._options.dry_run else repeated_command.computed_starter()
-        if starter is not None and starter.has_this_command():  # as Lightning's other ranks do
-            repeated_command.compute_instead(starter)
         batch = self._compose(job_overrides, first)
         if starter is not None and {task.identity.key for task in batch} == {starter.task.key}:
             repeated_command.compute_instead(starter)
+        if is_distributed_rank():
+            log.warning(
+                "exca: torchrun started this launch, so each of its ranks launches the whole sweep. Start the sweep "
+                "with python, and the ranks inside the task. Jobs do not get RANK, WORLD_SIZE and the like"
+            )
         launch = self._make_launch(batch)
         if self._options.dry_run:
             plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)

@@ -15,6 +15,7 @@ from hydra.core.utils import env_override, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
+from hydra_exca.clusters.base import IN_PROCESS
 from hydra_exca.job.checkpoints import Checkpoint, CheckpointCall, checkpoint_of_object
 from hydra_exca.sweep import model_method, outputs, schema
 from hydra_exca.sweep.compose.composition import Composition, Template
@@ -83,11 +84,13 @@ class HydraProgram:
         output = self._show_output(job, attempt)
         config = job.composition.with_template_from(self._templates).config(job.number)
         with flag_override(config, ["readonly", "struct"], [False, False]):
-            config.hydra.job.id = attempt.job_id
+            if attempt.claim.cluster not in IN_PROCESS:  # there it is the task's number, as under Hydra's own launcher
+                config.hydra.job.id = attempt.job_id
             # resolved once, at launch: the directory does not depend on the job's id or start
             config.hydra.sweep.dir, config.hydra.sweep.subdir = job.sweep_folder, job.subfolder
             # never by way of the link in the sweep folder, which another launch may point elsewhere meanwhile
             config.hydra.runtime.output_dir = str(output)
+            config.hydra.run.dir = str(output)  # Lightning passes it to its other ranks as their output folder
         try:
             returned = run_job(
                 hydra_context=self._context,
