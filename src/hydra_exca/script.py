@@ -38,6 +38,7 @@ class _ScriptState:
     """What this process knows as a job: what its launch calls ``__main__``, and whether that script is loaded here."""
 
     main_name: str | None = None
+    notebook: str | None = None
     is_loading: bool = False
     has_script: bool = False
 
@@ -61,6 +62,59 @@ def running_script() -> Script | None:
 def is_interactive() -> bool:
     """Whether somebody types what this process runs: in a notebook or a console, an error does not end it."""
     return hasattr(sys, "ps1")
+
+
+def is_typed() -> bool:
+    """Whether the code of ``__main__`` was typed into a notebook or console, here or in the launch of this job."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return path is None or not _is_file(path)
+
+
+@functools.lru_cache
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)
+
+
+def notebook_path() -> str | None:
+    """The file of the notebook that runs here or in the launch of this job; None if there is none, or it is not known.
+
+    VS Code gives it to the kernel in a variable, Jupyter in one of the environment.
+    """
+    if _state.notebook is not None or not _is_kernel():
+        return _state.notebook
+    path = main_names().get("__vsc_ipynb_file__") or _session_name()
+    return path if isinstance(path, str) and path.endswith(_NOTEBOOK) and os.path.isabs(path) else None
+
+
+def is_unnamed_notebook() -> bool:
+    """Whether a notebook runs here whose file is not known."""
+    return _is_kernel() and notebook_path() is None
+
+
+_NOTEBOOK = ".ipynb"
+
+
+def _is_kernel() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+@functools.cache  # once the kernel runs, its results belong to that name
+def _session_name() -> str | None:
+    """The notebook that Jupyter started this kernel for, unless the one above has handed its own name on.
+
+    A notebook may run another one, which is started by a process that has the variable, too.
+    """
+    name = os.environ.get(_SESSION, "")
+    starter = Path("/proc", os.environ.get("JPY_PARENT_PID", "-"), "environ")
+    try:
+        is_inherited = f"{_SESSION}={name}".encode() in starter.read_bytes().split(b"\0")
+    except OSError:
+        is_inherited = False
+    return name if os.path.isfile(name) and not is_inherited else None
+
+
+_SESSION = "JPY_SESSION_NAME"
 
 
 def load_script(script: Script) -> None:
@@ -200,9 +254,9 @@ def module_name(obj: tp.Any) -> str:
     return _dotted(os.path.abspath(path))  # under a profiler, say
 
 
-def set_main_name(name: str | None) -> None:
+def set_main_name(name: str | None, notebook: str | None = None) -> None:
     """Makes this process, a job, call what its launch defined in ``__main__`` as the launch does."""
-    _state.main_name = name
+    _state.main_name, _state.notebook = name, notebook
 
 
 def main_name() -> str:
@@ -214,7 +268,8 @@ def _main_name() -> str:
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
     if path is None or not os.path.isfile(path):
-        return "interactive"
+        notebook = notebook_path()
+        return "interactive" if notebook is None else f"{_dotted(notebook)}{_NOTEBOOK}"
     spec = getattr(getattr(main, "__spec__", None), "name", None)
     return _dotted(os.path.abspath(path)) if spec is None or spec.endswith("__main__") else str(spec)
 

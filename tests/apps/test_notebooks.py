@@ -123,3 +123,161 @@ def test_a_script_that_calls_launch_gets_the_error_of_a_failed_task_as_under_hyd
     assert ended.returncode == 1 and "goes on" not in ended.stdout
     assert "TaskFailedError" in ended.stderr and "ValueError: unlucky" in ended.stderr
     assert len(notes(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_a_function_that_was_edited_and_run_again_counts_as_changed_code(cluster: str, tmp_path: Path) -> None:
+    ask = f"print([job.return_value for job in sweep(task, cluster={cluster!r}ON_CHANGE)])"
+    with notebook(tmp_path / "a.ipynb") as book:
+        book.run(SWEEP)
+        book.run(task(10))
+        first = book.run(ask.replace("ON_CHANGE", ""))
+        book.run(task(10) + "\n# a comment is no change")
+        same = book.run(ask.replace("ON_CHANGE", ""))
+        book.run(task(100))
+        warned = book.run(ask.replace("ON_CHANGE", ""))
+        refused = book.run(ask.replace("ON_CHANGE", ", on_code_change='error'"))
+        rerun = book.run(ask.replace("ON_CHANGE", ", on_code_change='rerun'"))
+        again = book.run(ask.replace("ON_CHANGE", ""))
+    assert first.stdout.endswith("[10, 20]\n") and same.stdout.endswith("[10, 20]\n")
+    assert "different code" not in same.text
+    assert warned.stdout.endswith("[10, 20]\n") and "changed: task in a cell" in warned.stdout
+    assert refused.error.startswith("CacheError") and "task in a cell" in refused.error
+    assert rerun.stdout.endswith("[100, 200]\n") and again.stdout.endswith("[100, 200]\n")
+    assert "different code" not in again.text
+    assert sorted(notes(tmp_path)) == ["task 1", "task 1", "task 2", "task 2"]
+
+
+# -- infras -----------------------------------------------------------------------------------------------------------
+
+
+def fit(factor: int, cluster: str | None = None, on_change: str = "warn") -> str:
+    text = textwrap.dedent(FIT).replace("FACTOR", str(factor)).replace("CLUSTER", repr(cluster))
+    return text.replace("ON_CHANGE", repr(on_change))
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_class_that_was_edited_and_run_again_counts_as_changed_code(
+    cluster: str | None, named: bool, tmp_path: Path
+) -> None:
+    with notebook(tmp_path / "a.ipynb", named) as book:
+        results = [
+            book.run(fit(factor, cluster, on_change) + "\nTrain(seed=2).fit()\nprint(Train(seed=2).fit())")
+            for factor, on_change in [
+                (10, "warn"),
+                (10, "error"),
+                (100, "warn"),
+                (100, "error"),
+                (100, "ignore"),
+                (100, "rerun"),
+                (100, "warn"),
+            ]
+        ]
+    first, same, warned, refused, ignored, rerun, again = results
+    assert [each.stdout for each in (first, same, warned, ignored)] == ["20\n"] * 4
+    assert "changed: Train.fit in a cell" in warned.stderr and "infra.on_code_change=rerun" in warned.stderr
+    assert not same.stderr and not ignored.stderr and not again.stderr
+    assert refused.error.startswith("CacheError") and "Train.fit in a cell" in refused.error
+    assert rerun.stdout == again.stdout == "200\n"
+    assert notes(tmp_path) == ["fit 2"] * 2
+
+
+EDITS = {
+    "a function that it calls": ("def helper(x): return x", "def helper(x): return 10 * x", "helper(self.seed)"),
+    "a variable that it reads": ("SCALE = {'a': [1]}", "SCALE = {'a': [10]}", "SCALE['a'][0] * self.seed"),
+    "a class that it uses": (
+        "class Part:\n    def get(self): return 1",
+        "class Part:\n    def get(self): return 10",
+        "Part().get() * self.seed",
+    ),
+    "a class variable": ("class Part:\n    k = 1", "class Part:\n    k = 10", "Part.k * self.seed"),
+    "an object that it uses": (
+        "class Part:\n    def __init__(self, k): self.k = k\npart = Part(1)",
+        "part = Part(10)",
+        "part.k * self.seed",
+    ),
+    "a partial that it calls": (
+        "def f(k, x): return x * k\nimport functools\ng = functools.partial(f, 1)",
+        "def f(k, x): return x * k\nimport functools\ng = functools.partial(f, 10)",
+        "g(self.seed)",
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_a_method_reaches_in_other_cells_counts_as_its_code(edit: str, tmp_path: Path) -> None:
+    before, after, expression = EDITS[edit]
+    cell = fit(1).replace("1 * self.seed", expression)
+    with notebook(tmp_path / "a.ipynb") as book:
+        book.run(before)
+        book.run(cell)
+        first = book.run("print(Train(seed=2).fit())")
+        book.run("def unrelated(): pass")
+        same = book.run("print(Train(seed=2).fit())")
+        book.run(after)
+        warned = book.run("print(Train(seed=2).fit())")
+        rerun = book.run("print(Train(seed=2, infra={'on_code_change': 'rerun'}).fit())")
+    assert (first.stdout, same.stdout, warned.stdout, rerun.stdout) == ("2\n", "2\n", "2\n", "20\n")
+    assert not same.stderr and "different code (changed: " in warned.stderr
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_two_notebooks_of_one_folder_with_equal_names_do_not_share_results(named: bool, tmp_path: Path) -> None:
+    cell = "\nprint(Train(seed=2).fit())"
+    texts = []
+    for name, factor in (("a", 10), ("b", 100), ("a", 10), ("b", 100)):
+        with notebook(tmp_path / f"{name}.ipynb", named) as book:
+            book.run(SWEEP)
+            texts.append(book.run(fit(factor) + cell))
+            texts.append(book.run(task(factor) + "\nprint([job.return_value for job in sweep(task)])"))
+    assert [each.stdout.splitlines()[-1] for each in texts] == ["20", "[10, 20]", "200", "[100, 200]"] * 2
+    assert not any(each.stderr for each in texts)
+    assert len(notes(tmp_path)) == 6
+    factories = {path.name for folder in ("cache", "exca") for path in (tmp_path / folder).glob("*,0")}
+    names = {"a.ipynb.Train.fit,0", "a.ipynb.task,0", "b.ipynb.Train.fit,0", "b.ipynb.task,0"}
+    assert factories == (names if named else {"interactive.Train.fit,0", "interactive.task,0"})
+
+
+def test_a_notebook_that_another_one_runs_does_not_take_its_name(tmp_path: Path) -> None:
+    (tmp_path / "inner.py").write_text(
+        "import nbclient, nbformat, sys\n"
+        "book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(sys.argv[1])])\n"
+        "nbclient.NotebookClient(book).execute()\n"
+        "print(''.join(each.get('text', '') for each in book.cells[0].outputs if each.get('name') == 'stdout'))\n"
+    )
+    ask = fit(1) + "\nprint(Train().infra.factory())"
+    with notebook(tmp_path / "outer.ipynb") as book:
+        own = book.run(ask)
+        inner = book.run(
+            f"import subprocess, sys\nprint(subprocess.run([sys.executable, 'inner.py', {ask!r}], "
+            "capture_output=True, text=True).stdout)"
+        )
+    assert own.stdout.strip() == "outer.ipynb.Train.fit"
+    assert inner.stdout.strip() == "interactive.Train.fit", inner
+
+
+def test_nested_results_of_a_job_belong_to_the_code_that_the_notebook_had(tmp_path: Path) -> None:
+    outer = """
+        class Outer(pydantic.BaseModel):
+            seed: int = 2
+            infra: TaskInfra = TaskInfra(folder="cache", cluster="local")
+
+            @infra.apply
+            def run(self) -> int:
+                return 1 + Train(seed=self.seed).fit()
+
+        print(Outer().run())
+    """
+    for named in (True, False):
+        folder = tmp_path / str(named)
+        folder.mkdir()
+        with notebook(folder / "a.ipynb", named) as book:
+            book.run(fit(10))
+            first = book.run(outer)
+            same = book.run("print(Train(seed=2).fit())")
+            book.run(fit(100))
+            warned = book.run("print(Train(seed=2).fit())")
+        assert (first.stdout, same.stdout, warned.stdout) == ("21\n", "20\n", "20\n"), (first, same)
+        assert not same.stderr and "Train.fit in a cell" in warned.stderr
+        assert notes(folder) == ["fit 2"]

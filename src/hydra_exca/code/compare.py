@@ -59,3 +59,23 @@ def _outside_packages(names: tp.Collection[str], places: tp.Mapping[str, str]) -
     insides = ((_inside(name), place) for name, place in places.items())
     packages = {place.removesuffix(inside) + inside.partition("/")[0] for inside, place in insides}
     return {name for name in names if not any(f"{name}/".startswith(f"{package}/") for package in packages)}
+
+
+# -- the name of all code of a result ----------------------------------------------------------------------------------
+
+CELLS = "cells-"
+
+
+def join_digests(files: str | None, cells: str | None) -> str | None:
+    """The name of a result's code: the digest of the copy of the files, that of the cells, or both with a ``+``."""
+    return "+".join(filter(None, [files, cells])) or None
+
+
+def split_digests(code: str) -> tuple[str | None, str | None]:
+    """The inverse of `join_digests`.
+
+    >>> split_digests("1f+cells-2e"), split_digests("cells-2e"), split_digests("1f")
+    (('1f', 'cells-2e'), (None, 'cells-2e'), ('1f', None))
+    """
+    files, _, last = code.rpartition("+")
+    return (files or None, last) if last.startswith(CELLS) else (code, None)

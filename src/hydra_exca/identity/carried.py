@@ -86,6 +86,16 @@ def captured_values(functions: tp.Iterable[types.FunctionType]) -> dict[str, Jso
     return forms
 
 
+def value_form(value: tp.Any) -> Json:
+    """The form of a value as of one that a function carries, None if it has none."""
+    reader = _CarriedReader("", lambda name: False, lambda each: each)
+    try:
+        form = reader.form(value, "")
+    except _NeverCountsError:
+        return None
+    return None if reader.problems else form
+
+
 @model_schema.cached_per_class
 def capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
     """The functions of a class that have captured variables: of one that a module defines, none."""
@@ -151,7 +161,7 @@ class _CarriedReader:
             value = {key: part for key, part in value.items() if not self._left_out(f"{path}.{key}")}
         if isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
             raise _NeverCountsError
-        if inspect.isroutine(value) or isinstance(value, functools.partial) or _is_zen(value):
+        if inspect.isroutine(value) or isinstance(value, functools.partial) or is_zen(value):
             return {"function": factory_name(value), **self.function_forms(value, f"{path}.")}
         try:
             return canonical.canonical(value)
@@ -219,7 +229,7 @@ def _layers(function: tp.Any) -> tp.Iterator[tp.Any]:
     """From the outermost decorator, partial or method to the function itself."""
     while True:
         yield function
-        if isinstance(function, functools.partial) or _is_zen(function):
+        if isinstance(function, functools.partial) or is_zen(function):
             function = function.func
         elif inspect.ismethod(function):
             function = function.__func__
@@ -234,7 +244,7 @@ def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_P
     if isinstance(layer, functools.partial):
         arguments = (*enumerate(layer.args), *layer.keywords.items())
         return [(f"argument {name}", str(name), value) for name, value in arguments]
-    if _is_zen(layer):
+    if is_zen(layer):
         return _zen_parts(layer)
     if inspect.ismethod(layer):
         return _method_parts(layer)
@@ -292,7 +302,7 @@ def _wrapper_parts(function: tp.Any, is_library: tp.Callable[[tp.Any], bool]) ->
         if not from_library:
             parts.append(("class", "class", type(function)))
     for name, value in held.items():
-        if _is_zen(value):
+        if is_zen(value):
             parts += _zen_parts(value)
         elif value is not function.__wrapped__ and not from_library:
             parts.append((f"captured {name}", name, value))
@@ -332,7 +342,7 @@ _ZEN_DEFAULTS = {
 }
 
 
-def _is_zen(value: tp.Any) -> bool:
+def is_zen(value: tp.Any) -> bool:
     """Whether it is a function in hydra-zen's ``zen``."""
     return any(cls.__name__ == "Zen" and cls.__module__.startswith("hydra_zen.") for cls in type(value).__mro__)
 
@@ -399,7 +409,7 @@ def _class_parts(cls: type) -> list[_Part]:
     parts: list[_Part] = [("bases", "bases", cls.__bases__)] if cls.__bases__ != (object,) else []
     for name, member in vars(cls).items():
         is_pythons = name == "_abc_impl" or (name.startswith("_") and name.endswith("_"))  # those of an enum, too
-        functions = _functions_in(member)
+        functions = functions_in(member)
         if functions:
             parts.append((f"code {name}", name, functions))
         elif not is_pythons and not inspect.isdatadescriptor(member):
@@ -407,7 +417,7 @@ def _class_parts(cls: type) -> list[_Part]:
     return parts
 
 
-def _functions_in(member: tp.Any) -> list[tp.Any]:
+def functions_in(member: tp.Any) -> list[tp.Any]:
     """The functions that the member of a class runs."""
     if inspect.isfunction(member):
         return [member]

@@ -19,14 +19,15 @@ from hydra_exca.code import active
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
-from hydra_exca.identity import carried, uid
+from hydra_exca.identity import carried, cells, uid
 from hydra_exca.identity.contents import model_contents
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Payload
+from hydra_exca.launch.cell_code import CellCode, reached_cells
 from hydra_exca.launch.settings import Settings
 from hydra_exca.provenance import launch_record, project
-from hydra_exca.status import Mode
+from hydra_exca.status import Mode, OnCodeChange
 from hydra_exca.store import CacheFolder, Entry
 
 from . import binding, clones, fast_lookup, launch_settings
@@ -75,6 +76,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     workdir: WorkDir | None = None
     logs: Path | str = launch_settings.LOGS
     max_pickle_size_gb: float | None = None
+    on_code_change: tp.Literal["warn", "ignore", "error", "rerun"] = "warn"
 
     _owner: tp.Any = pydantic.PrivateAttr(None)
     _name: str = pydantic.PrivateAttr("")
@@ -199,6 +201,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         owner, applied = self._bound()
         factory, version, left_out = inputs = (self.factory(), self.version, applied.exclusions(owner))
         capturing = _capturing_functions(type(owner))
+        anchors = cells.anchors()
         contents, state = model_contents(owner, left_out), private(self)
         last: _RememberedIdentity | None = None if capturing else state["_remembered"]  # captured variables may change
         if last is not None and last.inputs == inputs and _are_same_objects(last.contents, contents):
@@ -206,7 +209,10 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
                 state["_remembered"] = last = last._replace(identity=dataclasses.replace(last.identity, lasts=True))
             return last.identity
         try:
-            identity = uid.model_identity(factory, version, owner, left_out, carried.captured_values(capturing))
+            captured = carried.captured_values(capturing)
+            if anchors is not None:
+                captured |= anchors.captured(factory, [owner])
+            identity = uid.model_identity(factory, version, owner, left_out, captured)
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
         # another thread may have changed the object while its identity was computed
@@ -338,7 +344,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         """The settings of a launch of this infra's method."""
-        code = launch_settings.launch_code(self.workdir, cache.path)
+        code, typed = launch_settings.launch_code(self.workdir, cache.path), self._cells()
         return Settings(
             folder=cache,
             cluster=cluster,
@@ -352,7 +358,16 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             here=lambda: None if code is None else code.snapshot(),
             chdir=code is not None and code.options.chdir,
             max_gb=launch_settings.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
+            code=None if typed is None else typed.digest,
+            cells=typed,
+            on_code_change=OnCodeChange(self.on_code_change),
+            code_changes=lambda digest: None if typed is None else typed.changes(cache.path, digest),
+            option_prefix="infra.",
         )
+
+    def _cells(self) -> CellCode | None:
+        """The code of cells that this object's method reaches, None if there is none."""
+        return reached_cells([self._bound()[0]])
 
     def _check_launch(self, code: LaunchCode | None) -> None:
         """Raises ConfigError if a launch cannot work; the settings may have been assigned one by one."""

@@ -30,8 +30,13 @@ class Hit(tp.NamedTuple):
     value: tp.Any
 
 
-def find_hit(cache: CacheFolder, identity: Identity, cls: type, mode: Mode) -> Hit | None:
-    """The value that a launch would return for an object of ``cls``; None where only a launch can tell."""
+def find_hit(
+    cache: CacheFolder, identity: Identity, cls: type, mode: Mode, code: str | None = None, is_strict: bool = False
+) -> Hit | None:
+    """The value that a launch would return for an object of ``cls``; None where only a launch can tell.
+
+    That is so for a value that other code than ``code`` has computed, or, if ``is_strict``, unknown code.
+    """
     if actions.decide(Status.COMPLETED, mode) is not Action.REUSE:
         return None
     stored = stored_outcome(cache, identity)
@@ -39,6 +44,8 @@ def find_hit(cache: CacheFolder, identity: Identity, cls: type, mode: Mode) -> H
         return None
     entry, outcome = stored
     if outcome.status is not Status.COMPLETED or uid.changed_defaults(outcome.identity, identity):
+        return None
+    if outcome.code != code and ((None not in (outcome.code, code)) or is_strict):
         return None
     try:
         _check_project(cls, cache, _factory_folder(str(cache.path), identity.factory, identity.version))

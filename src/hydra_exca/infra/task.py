@@ -210,9 +210,16 @@ class TaskInfra(BaseInfra):
         if mode in (Mode.FORCE, Mode.RETRY) and identity.key in self._computed:
             mode = Mode.CACHED  # they apply once
         hit = fast_lookup.find_hit(
-            fast_lookup.cache_folder(tp.cast(str, self.folder)), identity, type(self._bound()[0]), mode
+            fast_lookup.cache_folder(tp.cast(str, self.folder)), identity, type(self._bound()[0]), mode, *self._code()
         )
         return start_jobs([self], self._cluster())[0].result() if hit is None else hit.value
+
+    def _code(self) -> tuple[str | None, bool]:
+        """The current code of cells that counts, None if there is none, and whether unknown code counts, too."""
+        if self.on_code_change == "ignore":
+            return None, False
+        typed = self._cells()
+        return None if typed is None else typed.digest, self.on_code_change != "warn"
 
     def task(self) -> Task:
         """This infra's task, for a launch."""

@@ -87,8 +87,8 @@ def attempt_task(
     """Takes the claim that the launch ``token`` holds on ``entry``, computes, and commits a value or an error.
 
     Does nothing, and returns None, if the claim is no longer that launch's or the outcome is there. Otherwise returns
-    the status. ``shared`` says that the job has computed other tasks before. ``code`` is the digest of the code if it
-    does not run from a copy.
+    the status. ``shared`` says that the job has computed other tasks before. ``code`` is the digest of the code, if
+    that is known.
     """
     claim = _take_claim(entry, token, shared)
     if claim is None:
@@ -98,7 +98,7 @@ def attempt_task(
         copy.link(entry.path)
     elif link.is_symlink():  # left by an earlier attempt
         link.unlink()
-    attempt = Attempt(entry, claim, code=code if copy is None else copy.digest)
+    attempt = Attempt(entry, claim, code=code)
     redirect(attempt)
     return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
 
@@ -114,6 +114,7 @@ def attempt_part(
         compute,
         redirect=lambda attempt: redirect_to_log(attempt, payload),
         copy=payload.copy,
+        code=payload.all_code,
         recorder=Recorder(launch, payload.provenance, part.overrides),
         shared=shared,
         guard=guard,

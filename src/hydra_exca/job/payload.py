@@ -16,9 +16,11 @@ from pathlib import Path
 
 from hydra_exca import checksums, files, paths, script
 from hydra_exca.code import active
+from hydra_exca.code.compare import join_digests
 from hydra_exca.code.importer import forget_originals
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import ConfigError, CorruptEntryError, Problem
+from hydra_exca.identity.cells import Anchors, anchors, set_anchors, set_typed_sources, typed_sources
 from hydra_exca.store import pickles
 
 from .enclosing import EnclosingTask, enclosing_tasks
@@ -48,6 +50,8 @@ class Payload:
     """What all jobs of a launch have in common. ``program(argument, attempt)`` computes a task, once loaded.
 
     ``main_name`` is what the launch calls its ``__main__`` and ``main_file`` its file, whether they load it or not.
+    Of a notebook they get its path, the text of its cells in ``sources``, what tells it apart without a name, and in
+    ``cells`` the digest of those that the tasks reach.
     ``enclosing`` are the tasks that wait for this launch.
     ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
     ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
@@ -73,6 +77,10 @@ class Payload:
     logs: str | None = None
     main_name: str | None = None
     main_file: str | None = None
+    notebook: str | None = None
+    sources: dict[str, str] | None = None
+    anchors: Anchors | None = None
+    cells: str | None = None
     enclosing: tuple[EnclosingTask, ...] = ()
     jobs: tuple[tuple[int, ...], ...] = ()
     workers: int = 1
@@ -93,6 +101,9 @@ class Payload:
             script=script.running_script(),
             main_name=script.main_name(),
             main_file=getattr(sys.modules["__main__"], "__file__", None),
+            notebook=script.notebook_path(),
+            sources=typed_sources(),
+            anchors=anchors(),
             enclosing=tuple(enclosing_tasks()),
             stderr_to_stdout=stderr_to_stdout,
             origin=None if origin is None else str(origin),
@@ -129,12 +140,19 @@ class Payload:
         active.run_from(self.copy, None if self.origin is None else Path(self.origin))
         if self.copy is not None:
             forget_originals(self.copy)
-        script.set_main_name(self.main_name)
+        script.set_main_name(self.main_name, self.notebook)
+        set_typed_sources(self.sources or {})
+        set_anchors(self.anchors)
         if self.script is not None:
             script.load_script(self.script)
         else:
             script.become_unloaded_main(self.main_file)
         os.chdir(self.working_directory)  # a script that changes to its own folder did so before the launch
+
+    @property
+    def all_code(self) -> str | None:
+        """The name of all code that the jobs run: of the files that they import, and of cells."""
+        return join_digests(None if self.copy is None else self.copy.digest, self.cells)
 
     def _search_path(self) -> list[str]:
         """The search path of the job. Under another python, its own packages replace those of the launch."""

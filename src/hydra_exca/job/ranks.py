@@ -114,7 +114,7 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
         log.warning("%s is not computed here: another launch has it, or it is done", entry.uid)
         return
     claim = dataclasses.replace(owner, job=current_job_id(owner.cluster), owner=process.describe_process())
-    attempt = Attempt(entry, claim, code=job.payload.code)
+    attempt = Attempt(entry, claim, code=job.payload.all_code)
     redirect_to_log(attempt, job.payload, ranks.rank)
     try:
         LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, ranks.position)(attempt)

@@ -81,7 +81,7 @@ def run(launch: Path, position: int) -> None:
     claim = entry.current_claim()
     if claim is None or claim.token != launch.name:
         raise JobError(f"{entry.uid}: the task that started this process is not computed any more by {launch.name}")
-    attempt = Attempt(entry, claim, code=None if payload.copy is None else payload.copy.digest)
+    attempt = Attempt(entry, claim, code=payload.all_code)
     try:
         LoadedProgram(launch, payload, ready=lambda: None).compute_function(part, position)(attempt)
     except Exception:  # noqa: BLE001  its traceback is printed already

@@ -15,6 +15,8 @@ from hydra_exca.store import CacheFolder
 if tp.TYPE_CHECKING:
     from hydra_exca.provenance.launch_record import LaunchDescription
 
+    from .cell_code import CellCode
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -43,8 +45,9 @@ class Settings:
     ``provenance`` is called once, when something is about to be submitted. The overrides of the tasks are recorded
     with it, unless ``records_overrides`` says that they are only for messages. With ``keeps_payload``, what jobs
     would be sent is also written for tasks in this process, if it can be pickled. ``code`` is the digest of the
-    current code. ``code_changes`` gives the files in which code of another digest differs from it, None if these
-    are not known, and ``on_code_change`` says what to do with results of different code. ``option_prefix`` is what
+    current code, and ``cells`` the part of it that is in no file. ``code_changes`` gives the files in which code of
+    another digest differs from it, None if these are not known, and ``on_code_change`` says what to do with results of
+    different code. ``option_prefix`` is what
     stands before the name of an option where the user sets it.
     """
 
@@ -67,6 +70,12 @@ class Settings:
     records_overrides: bool = True
     keeps_payload: bool = False
     code: str | None = None
+    cells: CellCode | None = None
     on_code_change: OnCodeChange = OnCodeChange.WARN
     code_changes: tp.Callable[[str], list[str] | None] = lambda digest: None
     option_prefix: str = ""
+
+    @property
+    def cell_digest(self) -> str | None:
+        """The digest of the cells that the tasks reach, if there are any."""
+        return None if self.cells is None else self.cells.digest

@@ -11,6 +11,7 @@ import typing as tp
 from hydra_exca import clusters, paths
 from hydra_exca import files as store_files
 from hydra_exca.code import active
+from hydra_exca.code.compare import join_digests
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload, worker
@@ -98,6 +99,8 @@ class Submission:
         """Copies the code, prepares the entries, writes payload and record, and starts the cluster's submission."""
         header = self._make_payload() if self._has_payload else None
         self._copy = self._settings.here() if self._runs_here or header is None else header.copy
+        if self._settings.cells is not None:
+            self._settings.cells.store(self._settings.folder.path)
         for task in self.claimed:
             self._prepare_entry(task)
         self.folder.mkdir(parents=True)
@@ -294,6 +297,7 @@ class Submission:
             max_num_timeout=options.max_num_timeout,
             signal_delay_s=header.signal_delay_s if signal_delay_s is None else float(signal_delay_s),
             provenance=self._launched.record,
+            cells=settings.cell_digest,
         )
         return settings.prepare(header)
 
@@ -342,9 +346,15 @@ class Submission:
             self.token,
             compute,
             copy=self._copy,
-            code=self._settings.code,
+            code=self._code(),
             recorder=Recorder(self.folder, self._launched.record, self._recorded_overrides(task)),
         )
+
+    def _code(self) -> str | None:
+        """The code that tasks run: of a file that was edited since the launch began, the copy has its last state."""
+        if self._copy is None:
+            return self._settings.code
+        return join_digests(self._copy.digest, self._settings.cell_digest)
 
     def _make_part(self, task: LaunchedTask) -> payload.Part:
         identity, recorded = task.task.identity.to_json(), self._recorded_overrides(task.task)
@@ -367,7 +377,7 @@ class Submission:
             **self._settings.record,
             "token": self.token,
             "cluster": self._settings.cluster.name,
-            "code": self._settings.code if self._copy is None else self._copy.digest,
+            "code": self._code(),
             "logs": str(self._logs),
             "entries": [str(task.entry.path.relative_to(self._settings.folder.path)) for task in self.claimed],
             "tasks": [job.positions for job in self._jobs],

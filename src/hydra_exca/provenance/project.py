@@ -11,7 +11,7 @@ import sys
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import paths, script
 from hydra_exca.code import git
 from hydra_exca.code.snapshot import Snapshot
 
@@ -59,10 +59,13 @@ def _describe_code(target: tp.Any, cache: str, copy: Snapshot | None) -> dict[st
 
 
 def _source(target: tp.Any) -> Path:
-    """The file that defines a class or function; for a notebook, a file in the folder where that was started."""
+    """The file that defines a class or function: the notebook, or a file in the folder where a console was started."""
     was_sent = target.__module__ in _MAIN and inspect.isclass(target) and not _is_in_main(target)
     path = _file_of_methods(target) if was_sent else _file_of(target)
-    return _working_directory() / "notebook" if path is None else path
+    if path is not None:
+        return path
+    notebook = script.notebook_path()
+    return _working_directory() / "notebook" if notebook is None else Path(notebook).resolve()
 
 
 def _is_in_main(cls: type) -> bool:

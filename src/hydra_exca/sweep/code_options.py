@@ -93,6 +93,11 @@ def _config_folders(config: DictConfig) -> tp.Iterator[Path]:
 
 def target_names(config: DictConfig) -> set[str]:
     """The top-level modules that ``_target_`` leads to, anywhere in a config but below ``hydra``."""
+    return {target.partition(".")[0] for target in targets(config)}
+
+
+def targets(config: DictConfig) -> set[str]:
+    """The dotted names in ``_target_``, anywhere in a config but below ``hydra``."""
     names: set[str] = set()
     for key in config:
         if key != "hydra":
@@ -105,7 +110,7 @@ def _find_targets(value: tp.Any) -> tp.Iterator[str]:
     if isinstance(value, dict):
         target = value.get("_target_")
         if isinstance(target, str) and target.partition(".")[0].isidentifier():
-            yield target.partition(".")[0]
+            yield target
         value = list(value.values())
     if isinstance(value, list):
         for child in value:

@@ -7,7 +7,7 @@ import typing as tp
 
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_key
-from hydra_exca.identity import carried, uid
+from hydra_exca.identity import carried, cells, uid
 from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.uid import CARRIED, Identity
 
@@ -66,7 +66,10 @@ def read_function_identity(function: tp.Any, patterns: tp.Sequence[str]) -> Func
         values = carried.carried_values(function, is_left_out, copy_tree)
     except ConfigError as error:
         raise ConfigError("", [_with_advice(problem) for problem in error.problems]) from None
-    return FunctionIdentity(carried.factory_name(function), values, frozenset(matched), _older(function))
+    name, anchors = carried.factory_name(function), cells.anchors()
+    if anchors is not None:
+        values |= anchors.captured(name, [function])
+    return FunctionIdentity(name, values, frozenset(matched), _older(function))
 
 
 def _older(function: tp.Any) -> tuple[str, dict[str, Json]] | None:

@@ -18,11 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_exca import clusters, script
 from hydra_exca.clusters.base import is_distributed_rank
 from hydra_exca.code import active
+from hydra_exca.code.compare import join_digests
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.identity import carried
 from hydra_exca.job import repeated_command
+from hydra_exca.launch.cell_code import reached_cells
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
@@ -173,7 +175,9 @@ class _Batch:
         chosen, method, copy = self._options, self._schema.method, active.current()
         target = carried.target_of(self._function) if method is None else method.kind
         home = project.project_folder(target, copy) or active.home()
-        code: dict[str, tp.Any] = {} if self._code is None else self._code_settings(self._code, batch)
+        found = _targets(batch) if self._code is not None or script.is_typed() else set()
+        code: dict[str, tp.Any] = {} if self._code is None else self._code_settings(self._code, found)
+        code |= self._cell_settings(code, self._function if method is None else method.kind, found)
         return Settings(
             folder=self._cache,
             cluster=self._cluster,
@@ -195,8 +199,8 @@ class _Batch:
             **code,
         )
 
-    def _code_settings(self, code: LaunchCode, batch: tp.Sequence[SweepTask]) -> dict[str, tp.Any]:
-        code.include(_target_modules(batch))
+    def _code_settings(self, code: LaunchCode, found: tp.Iterable[str]) -> dict[str, tp.Any]:
+        code.include({target.partition(".")[0] for target in found})
         return {
             "check": code.check,
             "prepare": lambda payload: payload.importing_from(self._take_snapshot(code), code.replaced_directory),
@@ -204,6 +208,21 @@ class _Batch:
             "chdir": code.options.chdir,
             "code": code.digest,
             "code_changes": code.changes,
+        }
+
+    def _cell_settings(
+        self, code: tp.Mapping[str, tp.Any], target: tp.Any, found: tp.Iterable[str]
+    ) -> dict[str, tp.Any]:
+        """The code of cells beside that of files."""
+        names = (target.split(".")[1] for target in found if target.startswith("__main__."))
+        typed = reached_cells([target, *(script.main_names().get(name) for name in names)])
+        if typed is None:
+            return {}
+        changed_files = code.get("code_changes", lambda digest: [])
+        return {
+            "cells": typed,
+            "code": join_digests(code.get("code"), typed.digest),
+            "code_changes": lambda digest: typed.changes(self._cache.path, digest, changed_files),
         }
 
     def _take_snapshot(self, code: LaunchCode) -> Snapshot:
@@ -288,14 +307,14 @@ def _engine_task(task: SweepTask, shared: tp.Collection[Template]) -> Task:
     return Task(task.identity, job, tuple(filter_overrides(task.overrides)), describe, task.resources)
 
 
-def _target_modules(batch: tp.Sequence[SweepTask]) -> set[str]:
-    """The modules that the configs of the tasks lead to: tasks with the same choices of groups have the same."""
-    modules: dict[tuple[tp.Any, ...], set[str]] = {}
+def _targets(batch: tp.Sequence[SweepTask]) -> set[str]:
+    """The dotted names that the configs of the tasks lead to: tasks with the same choices of groups have the same."""
+    names: dict[tuple[tp.Any, ...], set[str]] = {}
     for task in batch:
         key = (task.job.composition.template, *(line for line in task.overrides if "_target_" in line))
-        if key not in modules:
-            modules[key] = code_options.target_names(task.config())
-    return set().union(*modules.values())
+        if key not in names:
+            names[key] = code_options.targets(task.config())
+    return set().union(*names.values())
 
 
 def _index_row(task: SweepTask, result: Result, output: str | None) -> dict[str, tp.Any]:
