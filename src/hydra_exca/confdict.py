@@ -426,4 +426,4 @@ def _is_shown(value: tp.Any, by_uid: bool, expect: ExpectedType, default: Defaul
         form = walk.forms(value, expect, skip)[1]
     except (UnfitError, RecursionError):  # a type without a rule
         return walk.forced > 0 or value is not default.value
-    return walk.forced > 0 or not walk.is_default(form, expect, default, skip)
+    return walk.forced > 0 or walk.default_form(form, expect, default, skip) is MISSING

@@ -522,3 +522,38 @@ def test_a_module_runs_in_processes_too(tmp_path: Path) -> None:
     app = App(tmp_path, files={"pkg/__init__.py": "", "pkg/conf/config.yaml": "seed: 1\n", "pkg/near.py": "TEN = 10\n"})
     app.write_script("from . import near\nreturn near.TEN * cfg.seed\n", name="pkg/train.py")
     assert app.run("seed=1,2", script=["-m", "pkg.train"], cluster="local").values == [10, 20]
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------------
+
+MISTYPED = """
+import dataclasses
+import hydra_exca
+import pydantic
+from hydra.core.config_store import ConfigStore
+
+@dataclasses.dataclass
+class Trainer:
+    lr: float = 3
+    out: Path = Path("out")
+
+ConfigStore.instance().store(group="trainer", name="typed", node=Trainer)
+
+class Config(pydantic.BaseModel):
+    seed: int = 1
+    lr: float = 3
+    out: Path = "out"
+    inner: dict[str, float] = {"a": 1}
+    trainer: Trainer = Trainer()
+"""
+
+
+@pytest.mark.parametrize("kind", ["model", "dictconfig"])
+def test_a_mistyped_default_and_the_value_that_it_becomes_are_one_task(tmp_path: Path, kind: str) -> None:
+    typed = {"argument": "Config", "main": "hydra_exca.main"} if kind == "model" else {}
+    config = "defaults: [{trainer: typed}, _self_]\nseed: 1\n"
+    app = App(tmp_path, PRINT, config=config, head=MISTYPED, **typed)  # type: ignore[arg-type]
+    more = ["+lr=3", "+out=out", "+inner={a: 1}"] if kind == "model" else []
+    assert app.run("trainer.lr=3,3.0", "trainer.out=out", *more).values == [10, 10]
+    assert app.run().counts["cached"] == 1
+    assert app.notes == ["start 1"]

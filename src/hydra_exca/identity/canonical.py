@@ -56,7 +56,7 @@ def canonical(value: tp.Any, key: str = "") -> Json:
     except (UnusualError, UnfitError, RecursionError):  # the walk knows all rules, and its errors name the place
         pass
     with NamedErrors(key):
-        return Walk().forms(value)[1]
+        return Walk(by_type=False).forms(value)[1]
 
 
 def encode(form: Json) -> bytes:
@@ -95,13 +95,15 @@ class Walk:
 
     ``forced`` counts the records met that have a discriminator: a field with such a record stays, default or not.
     ``excluded`` collects the dotted names that the classes of records leave out; without ``by_uid`` these stay in.
+    ``by_type``: what equals a default as its field's type holds it is the default, and has its form.
     """
 
-    __slots__ = ("_open", "by_uid", "excluded", "forced")
+    __slots__ = ("_open", "by_type", "by_uid", "excluded", "forced")
 
-    def __init__(self, by_uid: bool = True) -> None:
+    def __init__(self, by_uid: bool = True, by_type: bool = True) -> None:
         self._open: set[int] = set()
         self.by_uid = by_uid
+        self.by_type = by_type
         self.excluded: list[str] = []
         self.forced = 0
 
@@ -252,11 +254,26 @@ class Walk:
                 one, form = self._child_forms(name, child, expect, below)
                 with_defaults[name] = form
                 stays = stays or self.forced > forced
-            if stays or not self.is_default(form, expect, default, below):
+            default_form = self.default_form(form, expect, default, below)
+            if default_form is not MISSING:
+                with_defaults[name] = default_form
+                if not (stays or expect.is_plain or default.field_type is MISSING):
+                    one, stays = self._discriminated_default(name, default, expect, below)
+            if stays or default_form is MISSING:
                 non_default[name] = one
         if schema.allows_extra:
             self._add_extra(value, schema, skip, non_default, with_defaults)
         return non_default, with_defaults
+
+    def _discriminated_default(
+        self, name: str, default: Default, expect: ExpectedType, skip: NameTree
+    ) -> tuple[Json, bool]:
+        """The form of a default that its field's type holds as a record, and whether that has a discriminator."""
+        held = default.held_by_type() if self.by_type else MISSING
+        if held is MISSING:
+            return MISSING, False
+        forced = self.forced
+        return self._child_forms(name, held, expect, skip)[0], self.forced > forced
 
     def _add_extra(self, value: tp.Any, schema: RecordSchema, skip: NameTree, *forms: dict[str, Json]) -> None:
         extra = schema.extra_values(value)
@@ -270,21 +287,46 @@ class Walk:
             for form, values in zip(forms, self.forms(clash), strict=True):
                 form["~extra"] = values
 
-    def is_default(self, form: Json, expect: ExpectedType, default: Default, skip: NameTree = NO_NAMES) -> bool:
-        """Whether a field with the canonical form ``form`` has its default, which may be left out in part, too."""
-        if default.form and self.by_uid and not skip:
-            return is_same_form(form, default.form[0])
+    def default_form(self, form: Json, expect: ExpectedType, default: Default, skip: NameTree = NO_NAMES) -> Json:
+        """The form of a default as it is written, if ``form`` is that of the default; else MISSING.
+
+        The default may also be given as the field's type holds it, and left out in part.
+        """
+        lasts = default.factory is None and self.by_uid and not skip
+        forms = default.forms[self.by_type] if lasts else {}
+        if "written" not in forms:
+            try:
+                value = default.make_value()
+            except Exception:  # noqa: BLE001 - the user's code; without a default the field counts, which is always right
+                return MISSING
+            forms["written"] = self._form_of_default(value, expect, skip)
+        written = forms["written"]
+        if is_same_form(form, written):
+            return form
+        if "held" not in forms:
+            forms["held"] = self._held_form(default, written, expect, skip)
+        if not is_same_form(form, forms["held"]):
+            return MISSING
+        return forms["held"] if written is MISSING else written
+
+    def _form_of_default(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> Json:
         try:
-            value = default.value if default.factory is None else default.factory()
-        except Exception:  # noqa: BLE001 - the user's code; without a default the field counts, which is always right
-            return False
-        try:
-            default_form = Walk(self.by_uid).forms(value, expect, skip)[1]
+            return Walk(self.by_uid, self.by_type).forms(value, expect, skip)[1]
         except UnfitError:  # also for a field without default
-            default_form = MISSING
-        if default.factory is None and self.by_uid and not skip:
-            default.form.append(default_form)
-        return is_same_form(form, default_form)
+            return MISSING
+
+    def _held_form(self, default: Default, written: Json, expect: ExpectedType, skip: NameTree) -> Json:
+        """The form of a default as its field's type holds it; MISSING if that is not defined."""
+        if not self.by_type or default.field_type is MISSING:
+            return MISSING
+        held = self._form_of_default(default.held_by_type(), expect, skip)
+        # a list that is made of a set has another order in each process
+        is_ordered = MISSING not in (written, held) and _count_sets(held) < _count_sets(written)
+        return MISSING if is_ordered else held
+
+
+def _count_sets(form: Json) -> int:
+    return encode(form).count(b'"~set"')
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ A record is a pydantic model or a dataclass. Its class is read once; no value is
 from __future__ import annotations
 
 import collections.abc
+import copy
 import dataclasses
 import difflib
 import functools
@@ -68,12 +69,33 @@ ANYTHING = ExpectedType()
 class Default:
     """A default: a ``value``, or a ``factory`` that makes one; neither where there is none that can be known.
 
-    ``form`` holds the canonical form of ``value`` once it is computed: a default belongs to its class and stays.
+    ``field_type`` is the type of its field if that may hold the default as another value, else MISSING, and ``config``
+    is that of the model. ``forms`` holds canonical forms of ``value`` once they are computed, for walks without
+    ``by_type`` and with it: a default belongs to its class and stays.
     """
 
     value: tp.Any = MISSING
     factory: tp.Callable[[], tp.Any] | None = None
-    form: list[tp.Any] = dataclasses.field(default_factory=list, compare=False)
+    field_type: tp.Any = MISSING
+    config: tp.Any = None
+    forms: tuple[dict[str, tp.Any], dict[str, tp.Any]] = dataclasses.field(
+        default_factory=lambda: ({}, {}), compare=False
+    )
+
+    def make_value(self) -> tp.Any:
+        """The default as it is written."""
+        return self.value if self.factory is None else self.factory()
+
+    def held_by_type(self) -> tp.Any:
+        """The default as a field holds it that is given this value: 3 in a float field is 3.0. MISSING if it cannot."""
+        try:
+            return MISSING if self._validate is None else self._validate(copy.deepcopy(self.make_value()))
+        except Exception:  # noqa: BLE001 - validators are the user's code; then the default is what is written
+            return MISSING
+
+    @functools.cached_property
+    def _validate(self) -> tp.Callable[[tp.Any], tp.Any] | None:
+        return None if self.field_type is MISSING else pydantic_types.validator_of(self.field_type, self.config)
 
 
 CountedField: tp.TypeAlias = tuple[str, ExpectedType, Default, NameTree]
@@ -182,11 +204,11 @@ def record_schema(cls: type) -> RecordSchema:
     """The schema of a model or dataclass; computed once per class (0.1 ms)."""
     is_model = pydantic_types.is_model_class(cls)
     infos = cls.model_fields if pydantic_types.is_model_class(cls) else getattr(cls, "__pydantic_fields__", None)
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
     if infos is not None:
-        fields = {name: (_expect_of_info(info), _default_of_info(info)) for name, info in infos.items()}
+        fields = {name: (_expect_of_info(info), _default_of_info(info, config)) for name, info in infos.items()}
     else:
         fields = _dataclass_fields(cls)
-    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
     counted = getattr(cls, IDENTITY_FIELDS_ATTRIBUTE, None)
     return RecordSchema(
         cls=cls,
@@ -203,12 +225,29 @@ def _expect_of_info(info: pydantic.fields.FieldInfo) -> ExpectedType:
     return expected_type(info.annotation, [info, *info.metadata])
 
 
-def _default_of_info(info: pydantic.fields.FieldInfo) -> Default:
-    if info.default_factory is None:
-        return Default() if info.is_required() else Default(value=info.default)
+def _default_of_info(info: pydantic.fields.FieldInfo, config: tp.Any) -> Default:
     if getattr(info, "default_factory_takes_validated_data", False):  # since pydantic 2.10
         return Default()
-    return Default(factory=tp.cast(tp.Callable[[], tp.Any], info.default_factory))
+    factory = tp.cast("tp.Callable[[], tp.Any] | None", info.default_factory)
+    if factory is None and info.is_required():
+        return Default()
+    default = Default(factory=factory) if factory is not None else Default(value=info.default)
+    return _typed_default(default, info.annotation, pydantic_types.metadata_of(info), config)
+
+
+_CONVERTS = frozenset(("str_strip_whitespace", "str_to_lower", "str_to_upper", "use_enum_values"))
+
+
+def _typed_default(default: Default, annotation: tp.Any, metadata: tp.Sequence[tp.Any], config: tp.Any) -> Default:
+    """The default with the type of its field, unless that holds it as it is written."""
+    if isinstance(default.factory, type) or default.value is None:
+        return default
+    members = tp.get_args(annotation) if tp.get_origin(annotation) in (tp.Union, types.UnionType) else [annotation]
+    is_exact = any(member is tp.Any or member is type(default.value) for member in members)
+    if is_exact and not metadata and not _CONVERTS.intersection(config or ()):
+        return default
+    whole = tp.Annotated[(annotation, *metadata)] if metadata else annotation
+    return dataclasses.replace(default, field_type=whole, config=config)
 
 
 def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[ExpectedType, Default]]:
@@ -223,7 +262,8 @@ def _dataclass_fields(cls: tp.Any) -> dict[str, tuple[ExpectedType, Default]]:
             default = Default(value=field.default)
         elif field.default_factory is not dataclasses.MISSING:
             default = Default(factory=field.default_factory)
-        fields[field.name] = (expected_type(hints.get(field.name, tp.Any)), default)
+        annotation = hints.get(field.name, tp.Any)
+        fields[field.name] = (expected_type(annotation), _typed_default(default, annotation, (), None))
     return fields
 
 

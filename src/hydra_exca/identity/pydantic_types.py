@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import typing as tp
 
@@ -23,3 +24,27 @@ def loaded_pydantic(module: str, *names: str) -> tuple[type, ...]:
     """Those classes of a module of pydantic that exist in this process: there is no object of any other."""
     home = sys.modules.get(f"pydantic.{module}")
     return tuple(filter(None, (getattr(home, name, None) for name in names)))
+
+
+def metadata_of(info: pydantic.fields.FieldInfo) -> list[tp.Any]:
+    """What a field's type is annotated with."""
+    import pydantic  # whoever has a field has imported it
+
+    told_apart = [] if info.discriminator is None else [pydantic.Field(discriminator=info.discriminator)]
+    return [*info.metadata, *told_apart]
+
+
+def validator_of(annotation: tp.Any, config: tp.Any) -> tp.Callable[[tp.Any], tp.Any] | None:
+    """What validates a value of a type, with the config of a model; None if pydantic cannot or is not imported."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None:
+        return None
+    takes_config = not (inspect.isclass(annotation) and hasattr(annotation, "__pydantic_config__"))
+    for chosen in (config, None) if config and takes_config else (None,):
+        try:
+            return tp.cast(
+                "tp.Callable[[tp.Any], tp.Any]", pydantic.TypeAdapter(annotation, config=chosen).validate_python
+            )
+        except Exception:  # noqa: BLE001 - a class that has a config of its own, or a type without a schema
+            continue
+    return None
