@@ -171,7 +171,7 @@ def attempt_end(number: int) -> str:
 
 
 def lost_attempt(token: str) -> str:
-    """Beside the logs: how the job of a launch was lost that was to replace a value, which is stored again."""
+    """Beside the logs: how the job of a launch ended that is no outcome of its task."""
     return f"{token}.lost"
 
 

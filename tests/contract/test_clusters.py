@@ -20,7 +20,17 @@ from cluster_jobs import Submit, batches, cluster, ends, let_go, never_ran, runs
 from faults import calls, counted
 
 from hydra_exca import clusters
-from hydra_exca.clusters import Batch, ClusterSubmission, JobReference, JobSpec, JobState, Options, local, process
+from hydra_exca.clusters import (
+    Batch,
+    ClusterSubmission,
+    JobEnd,
+    JobReference,
+    JobSpec,
+    JobState,
+    Options,
+    local,
+    process,
+)
 from hydra_exca.errors import ConfigError, SubmissionError
 
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
@@ -187,7 +197,7 @@ def test_a_launch_can_cancel_one_of_its_jobs(submit: Submit, batch: Callable[...
 @pytest.mark.parametrize(("name", "reason"), [("local", "SIGKILL"), pytest.param("slurm", "FAILED", marks=SLURM.marks)])
 def test_why_a_job_was_lost_is_told(submit: Submit, batch: Callable[..., Batch], name: str, reason: str) -> None:
     report = ends(submit(name, batch("killed", count=1)), 1)[0]
-    assert reason in report.reason and (report.failed, report.cancelled, report.timed_out) == (True, False, False)
+    assert reason in report.reason and report.end is JobEnd.EXITED
 
 
 @pytest.mark.parametrize("name", JOBS_OF_THEIR_OWN)
@@ -282,7 +292,7 @@ def test_withdrawing_from_slurm_cancels_what_it_has_not_begun(submit: Submit, ba
     reports = ends(submission, 2)
     let_go(mine)
     ends(submission, 1)
-    assert {number: report.cancelled for number, report in reports.items()} == {1: True, 2: True}
+    assert {number: report.end for number, report in reports.items()} == dict.fromkeys((1, 2), JobEnd.REMOVED)
     assert never_ran(mine) == [1, 2] and (mine.folder / "0.done").exists()
 
 
@@ -419,13 +429,13 @@ def test_a_process_that_takes_too_long_is_ended_and_said_to_be_late(
     submit: Submit, batch: Callable[..., Batch]
 ) -> None:
     report = ends(submit("local", batch("wait", count=1), timeout_min=0.005), 1)[0]
-    assert (report.reason, report.timed_out) == ("TIMEOUT: it ran longer than timeout_min=0.005", True)
+    assert (report.reason, report.end) == ("TIMEOUT: it ran longer than timeout_min=0.005", JobEnd.EXHAUSTED)
 
 
 def test_each_process_has_its_own_time_limit(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("wait", count=2)
     submission = submit("local", mine, per_job=[{"timeout_min": 0.005}, {}])
-    assert ends(submission, 1)[0].timed_out
+    assert ends(submission, 1)[0].end is JobEnd.EXHAUSTED
     started(mine, submission, 1)
     let_go(mine)
     assert ends(submission, 1)[1].reason == "exit code 0"
@@ -433,7 +443,7 @@ def test_each_process_has_its_own_time_limit(submit: Submit, batch: Callable[...
 
 def test_a_process_is_warned_before_its_time_is_up(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("wait", count=1)
-    assert ends(submit("local", mine, timeout_min=0.1, slurm={"signal_delay_s": 2}), 1)[0].timed_out
+    assert ends(submit("local", mine, timeout_min=0.1, slurm={"signal_delay_s": 2}), 1)[0].end is JobEnd.EXHAUSTED
     assert (mine.folder / "0.warned").exists()
 
 
@@ -442,7 +452,7 @@ def test_a_process_that_does_not_listen_to_the_warning_keeps_its_time(
 ) -> None:
     mine = batch("wait", count=1)
     (mine.folder / "deaf").touch()
-    assert ends(submit("local", mine, timeout_min=0.05), 1)[0].timed_out
+    assert ends(submit("local", mine, timeout_min=0.05), 1)[0].end is JobEnd.EXHAUSTED
 
 
 def test_nothing_is_started_in_the_step_that_tells_of_an_end(submit: Submit, batch: Callable[..., Batch]) -> None:

@@ -85,14 +85,18 @@ def test_what_is_preempted_runs_again_from_what_it_had_saved(
 
 
 @pytest.mark.parametrize("overrides", SHAPES)
-def test_what_is_preempted_for_good_is_submitted_again(slurm: OwnSlurm, tmp_path: Path, overrides: list[str]) -> None:
+def test_what_is_preempted_for_good_runs_again_with_the_same_command(
+    slurm: OwnSlurm, tmp_path: Path, overrides: list[str]
+) -> None:
     app = App(tmp_path, HOLD)
-    with start(app, slurm, *overrides, "hydra.launcher.partition=cancelled", ON_N1) as launch:
+    command = (*overrides, "hydra.launcher.partition=cancelled", ON_N1)
+    with start(app, slurm, *command) as launch:
         app.write("fault", "")
         want_its_place(slurm, tmp_path)
-        result = launch.result()
+        lost = launch.result()
+    assert "PREEMPTED" in lost.returns[-1]["details"]["state"] and len(app.launches) == 1
+    result = app.run(*command, cluster="slurm", env=slurm.environment)
     assert is_as_it_would_have_been(app, result, overrides), result.text
-    assert len(app.launches) == 2
 
 
 @pytest.mark.parametrize("overrides", OF_SEVERAL)

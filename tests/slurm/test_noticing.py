@@ -16,7 +16,7 @@ import pytest
 from apps import App, Started, wait_until
 from faults import OwnSlurm, OwnSlurms, calls, counted, end_time_of
 
-from hydra_exca.clusters import JobState
+from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.clusters.slurm import commands
 
 DOWN_S = float(os.environ.get("EXCA_TESTS_DOWN_S", "40"))
@@ -71,10 +71,6 @@ def goes_on(app: App, env: Mapping[str, str]) -> None:
     app.write("go", "")
 
 
-def is_cancelled(app: App, env: Mapping[str, str]) -> None:
-    told("scancel", jobs(app)["0"], env=env)
-
-
 def runs_out_of_time(app: App, env: Mapping[str, str]) -> None:
     end_time_of(jobs(app)["0"], env)
 
@@ -82,7 +78,6 @@ def runs_out_of_time(app: App, env: Mapping[str, str]) -> None:
 LIMITED = "+hydra.launcher.additional_parameters={mem: 300M}"
 ENDS: dict[str, tuple[str, Fault, list[str], tuple[str, ...]]] = {
     "killed itself": ("os.kill(os.getpid(), 9)", goes_on, [], ("FAILED",)),
-    "was cancelled": ("", is_cancelled, [], ("CANCELLED",)),
     "used too much memory": ("much = b'1' * 900_000_000", goes_on, [LIMITED], ("FAILED", "OUT_OF_MEMORY")),
     "ran out of time": ("", runs_out_of_time, [], ("TIMEOUT",)),
 }
@@ -104,7 +99,7 @@ def test_a_job_that_ended_without_an_outcome_is_a_failed_task_with_slurms_reason
     assert "| at work on 1" in result.returns[0]["error"]
 
 
-def test_a_job_that_lost_its_node_for_good_is_a_failed_task(tmp_path: Path, own_slurm: OwnSlurms) -> None:
+def test_a_job_that_lost_its_node_for_good_is_an_error_that_is_not_stored(tmp_path: Path, own_slurm: OwnSlurms) -> None:
     app, slurm = App(tmp_path, FIRST_WAITS.format(then="")), own_slurm(accounting=False)
     options = "+hydra.launcher.additional_parameters={no-requeue: true}"
     with app.start("seed=1,2", POLL, options, cluster="slurm", env=slurm.environment) as launch:
@@ -114,7 +109,7 @@ def test_a_job_that_lost_its_node_for_good_is_a_failed_task(tmp_path: Path, own_
         result = launch.result()
     assert (result.statuses, result.values) == (["FAILED", "COMPLETED"], [None, 20])
     assert result.returns[0]["details"]["state"].startswith("NODE_FAIL")
-    assert "| at work on 1" in result.returns[0]["error"]
+    assert "| at work on 1" in result.returns[0]["error"] and len(app.entries) == 1
 
 
 @pytest.fixture(params=["accounting", "no accounting"])
@@ -126,7 +121,9 @@ def env(request: pytest.FixtureRequest) -> Mapping[str, str]:
     return own_slurm(accounting=False).environment
 
 
-def test_a_task_cancelled_while_pending_in_an_array_is_a_failed_task(tmp_path: Path, env: Mapping[str, str]) -> None:
+def test_a_task_cancelled_while_pending_in_an_array_is_an_error_that_is_not_stored(
+    tmp_path: Path, env: Mapping[str, str]
+) -> None:
     app = App(tmp_path, FIRST_WAITS.format(then="return 10"))
     options = [POLL, "hydra.launcher.array_parallelism=1"]
     with app.start("seed=1,2,3", *options, cluster="slurm", env=dict(env)) as launch:
@@ -136,16 +133,18 @@ def test_a_task_cancelled_while_pending_in_an_array_is_a_failed_task(tmp_path: P
         app.write("go", "")
         result = launch.result()
     assert (result.statuses, result.values) == (["COMPLETED", "FAILED", "COMPLETED"], [10, None, 30])
-    assert "CANCELLED" in result.returns[1]["details"]["state"] and runs(app) == [1, 3]
+    assert "CANCELLED" in result.returns[1]["details"]["state"] and runs(app) == [1, 3] and len(app.entries) == 2
 
 
-def test_a_whole_array_cancelled_while_pending_is_as_many_failed_tasks(tmp_path: Path, env: Mapping[str, str]) -> None:
+def test_a_whole_array_cancelled_while_pending_is_as_many_errors_that_are_not_stored(
+    tmp_path: Path, env: Mapping[str, str]
+) -> None:
     app = App(tmp_path)
     with app.start("seed=1,2,3", POLL, HOLD, cluster="slurm", env=dict(env)) as launch:
         told("scancel", array(app), env=env)
         noticed("a whole pending array that was cancelled", launch, "failed: CANCELLED")
         result = launch.result()
-    assert (result.statuses, app.notes) == (["FAILED"] * 3, [])
+    assert (result.statuses, app.notes, app.entries) == (["FAILED"] * 3, [], [])
     assert all("CANCELLED" in each["details"]["state"] for each in result.returns)
 
 
@@ -214,12 +213,16 @@ def test_what_a_killed_controller_has_forgotten_is_submitted_again(
 
 
 @pytest.mark.parametrize(
-    ("told", "failed"),
-    [("CANCELLED|None", False), ("CANCELLED by 0|None", True), ("CANCELLED|DependencyNeverSatisfied", True)],
+    ("told", "end"),
+    [
+        ("CANCELLED|None", JobEnd.VANISHED),
+        ("CANCELLED by 0|None", JobEnd.REMOVED),
+        ("CANCELLED|DependencyNeverSatisfied", JobEnd.REMOVED),
+    ],
 )
-def test_what_the_accounting_says_nobody_cancelled_has_not_failed(told: str, failed: bool) -> None:
+def test_what_the_accounting_says_nobody_cancelled_has_vanished(told: str, end: JobEnd) -> None:
     (row,) = commands.read_accounts(f"12|{told}|sbatch x.sh\n")
-    assert row.report().state is JobState.ENDED and row.report().failed is failed
+    assert row.report().state is JobState.ENDED and row.report().end is end
 
 
 def forget_jobs(slurm: OwnSlurm) -> None:

@@ -290,6 +290,17 @@ def calls(folder: Path, command: str | None = None) -> list[Call]:
     return [call for call in found if command in (None, call.command)]
 
 
+def wrapped(folder: Path, scripts: Mapping[str, str], over: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """An environment with these scripts in the place of commands; ``$real`` is the command itself."""
+    real = {command: f"real={shlex.quote(_real(command, over))}\n{script}\n" for command, script in scripts.items()}
+    return _put(folder, real, over)
+
+
+def hiding_jobs(folder: Path, over: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """An environment where squeue and sacct answer, and list no job."""
+    return _put(folder, dict.fromkeys(("squeue", "sacct"), "exit 0\n"), over)
+
+
 def without(folder: Path, *commands: str, over: Mapping[str, str] = os.environ) -> dict[str, str]:
     """An environment where these commands fail, as they do where their daemon is not there."""
     script = 'echo "${0##*/}: error: Connection refused" >&2\nexit 1\n'

@@ -1,6 +1,6 @@
 """Where jobs run: in this process, in processes of this machine, or on Slurm. Only here is submitit imported."""
 
-from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobReference, JobReport, JobSpec, JobState, Options
+from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobEnd, JobReference, JobReport, JobSpec, JobState, Options
 from .inline import InlineCluster
 from .process import describe_process, keep_until_ended
 from .process import is_alive as process_alive
@@ -13,6 +13,7 @@ __all__ = [
     "Cluster",
     "ClusterSubmission",
     "InlineCluster",
+    "JobEnd",
     "JobReference",
     "JobReport",
     "JobSpec",

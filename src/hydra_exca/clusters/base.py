@@ -42,6 +42,17 @@ class JobState(enum.Enum):
 
 IN_PROCESS = ("inline", "debug")
 """The clusters whose tasks run in the launching process."""
+
+
+class JobEnd(enum.Enum):
+    """How a job ended, as far as it says whose fault it is that a task has no outcome."""
+
+    EXITED = "exited"  # by itself, or killed: the fault of a task that it was computing
+    EXHAUSTED = "exhausted"  # out of memory or time: the fault of its task, even if it had not begun it
+    REMOVED = "removed"  # cancelled, preempted, refused, or its node failed: the fault of no task
+    VANISHED = "vanished"  # the cluster does not know it (any more): it may even be alive
+
+
 ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
 """The environment variable that names the tasks around a process (`job/enclosing.py`)."""
 SECOND_START = "EXCA_SECOND_START"
@@ -69,18 +80,21 @@ def job_environment() -> dict[str, str]:
 class JobReport:
     """A cluster's report on one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
 
-    ``failed`` is False if the cluster knows only that the job is gone, not that something went wrong. A ``stuck`` job
-    may wait for ever unless somebody acts. ``cancelled``: somebody has ended it. ``timed_out``: it has reached its time
-    limit.
+    ``end`` matters once it has ended, and ``words`` say what the reason of that means. A ``stuck`` job may wait for
+    ever unless somebody acts.
     """
 
     state: JobState
     reason: str = ""
-    failed: bool = True
+    end: JobEnd = JobEnd.EXITED
     stuck: bool = False
     job: str | None = None
-    cancelled: bool = False
-    timed_out: bool = False
+    words: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """The reason, and what it means."""
+        return ": ".join(filter(None, [self.reason, self.words]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +103,7 @@ class JobReference:
 
     ``number`` is its number in the launch ``token``, ``job`` the cluster's id of it. ``owner`` describes the process
     that computes if the job has ``started``, and the launching process before. ``submitted`` is in seconds since the
-    epoch.
+    epoch. ``slurm_cluster`` names the cluster of a federation to which the job was submitted, None for the one at hand.
     """
 
     token: str
@@ -98,6 +112,7 @@ class JobReference:
     owner: tp.Mapping[str, tp.Any]
     started: bool
     submitted: float
+    slurm_cluster: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +189,11 @@ class ClusterSubmission(abc.ABC):
     def job_ids(self) -> dict[int, str | None]:
         """The cluster's id of each job, None for jobs without one."""
 
+    @property
+    def slurm_clusters(self) -> dict[int, str]:
+        """The cluster of a federation to which each job was submitted, without those of the one at hand."""
+        return {}
+
     @abc.abstractmethod
     def poll(self) -> dict[int, JobReport]:
         """Starts the next jobs, or asks the scheduler when it is time; never waits.
@@ -240,3 +260,6 @@ class Cluster(abc.ABC):
     @abc.abstractmethod
     def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
         """Requests the end of these jobs; `query_jobs` tells when they have ended."""
+
+    def cancel_vanished(self, references: tp.Sequence[JobReference]) -> None:  # noqa: B027  a process is there or not
+        """Requests the end of jobs that the cluster does not list, as they may be alive all the same."""

@@ -7,7 +7,7 @@ import os
 import typing as tp
 
 from . import process
-from .base import Batch, Cluster, ClusterSubmission, JobReference, JobReport, JobState, Options
+from .base import Batch, Cluster, ClusterSubmission, JobEnd, JobReference, JobReport, JobState, Options
 
 
 class InlineCluster(Cluster):
@@ -91,4 +91,4 @@ def process_report(reference: JobReference) -> JobReport:
         return JobReport(JobState.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")
     if running:
         return JobReport(JobState.RUNNING if reference.started else JobState.PENDING)
-    return JobReport(JobState.ENDED, "its process is gone", failed=False)
+    return JobReport(JobState.ENDED, "its process is gone", JobEnd.REMOVED)

@@ -20,6 +20,7 @@ from .base import (
     Batch,
     Cluster,
     ClusterSubmission,
+    JobEnd,
     JobReference,
     JobReport,
     JobSpec,
@@ -89,6 +90,7 @@ class _LocalProcess:
     started: float
     timeouts: int
     warned: bool = False
+    cancelled: bool = False
 
     @property
     def limit_s(self) -> float | None:
@@ -129,6 +131,7 @@ class _LocalSubmission(ClusterSubmission):
 
     def cancel_job(self, number: int) -> bool:
         if number in self._running:
+            self._running[number].cancelled = True
             end_processes(self._running[number].process.pid)
         elif self._waiting.pop(number, None):
             self._cancelled.append(number)
@@ -138,7 +141,7 @@ class _LocalSubmission(ClusterSubmission):
 
     def poll(self) -> dict[int, JobReport]:
         reports = {
-            number: JobReport(JobState.ENDED, "cancelled before it started", cancelled=True)
+            number: JobReport(JobState.ENDED, "cancelled before it started", JobEnd.REMOVED)
             for number in self._cancelled
         }
         self._cancelled.clear()
@@ -190,10 +193,12 @@ class _LocalSubmission(ClusterSubmission):
             end_processes(running.process.pid)
             running.process.wait()
             reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
-            return JobReport(JobState.ENDED, reason, timed_out=True)
+            return JobReport(JobState.ENDED, reason, JobEnd.EXHAUSTED)
         if running.process.returncode == AGAIN and count_timeouts(self._batch.folder, number) > running.timeouts:
             self._waiting = {number: running.spec, **self._waiting}
             return None
+        if running.cancelled:
+            return JobReport(JobState.ENDED, "CANCELLED while it was running", JobEnd.REMOVED)
         return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:

@@ -28,12 +28,45 @@ def record_lost_job(
     ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
     the snapshot that it ran from.
     """
+    outcome = describe_lost_job(entry, claim, identity, report, cache, logs, code)
+    return give_up_lost_job(entry, claim, outcome) if entry.has_previous() else entry.commit_outcome(claim, outcome)
+
+
+def give_up_lost_job(entry: Entry, claim: Claim, loss: Outcome) -> bool:
+    """Gives up the claim of a job that is gone through no fault of the task; False if it owns the entry no more.
+
+    No outcome is stored, so that the next launch runs the task, but a note for launches that wait: ``loss``, of
+    `describe_lost_job`. Should the job be alive after all, the outcome that it commits is accepted. A value that was to
+    be replaced is restored. Then the next claim is published first, as `Entry.commit_outcome` does, so that a job that
+    is about to store what it has computed is not disturbed.
+    """
+    if entry.has_previous():
+        owner, committing = entry.current_claim(), claim.next(ClaimState.COMMITTING)
+        if owner is None or owner.number != claim.number or not entry.publish_claim(committing):
+            return False
+        claim = committing
+    path = entry.path / paths.LOGS / paths.lost_attempt(claim.token)
+    path.parent.mkdir(exist_ok=True)
+    files.write_file(path, dataclasses.replace(loss, claim=claim.number).to_json())
+    return entry.release_claim(claim, is_lost=True)
+
+
+def describe_lost_job(
+    entry: Entry,
+    claim: Claim,
+    identity: dict[str, tp.Any],
+    report: clusters.JobReport,
+    cache: Path,
+    logs: Path,
+    code: str | None = None,
+) -> Outcome:
+    """The end of a lost job as an outcome. The arguments are those of `record_lost_job`; nothing is written."""
     job = report.job or claim.job
-    outcome = Outcome(
+    return Outcome(
         status=Status.FAILED,
         claim=claim.number,
         identity=identity,
-        error={"kind": "lost", "type": "JobLostError", "message": report.reason, "traceback": ""},
+        error={"kind": "lost", "type": "JobLostError", "message": report.explanation, "traceback": ""},
         started=claim.time if claim.state is ClaimState.RUNNING else None,
         ended=time.time(),
         host=claim.owner.get("host"),
@@ -43,28 +76,10 @@ def record_lost_job(
         log=_find_log(entry, claim, job, cache, logs),
         code=code,
     )
-    return _store_outcome(entry, claim, outcome)
-
-
-def _store_outcome(entry: Entry, claim: Claim, outcome: Outcome) -> bool:
-    """Publishes the next claim first, as `Entry.commit_outcome` does.
-
-    So a job that is alive after all, and about to store what it has computed, is not disturbed.
-    """
-    if not entry.has_previous():
-        return entry.commit_outcome(claim, outcome)
-    owner, committing = entry.current_claim(), claim.next(ClaimState.COMMITTING)
-    if owner is None or owner.number != claim.number or not entry.publish_claim(committing):
-        return False
-    path = entry.path / paths.LOGS / paths.lost_attempt(claim.token)
-    path.parent.mkdir(exist_ok=True)
-    files.write_file(path, dataclasses.replace(outcome, claim=committing.number).to_json())
-    entry.release_claim(committing)
-    return True
 
 
 def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
-    """The lost outcome of a launch's job since claim ``since``, if the earlier value was put back; else None."""
+    """What became of a launch's job that was given up since claim ``since``; None if that is not known."""
     try:
         outcome = Outcome.from_json(files.read_file(entry.path / paths.LOGS / paths.lost_attempt(token)))
     except (OSError, CorruptEntryError, *records.DAMAGES):

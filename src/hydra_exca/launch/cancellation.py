@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import typing as tp
 from pathlib import Path
@@ -17,10 +18,14 @@ from hydra_exca.store import Claim, ClaimState, Entry
 from .launched_task import LaunchedTask
 from .lookup import Lookup
 
+log = logging.getLogger("exca.launch")
+_SHOWN_JOBS = 5
 
 def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> ExcaError | None:
     """The error if a running job is another user's, which is never cancelled, or its state is not known."""
     if report.state is JobState.UNKNOWN:
+        if claim.cluster == "slurm":
+            return CacheError(f"{uid} is being computed on Slurm, which does not answer: try again when it does")
         return CacheError(f"{uid} is being computed {report.reason}: it cannot be cancelled from here")
     user = claim.owner.get("user")
     if user in (None, os.getuid()):
@@ -31,9 +36,12 @@ def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> Exc
     )
 
 
-def has_no_other_task(lookup: Lookup, claim: Claim, entries: set[Path]) -> bool:
-    """Whether the job of a claim computes none but these entries."""
-    return all(entry.path in entries or entry.outcome() is not None for entry in lookup.entries_of_job(claim))
+def has_no_other_task(lookup: Lookup, job: Claim | clusters.JobReference, entries: set[Path]) -> bool:
+    """Whether the job of a claim, or a job itself, computes none but these entries."""
+    number = job.number_of_job if isinstance(job, Claim) else job.number
+    return all(
+        entry.path in entries or entry.outcome() is not None for entry in lookup.entries_of_job(job.token, number)
+    )
 
 
 def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
@@ -58,6 +66,23 @@ def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None
         pause.sleep()
 
 
+def cancel_vanished_jobs(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
+    """Cancels the jobs of these tasks that Slurm does not list, before the tasks are submitted again.
+
+    Such a job may be alive all the same. One that also computes other tasks continues.
+    """
+    entries = {task.entry.path for task in tasks if task.has_entry}
+    jobs: dict[tuple[str, int], clusters.JobReference] = {}
+    for task in tasks:
+        if task.claim is not None:
+            vanished = [lookup.job_reference(task.claim)] if task.has_vanished() else []
+            for job in (*vanished, *lookup.lost_jobs(task.entry, task.claim)):
+                jobs[job.token, job.number] = job
+    if jobs:
+        alone = [job for job in jobs.values() if has_no_other_task(lookup, job, entries)]
+        clusters.get_cluster("slurm", clusters.Options()).cancel_vanished(alone)
+
+
 def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) -> None:
     """Cancels the jobs of claims that were taken over, and waits for their end, so that no two write the same output.
 
@@ -67,23 +92,41 @@ def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) ->
     entries = {entry.path for entry, _ in superseded}
     cancelled = [claim for _, claim in superseded if has_no_other_task(lookup, claim, entries)]
     shared = [(entry, claim) for entry, claim in superseded if claim not in cancelled]
-    by_cluster: dict[str, list[clusters.JobReference]] = {}
-    for claim in cancelled:
-        by_cluster.setdefault(claim.cluster, []).append(lookup.job_reference(claim))
-    left = []
-    for name, references in by_cluster.items():
-        cluster = clusters.get_cluster(name, clusters.Options())
-        cluster.cancel_jobs(references)
-        left.append((cluster, [reference for reference in references if reference.started]))
+    jobs = [_CancelledJobs(name, claims, lookup) for name, claims in _by_cluster(cancelled).items()]
     pause = Pause()
-    while any(references for _, references in left) or shared:
-        left = [(cluster, _not_ended(cluster, references)) for cluster, references in left]
+    while any(job.are_left() for job in jobs) or shared:
         shared = [(entry, claim) for entry, claim in shared if not lookup.has_ended(entry, claim)]
         pause.sleep()
 
 
-def _not_ended(
-    cluster: clusters.Cluster, references: tp.Sequence[clusters.JobReference]
-) -> list[clusters.JobReference]:
-    reports = cluster.query_jobs(references) if references else []
-    return [ref for ref, report in zip(references, reports, strict=True) if report.state is not JobState.ENDED]
+def _by_cluster(claims: tp.Sequence[Claim]) -> dict[str, list[Claim]]:
+    by_cluster: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_cluster.setdefault(claim.cluster, []).append(claim)
+    return by_cluster
+
+
+class _CancelledJobs:
+    """Jobs of one cluster whose end is requested, until they have ended."""
+
+    def __init__(self, name: str, claims: tp.Sequence[Claim], lookup: Lookup) -> None:
+        self._cluster = clusters.get_cluster(name, clusters.Options())
+        self._jobs = [lookup.job_reference(claim) for claim in claims]
+        self._is_silent = False
+        self._cluster.cancel_jobs(self._jobs)
+        self._jobs = [job for job in self._jobs if job.started]
+
+    def are_left(self) -> bool:
+        """Whether any of them goes on. Requests their end again if the cluster may not have heard of it."""
+        reports = self._cluster.query_jobs(self._jobs) if self._jobs else []
+        pairs = list(zip(self._jobs, reports, strict=True))
+        self._jobs = [job for job, report in pairs if report.state is not JobState.ENDED]
+        unknown = [report for _, report in pairs if report.state is JobState.UNKNOWN]
+        if unknown and not self._is_silent:
+            ids = ", ".join(str(job.job) for job in self._jobs[:_SHOWN_JOBS])
+            log.warning("exca: %s: waiting until it does, to cancel job %s and to see it end", unknown[0].reason, ids)
+        elif self._is_silent and not unknown:
+            log.warning("exca: Slurm answers again")
+            self._cluster.cancel_jobs(self._jobs)
+        self._is_silent = bool(unknown)
+        return bool(self._jobs)

@@ -19,7 +19,7 @@ from hydra_exca.job import lost, payload
 from hydra_exca.job.attempt import is_wanted
 from hydra_exca.store import Claim, ClaimState, Entry
 
-from .lookup import has_failed_with_job
+from .lookup import JobEffect, effect_of_end
 
 _READY = "ready"
 _PAUSE_S = 0.05
@@ -97,11 +97,16 @@ def _record_end(
         claim = entry.current_claim()
         if claim is None or not is_wanted(claim, folder.name) or entry.outcome() is not None:
             continue
-        if has_failed_with_job(claim, report, has_begun):
-            identity = payload.read_part(folder, header, position).identity
-            lost.record_lost_job(entry, claim, identity, report, folder.parent.parent, folder, header.code)
-        else:
+        effect = effect_of_end(claim, report, has_begun)
+        if effect is JobEffect.NOT_REACHED:
             entry.release_claim(claim)
+            continue
+        identity = payload.read_part(folder, header, position).identity
+        end = (entry, claim, identity, report, folder.parent.parent, folder, header.code)
+        if effect is JobEffect.FAILURE:
+            lost.record_lost_job(*end)
+        else:
+            lost.give_up_lost_job(entry, claim, lost.describe_lost_job(*end))
 
 
 def _has_begun(entry: Entry, token: str) -> bool:

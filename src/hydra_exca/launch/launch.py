@@ -15,7 +15,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters
-from hydra_exca.clusters import JobState
+from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from hydra_exca.job.enclosing import enclosing_tasks
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
@@ -26,7 +26,7 @@ from . import cancellation
 from .actions import Action
 from .code_changes import CodeChanges, CodeCheck
 from .launched_task import LaunchedTask
-from .lookup import Lookup, LookupResult, has_failed_with_job, is_given_up
+from .lookup import JobEffect, Lookup, LookupResult, effect_of_end, is_given_up
 from .monitor import Monitor
 from .results import Result, stored_error
 from .settings import Settings, Task
@@ -210,11 +210,11 @@ class Launch:
         submissions = self._monitor.submissions
         if any(submission.token == claim.token and submission.cancel_task(launched) for submission in submissions):
             return
-        if cancellation.has_no_other_task(self._lookup, claim, {launched.entry.path}):
+        is_alone = cancellation.has_no_other_task(self._lookup, claim, {launched.entry.path})
+        # a job of several tasks sees that the claim is gone, and ends the task
+        self._monitor.end_lost_task(launched, claim, clusters.JobReport(JobState.ENDED, "CANCELLED", JobEnd.REMOVED))
+        if is_alone:
             clusters.get_cluster(claim.cluster, clusters.Options()).cancel_jobs([self._lookup.job_reference(claim)])
-        else:  # its job sees that the claim is gone, and ends the task
-            cancelled = clusters.JobReport(JobState.ENDED, "CANCELLED", cancelled=True)
-            self._monitor.record_lost_job(launched, claim, cancelled)
 
     def clear(self) -> None:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
@@ -266,12 +266,6 @@ class Launch:
     def _find_problems(self, results: tp.Mapping[str, LookupResult]) -> dict[str, ExcaError]:
         """Why tasks cannot go on, by key."""
         problems = {}
-        cancelled = {
-            key: result.claim
-            for key, result in results.items()
-            if result.action is Action.CANCEL_AND_RUN and result.claim is not None
-        }
-        reports = dict(zip(cancelled, self._lookup.ask_clusters(list(cancelled.values())), strict=True))
         for key, result in results.items():
             problem = result.problem
             if result.action is Action.REFUSE:
@@ -281,8 +275,8 @@ class Launch:
                     f"{result.uid} is being computed by the task that asks for it here, or by one that waits for that "
                     "task: it would wait for itself"
                 )
-            elif key in reports:
-                problem = cancellation.why_not_cancelled(result.uid, cancelled[key], reports[key])
+            elif result.action is Action.CANCEL_AND_RUN and result.claim is not None and result.running is not None:
+                problem = cancellation.why_not_cancelled(result.uid, result.claim, result.running)
             if problem is not None:
                 problems[key] = problem
         return problems
@@ -324,8 +318,11 @@ class Launch:
         if found.ended is None or claim is None or not found.status.is_final:
             return
         comes_back = found.status is Status.COMPLETED
-        if comes_back and not (entry.has_previous() and has_failed_with_job(claim, found.ended)):
+        effect = effect_of_end(claim, found.ended)
+        if comes_back and (not entry.has_previous() or effect in (JobEffect.NOT_REACHED, JobEffect.VANISHED)):
             entry.release_claim(claim)
+        elif comes_back and effect is JobEffect.LOSS:
+            self._monitor.give_up_lost_job(launched, claim, found.ended)
         else:
             self._monitor.record_lost_job(launched, claim, found.ended)
         outcome, owner = entry.outcome(), entry.current_claim()
@@ -342,6 +339,7 @@ class Launch:
 
         submission = Submission(self.settings, self.program, missing)
         self.settings.folder.create()
+        cancellation.cancel_vanished_jobs(self._lookup, missing)
         to_cancel = [launched for launched in missing if launched.action is Action.CANCEL_AND_RUN]
         cancellation.wait_for_processes(self._lookup, to_cancel)
         claims = {launched: launched.claim for launched in to_cancel}

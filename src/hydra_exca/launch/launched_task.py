@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hydra_exca import clusters
+from hydra_exca.clusters import JobEnd
 from hydra_exca.errors import ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Outcome
@@ -18,7 +19,8 @@ class LaunchedTask:
     What the lookup found stays as it was, in ``lookup``; everything else follows the launch. ``how`` is the word for
     people: cached, joined, run or not run. ``claim`` is the last one seen, ``ended`` the report on a job that has ended
     and left the task to be submitted again. Outcomes that were stored up to claim ``superseded`` do not count: this
-    launch, or the one that is joined, replaces them.
+    launch, or the one that is joined, replaces them. ``losses`` counts the jobs for it, of whatever launch, that this
+    launch has seen end through no fault of the task, or vanish.
     """
 
     def __init__(self, task: Task, lookup: LookupResult) -> None:
@@ -28,12 +30,13 @@ class LaunchedTask:
         self.mode = lookup.mode
         self.status = lookup.status
         self.claim = lookup.claim
-        self.ended: clusters.JobReport | None = None
+        self.ended: clusters.JobReport | None = lookup.ended
         self.value = lookup.value
         self.problem: ExcaError | None = None
         self.how = "joined" if lookup.action is Action.JOIN else "cached"
         self.outcome: Outcome | None = None
         self.superseded = -1
+        self.losses = int(self.has_vanished())
         self._entry = lookup.entry
         if lookup.outcome is not None:
             self.use_stored(lookup.outcome)
@@ -67,6 +70,10 @@ class LaunchedTask:
         """Whether it has neither an outcome nor a problem yet."""
         return self.outcome is None and self.problem is None
 
+    def has_vanished(self) -> bool:
+        """Whether its last job is one that its cluster does not list: that job may be alive."""
+        return self.ended is not None and self.ended.end is JobEnd.VANISHED
+
     def stored_outcome(self) -> Outcome | None:
         """The outcome that is stored now, if it counts."""
         outcome = self.entry.outcome()
@@ -94,8 +101,9 @@ class LaunchedTask:
             job = self.ended.job or job
         if self.ended is None or job is None:
             return "its launch ended before the task started"
-        how = "was preempted" if self.ended.reason.startswith("PREEMPTED") else f"ended: {self.ended.reason}"
-        return f"its job {job} {how}"
+        if self.has_vanished():
+            return f"its job {job} vanished ({self.ended.words}) and is cancelled, in case it is alive"
+        return f"its job {job} ended: {self.ended.explanation}"
 
     def set_entry(self, entry: Entry) -> None:
         self._entry = entry

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import gc
+import os
 import time
 import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters, paths
+from hydra_exca.clusters import JobEnd
 from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError, ExcaError
 from hydra_exca.identity import uid
@@ -26,9 +29,10 @@ class LookupResult(tp.NamedTuple):
     """The result of a lookup for one identity, with the action that it means for the launch.
 
     ``entry`` is None if nothing was ever stored or claimed for the identity, ``claim`` is the one after which the next
-    is taken. ``mode`` is the mode that applies to this task. ``ended`` is the report on the job of a running entry
-    that has ended and left no outcome. ``corrupt`` says why the stored outcome cannot be used; the task is then
-    computed again. ``problem`` is why the launch has to refuse the task. ``value`` is loaded if it is to be reused.
+    is taken. ``mode`` is the mode that applies to this task. ``running`` is the report on the job of a running entry,
+    ``ended`` that on one that has ended and left no outcome. ``corrupt`` says why the stored outcome cannot be used;
+    the task is then computed again. ``problem`` is why the launch has to refuse the task. ``value`` is loaded if it is
+    to be reused.
 
     A named tuple, as that takes a fraction of the time of a frozen dataclass, and there may be thousands.
     """
@@ -40,6 +44,7 @@ class LookupResult(tp.NamedTuple):
     mode: Mode = Mode.CACHED
     outcome: Outcome | None = None
     claim: Claim | None = None
+    running: clusters.JobReport | None = None
     ended: clusters.JobReport | None = None
     corrupt: CorruptEntryError | None = None
     problem: ExcaError | None = None
@@ -85,6 +90,8 @@ class Lookup:
         for index, report in zip(running, self.ask_clusters(list(running.values())), strict=True):
             if report.state is clusters.JobState.ENDED:
                 results[index] = _with_ended_job(results[index], report)
+            else:
+                results[index] = results[index]._replace(running=report)
         return [_decide(result, choose_mode(result)) for result in results]
 
     def ask_clusters(self, claims: tp.Sequence[Claim]) -> list[clusters.JobReport]:
@@ -102,23 +109,45 @@ class Lookup:
     def job_reference(self, claim: Claim) -> clusters.JobReference:
         """The reference by which a cluster knows a claim's job. The id of a queued one is in its launch's record."""
         started = claim.state is not ClaimState.QUEUED
-        job = claim.job if started or claim.cluster != "slurm" else self._recorded_job(claim)
-        return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time)
+        if claim.cluster != "slurm":
+            return clusters.JobReference(claim.token, claim.number_of_job, claim.job, claim.owner, started, claim.time)
+        number, record = str(claim.number_of_job), self._read_record(claim.token)
+        job = claim.job if started else record.get("jobs", {}).get(number)
+        where = record.get("slurm_clusters", {}).get(number)
+        return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time, where)
+
+    def lost_jobs(self, entry: Entry, claim: Claim) -> list[clusters.JobReference]:
+        """The jobs for this entry that are believed to be lost, of the launches that a claim names."""
+        jobs = []
+        for token in claim.lost:
+            record = self._read_record(token)
+            place = os.path.relpath(entry.path, self._folder.path)
+            positions = {position for position, path in enumerate(record.get("entries", [])) if path == place}
+            for number, tasks in enumerate(record.get("tasks", [])):
+                if record.get("cluster") == "slurm" and positions & set(tasks):
+                    job = record.get("jobs", {}).get(str(number))
+                    where = record.get("slurm_clusters", {}).get(str(number))
+                    jobs.append(clusters.JobReference(token, number, job, {}, True, claim.time, where))
+        return jobs
 
     def code_digest(self, claim: Claim) -> str | None:
         """The digest of the snapshot that the job of a claim runs from, if it runs from one."""
-        return tp.cast("str | None", self._read_record(claim).get("code"))
+        return self.code_of_launch(claim.token)
+
+    def code_of_launch(self, token: str) -> str | None:
+        """The digest of the snapshot that the jobs of a launch run from, if they run from one."""
+        return tp.cast("str | None", self._read_record(token).get("code"))
 
     def log_folder(self, claim: Claim) -> Path:
         """The folder that the job of a claim prints to before its task has a log of its own."""
-        recorded = self._read_record(claim).get("logs")
+        recorded = self._read_record(claim.token).get("logs")
         return Path(recorded) if recorded else paths.launch_folder(self._folder.path, claim.token)
 
-    def entries_of_job(self, claim: Claim) -> list[Entry]:
-        """The entries of all tasks in the job of a claim."""
-        record = self._read_record(claim)
+    def entries_of_job(self, token: str, number: int) -> list[Entry]:
+        """The entries of all tasks in a job of a launch."""
+        record = self._read_record(token)
         jobs, entries = record.get("tasks", []), record.get("entries", [])
-        positions = jobs[claim.number_of_job] if claim.number_of_job < len(jobs) else []
+        positions = jobs[number] if number < len(jobs) else []
         return [Entry(self._folder.path / entries[position]) for position in positions if position < len(entries)]
 
     def has_ended(self, entry: Entry, claim: Claim) -> bool:
@@ -144,20 +173,17 @@ class Lookup:
             status = Status.NOT_SUBMITTED if claim is None or is_given_up(claim) else Status.RUNNING
         return LookupResult(identity, entry, status, outcome=outcome, claim=claim)
 
-    def _recorded_job(self, claim: Claim) -> str | None:
-        return tp.cast("str | None", self._read_record(claim).get("jobs", {}).get(str(claim.number_of_job)))
-
-    def _read_record(self, claim: Claim) -> dict[str, tp.Any]:
-        """The record of the launch of a claim, read again when it has changed; empty if it has just begun."""
-        launch = paths.launch_folder(self._folder.path, claim.token)
+    def _read_record(self, token: str) -> dict[str, tp.Any]:
+        """The record of a launch, read again when it has changed; empty if the launch has just begun."""
+        launch = paths.launch_folder(self._folder.path, token)
         try:
             changed = (launch / paths.LAUNCH_RECORD).stat().st_mtime_ns
         except OSError:
             return {}
-        read_at, record = self._records.get(claim.token, (0, {}))
+        read_at, record = self._records.get(token, (0, {}))
         if read_at != changed or not record:  # a record that could not be read may be readable now
             record = launches.read_record(launch)
-            self._records[claim.token] = (changed, record)
+            self._records[token] = (changed, record)
         return record
 
 
@@ -180,14 +206,30 @@ def is_behind_this_job(claim: Claim | None) -> bool:
     return clusters.process_alive(claim.owner) is True
 
 
-def has_failed_with_job(claim: Claim, report: clusters.JobReport, has_begun: bool = True) -> bool:
-    """Whether the end of its job counts as the failure of a task; otherwise the task is computed by another job.
+class JobEffect(enum.Enum):
+    """What the end of a job without an outcome means for one of its tasks."""
 
-    Whoever cancels a job means all its tasks, and a job that has not begun any task fails with all of them. Any other
-    end is the fault of the task that had the job from its beginning: later ones may have had too little time, or were
-    not reached.
+    FAILURE = "failure"  # the outcome of the task
+    LOSS = "loss"  # the task is to run again, but not by a launch that has submitted it
+    NOT_REACHED = "not reached"  # the job had other tasks before this one: the next job goes on where it ended
+    VANISHED = "vanished"  # the job may be alive: it is to be cancelled before the task runs again
+
+
+def effect_of_end(claim: Claim, report: clusters.JobReport, has_begun: bool = True) -> JobEffect:
+    """What the end of its job means for the task of a claim. ``has_begun``: the job has begun any of its tasks.
+
+    A task has failed if it was being loaded or computed as the job exited, or if the job ran out of memory or time. Of
+    several tasks in a job that is the fault of those that it began first: later ones may have had too little time, or
+    were not reached.
     """
-    return report.failed and (report.cancelled or not claim.shared or not has_begun)
+    if report.end is JobEnd.VANISHED:
+        return JobEffect.VANISHED
+    if report.end is JobEnd.REMOVED:
+        return JobEffect.LOSS
+    if claim.shared and has_begun:
+        return JobEffect.NOT_REACHED
+    is_failure = report.end is JobEnd.EXHAUSTED or claim.state is ClaimState.RUNNING
+    return JobEffect.FAILURE if is_failure else JobEffect.LOSS
 
 
 def _with_owner(result: LookupResult) -> LookupResult:
@@ -207,7 +249,7 @@ def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupR
         outcome, status = previous, Status.COMPLETED
     elif outcome is not None:
         status = outcome.status
-    elif result.claim is not None and has_failed_with_job(result.claim, report):
+    elif result.claim is not None and effect_of_end(result.claim, report) is JobEffect.FAILURE:
         status = Status.FAILED
     return result._replace(ended=report, status=status, outcome=outcome)
 

@@ -11,11 +11,12 @@ from hydra_exca.clusters import JobState
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.job import lost
 from hydra_exca.polling import Pause
-from hydra_exca.status import Mode
+from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Outcome
 
 from .launched_task import LaunchedTask
-from .lookup import Lookup, has_failed_with_job, is_given_up
+from .lookup import JobEffect, Lookup, effect_of_end, is_given_up
+from .results import lost_job_error
 
 if tp.TYPE_CHECKING:
     from .submission import Submission
@@ -24,6 +25,7 @@ log = logging.getLogger("exca.launch")
 _PAUSE_PER_READ = 4.0  # of the time that reading outcomes takes, which is long on a network file system
 _PAUSE_PER_FULL_READ = 20.0
 _PROGRESS_S = 60.0  # how often a launch that waits says how far it is
+_MOST_LOSSES = 1  # of jobs for one task: after another one, it is an error
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at first, where that costs a scheduler
 
 
@@ -126,8 +128,35 @@ class Monitor:
 
         Writes nothing if another launch has done so.
         """
+        lost.record_lost_job(*self._describe_loss(task, claim, report))
+
+    def give_up_lost_job(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> Outcome | None:
+        """Gives up a task whose job is gone through no fault of the task; the loss, None if it was taken over.
+
+        No outcome is stored. The value that was to be replaced is restored.
+        """
+        loss = lost.describe_lost_job(*self._describe_loss(task, claim, report))
+        if lost.give_up_lost_job(task.entry, claim, loss):
+            return loss
+        owner = task.entry.current_claim()
+        is_given_up = owner is not None and owner.token == claim.token and owner.state is ClaimState.RELEASED
+        return loss if is_given_up else None
+
+    def end_lost_task(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> None:
+        """Gives up a task whose job is gone through no fault of the task, and ends it with that error."""
+        loss = self.give_up_lost_job(task, claim, report)
+        if loss is not None:
+            self._fail_lost_task(task, loss)
+        elif not self.collect_outcome(task):  # another launch has taken it over
+            self._joined[task] = None
+
+    def _describe_loss(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> tuple[tp.Any, ...]:
         logs, code = self._lookup.log_folder(claim), self._lookup.code_digest(claim)
-        lost.record_lost_job(task.entry, claim, task.task.identity.to_json(), report, self._folder.path, logs, code)
+        return task.entry, claim, task.task.identity.to_json(), report, self._folder.path, logs, code
+
+    def _fail_lost_task(self, task: LaunchedTask, outcome: Outcome) -> None:
+        task.status = Status.NOT_SUBMITTED
+        self.fail_task(task, lost_job_error(task.entry, outcome, task.task.identity.factory, is_stored=False))
 
     def _collect_outcomes(self, is_full: bool) -> None:
         began = time.monotonic()
@@ -179,12 +208,21 @@ class Monitor:
         is_lost = claim is None or claim.token != submission.token or claim.state is ClaimState.RELEASED
         if claim is None or is_lost or _is_of_another_job(claim, report):
             self._joined[task] = None
-        elif has_failed_with_job(claim, report, submission.has_begun(task)):
+            return False
+        effect = effect_of_end(claim, report, submission.has_begun(task))
+        if effect is JobEffect.FAILURE:
             self.record_lost_job(task, claim, report)
+        elif effect is JobEffect.LOSS or self._is_lost_again(task, effect):
+            self.end_lost_task(task, claim, report)
         else:
             task.ended = report
             return True
         return False
+
+    def _is_lost_again(self, task: LaunchedTask, effect: JobEffect) -> bool:
+        """Counts a job that is gone through no fault of the task; whether that has happened before."""
+        task.losses += effect in (JobEffect.LOSS, JobEffect.VANISHED)
+        return task.losses > _MOST_LOSSES
 
     def _check_joined(self) -> None:
         """Checks the owners of joined tasks; a task without an owner has failed, or is run again."""
@@ -198,19 +236,36 @@ class Monitor:
         self._run_uncollected(orphans)
 
     def _find_orphans(self, joined: tp.Sequence[LaunchedTask]) -> list[LaunchedTask]:
-        """The tasks that nobody computes any more; stores the failure of those that have failed with their job."""
+        """The tasks that nobody computes any more; ends those that have failed with their job, or lost it again."""
         owned = {task: task.claim for task in joined if task.claim is not None and not is_given_up(task.claim)}
-        orphans = [task for task in joined if task not in owned]
+        orphans = [task for task in joined if task not in owned and not self._has_lost_job(task)]
         reports = self._lookup.ask_clusters(list(owned.values()))
         for (task, claim), report in zip(owned.items(), reports, strict=True):
             self._warn_if_stuck(task, claim, report)
-            if report.state is JobState.ENDED and not self.collect_outcome(task):
-                if has_failed_with_job(claim, report):
-                    self.record_lost_job(task, claim, report)
-                else:
-                    task.ended = report
-                    orphans.append(task)
+            if report.state is not JobState.ENDED or self.collect_outcome(task):
+                continue
+            effect = effect_of_end(claim, report)
+            if effect is JobEffect.FAILURE:
+                self.record_lost_job(task, claim, report)
+            elif self._is_lost_again(task, effect):
+                self.end_lost_task(task, claim, report)
+            else:
+                task.ended = report
+                orphans.append(task)
         return orphans
+
+    def _has_lost_job(self, task: LaunchedTask) -> bool:
+        """Ends a task whose job another launch has found lost, if it was this launch's, or not the first one."""
+        claim = task.claim
+        loss = None if claim is None else lost.read_lost_outcome(task.entry, claim.token, self._first_claim[task])
+        if claim is None or loss is None:
+            return False
+        is_own = any(submission.token == claim.token for submission in self.submissions)
+        if not is_own and not self._is_lost_again(task, JobEffect.LOSS):
+            return False
+        if not self.collect_outcome(task):
+            self._fail_lost_task(task, loss)
+        return True
 
     def _warn_if_stuck(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> None:
         """Warns of a job that may never start, or whose state nobody knows; once for each reason."""

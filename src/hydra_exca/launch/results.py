@@ -51,15 +51,31 @@ def stored_error(entry: Entry, outcome: Outcome, factory: str) -> ExcaError:
     job: dict[str, tp.Any] = {"factory": factory, "uid": entry.uid, "job_id": outcome.job, "log": log_path}
     log_line = f"\n  log: {log_path}" if log_path else ""
     if stored["kind"] == "lost":
-        tail = _tail(log_path)
-        job_name = " ".join(filter(None, [outcome.cluster, outcome.job]))
-        message = f"{entry.uid}: its job ({job_name}) ended without a result: {stored['message']}"
-        message += "; the earlier value is stored again" if entry.has_value() else ""
-        return JobLostError(f"{message}{log_line}{tail}", state=stored["message"], **job)
+        return lost_job_error(entry, outcome, factory)
     kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
     message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"
     kept = {"type": stored["type"], "text": stored["message"], "traceback": stored["traceback"]}
     return TaskFailedError(message, **kept, **job)
+
+
+def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool = True) -> JobLostError:
+    """The error of a task whose job has left no outcome. ``is_stored``: it is the outcome of the task now."""
+    assert outcome.error is not None
+    reason, log_path = outcome.error["message"], entry.log_path(outcome)
+    job = " ".join(filter(None, [outcome.cluster, outcome.job]))
+    if entry.has_value():
+        then = "; the earlier value is stored again"
+    else:
+        then = "" if is_stored else ". Nothing is stored: the same command submits the task again"
+    log_lines = f"\n  log: {log_path}{_tail(log_path)}" if log_path else "\n  log: none, it printed nothing"
+    return JobLostError(
+        f"{entry.uid}: its job ({job}) ended without a result: {reason}{then}{log_lines}",
+        state=reason,
+        factory=factory,
+        uid=entry.uid,
+        job_id=outcome.job,
+        log=log_path,
+    )
 
 
 def _tail(path: str | None, lines: int = 10) -> str:

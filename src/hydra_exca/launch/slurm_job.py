@@ -13,7 +13,7 @@ from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Status
-from hydra_exca.store import ClaimState, Entry, Outcome
+from hydra_exca.store import ClaimState, Entry, Outcome, launches
 
 from .results import stored_error
 
@@ -79,8 +79,9 @@ class SlurmJob:
         Of a job that Slurm does not know any more: COMPLETED or FAILED if it has stored an outcome, else UNKNOWN.
         """
         report = self._report()
-        if report.job is not None:
-            return report.reason.split()[0] if report.state is clusters.JobState.ENDED else report.state.name
+        has_ended = report.state is clusters.JobState.ENDED
+        if report.job is not None and not (has_ended and report.end is clusters.JobEnd.VANISHED):
+            return report.reason.split()[0] if has_ended else report.state.name
         outcome = self._outcome()
         return "UNKNOWN" if outcome is None else outcome.status.name
 
@@ -133,8 +134,16 @@ class SlurmJob:
         )
 
     def _report(self) -> clusters.JobReport:
-        now = time.time()
-        reference = clusters.JobReference(self.launch.name, self.number, self.job_id, {}, started=True, submitted=now)
+        where = launches.read_record(self.launch).get("slurm_clusters", {}).get(str(self.number))
+        reference = clusters.JobReference(
+            self.launch.name,
+            self.number,
+            self.job_id,
+            {},
+            started=True,
+            submitted=time.time(),
+            slurm_cluster=where,
+        )
         return clusters.get_cluster("slurm", clusters.Options()).query_jobs([reference])[0]
 
     def _attempt(self) -> int | None:

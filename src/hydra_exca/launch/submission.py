@@ -227,7 +227,7 @@ class Submission:
         entry = lookup.factory_folder(task.task.identity).open_entry(task.task.identity)
         task.set_entry(entry)
         last = entry.current_claim()
-        claim = self._next_claim(last, job)
+        claim = self._next_claim(last, job, self._presumed_lost(lookup, task, last))
         if (last and last.number) != (task.claim and task.claim.number) or not entry.publish_claim(claim):
             return False
         task.claim = claim
@@ -242,7 +242,15 @@ class Submission:
         job.left[position] = None
         self._job_of[task] = (job, position)
 
-    def _next_claim(self, last: Claim | None, job: _SubmittedJob) -> Claim:
+    def _presumed_lost(self, lookup: Lookup, task: LaunchedTask, last: Claim | None) -> tuple[str, ...]:
+        """The launches whose jobs for this task may be alive after all, and may then store what this launch wants."""
+        if last is None or last.state is ClaimState.COMMITTING or task.mode is not Mode.CACHED:
+            return ()
+        tokens = last.lost if task.ended is None else (*last.lost, last.token)
+        codes = {token: lookup.code_of_launch(token) for token in tokens}
+        return tuple(token for token, code in codes.items() if code is None or self._settings.code in (None, code))
+
+    def _next_claim(self, last: Claim | None, job: _SubmittedJob, lost: tuple[str, ...]) -> Claim:
         none = Claim(0, ClaimState.RELEASED, "", "", None, 0, {})
         return (last or none).next(
             ClaimState.QUEUED,
@@ -252,6 +260,7 @@ class Submission:
             number_of_job=job.number,
             owner=self._owner,
             shared=len(job.positions) >= self._settings.workers_per_job,
+            lost=lost,
         )
 
     def _job_specs(self) -> list[clusters.JobSpec]:
@@ -383,6 +392,9 @@ class Submission:
             "tasks": [job.positions for job in self._jobs],
             "jobs": {str(number): job for number, job in self._job_ids.items()},
         }
+        if self._cluster_submission is not None and self._cluster_submission.slurm_clusters:
+            names = self._cluster_submission.slurm_clusters
+            record["slurm_clusters"] = {str(number): name for number, name in names.items()}
         launches.write_record(self.folder, record)
 
 

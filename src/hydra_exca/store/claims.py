@@ -39,7 +39,8 @@ class Claim:
     """One claim. ``owner`` describes the process that published it.
 
     ``number_of_job`` is the number of the job in the launch ``token``. ``shared`` is True if the job computes other
-    tasks before this one: then the end of the job, say by its time limit, may not be this task's fault.
+    tasks before this one: then the end of the job, say by its time limit, may not be this task's fault. ``lost`` has
+    the launches whose jobs for this task are believed to be lost: one that is alive after all may still commit.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Claim:
     owner: dict[str, tp.Any]
     shared: bool = False
     time: float = dataclasses.field(default_factory=time.time)
+    lost: tuple[str, ...] = ()
     writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
     """The user who owns the file, None before it is read back: what a claim says of a process is believed of theirs."""
 
@@ -58,9 +60,16 @@ class Claim:
         """The claim that would follow this one."""
         return dataclasses.replace(self, number=self.number + 1, state=state, time=time.time(), **changes)
 
+    def is_heir_of(self, claim: Claim) -> bool:
+        """Whether this claim was taken or given up because the job of an earlier one was believed to be lost."""
+        is_open = self.state in (ClaimState.QUEUED, ClaimState.RUNNING, ClaimState.RELEASED)
+        return is_open and claim.token in self.lost and self.number > claim.number
+
     def to_json(self) -> bytes:
         fields = vars(self).copy()
         del fields["writer"]
+        if not self.lost:
+            del fields["lost"]
         return checksums.dump_record(fields)
 
 
@@ -98,7 +107,10 @@ def read_claim(path: str | Path, number: int) -> Claim:
             raise ValueError(f"'number_of_job' cannot be {fields['number_of_job']}")
         if fields["state"] != ClaimState.RELEASED:
             check_process(fields["owner"])
-        fields.update(state=ClaimState(fields["state"]), number=number, writer=writer)
+        lost = tuple(fields.get("lost", ()))
+        if not all(isinstance(token, str) and re.fullmatch(launches.TOKEN_PATTERN, token) for token in lost):
+            raise ValueError(f"'lost' cannot be {lost!r:.60}")
+        fields.update(state=ClaimState(fields["state"]), number=number, writer=writer, lost=lost)
         return records.build(Claim, fields)
 
 

@@ -227,16 +227,20 @@ class Entry:
         """Writes the value that the owner of ``claim`` computed; it is not visible before the outcome names it."""
         return values.store_value(self.path, claim.number, value)
 
-    def commit_outcome(self, claim: Claim, outcome: Outcome) -> bool:
+    def commit_outcome(self, claim: Claim, outcome: Outcome, is_computed: bool = False) -> bool:
         """Writes the outcome if ``claim`` still owns the entry; False, and nothing is written, if it does not.
 
-        The next claim is published first, so that no other job can start between the check and the write. A process
-        that then stalls for so long that another job takes over may find an outcome: the first one stays.
+        What ``is_computed`` is also accepted from a job that was believed to be lost, as long as no other outcome is
+        there. The next claim is published first, so that no other job can start between the check and the write. A
+        process that then stalls for so long that another job takes over may find an outcome: the first one stays.
         """
-        committing = claim.next(ClaimState.COMMITTING)
+        owner = claim if self.owns(claim) else self._heir_of(claim) if is_computed else None
+        if owner is None:
+            return False
+        committing = dataclasses.replace(claim.next(ClaimState.COMMITTING), number=owner.number + 1, lost=())
         _committing.append(claim.token)
         try:
-            if not self.owns(claim) or not self.publish_claim(committing):
+            if not self.publish_claim(committing):
                 return False
             outcome = dataclasses.replace(outcome, claim=committing.number)
             if not files.publish_file(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
@@ -247,12 +251,21 @@ class Entry:
             self._drop_previous()
         return True
 
-    def release_claim(self, claim: Claim) -> bool:
-        """Gives ``claim`` up and restores the value that was set aside for it; nobody owns the entry afterwards."""
+    def _heir_of(self, claim: Claim) -> Claim | None:
+        """The owning claim if it was taken, or given up, because the job of ``claim`` was believed to be lost."""
+        owner = self.current_claim()
+        return owner if owner is not None and owner.is_heir_of(claim) and self.outcome() is None else None
+
+    def release_claim(self, claim: Claim, is_lost: bool = False) -> bool:
+        """Gives ``claim`` up and restores the value that was set aside for it; nobody owns the entry afterwards.
+
+        A job that ``is_lost`` may still commit, if it is alive after all.
+        """
         if not self.owns(claim):
             return False
         self.restore_previous()
-        return self.publish_claim(claim.next(ClaimState.RELEASED))
+        lost = (*claim.lost, claim.token) if is_lost else claim.lost
+        return self.publish_claim(claim.next(ClaimState.RELEASED, lost=lost))
 
     def remove_outcome(self) -> None:
         """Removes the outcome and its value; the next launch computes the task again."""

@@ -122,7 +122,7 @@ class _Batch:
             return [job_returns.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
         older_identity = self._function_identity.older_identity
         messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identity)
-        launch.on_result = messages.say_failure
+        launch.on_result = messages.FailureMessages()
         return self._finish(batch, self._run(launch))
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from hydra.core.utils import filter_overrides
 
-from hydra_exca.errors import ExcaError, NotRunError
+from hydra_exca.errors import ExcaError, JobLostError, NotRunError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import actions
 from hydra_exca.launch.code_changes import CodeChanges
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import LookupResult
 from hydra_exca.launch.results import Result
+from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder
 from hydra_exca.store.cache_folder import MOST_COUNTED
 from hydra_exca.text import count_noun, relative_path
@@ -31,6 +32,7 @@ from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
 _OTHER_VERSIONS = "results of other versions"  # the key of a message that is given once
+_SHOWN_LOSSES = 5  # tasks whose jobs ended in the same way
 _CONFIRM_S = 2.0  # how long a second Ctrl-C is waited for
 
 
@@ -77,11 +79,22 @@ def _count_older(
     return sum(factory_folder.read_stored(identity) is not None for identity, factory_folder in factories)
 
 
-def say_failure(result: Result) -> None:
-    """One line for a task that has failed, as soon as it has."""
-    if result.error is not None and not isinstance(result.error, NotRunError):
+class FailureMessages:
+    """One line for each task that has failed, as soon as it has; a few for those whose jobs ended in the same way."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def __call__(self, result: Result) -> None:
+        if result.error is None or isinstance(result.error, NotRunError):
+            return
         why = getattr(result.error, "state", "") or _class_name(result.error)
-        log.error("exca: %s failed: %s%s", _name(result), why, _log_hint(result.error))
+        if isinstance(result.error, JobLostError):
+            self._counts[why] += 1
+        if self._counts[why] <= _SHOWN_LOSSES:
+            log.error("exca: %s failed: %s%s", _name(result), why, _log_hint(result.error))
+        elif self._counts[why] == _SHOWN_LOSSES + 1:
+            log.error("exca: more tasks failed: %s", why)
 
 
 def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) -> list[Result]:
@@ -94,9 +107,27 @@ def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) ->
     if folders:
         results_in = ", ".join(relative_path(Path(folder)) for folder in folders)
         log.info("exca: results in %s, outputs in %s", results_in, relative_path(sweep_folder))
-    for result in failed:
-        log.error("exca: failed: %s", _headline(result))
+    for group in _group_losses(failed):
+        if len(group) == 1:
+            log.error("exca: failed: %s -> %s", _name(group[0]), _headline(group[0]))
+        else:
+            names, more = ", ".join(map(_name, group[:_SHOWN_LOSSES])), len(group) - _SHOWN_LOSSES
+            log.error("exca: failed: %s and %d more -> %s", names, more, _headline_of_group(group))
     return failed
+
+
+def _group_losses(failed: tp.Iterable[Result]) -> tp.Iterator[list[Result]]:
+    """Each failed result alone, but many whose jobs ended in the same way together."""
+    groups: dict[tp.Hashable, list[Result]] = {}
+    for result in failed:
+        is_lost = isinstance(result.error, JobLostError)
+        key = (getattr(result.error, "state", ""), result.status, result.how) if is_lost else id(result)
+        groups.setdefault(key, []).append(result)
+    for group in groups.values():
+        if len(group) > _SHOWN_LOSSES:
+            yield group
+        else:
+            yield from ([result] for result in group)
 
 
 def _count_endings(distinct: tp.Iterable[Result]) -> str:
@@ -153,9 +184,21 @@ def _headline(result: Result) -> str:
     assert error is not None
     message = str(error).replace(getattr(error, "type", "") or "\0", _class_name(error))
     first = textwrap.shorten(message.splitlines()[0], 300)
+    return f"{first}{_log_hint(error)}{_retry_hint(result)}"
+
+
+def _headline_of_group(results: tp.Sequence[Result]) -> str:
+    """What became of tasks whose jobs ended in the same way."""
+    first = results[0]
+    is_stored = first.status is Status.FAILED
+    then = _retry_hint(first) if is_stored else ". Nothing is stored: the same command submits the tasks again"
+    why, hint = getattr(first.error, "state", ""), _log_hint(first.error)
+    return f"their jobs ended without a result: {why}{hint and f', for example{hint}'}{then}"
+
+
+def _retry_hint(result: Result) -> str:
     is_stored = result.how == "cached"
-    retry = "; it was not run again: hydra.launcher.mode=retry runs what failed" if is_stored else ""
-    return f"{_name(result)} -> {first}{_log_hint(error)}{retry}"
+    return "; it was not run again: hydra.launcher.mode=retry runs what failed" if is_stored else ""
 
 
 def _name(result: Result) -> str:
@@ -163,7 +206,7 @@ def _name(result: Result) -> str:
     return " ".join(result.task.overrides) or result.uid
 
 
-def _log_hint(error: ExcaError) -> str:
+def _log_hint(error: ExcaError | None) -> str:
     path = getattr(error, "log", None)
     return f" (log: {relative_path(Path(path))})" if path else ""
 

@@ -379,8 +379,15 @@ def test_a_record_of_a_launch_that_could_not_be_read_is_read_again(
     ("report", "reason"),
     [
         (None, "its launch ended before the task started"),
-        (clusters.JobReport(clusters.JobState.ENDED, "PREEMPTED", job="312_4"), "its job 312_4 was preempted"),
+        (
+            clusters.JobReport(clusters.JobState.ENDED, "PREEMPTED", job="312_4", words="another took its place"),
+            "its job 312_4 ended: PREEMPTED: another took its place",
+        ),
         (clusters.JobReport(clusters.JobState.ENDED, "TIMEOUT", job="312"), "its job 312 ended: TIMEOUT"),
+        (
+            clusters.JobReport(clusters.JobState.ENDED, "", clusters.JobEnd.VANISHED, job="312", words="gone"),
+            "its job 312 vanished (gone) and is cancelled, in case it is alive",
+        ),
     ],
 )
 def test_a_task_that_is_submitted_again_says_what_became_of_its_job(

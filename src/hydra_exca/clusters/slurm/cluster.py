@@ -38,11 +38,10 @@ class SlurmCluster(Cluster):
         return query.query_jobs(references)
 
     def cancel_jobs(self, references: tp.Sequence[JobReference]) -> None:
-        unknown = [reference for reference in references if reference.job is None]
-        jobs = [reference.job for reference in references if reference.job]
-        jobs += [report.job for report in self.query_jobs(unknown) if report.job] if unknown else []
-        if jobs:
-            run_command(commands.cancel_command(jobs))
+        query.cancel_jobs(references)
+
+    def cancel_vanished(self, references: tp.Sequence[JobReference]) -> None:
+        query.cancel_vanished(references)
 
 
 def _check_answers(command: list[str]) -> None:

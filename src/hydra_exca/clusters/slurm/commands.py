@@ -7,25 +7,36 @@ import datetime
 import re
 import typing as tp
 
-from hydra_exca import paths
-from hydra_exca.clusters.base import JobReport, JobState
+from hydra_exca import files, paths
+from hydra_exca.clusters.base import JobEnd, JobReport, JobState
 
-# https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _FORGOTTEN = "FORGOTTEN"  # our own word: the controller no longer knows the job
-ENDED = {
-    _FORGOTTEN,
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "LAUNCH_FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "TIMEOUT",
+# https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
+_ENDS = {
+    _FORGOTTEN: (JobEnd.VANISHED, "Slurm does not know it any more"),
+    "BOOT_FAIL": (JobEnd.REMOVED, "its node did not boot"),
+    "CANCELLED": (JobEnd.REMOVED, "it was cancelled"),
+    "COMPLETED": (JobEnd.EXITED, "it exited without an error"),
+    "DEADLINE": (JobEnd.EXHAUSTED, "it was not done by its deadline"),
+    "FAILED": (JobEnd.EXITED, "it exited with an error"),
+    "LAUNCH_FAILED": (JobEnd.REMOVED, "its node could not start it"),
+    "NODE_FAIL": (JobEnd.REMOVED, "its node failed"),
+    "OUT_OF_MEMORY": (JobEnd.EXHAUSTED, "it used more memory than it had asked for"),
+    "PREEMPTED": (JobEnd.REMOVED, "a job of higher priority took its place, and Slurm does not start it again"),
+    "TIMEOUT": (JobEnd.EXHAUSTED, "it reached its time limit"),
 }
-_BLAMELESS = {"PREEMPTED", _FORGOTTEN}  # Slurm does not requeue the job, and no task is to blame
+ENDED = set(_ENDS)
+# whatever its state says, a job that ended for these reasons did not end by itself
+# https://slurm.schedmd.com/job_reason_codes.html
+_REMOVED = {
+    "BadConstraints": "no node can give it what it asks for",
+    "DependencyNeverSatisfied": "a job that it depends on did not end as it must",
+    "InvalidAccount": "its account is not valid",
+    "InvalidQOS": "its quality of service is not valid",
+    "JobLaunchFailure": "its node could not start it",
+    "NodeDown": "its node is down",
+    "SystemFailure": "Slurm or its node had a failure",
+}
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # with these reasons a job waits for ever unless somebody acts
 STUCK = re.compile(
@@ -55,15 +66,37 @@ class Row:
             return JobReport(JobState.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
         if state not in ENDED:
             return JobReport(JobState.RUNNING, self.reason, job=self.job)
+        end, words = _ENDS[state]
+        if self.reason in _REMOVED:
+            end, words = JobEnd.REMOVED, _REMOVED[self.reason]
+        elif (user := self.state.partition(" by ")[2]).isdecimal():
+            words = f"{files.user_name(int(user))} cancelled it"
         reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"
-        return JobReport(
-            JobState.ENDED,
-            f"{self.state}{reason}",
-            failed=state not in _BLAMELESS,
-            job=self.job,
-            cancelled=state == "CANCELLED",
-            timed_out=state in ("TIMEOUT", "DEADLINE"),
-        )
+        return JobReport(JobState.ENDED, f"{self.state}{reason}", end, job=self.job, words=words)
+
+
+def on_cluster(command: list[str], cluster: str | None) -> list[str]:
+    """The command for another cluster of a federation.
+
+    >>> on_cluster(["squeue", "-h"], "other")
+    ['squeue', '-M', 'other', '-h']
+    """
+    return command if cluster is None else [command[0], "-M", cluster, *command[1:]]
+
+
+def read_submitted(output: str) -> tuple[str, str | None] | None:
+    """The id of the submitted job, and the cluster of a federation that has it; None if sbatch does not say so.
+
+    A wrapper of sbatch may print lines of its own.
+
+    >>> read_submitted("Welcome!\\n12;other\\n"), read_submitted("12\\n"), read_submitted("Submitted batch job 12")
+    (('12', 'other'), ('12', None), None)
+    """
+    answers = [match for line in output.splitlines() if (match := _SUBMITTED.fullmatch(line.strip()))]
+    return (answers[0][1], answers[0][2]) if len(answers) == 1 else None
+
+
+_SUBMITTED = re.compile(r"(\d+)(?:;([^\s;]+))?")
 
 
 def ping_command() -> list[str]:

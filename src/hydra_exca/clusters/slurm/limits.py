@@ -20,7 +20,10 @@ class Limits:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.learned_limit: int | None = None
-        self._configuration = commands.read_configuration(read_output(commands.configuration_command()) or "")
+        chosen = sbatch.chosen_clusters(options)
+        self._cluster = chosen[0] if len(chosen) == 1 else None
+        configuration = read_output(commands.on_cluster(commands.configuration_command(), self._cluster))
+        self._configuration = commands.read_configuration(configuration or "")
         largest = self._configuration.get("MaxArraySize", "")
         self.array_size = max(1, int(largest)) if largest.isdecimal() else _DEFAULT_MAX_ARRAY_SIZE
         self._site = self._site_limit()
@@ -40,9 +43,14 @@ class Limits:
         few = max(1, min(own, default=0) // _FEW)
         return room if room >= min(few, wanted) else 0
 
+    def list_queued(self) -> list[str] | None:
+        """The ids of all jobs of the user in the queue, None if Slurm does not answer."""
+        listed = read_output(commands.on_cluster(commands.count_command(str(os.getuid())), self._cluster))
+        return None if listed is None else listed.split()
+
     def _queued(self, own_jobs: int) -> int:
-        listed = read_output(commands.count_command(str(os.getuid())))
-        return own_jobs if listed is None else len(listed.split())
+        listed = self.list_queued()
+        return own_jobs if listed is None else len(listed)
 
     def _site_limit(self) -> int | None:
         """The limit of the association or the quality of service, None if none is enforced or can be read."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
 import typing as tp
 
-from hydra_exca.clusters.base import JobReference, JobReport, JobState
+from hydra_exca.clusters.base import JobEnd, JobReference, JobReport, JobState
 from hydra_exca.clusters.inline import process_report
 
 from . import commands
 from .run import read_output, run_command
 
-_GONE = JobReport(JobState.ENDED)
+_GONE = JobReport(JobState.ENDED, end=JobEnd.REMOVED)
 
 
 def query_jobs(references: tp.Sequence[JobReference]) -> list[JobReport]:
@@ -25,19 +26,43 @@ def query_jobs(references: tp.Sequence[JobReference]) -> list[JobReport]:
     return [_make_report(scheduler, reference, launching.get(reference)) for reference in references]
 
 
-def query_job(job: str) -> list[commands.Row] | None:
+def query_job(job: str, cluster: str | None = None) -> list[commands.Row] | None:
     """The rows of any user's job, given any of its ids: one row, or one per task of an array.
 
     None if Slurm does not answer. The controller forgets a job minutes after its end; accounting, if enabled, does not.
     """
-    answer = run_command(commands.show_command(job))
+    answer = run_command(commands.on_cluster(commands.show_command(job), cluster))
     rows = [] if answer is None else commands.read_shown(answer.stdout)
     if rows:
         return rows
-    accounted = read_output(commands.accounting_command({job}, (), since=time.time()))
+    accounted = read_output(commands.on_cluster(commands.accounting_command({job}, (), since=time.time()), cluster))
     if accounted is not None:
         return commands.read_rows(accounted)
     return [] if answer is not None and "Invalid job id" in answer.stderr else None
+
+
+def cancel_jobs(references: tp.Sequence[JobReference]) -> None:
+    """Cancels these jobs. Slurm is asked for ids that are not known."""
+    unknown = [reference for reference in references if reference.job is None]
+    reports = query_jobs(unknown) if unknown else []
+    jobs = [(ref.slurm_cluster, ref.job) for ref in references if ref.job]
+    jobs += [(ref.slurm_cluster, report.job) for ref, report in zip(unknown, reports, strict=True) if report.job]
+    for cluster in {cluster: None for cluster, _ in jobs}:
+        ids = [job for its_cluster, job in jobs if its_cluster == cluster]
+        run_command(commands.on_cluster(commands.cancel_command(ids), cluster))
+
+
+def cancel_vanished(references: tp.Sequence[JobReference]) -> None:
+    """Cancels jobs that Slurm does not list, as one that is only hidden would go on.
+
+    A new job that has got the id of one of them, as Slurm's ids have begun anew, is not cancelled.
+    """
+    cancel_jobs([reference for reference in references if reference.job and not _is_reused(reference)])
+
+
+def _is_reused(reference: JobReference) -> bool:
+    rows = query_job(tp.cast(str, reference.job), reference.slurm_cluster) or []
+    return any(row.place != (reference.token, reference.number) for row in rows)
 
 
 @dataclasses.dataclass
@@ -60,24 +85,32 @@ class _SchedulerReports:
 def _query_scheduler(references: tp.Sequence[JobReference]) -> _SchedulerReports | None:
     """All reports on these jobs, None if the scheduler does not answer."""
     scheduler = _SchedulerReports()
-    for group in ([r for r in references if r.job], [r for r in references if not r.job]):
-        if group and not _add_reports(scheduler, group):
-            return None
-    return scheduler
+    by_question = sorted(references, key=_question)
+    return (
+        scheduler
+        if all(_add_reports(scheduler, list(group)) for _, group in itertools.groupby(by_question, key=_question))
+        else None
+    )
+
+
+def _question(reference: JobReference) -> tuple[str, bool]:
+    """Equal for jobs about which Slurm is asked together."""
+    return reference.slurm_cluster or "", not reference.job
 
 
 def _add_reports(scheduler: _SchedulerReports, references: tp.Sequence[JobReference]) -> bool:
-    """Adds the reports of jobs whose ids are all known, or all unknown; False if the controller does not answer."""
+    """Adds the reports of jobs of one cluster whose ids are all known, or all unknown; False without an answer."""
+    cluster = references[0].slurm_cluster
     jobs = {commands.array_id(reference.job) for reference in references} - {""}
     users = set() if jobs else {str(reference.owner.get("user", os.getuid())) for reference in references}
-    queue = run_command(commands.queue_command(jobs, users))
+    queue = run_command(commands.on_cluster(commands.queue_command(jobs, users), cluster))
     if queue is None or (queue.returncode != 0 and "Invalid job id" not in queue.stderr):
         return False
     queued = commands.read_rows(queue.stdout)
     scheduler.add(queued, references)
     if not {(reference.token, reference.number) for reference in references} <= scheduler.reports.keys():
         since = min(reference.submitted for reference in references)
-        accounting = read_output(commands.accounting_command(jobs, users, since))
+        accounting = read_output(commands.on_cluster(commands.accounting_command(jobs, users, since), cluster))
         if accounting is not None:
             scheduler.add(commands.read_accounts(accounting) + queued, references)  # the queue is more current
     return True
@@ -97,5 +130,7 @@ def _make_report(
         return launching
     # a task that is cancelled while it is pending in an array never gets a row of its own
     if commands.array_id(reference.job) in scheduler.arrays:
-        return JobReport(JobState.ENDED, "CANCELLED while it was pending, or forgotten by Slurm", cancelled=True)
-    return JobReport(JobState.ENDED, "Slurm knows nothing of it (any more)", failed=False)
+        reason = "CANCELLED while it was pending, or forgotten by Slurm"
+        return JobReport(JobState.ENDED, reason, JobEnd.REMOVED, job=reference.job)
+    words = "neither squeue nor sacct shows it"
+    return JobReport(JobState.ENDED, "VANISHED", JobEnd.VANISHED, job=reference.job, words=words)

@@ -6,7 +6,9 @@ submitit is imported only when jobs are submitted. That takes 100 ms, which a la
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import logging
 import os
 import re
 import shlex
@@ -23,6 +25,7 @@ from hydra_exca.errors import ConfigError, Problem, SubmissionError
 from . import commands
 from .run import read_output, run_command
 
+log = logging.getLogger("exca.clusters")
 DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
 _PRIVATE = 0o600
 _PATTERN = re.compile("%[AajNtux]")  # what Slurm replaces in the names of logs
@@ -58,21 +61,29 @@ class Array:
         return paths.job_script(self.folder, self.first)
 
 
-def submit_array(array: Array) -> str:
-    """Writes the script, submits it and returns the id of the job or array.
+class SubmittedArray(tp.NamedTuple):
+    """The id of a job or array that Slurm has accepted, and its cluster if that is another one of a federation."""
+
+    job_id: str
+    cluster: str | None = None
+
+
+def submit_array(array: Array) -> SubmittedArray:
+    """Writes the script and submits it.
 
     An sbatch that fails may have submitted the jobs before. So the queue is searched for the script before another
     attempt. Raises SubmissionError with sbatch's message, TooManyQueuedError if waiting may help.
     """
     array.script.touch(_PRIVATE)  # `setup` may hold secrets
     array.script.write_text(_script_text(array))
+    clusters = chosen_clusters(array.options)
     answer = ""
     for pause in (*_PAUSES_S, None):
         done = run_command(["sbatch", "--parsable", str(array.script)], environment=environment_outside_job())
         if done is not None and done.returncode == 0:
-            return done.stdout.strip().splitlines()[-1].partition(";")[0]
+            return _read_answer(array.script, clusters, done.stdout)
         answer = "it gave no answer" if done is None else done.stderr.strip()
-        accepted = _find_accepted_job(array.script, answer)
+        accepted = _find_accepted_job(array.script, clusters, answer)
         if accepted is not None:
             return accepted
         if pause is None or (done is not None and not _OUT_OF_REACH.search(answer)):
@@ -80,6 +91,26 @@ def submit_array(array: Array) -> str:
         time.sleep(pause)
     kind = TooManyQueuedError if _TOO_MANY.search(answer) else SubmissionError
     raise kind(answer)
+
+
+def _read_answer(script: Path, clusters: tp.Sequence[str | None], output: str) -> SubmittedArray:
+    """What sbatch says that it has submitted. Raises SubmissionError if it does not say so."""
+    submitted = commands.read_submitted(output)
+    if submitted is not None:
+        return SubmittedArray(*submitted)
+    answer = f"it answered {output.strip()!r}, where `sbatch --parsable` answers with the id of the job. "
+    answer += "Is it a wrapper of Slurm's own sbatch? It has to print that id on a line of its own"
+    unknown = _find_accepted_job(script, clusters, answer)
+    if unknown is not None:  # it would find its claim given up, and compute nothing
+        run_command(commands.on_cluster(commands.cancel_command([unknown.job_id]), unknown.cluster))
+        answer += f". The job that it has submitted, {unknown.job_id}, is cancelled"
+    raise SubmissionError(answer)
+
+
+def chosen_clusters(options: Options) -> list[str | None]:
+    """The clusters of a federation among which sbatch may choose, None for the one at hand."""
+    chosen = (options.slurm.get("additional_parameters") or {}).get("clusters")
+    return list(str(chosen).split(",")) if chosen else [None]
 
 
 def describe_refusal(error: SubmissionError, options: Options, before: str) -> SubmissionError:
@@ -112,13 +143,30 @@ def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
 
 
 def environment_outside_job() -> dict[str, str]:
-    """The environment for sbatch. Jobs must not inherit the SLURM_ variables of a job."""
+    """The environment for sbatch.
+
+    Jobs must not inherit the SLURM_ variables of a job. SBATCH_ variables are options that are in no record, and those
+    of a job are its own.
+    """
+    own: tuple[str, ...] = ("SBATCH_",)
     environment = job_environment()
-    if "SLURM_JOB_ID" not in environment:
-        return environment
-    own = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_")
+    if "SLURM_JOB_ID" in environment:
+        own = (*own, "SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
     kept = {name: value for name, value in environment.items() if not name.startswith(own)}
     return {**kept, **{name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}}
+
+
+@functools.cache
+def warn_of_unused_variables() -> None:
+    """Says, once, which options for sbatch the environment has that do not count."""
+    if "SLURM_JOB_ID" in os.environ:  # they are those of that job
+        return
+    unused = sorted(name for name in os.environ if name.startswith("SBATCH_"))
+    if unused:
+        log.warning(
+            "exca: sbatch does not get %s of the environment: set these options where you set the others of the jobs",
+            ", ".join(unused),
+        )
 
 
 def accounting_options(options: Options) -> dict[str, tp.Any]:
@@ -127,17 +175,21 @@ def accounting_options(options: Options) -> dict[str, tp.Any]:
     return {name: asked.get(name) for name in ("account", "partition", "qos")}
 
 
-def _find_accepted_job(script: Path, answer: str) -> str | None:
-    """The id of the job if the script was accepted after all; repeats the question until the scheduler answers.
+def _find_accepted_job(script: Path, clusters: tp.Sequence[str | None], answer: str) -> SubmittedArray | None:
+    """The job if the script was accepted after all; repeats the question until the scheduler answers.
 
     Raises SubmissionError if it never does.
     """
+    command = commands.queue_command((), {str(os.getuid())})
     for pause in (0.0, *_PAUSES_S):
         time.sleep(pause)
-        queue = read_output(commands.queue_command((), {str(os.getuid())}))
-        if queue is not None:
-            rows = [row for row in commands.read_rows(queue) if str(script) in row.command]
-            return commands.array_id(rows[0].job) if rows else None
+        queues = {cluster: read_output(commands.on_cluster(command, cluster)) for cluster in clusters}
+        for cluster, queue in queues.items():
+            rows = [row for row in commands.read_rows(queue or "") if str(script) in row.command]
+            if rows:
+                return SubmittedArray(commands.array_id(rows[0].job), cluster)
+        if None not in queues.values():
+            return None
     raise SubmissionError(
         f"{answer}\nNor does squeue answer. If the jobs were accepted after all, they will do nothing."
     )

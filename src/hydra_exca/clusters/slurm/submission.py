@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import typing as tp
 
-from hydra_exca.clusters.base import Batch, ClusterSubmission, JobReference, JobReport, JobSpec, JobState, Options
+from hydra_exca.clusters.base import (
+    Batch,
+    ClusterSubmission,
+    JobEnd,
+    JobReference,
+    JobReport,
+    JobSpec,
+    JobState,
+    Options,
+)
 from hydra_exca.errors import SubmissionError
 
 from . import arrays, commands, query, sbatch
 from .limits import Limits
-from .run import read_output, run_command
+from .run import run_command
 
 log = logging.getLogger("exca.clusters")
 _FIRST_POLL_S = 1.0  # the interval then grows to poll_s
@@ -31,6 +39,8 @@ class SlurmSubmission(ClusterSubmission):
         self._backlog: list[JobSpec] = list(batch.jobs)
         self._arrays: dict[str, int] = {}  # how many jobs of each may run at a time
         self._ids: dict[int, str] = {}
+        self._clusters: dict[int, str] = {}
+        self._array_clusters: dict[str, str] = {}
         self._open: dict[int, JobReference] = {}
         self._suspects: set[int] = set()
         self._cancelled: list[int] = []
@@ -39,18 +49,23 @@ class SlurmSubmission(ClusterSubmission):
         self._next = time.monotonic() + self._interval
 
     def start(self) -> None:
+        sbatch.warn_of_unused_variables()
         self._submit_more()
 
     @property
     def job_ids(self) -> dict[int, str | None]:
         return dict(self._ids)
 
+    @property
+    def slurm_clusters(self) -> dict[int, str]:
+        return dict(self._clusters)
+
     def stop_tracking(self, number: int) -> None:
         self._open.pop(number, None)
 
     def poll(self) -> dict[int, JobReport]:
         cancelled = {
-            number: JobReport(JobState.ENDED, "cancelled before it was submitted", cancelled=True)
+            number: JobReport(JobState.ENDED, "cancelled before it was submitted", JobEnd.REMOVED)
             for number in self._cancelled
         }
         self._cancelled.clear()
@@ -74,7 +89,7 @@ class SlurmSubmission(ClusterSubmission):
 
     def cancel_job(self, number: int) -> bool:
         if number in self._ids:
-            run_command(commands.cancel_command([self._ids[number]]))
+            self._cancel([self._ids[number]])
         else:
             self._backlog = [job for job in self._backlog if job.number != number]
             self._cancelled.append(number)
@@ -89,13 +104,13 @@ class SlurmSubmission(ClusterSubmission):
 
     def cancel_pending(self) -> tp.Sequence[int]:
         if self._open:
-            run_command(commands.cancel_command(self._active_arrays(), pending=True))
+            self._cancel(self._active_arrays(), pending=True)
         return self.stop_submitting()
 
     def cancel_all(self) -> tp.Sequence[int]:
         numbers = [*self.stop_submitting(), *self._open]
         if self._open:
-            run_command(commands.cancel_command(self._active_arrays()))
+            self._cancel(self._active_arrays())
         deadline = time.monotonic() + _END_S
         while self._open and time.monotonic() < deadline:
             asked = list(self._open)
@@ -104,6 +119,15 @@ class SlurmSubmission(ClusterSubmission):
                     self.stop_tracking(number)
             time.sleep(_FIRST_POLL_S if self._open else 0.0)
         return numbers
+
+    def _cancel(self, jobs: tp.Sequence[str], pending: bool = False) -> None:
+        for cluster in {self._cluster_of(job): None for job in jobs}:
+            ids = [job for job in jobs if self._cluster_of(job) == cluster]
+            run_command(commands.on_cluster(commands.cancel_command(ids, pending), cluster))
+
+    def _cluster_of(self, job: str) -> str | None:
+        """The cluster of a job or array of this submission."""
+        return self._array_clusters.get(commands.array_id(job))
 
     # submitting
 
@@ -128,15 +152,15 @@ class SlurmSubmission(ClusterSubmission):
     def _count_queued(self) -> int:
         """How many jobs of this launch are in the queue. A job whose outcome is there may take seconds to leave it."""
         needed = self._ids and self._limits.needs_own_count
-        listed = (read_output(commands.count_command(str(os.getuid()))) if needed else None) or ""
-        return max(len(self._open), sum(1 for job in listed.split() if commands.array_id(job) in self._arrays))
+        listed = (self._limits.list_queued() if needed else None) or []
+        return max(len(self._open), sum(1 for job in listed if commands.array_id(job) in self._arrays))
 
     def _submit(self, jobs: tp.Sequence[JobSpec], most: int, after: str | None) -> str | None:
         """The id of an array of these jobs; None if the queue has no room for it, which is remembered."""
         first, options = jobs[0].number, jobs[0].options
         array = sbatch.Array(self._batch.folder, self._batch.module, first, len(jobs), most, options, after)
         try:
-            job_id = sbatch.submit_array(array)
+            job_id, cluster = sbatch.submit_array(array)
         except SubmissionError as error:
             is_full = isinstance(error, sbatch.TooManyQueuedError)
             if not is_full or (len(jobs) == 1 and not self._open):
@@ -144,10 +168,13 @@ class SlurmSubmission(ClusterSubmission):
             self._limits.learned_limit = len(self._open) + len(jobs) // 2
             return None
         self._arrays[job_id] = most
+        if cluster is not None:
+            self._array_clusters[job_id] = cluster
+            self._clusters.update((job.number, cluster) for job in jobs)
         for index, job in enumerate(jobs):
             name = f"{job_id}_{index}" if len(jobs) > 1 else job_id
             self._ids[job.number] = name
-            self._open[job.number] = JobReference(self._batch.token, job.number, name, {}, True, time.time())
+            self._open[job.number] = JobReference(self._batch.token, job.number, name, {}, True, time.time(), cluster)
         self._backlog = self._backlog[len(jobs) :]
         return job_id
 
@@ -175,7 +202,7 @@ class SlurmSubmission(ClusterSubmission):
             return
         for array, share in zip(active, larger, strict=True):
             if share > self._arrays[array]:
-                run_command(commands.throttle_command(array, share))
+                run_command(commands.on_cluster(commands.throttle_command(array, share), self._cluster_of(array)))
                 self._arrays[array] = share
 
     def _log_whether_slurm_answers(self, answers: bool) -> None:

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from hydra_exca.clusters import JobState
+from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.clusters.slurm import commands as slurm_commands
-from hydra_exca.clusters.slurm.commands import Row, array_index, expand_ids, read_limit, read_rows
+from hydra_exca.clusters.slurm.commands import Row, array_index, expand_ids, read_limit, read_rows, read_submitted
 
 LAUNCHES = "/data/exca/launches"
 TOKEN = "20261122-123105-f556800cc3bb"
@@ -144,21 +144,44 @@ def test_what_no_launch_submitted_has_no_place(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "failed", "cancelled", "timed_out"),
+    ("state", "reason", "end"),
     [
-        ("FAILED", True, False, False),
-        ("PREEMPTED", False, False, False),  # no task is to blame
-        ("CANCELLED", True, True, False),
-        ("CANCELLED by 1000", True, True, False),
-        ("CANCELLED+", True, True, False),
-        ("TIMEOUT", True, False, True),
-        ("DEADLINE", True, False, True),
-        ("NODE_FAIL", True, False, False),
+        ("FAILED", "NonZeroExitCode", JobEnd.EXITED),
+        ("COMPLETED", "None", JobEnd.EXITED),
+        ("TIMEOUT", "TimeLimit", JobEnd.EXHAUSTED),
+        ("DEADLINE", "None", JobEnd.EXHAUSTED),
+        ("OUT_OF_MEMORY", "OutOfMemory", JobEnd.EXHAUSTED),
+        ("CANCELLED", "None", JobEnd.REMOVED),
+        ("CANCELLED by 1000", "None", JobEnd.REMOVED),
+        ("CANCELLED+", "None", JobEnd.REMOVED),
+        ("PREEMPTED", "None", JobEnd.REMOVED),
+        ("NODE_FAIL", "None", JobEnd.REMOVED),
+        ("BOOT_FAIL", "None", JobEnd.REMOVED),
+        ("FAILED", "BadConstraints", JobEnd.REMOVED),
+        ("FAILED", "JobLaunchFailure", JobEnd.REMOVED),
+        ("FORGOTTEN", "None", JobEnd.VANISHED),
     ],
 )
-def test_what_ended_a_job_is_told_apart(state: str, failed: bool, cancelled: bool, timed_out: bool) -> None:
-    report = Row("1", state, "None", SCRIPT).report()
-    assert (report.failed, report.cancelled, report.timed_out) == (failed, cancelled, timed_out)
+def test_what_ended_a_job_is_told_apart(state: str, reason: str, end: JobEnd) -> None:
+    assert Row("1", state, reason, SCRIPT).report().end is end
+
+
+def test_an_end_is_explained_by_slurms_state_and_what_it_means() -> None:
+    report = Row("1", "FAILED", "BadConstraints", SCRIPT).report()
+    assert report.explanation == "FAILED (BadConstraints): no node can give it what it asks for"
+    assert Row("1", "CANCELLED by 0", "None", SCRIPT).report().explanation == "CANCELLED by 0: root cancelled it"
+
+
+@pytest.mark.parametrize(
+    "output", ["", "Submitted batch job 12", "12 jobs", "12\n13", "error: 12;other;x", "Welcome", "-1", "12;"]
+)
+def test_an_answer_that_is_not_the_id_of_one_job_is_none(output: str) -> None:
+    assert read_submitted(output) is None
+
+
+@pytest.mark.parametrize("output", ["12\n", "Dear user\n12\n", "12\nyou have used 7 hours\n", "  12  \n\n"])
+def test_an_id_is_read_among_the_lines_of_a_wrapper(output: str) -> None:
+    assert read_submitted(output) == ("12", None)
 
 
 @pytest.mark.parametrize(

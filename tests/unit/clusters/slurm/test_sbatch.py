@@ -104,6 +104,37 @@ def test_a_job_that_submits_jobs_does_not_hand_them_what_is_its_own(monkeypatch:
     assert set(kept.values()) == {None} and (environment["SLURM_CONF"], environment["MINE"]) == ("c", "m")
 
 
+def test_sbatch_gets_no_options_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
+    monkeypatch.setenv("SQUEUE_STATES", "CANCELLED")  # for those who call squeue in their jobs
+    environment = sbatch.environment_outside_job()
+    assert "SBATCH_PARTITION" not in environment and environment["SQUEUE_STATES"] == "CANCELLED"
+
+
+def test_options_from_the_environment_that_do_not_count_are_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
+    sbatch.warn_of_unused_variables.cache_clear()
+    for _ in range(2):
+        sbatch.warn_of_unused_variables()
+    assert caplog.text.count("SBATCH_PARTITION") == 1
+    sbatch.warn_of_unused_variables.cache_clear()
+
+
+@pytest.mark.app
+def test_the_users_defaults_do_not_reach_our_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_STATE", "SCONTROL_ALL", "SBATCH_PARTITION"]
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    output = run.read_output(
+        [sys.executable, "-c", f"import os; print([name for name in {names} if name in os.environ])"]
+    )
+    assert output == "[]\n"
+
+
 @pytest.mark.app
 def test_a_command_of_slurms_is_not_the_terminals() -> None:
     """A Ctrl-C is for the launch, which waits for sbatch's answer."""
