@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from apps import App, Result, Started, wait_until
 from faults import OwnSlurms, calls, counted, end_time_of, hiding_jobs, wrapped
+from infra_models import Counted, Slow
+from map_models import Scaled
+
+from hydra_exca.errors import JobLostError
 
 POLL = "hydra.launcher.poll_s=1"
 HOLD = "+hydra.launcher.additional_parameters={hold: true}"
@@ -163,6 +167,63 @@ def test_who_has_joined_a_job_that_is_cancelled_submits_the_task_once(tmp_path: 
             subprocess.run(["scancel", array(jobs(app)[0])], check=True)
             result = second.result()
     assert is_lost(result, "CANCELLED") and len(app.launches) == 2 and runs_now(app)
+
+
+# -- the same through infras -------------------------------------------------------------------------------------------
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "refused": ({"mem_gb": 9999}, "BadConstraints"),
+    "setup": ({"slurm_setup": ["exit 1"]}, "FAILED"),
+}
+
+
+@pytest.fixture
+def infra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    return {"folder": tmp_path / "cache", "cluster": "slurm"}
+
+
+@pytest.mark.parametrize(("broken", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_method_whose_job_never_began_raises_it_and_runs_with_the_corrected_infra(
+    infra: dict[str, Any], broken: dict[str, Any], reason: str
+) -> None:
+    lost = Counted(infra={**infra, **broken})
+    for _ in range(2):
+        with pytest.raises(JobLostError, match=reason):
+            lost.fit()
+        assert lost.infra.status() == "not submitted"
+    assert Counted(infra=infra).fit() == 10
+
+
+@pytest.mark.parametrize(("broken", "reason"), BROKEN.values(), ids=BROKEN)
+def test_the_jobs_of_an_array_that_never_began_raise_it_and_run_with_the_corrected_infra(
+    infra: dict[str, Any], broken: dict[str, Any], reason: str
+) -> None:
+    for tasks_per_job in (1, 2):
+        with Counted(infra={**infra, **broken, "tasks_per_job": tasks_per_job}).infra.job_array() as lost:
+            lost.extend(Counted(x=x, infra={**infra, **broken}) for x in range(3))
+        errors = [task.infra.job().exception() for task in lost]
+        assert all(isinstance(error, JobLostError) and reason in error.state for error in errors)
+    with Counted(infra=infra).infra.job_array() as array:
+        array.extend(Counted(x=x, infra=infra) for x in range(3))
+    assert [task.fit() for task in array] == [0, 10, 20]
+
+
+@pytest.mark.parametrize(("broken", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_map_whose_jobs_never_began_raises_it_and_runs_with_the_corrected_infra(
+    infra: dict[str, Any], broken: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(JobLostError, match=reason):
+        list(Scaled(infra={**infra, **broken, "max_jobs": 2}).of([1, 2]))
+    assert [value[0] for value in Scaled(infra={**infra, "max_jobs": 2}).of([1, 2])] == [2, 4]
+
+
+def test_a_method_whose_job_is_cancelled_while_it_runs_is_not_submitted(infra: dict[str, Any], tmp_path: Path) -> None:
+    task = Slow(infra=infra)
+    job = task.infra.job()
+    wait_until((tmp_path / "notes").exists, "the method to run")
+    job.cancel()
+    assert isinstance(job.exception(), JobLostError) and task.infra.status() == "not submitted"
 
 
 # -- ends that are the task's fault ------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ class _LocalSubmission(ClusterSubmission):
             self._waiting = {number: running.spec, **self._waiting}
             return None
         if running.cancelled:
-            return JobReport(JobState.ENDED, "CANCELLED while it was running", JobEnd.REMOVED)
+            return JobReport(JobState.ENDED, "cancelled while it was running", JobEnd.REMOVED)
         return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:
