@@ -113,14 +113,21 @@ def test_jobs_cancelled_while_nobody_waits_run_with_the_same_command(tmp_path: P
     assert runs_now(app)
 
 
-def test_a_node_that_cannot_start_jobs_is_an_error_that_is_not_stored(tmp_path: Path, own_slurm: OwnSlurms) -> None:
+@pytest.mark.parametrize("requeued", [False, True])
+def test_a_node_that_cannot_start_jobs_is_an_error_that_is_not_stored(
+    tmp_path: Path, own_slurm: OwnSlurms, requeued: bool
+) -> None:
+    """What Slurm requeues by default, it then holds: that is said, and waited for."""
     prolog = tmp_path / "prolog"
     prolog.write_text(f"#!/bin/sh\ntest -e {tmp_path}/fixed\n")
     prolog.chmod(0o755)
-    slurm = own_slurm(accounting=False, Prolog=prolog, SchedulerParameters="nohold_on_prolog_fail")
-    app = App(tmp_path)
-    options = "+hydra.launcher.additional_parameters={no-requeue: true}"
-    result = swept(app, options, env=slurm.environment)
+    slurm, app = own_slurm(accounting=False, Prolog=prolog), App(tmp_path)
+    options = f"+hydra.launcher.additional_parameters={{{'requeue' if requeued else 'no-requeue'}: true}}"
+    with sweep(app, options, env=slurm.environment) as launch:
+        if requeued:
+            wait_until(lambda: launch.says("launch failed requeued held"), "the launch to say that they are held")
+            slurm.run("scancel", array(jobs(app)[0]))
+        result = launch.result()
     assert is_lost(result, "") and len(app.launches) == 1
     app.write("fixed", "")
     for node in ("n1", "n2"):

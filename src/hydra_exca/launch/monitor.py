@@ -274,7 +274,8 @@ class Monitor:
             return
         self._said.add((claim.token, report.reason))
         if report.stuck:
-            log.warning("exca: %s waits and may never start: %s (job %s)", task.uid, report.reason, report.job)
+            job = f"job {report.job}; scancel ends it"
+            log.warning("exca: %s waits and may never start: %s (%s)", task.uid, report.reason, job)
             return
         who = f"a launch on {claim.owner.get('host')} computes it ({claim.cluster})"
         remedy = f"If you know that it is gone, remove {task.entry.path}"

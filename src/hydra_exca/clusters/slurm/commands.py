@@ -41,7 +41,7 @@ _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD
 # with these reasons a job waits for ever unless somebody acts
 STUCK = re.compile(
     r"Partition(TimeLimit|Config|NodeLimit|Down|Inactive)|ReqNodeNotAvail|\w+NotAllowed"
-    r"|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|held state|Invalid\w+|BadConstraints|JobHeld\w+"
+    r"|DependencyNeverSatisfied|QOSMax\w+|AssocMax\w+|requeued held|held state|Invalid\w+|BadConstraints|JobHeld\w+"
 )
 
 

@@ -190,6 +190,7 @@ def test_an_id_is_read_among_the_lines_of_a_wrapper(output: str) -> None:
         ("PartitionTimeLimit", True),
         ("QOSMaxJobsPerUserLimit", True),
         ("JobHeldUser", True),
+        ("launch failed requeued held", True),  # by a node that cannot start jobs
         ("DependencyNeverSatisfied", True),
         ("InvalidAccount", True),
         ("Resources", False),
