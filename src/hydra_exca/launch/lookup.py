@@ -117,9 +117,9 @@ class Lookup:
         return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time, where)
 
     def lost_jobs(self, entry: Entry, claim: Claim) -> list[clusters.JobReference]:
-        """The jobs for this entry that are believed to be lost, of the launches that a claim names."""
+        """The jobs for this entry that are believed to be lost, of the launches that a claim of this user names."""
         jobs = []
-        for token in claim.lost:
+        for token in claim.lost if claim.writer in (None, os.getuid()) else ():
             record = self._read_record(token)
             place = os.path.relpath(entry.path, self._folder.path)
             positions = {position for position, path in enumerate(record.get("entries", [])) if path == place}

@@ -108,7 +108,7 @@ def read_claim(path: str | Path, number: int) -> Claim:
         if fields["state"] != ClaimState.RELEASED:
             check_process(fields["owner"])
         lost = tuple(fields.get("lost", ()))
-        if not all(isinstance(token, str) and re.fullmatch(launches.TOKEN_PATTERN, token) for token in lost):
+        if not all(isinstance(token, str) and "/" not in token for token in lost):
             raise ValueError(f"'lost' cannot be {lost!r:.60}")
         fields.update(state=ClaimState(fields["state"]), number=number, writer=writer, lost=lost)
         return records.build(Claim, fields)

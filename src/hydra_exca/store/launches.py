@@ -18,6 +18,7 @@ _SCHEMA = {
     "entries": (list, _NONE),
     "tasks": (list, _NONE),
     "jobs": (dict, _NONE),
+    "slurm_clusters": (dict, _NONE),
 }
 TOKEN_PATTERN = r"\d{8}-\d{6}-[0-9a-f]{12}"
 
@@ -50,6 +51,7 @@ def _is_consistent(record: tp.Mapping[str, tp.Any]) -> bool:
         all(isinstance(name, str) and is_inside(name) for name in entries)
         and all(type(position) is int and 0 <= position < len(entries) for position in positions)
         and all(isinstance(job, str | None) for job in dict(jobs).values())
+        and all(isinstance(cluster, str) for cluster in dict(record.get("slurm_clusters") or {}).values())
     )
 
 
