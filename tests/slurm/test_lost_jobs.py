@@ -283,8 +283,7 @@ def test_what_a_vanished_job_still_commits_is_taken(tmp_path: Path) -> None:
     """
     head = "def app_notes(word):\n    return Path('notes.txt').exists() and word in Path('notes.txt').read_text()"
     app = App(tmp_path, body, head=head)
-    until_the_second = f'[ $(ls {app.cache}/launches | wc -l) -lt 2 ] || exec "$real" "$@"'
-    hidden = wrapped(tmp_path / "hidden", {"scancel": "exit 0", **dict.fromkeys(("squeue", "sacct"), until_the_second)})
+    hidden = wrapped(tmp_path / "alive", {"scancel": "exit 0"}, over=hiding_the_first(app))
     with sweep(app, seeds="seed=1", env=hidden) as launch:
         wait_until(lambda: len(app.notes) == 2, "the task to run twice")
         app.write("go", "")
@@ -295,7 +294,7 @@ def test_what_a_vanished_job_still_commits_is_taken(tmp_path: Path) -> None:
 
 def test_what_vanished_is_cancelled_by_the_next_command_too(tmp_path: Path) -> None:
     app = App(tmp_path, WAIT)
-    hidden = counted(tmp_path / "counted", over={**os.environ, **hiding_jobs(tmp_path / "hidden")})
+    hidden = hiding_the_first(app)
     with sweep(app, seeds="seed=1", env=hidden) as launch:
         wait_until(lambda: app.notes, "the task to run")
         (job,) = jobs(app)
@@ -304,6 +303,12 @@ def test_what_vanished_is_cancelled_by_the_next_command_too(tmp_path: Path) -> N
     result = swept(app, seeds="seed=1", env=hidden)
     assert result.values == [10] and len(app.launches) == 2
     wait_until(lambda: state(job) == "CANCELLED", "the first job to end")
+
+
+def hiding_the_first(app: App) -> dict[str, str]:
+    """An environment in which Slurm does not show the jobs of an app before its second launch."""
+    until_the_second = f'[ $(ls {app.cache}/launches | wc -l) -lt 2 ] || exec "$real" "$@"'
+    return wrapped(app.folder / "hidden", dict.fromkeys(("squeue", "sacct"), until_the_second))
 
 
 def launch_jobs(launch: Path) -> list[str]:

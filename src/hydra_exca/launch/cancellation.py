@@ -21,6 +21,7 @@ from .lookup import Lookup
 log = logging.getLogger("exca.launch")
 _SHOWN_JOBS = 5
 
+
 def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> ExcaError | None:
     """The error if a running job is another user's, which is never cancelled, or its state is not known."""
     if report.state is JobState.UNKNOWN:
