@@ -20,6 +20,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from hypothesis_profiles import is_small
@@ -28,6 +29,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hydra_exca.sweep.compose import loader
 
 Job = list[str]
+# Hydra 1.4 imports each plugin once: what they register must be there before a test's fixtures keep its singletons
+Plugins.instance()
 
 
 @dataclasses.dataclass

@@ -7,7 +7,7 @@ import typing as tp
 from collections.abc import Callable, Iterator
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import Container, DictConfig, ListConfig, Node, OmegaConf, UnionNode
+from omegaconf import Container, DictConfig, Node, OmegaConf, UnionNode
 
 FLAGS = (
     "readonly",
@@ -66,7 +66,7 @@ def _held(node: Node) -> Iterator[tuple[str, Node]]:
         yield ".<union>", content
     elif isinstance(node, DictConfig) and isinstance(content, dict):
         yield from ((f".{_describe_value(key)}", each) for key, each in content.items())
-    elif isinstance(node, ListConfig) and isinstance(content, list):
+    elif isinstance(node, Container) and isinstance(content, list):
         yield from ((f"[{number}]", each) for number, each in enumerate(content))
 
 
@@ -108,7 +108,7 @@ def _content(node: Node) -> str:
         return "a node"
     if isinstance(node, DictConfig) and isinstance(content, dict):
         return f"keys {[_describe_value(key) for key in content]}"
-    if isinstance(node, ListConfig) and isinstance(content, list):
+    if isinstance(node, Container) and isinstance(content, list):
         return f"{len(content)} items"
     return _describe_value(content)
 

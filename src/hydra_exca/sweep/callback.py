@@ -166,14 +166,13 @@ class ExcaCallback(Callback):
         if config.hydra.mode is not RunMode.RUN:
             return
         from . import schema
-        from .configs.tree import without_hydra
+        from .configs.tree import to_resolved, without_hydra
 
         try:
             kinds = schema.schema_of(task_function, OmegaConf.select(config, "hydra.launcher.schema"))
             if not kinds.receives:  # hydra_exca.main validates it itself
                 task = without_hydra(config)
-                values = tp.cast("dict[str, tp.Any]", OmegaConf.to_container(task, resolve=True))
-                problems = kinds.problems(values, lambda: task)
+                problems = kinds.problems(to_resolved(task), lambda: task)
                 if problems:
                     raise ConfigError("The configuration does not fit its schema; nothing was run.", problems)
         except ExcaError as error:

@@ -62,7 +62,7 @@ def _code_options(chosen: WorkdirConf, copied: list[str], config: DictConfig, ke
 def _copied_names(copied: tp.Any) -> list[str] | None:
     """The names of what is to be copied; None if the option is neither a name, a list of names nor null."""
     names = [copied] if isinstance(copied, str) else copied or []
-    is_valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    is_valid = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
     return list(filter(None, names)) if is_valid else None
 
 
@@ -112,7 +112,7 @@ def _find_targets(value: tp.Any) -> tp.Iterator[str]:
         if isinstance(target, str) and target.partition(".")[0].isidentifier():
             yield target
         value = list(value.values())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         for child in value:
             yield from _find_targets(child)
 

@@ -248,7 +248,7 @@ def _run_texts(identity: tp.Any, world: tp.Any, path: str = "") -> dict[str, str
     if isinstance(identity, uid.RunDependent):
         return {path: _with_digest(identity.text, uid.canonical(world, path))}
     texts: dict[str, str] = {}
-    if type(identity) is type(world) and isinstance(identity, (dict, list)):
+    if type(identity) is type(world) and isinstance(identity, (dict, list, tuple)):
         for key, value in _items(identity).items():
             texts |= _run_texts(value, _items(world).get(key), _join(path, key))
     return texts

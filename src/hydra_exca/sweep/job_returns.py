@@ -6,7 +6,6 @@ import functools
 import os
 import typing as tp
 
-from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -16,6 +15,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.launch.results import Result
 from hydra_exca.status import Status
 
+from .compose import hydra_private
 from .configs.tree import raw, without_hydra
 from .hydra_errors import as_compact_error
 from .options import INVALID_OPTIONS
@@ -72,8 +72,7 @@ class TaskReturn(JobReturn):
     @functools.cached_property
     def working_dir(self) -> str:  # type: ignore[override]
         chdir = self._config.hydra.job.chdir
-        changes = not version.base_at_least("1.2") if chdir is None else chdir
-        return self._shown_folder if changes else self._started_in
+        return self._shown_folder if hydra_private.changes_directory(chdir) else self._started_in
 
     @property
     def _shown_folder(self) -> str:

@@ -18,7 +18,7 @@ from hydra_exca.globs import matches_key
 from hydra_exca.identity import pydantic_types
 
 from . import schema
-from .configs.tree import raw
+from .configs.tree import raw, to_resolved
 from .hydra_errors import as_compact_error, shown_cause
 from .schema import Method
 
@@ -117,7 +117,7 @@ def _make_model(kind: type[pydantic.BaseModel], config: DictConfig, hydra: tp.An
     allowed = () if hydra is None else OmegaConf.select(hydra, "launcher.allow_missing") or ()
     missing = sorted(key for key in OmegaConf.missing_keys(config) if not matches_key(key, allowed))
     problems = [Problem("it is ??? and must be given", key) for key in missing]
-    values = {} if missing else schema.without_missing(OmegaConf.to_container(config, resolve=True))
+    values = {} if missing else schema.without_missing(to_resolved(config))
     problems = problems or schema.model_problems(kind, values)
     if problems:
         overrides = () if hydra is None else tuple(raw(hydra.overrides.task))

@@ -15,6 +15,8 @@ from hydra_exca import clusters, paths, text
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 
+from .configs.tree import to_resolved
+
 KEY = "hydra.launcher"
 PER_TASK_KEY = f"{KEY}.per_task"
 DEFAULT_FOLDER = "exca"
@@ -116,7 +118,7 @@ def typed_version(overrides: tp.Iterable[str]) -> str | None:
 
 def to_plain(value: tp.Any) -> tp.Any:
     """A value of a config in plain containers."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return to_resolved(value) if OmegaConf.is_config(value) else value
 
 
 def _check_complete(options: tp.Mapping[str, tp.Any]) -> None:

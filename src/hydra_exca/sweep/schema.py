@@ -184,7 +184,7 @@ def _dataclass_problems(kind: tp.Any, values: dict[str, tp.Any], config: tp.Call
 
 def _problem(detail: tp.Any, values: dict[str, tp.Any]) -> Problem:
     given = detail["input"]
-    shown = "" if detail["type"] == "missing" or isinstance(given, (dict, list)) else f" (given: {given!r})"
+    shown = "" if detail["type"] == "missing" or isinstance(given, (dict, list, tuple)) else f" (given: {given!r})"
     return Problem(f"{detail['msg']}{shown}", _dotted_key(detail["loc"], values))
 
 
@@ -192,7 +192,7 @@ def _dotted_key(location: tp.Sequence[tp.Any], values: tp.Any) -> str:
     """The key of a place in the values: pydantic also names the members of unions there, which are no keys."""
     parts: list[str] = []
     for index, part in enumerate(location):
-        is_index = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        is_index = isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
         if is_index or (isinstance(values, dict) and part in values):
             values = values[part]
         elif index < len(location) - 1:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -147,6 +148,7 @@ def repository() -> Any:
     return GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
 
 
+@pytest.mark.skipif(not hydra.__version__.startswith("1.3."), reason="in Hydra 1.4 no source keeps the store")
 def test_whoever_copies_hydras_state_has_a_config_store_of_its_own(app: Path) -> None:
     state = copy.deepcopy(Singleton.get_state())
     copied = state["instances"][GlobalHydra].config_loader().repository
@@ -207,7 +209,8 @@ def main(config):
 if __name__ == "__main__":
     main()
 """
-HEAVY = {"pydantic", "submitit", "psutil", "loky", "tqdm", "click", "importlib.metadata", "multiprocessing", "ctypes"}
+HEAVY = {"pydantic", "submitit", "psutil", "loky", "tqdm", "click", "multiprocessing", "ctypes"}
+HEAVY |= {"importlib.metadata"} if hydra.__version__.startswith("1.3.") else set()  # Hydra 1.4 imports it itself
 OF_JOBS = {f"hydra_exca.{name}" for name in ("round", "keeper", "worker", "attempt", "pack", "packed", "child")}
 
 

@@ -85,6 +85,7 @@ class Composition:
             OmegaConf.update(config, key, value, merge=True)
         if self.lines is not None:
             set_task_overrides(config, self.lines)
+        if self.dirname is not None:
             config.hydra.job.override_dirname = self.dirname
         if self.cache is not None:
             OmegaConf.set_cache(config, copy.deepcopy(self.cache))

@@ -1,4 +1,7 @@
-"""All uses of private parts of Hydra. Only in versions that are known does anything rely on them."""
+"""All uses of private parts of Hydra. Only in versions that are known does anything rely on them.
+
+In what Hydra 1.3 and 1.4 differ is in `_Hydra13` and `_Hydra14`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import typing as tp
 from pathlib import Path
 
 import hydra
-from hydra._internal import utils
+from hydra import version
+from hydra._internal import config_loader_impl, utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
@@ -26,9 +30,74 @@ from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
 
 
+class _Hydra13:
+    """Hydra 1.3."""
+
+    RESOLVERS: tp.ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def defaults_list(loader: tp.Any, config_name: str | None, lines: list[str], run_mode: RunMode) -> tp.Any:
+        return loader.compute_defaults_list(config_name=config_name, overrides=lines, run_mode=run_mode)
+
+    @staticmethod
+    def repository(loader: tp.Any, config_name: str | None, lines: list[str]) -> tp.Any:
+        return loader._parse_overrides_and_create_caching_repo(config_name, lines)[1]  # noqa: SLF001
+
+    @staticmethod
+    def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.Any]) -> str | None:
+        chosen = {key: settings[key] for key in ("kv_sep", "item_sep", "exclude_keys")}
+        function: tp.Any = getattr(config_loader_impl, "get_overrides_dirname")  # noqa: B009 - Hydra 1.4 has none
+        return str(function(overrides=list(overrides), **chosen))
+
+    @staticmethod
+    def changes_directory(chdir: bool | None) -> bool:
+        """The default depends on the version that the program is written for."""
+        base_at_least: tp.Any = getattr(version, "base_at_least")  # noqa: B009 - Hydra 1.4 has none
+        return not base_at_least("1.2") if chdir is None else chdir
+
+    @staticmethod
+    def leave_out_of_jobs(config: DictConfig, key: str) -> None:
+        """Only the sweep's own ``hydra.launcher`` is used, and nothing compares it with those of jobs."""
+
+
+class _Hydra14:
+    """Hydra 1.4: overrides may be aliases, and those of a sweep are expanded already."""
+
+    RESOLVERS: tp.ClassVar[frozenset[str]] = frozenset({"hydra_override_dirname", "hydra_deprecated_override_dirname"})
+
+    @staticmethod
+    def defaults_list(loader: tp.Any, config_name: str | None, lines: list[str], run_mode: RunMode) -> tp.Any:
+        return loader._compute_defaults_list(config_name, lines, run_mode, _PARSER.parse_overrides(lines))  # noqa: SLF001
+
+    @staticmethod
+    def repository(loader: tp.Any, config_name: str | None, lines: list[str]) -> tp.Any:
+        parsed = _PARSER.parse_overrides(lines)
+        return loader._parse_overrides_and_create_caching_repo(config_name, lines, parsed)[1]  # noqa: SLF001
+
+    @staticmethod
+    def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.Any]) -> str | None:
+        """A resolver makes it from the overrides in the config."""
+        return None
+
+    @staticmethod
+    def changes_directory(chdir: bool | None) -> bool:
+        return bool(chdir)
+
+    @staticmethod
+    def leave_out_of_jobs(config: DictConfig, key: str) -> None:
+        config.hydra.overrides.hydra.append(f"~{key}")
+
+
+_KNOWN: dict[str, type[_Hydra13] | type[_Hydra14]] = {"1.3": _Hydra13, "1.4": _Hydra14}
+_THIS = _KNOWN.get(".".join(hydra.__version__.split(".")[:2]), _Hydra14)
+
+RESOLVERS = _THIS.RESOLVERS
+"""Resolvers of Hydra that make their values of the config alone."""
+
+
 def is_known_hydra() -> bool:
     """Whether tests compare what this version of Hydra composes, and how it runs jobs, with what we do."""
-    return hydra.__version__.startswith("1.3.")
+    return ".".join(hydra.__version__.split(".")[:2]) in _KNOWN
 
 
 def is_known_loader(loader: ConfigLoader) -> bool:
@@ -95,25 +164,32 @@ class _CachingRepository:
 def config_groups(loader: ConfigLoader, master: DictConfig) -> tp.Callable[[str], bool]:
     """A function that says whether a key is a config group of the jobs, whose search path may be their own."""
     overrides: tp.Any = OmegaConf.to_container(master.hydra.overrides.hydra)
-    private: tp.Any = loader
-    _, repository = private._parse_overrides_and_create_caching_repo(master.hydra.job.config_name, overrides)  # noqa: SLF001
+    repository = _THIS.repository(loader, master.hydra.job.config_name, overrides)
     return functools.cache(lambda key: bool(repository.group_exists(key)))
 
 
 def choose_groups(loader: ConfigLoader, master: DictConfig, lines: tp.Sequence[str]) -> None:
     """Computes the defaults list of a job, as Hydra does first."""
     overrides: tp.Any = OmegaConf.to_container(master.hydra.overrides.hydra)
-    loader.compute_defaults_list(
-        config_name=master.hydra.job.config_name, overrides=[*overrides, *lines], run_mode=RunMode.RUN
-    )
+    _THIS.defaults_list(loader, master.hydra.job.config_name, [*overrides, *lines], RunMode.RUN)
 
 
-def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.Any]) -> str:
-    """``hydra.job.override_dirname`` for these overrides, under ``hydra.job.config.override_dirname``."""
-    from hydra._internal.config_loader_impl import get_overrides_dirname  # Hydra 1.4 has none
+def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.Any]) -> str | None:
+    """``hydra.job.override_dirname`` as Hydra writes it for these overrides, None if it is not written.
 
-    chosen = {key: settings[key] for key in ("kv_sep", "item_sep", "exclude_keys")}
-    return str(get_overrides_dirname(overrides=list(overrides), **chosen))
+    ``settings`` are ``hydra.job.config.override_dirname``.
+    """
+    return _THIS.override_dirname(overrides, settings)
+
+
+def changes_directory(chdir: bool | None) -> bool:
+    """Whether jobs with this ``hydra.job.chdir`` run in their output directory."""
+    return _THIS.changes_directory(chdir)
+
+
+def leave_out_of_jobs(config: DictConfig, key: str) -> None:
+    """Removes a key from the configs of the jobs, if it was removed from the sweep's and Hydra compares them."""
+    _THIS.leave_out_of_jobs(config, key)
 
 
 @functools.lru_cache(maxsize=2**15)

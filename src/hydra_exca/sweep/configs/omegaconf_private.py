@@ -9,10 +9,17 @@ import typing as tp
 import omegaconf.base
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, ValueNode
 from omegaconf.basecontainer import BaseContainer
+from omegaconf.resolvers import oc
 
 from .thread_state import replaced_function
 
 Resolvers: tp.TypeAlias = dict[str, tp.Callable[..., tp.Any]]
+
+PASSING_RESOLVERS = {"oc.create", "oc.decode", "oc.deprecated", "oc.select", "oc.dict.keys", "oc.dict.values"}
+"""Resolvers of OmegaConf that only pass on their arguments or parts of the config."""
+
+if hasattr(oc, "coerce"):  # OmegaConf 2.4; before, one of this name is the user's
+    PASSING_RESOLVERS.add("oc.coerce")
 
 
 def resolvers() -> Resolvers:
@@ -55,6 +62,14 @@ def unresolved_value(node: Node) -> tp.Any:
 def set_value(node: ValueNode, value: tp.Any) -> None:
     """Sets a leaf to a value that is known to fit: nothing is checked or converted."""
     node.__dict__["_val"] = value
+
+
+def set_item(container: tp.Any, key: tp.Any, value: tp.Any) -> None:
+    """Sets an item, of a tuple as well: OmegaConf does that only where it resolves one."""
+    if isinstance(container, (DictConfig, ListConfig)):
+        container[key] = value
+    else:
+        container._set_item_for_resolution(key, value)  # noqa: SLF001
 
 
 def child_nodes(node: tp.Any) -> dict[tp.Any, tp.Any] | list[tp.Any] | None:

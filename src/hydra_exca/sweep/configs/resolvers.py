@@ -8,11 +8,13 @@ import typing as tp
 
 from omegaconf import DictConfig, OmegaConf
 
-from .omegaconf_private import resolvers, wrapped_resolvers
+from hydra_exca.sweep.compose import hydra_private
+
+from .omegaconf_private import PASSING_RESOLVERS, resolvers, wrapped_resolvers
 from .tree import leaves_of, raw
 
 # These only pass on their arguments or parts of the config, whose own calls are recorded anyway.
-TRANSPARENT = {"oc.create", "oc.decode", "oc.deprecated", "oc.select", "oc.dict.keys", "oc.dict.values"}
+TRANSPARENT = PASSING_RESOLVERS | hydra_private.RESOLVERS
 
 
 RUN_VARIABLE = "oc.env of the run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as tp
 
 from omegaconf import DictConfig, Node, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from hydra_exca import script
 
@@ -32,7 +32,7 @@ def raw_task(config: DictConfig) -> Tree:
 
 def leaves_of(tree: tp.Any, path: Path = ()) -> tp.Iterator[tuple[Path, tp.Any]]:
     """All values that are not containers, with their paths."""
-    if isinstance(tree, (dict, list)):
+    if isinstance(tree, (dict, list, tuple)):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from leaves_of(value, (*path, key))
     else:
@@ -48,10 +48,10 @@ def with_leaves(tree: tp.Any, changes: tp.Mapping[Path, tp.Any]) -> tp.Any:
     below: dict[tp.Any, dict[Path, tp.Any]] = {}
     for path, value in changes.items():
         below.setdefault(path[0], {})[path[1:]] = value
-    changed = tree.copy()
+    changed = dict(tree) if isinstance(tree, dict) else list(tree)
     for key, deeper in below.items():
         changed[key] = with_leaves(tree[key], deeper)
-    return changed
+    return tuple(changed) if isinstance(tree, tuple) else changed
 
 
 def map_leaves(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
@@ -62,10 +62,37 @@ def map_leaves(tree: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
     return change(tree)
 
 
+def container_of(config: tp.Any) -> type:
+    """The plain container that a config is: dict, list or tuple."""
+    if OmegaConf.is_dict(config):
+        return dict
+    return list if OmegaConf.is_list(config) else tuple
+
+
+def filled(container: type, children: dict[tp.Any, tp.Any]) -> tp.Any:
+    """A dict, list or tuple with these children, in their order."""
+    return children if container is dict else container(children.values())
+
+
 def copy_tree(tree: tp.Any) -> tp.Any:
-    return map_leaves(
-        tree, lambda leaf: OmegaConf.to_container(leaf, resolve=True) if OmegaConf.is_config(leaf) else leaf
-    )
+    return map_leaves(tree, lambda leaf: to_resolved(leaf) if OmegaConf.is_config(leaf) else leaf)
+
+
+def to_resolved(config: tp.Any) -> tp.Any:
+    """A config in plain containers, resolved. What refers to ``???`` is ``???``, which OmegaConf 2.4 refuses."""
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except InterpolationToMissingValueError:
+        keys = list(config) if OmegaConf.is_dict(config) else range(len(config))
+        return filled(container_of(config), {key: _resolved_at(config, key) for key in keys})
+
+
+def _resolved_at(config: tp.Any, key: tp.Any) -> tp.Any:
+    try:
+        value = MISSING if OmegaConf.is_missing(config, key) else config[key]
+    except InterpolationToMissingValueError:
+        return MISSING
+    return to_resolved(value) if OmegaConf.is_config(value) else value
 
 
 def is_interpolation(value: tp.Any) -> bool:
@@ -79,7 +106,7 @@ def dotted(path: Path) -> str:
 def class_of(config: tp.Any) -> str:
     """The name of the class of a structured config, "" for any other."""
     kind = OmegaConf.get_type(config)
-    return "" if kind in (None, dict, list) else f"{script.module_name(kind)}:{kind.__qualname__}"
+    return "" if kind in (None, dict, list, tuple) else f"{script.module_name(kind)}:{kind.__qualname__}"
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -102,7 +129,7 @@ def _structured(config: tp.Any, path: Path, around: tuple[int, ...]) -> tp.Itera
     kind = class_of(config)
     if kind:
         yield path, kind
-    keys: tp.Iterable[tp.Any] = range(len(config)) if OmegaConf.is_list(config) else list(config)
+    keys: tp.Iterable[tp.Any] = list(config) if OmegaConf.is_dict(config) else range(len(config))
     for key in keys:
         child = None if not path and key == "hydra" else _container(config, key)
         if child is not None and id(child) not in around:

@@ -36,10 +36,17 @@ def composition_yaml(composition: Composition) -> str:
     template = composition.template
     if template not in _plain:
         config = without_hydra(template.copy())
-        _plain[template] = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+        _plain[template] = _with_lists(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
     leaves = {path: value.name if isinstance(value, enum.Enum) else value for path, value in composition.leaves.items()}
     quick = _config_yaml_by_libyaml(with_leaves(_plain[template], leaves))
     return OmegaConf.to_yaml(without_hydra(composition.config())) if quick is None else quick
+
+
+def _with_lists(value: tp.Any) -> tp.Any:
+    """The same with lists in place of tuples, as OmegaConf writes them."""
+    if isinstance(value, dict):
+        return {key: _with_lists(child) for key, child in value.items()}
+    return list(map(_with_lists, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _config_yaml_by_libyaml(value: tp.Any) -> str | None:

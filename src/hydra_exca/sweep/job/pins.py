@@ -9,6 +9,7 @@ import typing as tp
 
 from omegaconf import AnyNode, DictConfig, OmegaConf, flag_override
 
+from hydra_exca.sweep.configs.omegaconf_private import set_item
 from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, map_leaves
 
 
@@ -40,7 +41,7 @@ def _put_first_valid(holder: tp.Any, key: tp.Any, candidates: list[tp.Any]) -> N
     """The first candidate that the field takes. Where it takes neither, what is there stays: it is equal."""
     for number, candidate in enumerate(candidates, 1):
         try:
-            holder[key] = candidate
+            set_item(holder, key, candidate)
         except Exception:  # AssertionError, too, and what a dataclass of the user raises
             if number == len(candidates) == 1:
                 raise

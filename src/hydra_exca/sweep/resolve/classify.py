@@ -13,7 +13,7 @@ from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.uid import Pinned, RunDependent, canonical, digest, encode
 from hydra_exca.sweep.configs.overlay import JobVariant
 from hydra_exca.sweep.configs.resolvers import LISTED_ENVIRON, READ_SIZE, RUN_VARIABLE
-from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, dotted, leaves_of, map_leaves
+from hydra_exca.sweep.configs.tree import MISSING, Path, copy_tree, dotted, filled, leaves_of, map_leaves
 
 from .observations import Branch, Leaf, collect_calls, flatten
 from .sizes import ANY_SIZE
@@ -21,7 +21,7 @@ from .tracer import Calls, ResolveFailure, Tracer
 from .world import depends_on_folder, without_folder
 
 FindingTree: tp.TypeAlias = tp.Any
-"""A Finding, or dicts and lists of Findings where an interpolation leads to a container."""
+"""A Finding, or dicts, lists and tuples of Findings where an interpolation leads to a container."""
 
 
 class Classification:
@@ -184,13 +184,13 @@ class Classifier:
     def classify(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> FindingTree:
         """Leaf by leaf where the views have the same keys, else as one leaf."""
         branches = [view for view in views if isinstance(view, Branch)]
-        if len(branches) < len(views) or len({(view.is_list, *view.children) for view in branches}) > 1:
+        if len(branches) < len(views) or len({(view.container, *view.children) for view in branches}) > 1:
             return self._classify_leaf(views, path, text)
         tree = {
             key: self.classify([view.children[key] for view in branches], (*path, key), f"{text}.{key}")
             for key in branches[0].children
         }
-        return list(tree.values()) if branches[0].is_list else tree
+        return filled(branches[0].container, tree)
 
     def _classify_leaf(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> Finding:
         leaves = [flatten(view) for view in views]

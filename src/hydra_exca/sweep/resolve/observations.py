@@ -7,7 +7,7 @@ import typing as tp
 
 from omegaconf import OmegaConf
 
-from hydra_exca.sweep.configs.tree import Path, class_of
+from hydra_exca.sweep.configs.tree import Path, class_of, container_of, filled
 
 from .tracer import Calls, ResolveFailure, ResolverCall, Tracer
 
@@ -29,10 +29,10 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """A container that an interpolation leads to, in one world."""
+    """A container that an interpolation leads to, in one world: a dict, a list or a tuple."""
 
     children: dict[tp.Any, Leaf | Branch]
-    is_list: bool
+    container: type
     calls: Calls
     kind: str = ""
 
@@ -50,7 +50,7 @@ def resolve_tree(
     above = (*above, id(value))
     keys = list(value.keys()) if OmegaConf.is_dict(value) else list(range(len(value)))
     children = {key: resolve_tree(tracer, value, key, _below(calls, key), above) for key in keys}
-    branch = Branch(children, OmegaConf.is_list(value), calls, class_of(value))
+    branch = Branch(children, container_of(value), calls, class_of(value))
     return flatten(branch) if any(call.is_external for call in calls) else branch
 
 
@@ -63,11 +63,11 @@ def flatten(view: Leaf | Branch) -> Leaf:
         return view
     parts = {key: flatten(child) for key, child in view.children.items()}
     failed = [part.value for part in parts.values() if isinstance(part.value, ResolveFailure)]
-    value = {key: part.value for key, part in parts.items()}
+    value = filled(view.container, {key: part.value for key, part in parts.items()})
     calls = view.calls | collect_calls(parts.values())
     kinds = [((key, *path), kind) for key, part in parts.items() for path, kind in part.kinds]
     kinds += [((), view.kind)] if view.kind else []
-    return Leaf(failed[0] if failed else list(value.values()) if view.is_list else value, calls, kinds=tuple(kinds))
+    return Leaf(failed[0] if failed else value, calls, kinds=tuple(kinds))
 
 
 def collect_calls(views: tp.Iterable[Leaf | Branch]) -> Calls:

@@ -11,6 +11,7 @@ import typing as tp
 from collections.abc import Iterator
 from pathlib import Path
 
+import hydra
 import pytest
 from composing import Sweep, check, write
 from configs import compare_descriptions, described, differences, shared
@@ -23,6 +24,7 @@ from hydra_exca.sweep.compose import hydra_private, templates
 from hydra_exca.sweep.configs.overlay import ConfigOverlay
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+HYDRA_13 = pytest.mark.skipif(not hydra.__version__.startswith("1.3."), reason="Hydra 1.4 refuses such an app")
 
 SMALL = {
     "config": """
@@ -186,6 +188,7 @@ def test_a_choice_that_depends_on_other_choices_follows_them(tmp_path: Path) -> 
     check(Sweep(conf), *good, ["model=b"], *both)
 
 
+@HYDRA_13
 def test_a_choice_that_depends_on_the_environment_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = "defaults: [{db: '${oc.env:WHICH_DB,a}'}]\nhome: ${oc.env:WHICH_DB,none}"
     sweep = Sweep(files_of(tmp_path, config, db__a="{n: 1}", db__b="{n: 2}"))
@@ -345,6 +348,7 @@ def test_a_config_may_have_a_name_of_its_own_or_none(conf: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["1.1", "1.2", None])
+@HYDRA_13
 def test_the_version_base_is_followed(tmp_path: Path, base: str | None) -> None:
     conf = files_of(
         tmp_path,
@@ -355,6 +359,7 @@ def test_the_version_base_is_followed(tmp_path: Path, base: str | None) -> None:
     check(Sweep(conf, base=base), ["model=b"], ["model.n=3"], ["seed=2"], ["model@_name_=b"], ["+model@x._name_=b"])
 
 
+@HYDRA_13
 def test_keys_of_other_types_are_found_as_hydra_finds_them(tmp_path: Path) -> None:
     config = "{1: one, 1.5: x, true: yes, null_: 0, a-b: 1, 'a b': 1, 'a.b': 2, '2': two, d: {1: a, '1': b}, ü: 1}"
     keys = "1=a", "'1'=a", "1.5=b", "true=c", "a-b=3", "'a.b'=3", "a.b=3", "2=c", "d.1=c", "ü=2", "d={1:c}", "+d={2:c}"
@@ -486,6 +491,7 @@ def test_a_schema_in_the_store_checks_the_config_file(tmp_path: Path) -> None:
     check(Sweep(conf), ["inner.n=8"], ["inner=wrong"], ["inner=more"], ["inner.n=x"], ["counts.z=4"], ["counts.a=x"])
 
 
+@HYDRA_13
 def test_a_schema_of_the_same_name_checks_the_config_file_and_says_that_this_is_deprecated(tmp_path: Path) -> None:
     ConfigStore.instance().store(group="db", name="mysql", node=Inner)
     conf = files_of(tmp_path, "defaults: [{db: plain}]", db__mysql="{n: 3}", db__plain="{n: 4}")
@@ -592,6 +598,7 @@ def test_what_a_cached_resolver_gave_the_master_holds_for_jobs(tmp_path: Path, r
     assert OmegaConf.get_cache(config)["noted_once"] == OmegaConf.get_cache(sweep.master)["noted_once"] != {}
 
 
+@HYDRA_13
 def test_a_choice_may_come_from_a_resolver(tmp_path: Path) -> None:
     picked = ["a"]
     OmegaConf.register_new_resolver("picked", lambda: picked[0])

@@ -6,6 +6,7 @@ import enum
 import typing as tp
 from pathlib import Path
 
+import omegaconf
 import pytest
 import yaml
 from hypothesis import given
@@ -91,13 +92,19 @@ def test_any_fields_read_back_as_they_were(value: tp.Any) -> None:
     assert yaml.safe_load(yaml_text.fields_yaml(value)) == value
 
 
-@pytest.mark.parametrize("text", ["é", "caf\udcff", "\ufeff", "a\tb", "\x07", "😀", r"\U"])
+NO_UTF_8 = pytest.mark.skipif(hasattr(omegaconf, "TupleConfig"), reason="OmegaConf 2.4 cannot write it")
+
+
+@pytest.mark.parametrize(
+    "text", ["é", pytest.param("caf\udcff", marks=NO_UTF_8), "\ufeff", "a\tb", "\x07", "😀", r"\U"]
+)
 def test_any_text_is_written_as_omegaconf_writes_it(text: str) -> None:
     config = OmegaConf.create({"a": text, "b": [text]})
     assert config_yaml(config) == OmegaConf.to_yaml(config)
     assert yaml_text.fields_yaml({"a": text}) == yaml.safe_dump({"a": text}, sort_keys=False)
 
 
+@NO_UTF_8
 def test_a_path_that_is_no_utf_8_is_written_as_omegaconf_writes_it() -> None:
     config = OmegaConf.create({"a": Path("/data/caf\udce9")})
     assert config_yaml(config) == OmegaConf.to_yaml(config)

@@ -19,6 +19,7 @@ import uuid
 import warnings
 
 import numpy as np
+import omegaconf
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
@@ -39,6 +40,7 @@ from hydra_exca.sweep.job import pins
 from hydra_exca.sweep.resolve import resolve, world
 from hydra_exca.sweep.resolve import tracer as stages
 
+OMEGACONF_23 = pytest.mark.skipif(hasattr(omegaconf, "TupleConfig"), reason="OmegaConf 2.4 refuses such a value")
 COUNTER = itertools.count()
 GLOBAL = OmegaConf.create({"t": "${now:%f}"})
 
@@ -158,7 +160,7 @@ def composed(task: tp.Any, *, cwd: str | None = None, sweep_dir: str = "multirun
     hydra = config.hydra
     hydra.run.dir = "outputs/${now:%Y-%m-%d}"
     hydra.sweep.dir, hydra.sweep.subdir = sweep_dir, "${hydra.job.num}"
-    hydra.job.num, hydra.job.id, hydra.job.name = 3, 3, "train"
+    hydra.job.num, hydra.job.id, hydra.job.name = 3, "3", "train"
     hydra.job.env_set = {"MODE": "fast", "KEY": "${oc.env:DATA}", "OUT": "${hydra:runtime.output_dir}"}
     hydra.runtime.cwd = cwd or os.getcwd()
     hydra.launcher = {"folder": "${oc.env:DATA}/cache", "logs": "${hydra.sweep.dir}/.logs", "gpus": 2}
@@ -644,7 +646,8 @@ def test_the_job_gets_what_was_hashed_where_its_resolver_gives_something_else(mo
     monkeypatch.setenv("DATA", "changed")
     job = job_config(config)
     pins.put_pins(job, result.pins)
-    assert OmegaConf.to_container(job, resolve=True) == {"m": {"x": "/data", "list": [1, [2, 3]]}}
+    values = OmegaConf.to_container(job, resolve=True)
+    assert canonical(values) == {"m": {"x": "/data", "list": [1, [2, 3]]}}  # OmegaConf 2.4 keeps tuples
 
 
 @dataclasses.dataclass
@@ -664,7 +667,7 @@ class Other(Typed):
         pytest.param("${array:}", id="an array"),
         pytest.param("${dataclass:}", id="an object"),
         pytest.param("${typed_config:}", id="the config of a class"),
-        pytest.param("${questions:}", id="what would be missing"),
+        pytest.param("${questions:}", id="what would be missing", marks=OMEGACONF_23),
         pytest.param("${kinds.${oc.env:CHOICE}}", id="chosen by a variable"),
     ],
 )
