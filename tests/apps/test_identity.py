@@ -282,6 +282,16 @@ def test_what_a_run_dependent_value_takes_from_elsewhere_counts(tmp_path: Path, 
     assert app.run(env=one).counts["run"] == 0
 
 
+def test_a_variable_that_each_run_sets_anew_is_the_jobs_own_and_makes_no_other_task(tmp_path: Path) -> None:
+    env_set = "hydra: {job: {env_set: {OUT: '${hydra.runtime.output_dir}', NOW: '${now:%f}'}}}"
+    body = "return [cfg.out == os.environ['OUT'] == HydraConfig.get().runtime.output_dir]"
+    app = App(tmp_path, body, config=f"seed: 1\nout: ${{oc.env:OUT}}\n{env_set}\n")
+    assert app.run().values == [[True]]
+    around = {"OUT": "/other", "NOW": "never"}
+    again = app.run("hydra.sweep.dir=again/${now:%f}", env=around)
+    assert (again.values, again.counts["cached"]) == ([[True]], 1)
+
+
 def test_what_depends_on_the_run_is_in_the_identity_as_its_text(tmp_path: Path) -> None:
     app = App(tmp_path, config="seed: 1\nout: ${hydra:runtime.output_dir}\n")
     app.run()
@@ -522,6 +532,58 @@ def test_a_module_runs_in_processes_too(tmp_path: Path) -> None:
     app = App(tmp_path, files={"pkg/__init__.py": "", "pkg/conf/config.yaml": "seed: 1\n", "pkg/near.py": "TEN = 10\n"})
     app.write_script("from . import near\nreturn near.TEN * cfg.seed\n", name="pkg/train.py")
     assert app.run("seed=1,2", script=["-m", "pkg.train"], cluster="local").values == [10, 20]
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+SECRETS = """\
+seed: 1
+one: ${oc.env:TOKEN}
+tokens: ["${oc.env:TOKEN}", plain]
+nested: [[{token: "${oc.env:TOKEN}"}]]
+made: ${both:}
+numbers: ["${oc.decode:${oc.env:PIN}}", 1]
+unordered: ${pins:}
+"""
+HOLDER = """
+import hydra_exca
+import pydantic
+from omegaconf import OmegaConf
+
+OmegaConf.register_new_resolver("pins", lambda: [int(os.environ["PIN"]), 1])
+OmegaConf.register_new_resolver("both", lambda: {"user": "me", "keys": [os.environ["TOKEN"]]})
+
+class Config(pydantic.BaseModel):
+    seed: int
+    one: str
+    tokens: list[str]
+    nested: list[list[dict[str, str]]]
+    made: dict[str, str | list[str]]
+    unordered: set[int]
+    numbers: list[int]
+    moved: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def move(self):
+        self.moved = "Bearer " + self.tokens[0]
+        return self
+"""
+
+
+@pytest.mark.parametrize("kind", ["model", "dictconfig"])
+def test_no_value_of_the_environment_is_stored(tmp_path: Path, kind: str) -> None:
+    typed = {"argument": "Config", "main": "hydra_exca.main"} if kind == "model" else {}
+    body = 'note(cfg.tokens[0], cfg.numbers[0], cfg.made["keys"][0])\nreturn 1'
+    app = App(tmp_path, body, config=SECRETS, head=HOLDER, **typed)  # type: ignore[arg-type]
+    secret = {"TOKEN": "hunter2hunter2", "PIN": "8675309"}
+    assert app.run(env=secret).values == [1]
+    stored = [path for path in app.entries[0].rglob("*") if path.is_file()]
+    found = [path.name for path in stored if any(each.encode() in path.read_bytes() for each in secret.values())]
+    assert len(stored) > 3 and found == []
+    assert app.run(env=secret).counts["cached"] == 1
+    for changed in ({"TOKEN": "swordfish"}, {"PIN": "1234567"}):
+        assert app.run(env={**secret, **changed}).counts["run"] == 1
+    assert app.notes[0] == "hunter2hunter2 8675309 hunter2hunter2"
 
 
 # -- defaults ----------------------------------------------------------------------------------------------------------

@@ -287,21 +287,31 @@ def _find_pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid
     """The leaves whose values are not to be stored, by dotted key."""
     if isinstance(identity, uid.Pinned):
         yield path, identity
-    elif isinstance(identity, dict):
-        for key, value in identity.items():
+    elif isinstance(identity, (dict, list)):
+        for key, value in _items(identity).items():
             yield from _find_pinned(value, _join(path, key))
 
 
 def _redact(fields: tp.Any, secrets: dict[str, uid.Pinned], path: str = "") -> tp.Any:
     """A model's fields with text and digest in place of values that are not to be stored, wherever it put them."""
-    if isinstance(fields, dict):
-        return {key: _redact(value, secrets, _join(path, key)) for key, value in fields.items()}
-    if isinstance(fields, list):
-        return [_redact(value, secrets, path) for value in fields]
+    if isinstance(fields, (dict, list)):
+        shown = {key: _redact(value, secrets, _join(path, key)) for key, value in _items(fields).items()}
+        return shown if isinstance(fields, dict) else list(shown.values())
     for place, secret in secrets.items():
-        if path == place or _contains_secret(fields, secret.value):
+        if _is_part(path, place) or _contains_secret(fields, secret.value):
             return uid.canonical(secret)
     return fields
+
+
+def _is_part(path: str, place: str) -> bool:
+    """Whether a leaf is the value at a place or an element of it; what stands for one scalar has no elements."""
+    below = path.removeprefix(place)
+    if f"{path}.".startswith(f"{place}."):
+        return all(part[:1] != "~" or part[:2] == "~~" or part in _CONTAINER_TAGS for part in below.split("."))
+    return False
+
+
+_CONTAINER_TAGS = ("~set", "~dict", "~ordered")
 
 
 def _contains_secret(leaf: tp.Any, secret: tp.Any) -> bool:

@@ -725,6 +725,16 @@ def test_env_set_hides_every_value_and_leaves_out_the_run() -> None:
     assert found["OUT"] == RunDependent("${hydra:runtime.output_dir}")
 
 
+@pytest.mark.parametrize("key", ["runtime.output_dir", "runtime.cwd", "sweep.dir", "job.id"])
+def test_env_set_leaves_out_the_run_without_a_resolver(key: str) -> None:
+    config = composed({"x": "${oc.env:OUT}"})
+    config.hydra.job.env_set = {"OUT": f"${{hydra.{key}}}/out", "NAME": "${hydra.job.name}"}
+    found = resolve.resolve_env_set(config)
+    assert found["OUT"] == RunDependent(f"${{hydra.{key}}}/out")
+    assert found["NAME"] == Pinned("${hydra:job.env_set.NAME}", "train")
+    assert resolve.run_variables(found) == ("OUT",)
+
+
 def test_env_set_without_interpolations_needs_no_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     config = composed({})
     config.hydra.job.env_set = {"A": "1"}
