@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from apps import App
 
+from hydra_exca.clusters import Options
+from hydra_exca.clusters.slurm import variables
+
 SIZES = """\
 seed: 1
 nodes: ${oc.decode:${oc.env:SLURM_NNODES}}
@@ -108,6 +111,19 @@ def test_the_size_that_a_task_asks_for_itself_counts(tmp_path: Path, option: str
     app = App(tmp_path, "return cfg.nodes", config=config)
     assert app.run("wanted=1,2", option, exclude, cluster="slurm").values == [1, 2]
     assert app.run("wanted=2,1", option, exclude, cluster="slurm").counts["cached"] == 2
+
+
+@pytest.mark.parametrize("options", [size(2, 2), [*size(2, 1), "+hydra.launcher.use_srun=false"], size(1, 1)])
+def test_the_sizes_that_options_give_are_those_that_a_job_finds(tmp_path: Path, options: list[str]) -> None:
+    names = sorted(variables.SIZES)
+    around = dict.fromkeys(names, "7")
+    app = App(tmp_path, f"return {{name: os.environ.get(name) for name in {names}}}")
+    found = app.run(*options, cluster="slurm", env=around).values[0]
+    pairs = dict(each.split(".")[-1].split("=") for each in options)
+    common = {name: int(pairs[name]) for name in ("nodes", "tasks_per_node")}
+    known = variables.known_sizes(Options(common, {} if "use_srun" not in pairs else {"use_srun": False}))
+    assert {name: found[name] for name in known} == known
+    assert [name for name, value in found.items() if value == "7"] == []
 
 
 def test_node_env_leaves_a_size_out(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
-from . import commands
+from . import commands, variables
 from .run import read_output, run_command
 
 log = logging.getLogger("exca.clusters")
@@ -145,14 +145,15 @@ def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
 def environment_outside_job() -> dict[str, str]:
     """The environment for sbatch.
 
-    Jobs must not inherit the SLURM_ variables of a job. SBATCH_ variables are options that are in no record, and those
-    of a job are its own.
+    Jobs must not inherit the SLURM_ variables of a job, nor sizes that are not theirs. SBATCH_ variables are options
+    that are in no record, and those of a job are its own.
     """
     own: tuple[str, ...] = ("SBATCH_",)
     environment = job_environment()
     if "SLURM_JOB_ID" in environment:
         own = (*own, "SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
-    kept = {name: value for name, value in environment.items() if not name.startswith(own)}
+    inherited = {name: value for name, value in environment.items() if not name.startswith(own)}
+    kept = {name: value for name, value in inherited.items() if not variables.is_size(name)}
     return {**kept, **{name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}}
 
 

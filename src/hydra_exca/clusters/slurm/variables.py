@@ -40,7 +40,7 @@ IDS_AND_PLACES = frozenset(
 
 _NODES, _TASKS, _TASKS_PER_NODE, _EACH_NODE = "nodes", "tasks", "tasks per node", "tasks of each node"
 _SIZES: tp.Mapping[str, str | tuple[str, ...]] = {
-    **dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_JOB_NODES", "SLURM_STEP_NUM_NODES"), _NODES),
+    **dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES", "SLURM_STEP_NUM_NODES"), _NODES),
     **dict.fromkeys(("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_STEP_NUM_TASKS"), _TASKS),
     "SLURM_NTASKS_PER_NODE": _TASKS_PER_NODE,
     **dict.fromkeys(("SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE"), _EACH_NODE),
@@ -58,7 +58,7 @@ _SIZES: tp.Mapping[str, str | tuple[str, ...]] = {
     **dict.fromkeys(("SLURM_CPUS_ON_NODE", "SLURM_JOB_CPUS_PER_NODE"), ()),
     **dict.fromkeys(("SLURM_GPUS_ON_NODE", "SLURM_SHARDS_ON_NODE"), ()),
     **dict.fromkeys(("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_OVERCOMMIT"), ()),
-    **dict.fromkeys(("SLURM_HET_SIZE", "SLURM_PACK_SIZE"), ()),
+    **dict.fromkeys(("SLURM_JOB_NODES", "SLURM_HET_SIZE", "SLURM_PACK_SIZE"), ()),
 }
 SIZES = frozenset(_SIZES)
 
