@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from apps import App, Started, wait_until
-from faults import sbatch_that
+from faults import OwnSlurms, sbatch_that
+from infra_models import Slow
 
 from hydra_exca import checksums
 
@@ -115,6 +117,44 @@ def test_what_a_job_of_several_tasks_has_not_come_to_is_not_computed_by_it_any_m
         app.write("go", "")
         assert first.result().values == [1, 20, 30]
     assert [app.notes.count(f"start {seed}") for seed in (1, 2, 3)] == [1, 1, 1]
+
+
+# -- a controller that is down -----------------------------------------------------------------------------------------
+
+
+def test_a_forcing_launch_that_slurm_does_not_answer_says_so_and_changes_nothing(
+    tmp_path: Path, own_slurm: OwnSlurms
+) -> None:
+    app, slurm = App(tmp_path, HOLD), own_slurm(accounting=False)
+    with app.start("seed=1", "hydra.launcher.poll_s=2", cluster="slurm", env=slurm.environment) as first:
+        wait_until(lambda: app.notes, "the task to run")
+        slurm.wait_until_saved()
+        slurm.kill_controller()
+        forced = app.run("seed=1", *FORCE, cluster="slurm", env=slurm.environment)
+        slurm.start_controller()
+        app.write("go", "")
+        assert first.result().values == [1]
+    assert forced.returncode == 1 and "Slurm has not answered squeue" in forced.text
+    assert "is being computed on Slurm, which does not answer: try again when it does" in forced.text
+
+
+def test_clearing_a_job_while_slurm_does_not_answer_says_so_and_cancels_it_when_it_does(
+    tmp_path: Path, own_slurm: OwnSlurms, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slurm, notes = own_slurm(accounting=False), tmp_path / "notes"
+    for name, value in {**slurm.environment, "NOTES": str(notes)}.items():
+        monkeypatch.setenv(name, value)
+    task = Slow(infra={"folder": tmp_path / "cache", "cluster": "slurm"})
+    task.infra.job()
+    wait_until(notes.exists, "the method to run")
+    slurm.wait_until_saved()
+    slurm.kill_controller()
+    clearing = threading.Thread(target=task.infra.clear_job)
+    clearing.start()
+    wait_until(lambda: "cannot see whether job" in caplog.text, "it to be said", 90)
+    slurm.start_controller()
+    clearing.join(90)
+    wait_until(lambda: slurm.squeue("-t", "all", "-o", "%T") == "CANCELLED", "the job to end")
 
 
 # -- the old value is there until the new one is -----------------------------------------------------------------------

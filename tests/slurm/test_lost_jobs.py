@@ -50,7 +50,7 @@ def is_lost(result: Result, reason: str, tasks: int = 3) -> bool:
     """Whether all tasks have ended with the error of a lost job, with this reason, and the launch says what to do."""
     assert result.statuses == ["FAILED"] * tasks, result.text
     assert {each["kind"] for each in result.returns} == {"JobLostError"}, result.text
-    assert all("the same command submits the task again" in each["error"] for each in result.returns), result.text
+    assert all("submits the task again" in each["error"] for each in result.returns), result.text
     return all(reason in each["details"]["state"] for each in result.returns)
 
 
@@ -78,6 +78,7 @@ def test_what_no_node_can_give_is_an_error_that_is_not_stored(
     app = App(tmp_path)
     result = swept(app, IMPOSSIBLE[resource], *packed)
     assert is_lost(result, "BadConstraints") and "no node can give it what it asks for" in result.text
+    assert "Requested node configuration is not available" in result.text  # in the words of sbatch, too
     assert len(app.launches) == 1 and runs_now(app)
 
 
@@ -102,6 +103,15 @@ def test_jobs_cancelled_while_they_wait_are_an_error_that_is_not_stored(tmp_path
         subprocess.run(["scancel", array(jobs(app)[0])], check=True)
         result = launch.result()
     assert is_lost(result, "CANCELLED") and len(app.launches) == 1 and runs_now(app)
+
+
+def test_many_tasks_whose_jobs_end_in_the_same_way_are_told_together(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    with sweep(app, HOLD, seeds="seed=range(8)") as launch:
+        subprocess.run(["scancel", array(jobs(app)[0])], check=True)
+        text = launch.result().text
+    assert len([line for line in text.splitlines() if "failed: CANCELLED" in line]) <= 6
+    assert text.count("-> their jobs ended without a result: CANCELLED") == 1 and "and 3 more ->" in text
 
 
 def test_jobs_cancelled_while_nobody_waits_run_with_the_same_command(tmp_path: Path) -> None:

@@ -61,12 +61,14 @@ def describe_lost_job(
     code: str | None = None,
 ) -> Outcome:
     """The end of a lost job as an outcome. The arguments are those of `record_lost_job`; nothing is written."""
-    job = report.job or claim.job
+    job, reason = report.job or claim.job, report.explanation
+    if claim.state is ClaimState.QUEUED and report.end is clusters.JobEnd.EXITED:
+        reason += ", before the task began"
     return Outcome(
         status=Status.FAILED,
         claim=claim.number,
         identity=identity,
-        error={"kind": "lost", "type": "JobLostError", "message": report.explanation, "traceback": ""},
+        error={"kind": "lost", "type": "JobLostError", "message": reason, "traceback": ""},
         started=claim.time if claim.state is ClaimState.RUNNING else None,
         ended=time.time(),
         host=claim.owner.get("host"),

@@ -115,19 +115,24 @@ class _CancelledJobs:
         self._jobs = [lookup.job_reference(claim) for claim in claims]
         self._is_silent = False
         self._cluster.cancel_jobs(self._jobs)
-        self._jobs = [job for job in self._jobs if job.started]
 
     def are_left(self) -> bool:
         """Whether any of them goes on. Requests their end again if the cluster may not have heard of it."""
         reports = self._cluster.query_jobs(self._jobs) if self._jobs else []
         pairs = list(zip(self._jobs, reports, strict=True))
-        self._jobs = [job for job, report in pairs if report.state is not JobState.ENDED]
-        unknown = [report for _, report in pairs if report.state is JobState.UNKNOWN]
+        unknown = [report for report in reports if report.state is JobState.UNKNOWN]
         if unknown and not self._is_silent:
             ids = ", ".join(str(job.job) for job in self._jobs[:_SHOWN_JOBS])
-            log.warning("exca: %s: waiting until it does, to cancel job %s and to see it end", unknown[0].reason, ids)
+            log.warning("exca: cannot see whether job %s is cancelled: %s; waiting", ids, unknown[0].reason)
         elif self._is_silent and not unknown:
             log.warning("exca: Slurm answers again")
             self._cluster.cancel_jobs(self._jobs)
         self._is_silent = bool(unknown)
+        self._jobs = [job for job, report in pairs if self._is_left(job, report)]
         return bool(self._jobs)
+
+    def _is_left(self, job: clusters.JobReference, report: clusters.JobReport) -> bool:
+        """Whether a job is to be waited for. One that has not started will do nothing, once its end is requested."""
+        if self._cluster.name == "slurm" and report.state is JobState.UNKNOWN:
+            return True
+        return job.started and report.state is not JobState.ENDED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra_exca import clusters
 from hydra_exca.clusters import JobEnd
 from hydra_exca.errors import ExcaError
-from hydra_exca.status import Status
+from hydra_exca.status import Mode, Status
 from hydra_exca.store import Entry, Outcome
 
 from .actions import Action
@@ -27,7 +27,8 @@ class LaunchedTask:
         self.task = task
         self.lookup = lookup
         self.action = lookup.action
-        self.mode = lookup.mode
+        has_nothing_to_retry = lookup.mode is Mode.RETRY and lookup.status is Status.NOT_SUBMITTED
+        self.mode = Mode.CACHED if has_nothing_to_retry else lookup.mode
         self.status = lookup.status
         self.claim = lookup.claim
         self.ended: clusters.JobReport | None = lookup.ended

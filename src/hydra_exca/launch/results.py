@@ -66,7 +66,7 @@ def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool
     if entry.has_value():
         then = "; the earlier value is stored again"
     else:
-        then = "" if is_stored else ". Nothing is stored: the same command submits the task again"
+        then = "" if is_stored else ". Nothing is stored: the same command or call submits the task again"
     log_lines = f"\n  log: {log_path}{_tail(log_path)}" if log_path else "\n  log: none, it printed nothing"
     return JobLostError(
         f"{entry.uid}: its job ({job}) ended without a result: {reason}{then}{log_lines}",

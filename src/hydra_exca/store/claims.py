@@ -107,10 +107,10 @@ def read_claim(path: str | Path, number: int) -> Claim:
             raise ValueError(f"'number_of_job' cannot be {fields['number_of_job']}")
         if fields["state"] != ClaimState.RELEASED:
             check_process(fields["owner"])
-        lost = tuple(fields.get("lost", ()))
-        if not all(isinstance(token, str) and "/" not in token for token in lost):
+        lost = fields.get("lost", [])
+        if not isinstance(lost, list) or not all(isinstance(token, str) and "/" not in token for token in lost):
             raise ValueError(f"'lost' cannot be {lost!r:.60}")
-        fields.update(state=ClaimState(fields["state"]), number=number, writer=writer, lost=lost)
+        fields.update(state=ClaimState(fields["state"]), number=number, writer=writer, lost=tuple(lost))
         return records.build(Claim, fields)
 
 

@@ -85,6 +85,7 @@ def submit_array(array: Array) -> SubmittedArray:
         answer = "it gave no answer" if done is None else done.stderr.strip()
         accepted = _find_accepted_job(array.script, clusters, answer)
         if accepted is not None:
+            log.warning("exca: Slurm has job %s, although sbatch says: %s", accepted.job_id, " ".join(answer.split()))
             return accepted
         if pause is None or (done is not None and not _OUT_OF_REACH.search(answer)):
             break
