@@ -154,7 +154,7 @@ def test_clearing_a_job_while_slurm_does_not_answer_says_so_and_cancels_it_when_
     wait_until(lambda: "cannot see whether job" in caplog.text, "it to be said", 90)
     slurm.start_controller()
     clearing.join(90)
-    wait_until(lambda: slurm.squeue("-t", "all", "-o", "%T") == "CANCELLED", "the job to end")
+    wait_until(lambda: "CANCELLED" in slurm.squeue("-t", "all", "-o", "%T").split(), "the job to end")
 
 
 # -- the old value is there until the new one is -----------------------------------------------------------------------

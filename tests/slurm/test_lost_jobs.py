@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from apps import App, Result, Started, wait_until
 from faults import OwnSlurms, calls, counted, end_time_of, hiding_jobs, wrapped
 from infra_models import Counted, Slow
 from map_models import Scaled
+from places import SUPPORT
 
 from hydra_exca.errors import JobLostError
 
@@ -328,6 +330,38 @@ def launch_jobs(launch: Path) -> list[str]:
 def state(job: str) -> str:
     asked = subprocess.run(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True)
     return asked.stdout.strip()
+
+
+MAP = """
+import sys
+from map_models import Waits
+infra = {"folder": sys.argv[1], "cluster": sys.argv[2] if len(sys.argv) > 2 else None}
+print(list(Waits(go="go", infra=infra).of([1, 2])))
+"""
+
+
+def test_the_vanished_jobs_of_a_map_are_cancelled_before_another_call_computes_their_items(
+    infra: dict[str, Any], tmp_path: Path
+) -> None:
+    """The first call was killed, and its job waits; the second one computes in its own process."""
+    command = [sys.executable, "-c", MAP, str(infra["folder"])]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    with subprocess.Popen([*command, "slurm"], env=environment, cwd=tmp_path) as first:
+        wait_until(lambda: (tmp_path / "notes").exists() and recorded_job(infra["folder"]), "the job to run")
+        first.kill()
+    hidden = hiding_jobs(tmp_path / "hidden")
+    with subprocess.Popen(
+        command, env={**environment, **hidden}, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as second:
+        wait_until(lambda: state(recorded_job(infra["folder"])) == "CANCELLED", "the first job to end")
+        (tmp_path / "go").touch()
+        assert second.communicate()[0].strip() == "[10, 20]"
+
+
+def recorded_job(cache: Path) -> str:
+    """The id of the first job that is recorded in a cache folder, "" if there is none yet."""
+    records = cache.glob("launches/*/launch.json")
+    return next((job for path in records for job in json.loads(path.read_text())["jobs"].values()), "")
 
 
 # -- an environment, an sbatch and a cluster that are not as usual -----------------------------------------------------

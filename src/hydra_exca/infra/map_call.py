@@ -15,6 +15,7 @@ from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
+from hydra_exca.launch import cancellation
 from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity
@@ -97,6 +98,13 @@ class MapEntry:
             return frozenset()
         chunks = [chunk for chunk, result in self._look_up_jobs(claim) if is_behind_this_job(result.claim)]
         return frozenset(key for chunk in chunks for key in chunk)
+
+    def cancel_vanished_jobs(self, claim: ItemClaim) -> None:
+        """Cancels the jobs of a claim that Slurm does not list, before others compute their items."""
+        if claim.cluster is not None:
+            results = (result for _, result in self._look_up_jobs(claim))
+            owned = [(r.entry, r.claim, r.ended) for r in results if r.entry is not None and r.claim is not None]
+            cancellation.cancel_vanished_jobs(Lookup(self.jobs), owned)
 
     def _look_up_jobs(self, claim: ItemClaim) -> Iterator[tuple[tuple[str, ...], LookupResult]]:
         """The chunks of a claim, with the results of the lookup of their jobs."""
@@ -198,6 +206,8 @@ class MapCall:
         if claim.cluster is None or now - then > _ASK_S:
             keys = self._map_entry.held_keys(claim)
             is_finished = not keys
+            if is_finished:
+                self._map_entry.cancel_vanished_jobs(claim)
             keys -= self._map_entry.keys_behind_this_job(claim)
             self._held_cache[claim.token, claim.number] = now, keys
             if is_finished:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra_exca import clusters
 from hydra_exca import files as store_files
-from hydra_exca.clusters import JobState
+from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.clusters.base import IN_PROCESS
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.polling import Pause
@@ -67,18 +67,18 @@ def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None
         pause.sleep()
 
 
-def cancel_vanished_jobs(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
-    """Cancels the jobs of these tasks that Slurm does not list, before the tasks are submitted again.
+def cancel_vanished_jobs(lookup: Lookup, owned: tp.Sequence[tuple[Entry, Claim, clusters.JobReport | None]]) -> None:
+    """Cancels jobs that Slurm does not list, before their tasks are computed by others: such a job may be alive.
 
-    Such a job may be alive all the same. One that also computes other tasks continues.
+    ``owned`` has entries, the claims that own them, and how their jobs have ended, if they have. A job that also
+    computes other tasks continues.
     """
-    entries = {task.entry.path for task in tasks if task.has_entry}
+    entries = {entry.path for entry, _, _ in owned}
     jobs: dict[tuple[str, int], clusters.JobReference] = {}
-    for task in tasks:
-        if task.claim is not None:
-            vanished = [lookup.job_reference(task.claim)] if task.has_vanished() else []
-            for job in (*vanished, *lookup.lost_jobs(task.entry, task.claim)):
-                jobs[job.token, job.number] = job
+    for entry, claim, ended in owned:
+        has_vanished = ended is not None and ended.end is JobEnd.VANISHED
+        for job in (*([lookup.job_reference(claim)] if has_vanished else []), *lookup.lost_jobs(entry, claim)):
+            jobs[job.token, job.number] = job
     if jobs:
         alone = [job for job in jobs.values() if has_no_other_task(lookup, job, entries)]
         clusters.get_cluster("slurm", clusters.Options()).cancel_vanished(alone)

@@ -339,7 +339,8 @@ class Launch:
 
         submission = Submission(self.settings, self.program, missing)
         self.settings.folder.create()
-        cancellation.cancel_vanished_jobs(self._lookup, missing)
+        owned = [(task.entry, task.claim, task.ended) for task in missing if task.has_entry and task.claim is not None]
+        cancellation.cancel_vanished_jobs(self._lookup, owned)
         to_cancel = [launched for launched in missing if launched.action is Action.CANCEL_AND_RUN]
         cancellation.wait_for_processes(self._lookup, to_cancel)
         claims = {launched: launched.claim for launched in to_cancel}

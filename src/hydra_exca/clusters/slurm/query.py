@@ -132,5 +132,5 @@ def _make_report(
     if commands.array_id(reference.job) in scheduler.arrays:
         reason = "CANCELLED while it was pending, or forgotten by Slurm"
         return JobReport(JobState.ENDED, reason, JobEnd.REMOVED, job=reference.job)
-    words = "neither squeue nor sacct shows it"
-    return JobReport(JobState.ENDED, "VANISHED", JobEnd.VANISHED, job=reference.job, words=words)
+    reason, words = "VANISHED: Slurm knows nothing of it (any more)", "neither squeue nor sacct shows it"
+    return JobReport(JobState.ENDED, reason, JobEnd.VANISHED, job=reference.job, words=words)
