@@ -68,6 +68,7 @@ ITEM_JOBS = "jobs"
 OUTPUT_OWNER = ".exca-entry"
 OUTPUT_POINTER = "exca-output.txt"
 
+_WAITS = "waits"
 _SCRIPT = ".sh"
 _SCRIPT_PATH = re.compile(r"([^/\s]+)/(\d+)\.sh(?!\S)")
 _NUMBER = r"([1-9][0-9]{0,17})"
@@ -177,6 +178,11 @@ def lost_attempt(token: str) -> str:
 
 def launch_folder(folder: Path, token: str) -> Path:
     return folder / LAUNCHES / token
+
+
+def waits(launch: Path) -> Path:
+    """The folder of the records of what tasks of a launch wait for."""
+    return launch / _WAITS
 
 
 def rank_log_names(job: str, rank: int) -> tuple[str, str]:

@@ -185,3 +185,86 @@ def test_ranks_of_the_launching_process_are_not_handed_to_jobs(tmp_path: Path) -
     result = app.run("seed=1", cluster="local", env=given)
     assert result.values == [[*[None] * 6, "1"]]
     assert "torchrun started this launch" in result.text
+
+
+CIRCLE = """
+import subprocess
+
+Path(f"started.{cfg.seed}").touch()
+for seed in range(1, cfg.size + 1):
+    wait_for(f"started.{seed}")
+note("task", cfg.seed)
+command = [sys.executable, "train.py", "-m", f"seed={cfg.seed % cfg.size + 1}", *sys.argv[3:7], "hydra.sweep.dir=below"]
+done = subprocess.run(command, env={**os.environ, "RETURNS": os.devnull}, capture_output=True, text=True)
+return [done.returncode, done.stdout + done.stderr]
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "cluster"), [(2, "local"), (3, "local"), pytest.param(2, "slurm", marks=pytest.mark.slurm)]
+)
+def test_launches_that_would_wait_for_each_other_are_an_error(tmp_path: Path, size: int, cluster: str) -> None:
+    """Each task starts a launch that joins the next task, and the last one's joins the first."""
+    app = App(tmp_path, CIRCLE, config="seed: 1\nsize: 1\n")
+    seeds = ",".join(map(str, range(1, size + 1)))
+    packed = [f"hydra.launcher.{name}={size}" for name in ("tasks_per_job", "workers_per_job")]
+    at_once = packed if size > 2 else []  # each job needs a core
+    options = [f"size={size}", "hydra.launcher.share_machine=false"]
+    result = app.run(*options, f"seed={seeds}", *at_once, cluster=cluster)
+    assert sorted(app.notes) == [f"task {seed}" for seed in range(1, size + 1)]
+    texts = [text for status, text in result.values if status == 1]
+    assert texts and all("would wait for itself" in text for text in texts), result.values
+
+
+MODELS_IN_A_CIRCLE = """
+from hydra_exca import TaskInfra
+import pydantic
+
+class Pair(pydantic.BaseModel):
+    n: int
+    infra: TaskInfra = TaskInfra(folder="pairs", cluster="local")
+
+    @infra.apply
+    def ask_the_other(self) -> str:
+        Path(f"{self.infra.folder}.{self.n}").touch()
+        wait_for(f"{self.infra.folder}.{3 - self.n}")
+        try:
+            return Pair(n=3 - self.n).ask_the_other()
+        except Exception as error:
+            return str(error)
+"""
+
+
+def test_methods_that_would_wait_for_each_other_are_an_error(tmp_path: Path) -> None:
+    app = App(tmp_path, "return Pair(n=cfg.seed).ask_the_other()", head=MODELS_IN_A_CIRCLE)
+    values = app.run("seed=1,2", cluster="local").values
+    assert len(values) == 2 and all("would wait for itself" in value for value in values)
+
+
+NOT_WAITING = """
+import subprocess
+import time
+
+note("task", cfg.seed)
+asked, waits = {1: ("seed=1,5", "false"), 5: ("seed=1", "true")}[cfg.seed]
+more = [f"hydra.launcher.wait={waits}", *sys.argv[3:6], f"hydra.sweep.dir=below{cfg.seed}"]
+with open(f"out.{cfg.seed}", "w") as out:
+    command = [sys.executable, "train.py", "-m", asked, *more]
+    done = subprocess.run(command, env={**os.environ, "RETURNS": os.devnull}, stdout=out, stderr=subprocess.STDOUT)
+if cfg.seed == 1 and done.returncode == 0:
+    wait_for("out.5")
+    while not any(text in Path("out.5").read_text() for text in ("1 joined", "1 cached", "itself")):
+        time.sleep(0.1)
+return [done.returncode, Path(f"out.{cfg.seed}").read_text()]
+"""
+
+
+def test_a_launch_that_does_not_wait_may_be_joined_by_what_it_starts(tmp_path: Path) -> None:
+    """It may also ask for the task that starts it: nothing waits for itself."""
+    app = App(tmp_path, NOT_WAITING)
+    options = ["hydra.launcher.share_machine=false"]
+    ((status, text),) = app.run(*options, "seed=1", cluster="local").values
+    assert status == 0, text
+    ((status, text),) = app.run(*options, "seed=5", cluster="local").values
+    assert status == 0 and "1 joined" in text, text
+    assert app.notes == ["task 1", "task 5"]

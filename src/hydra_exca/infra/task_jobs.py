@@ -12,6 +12,7 @@ from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.settings import Task
+from hydra_exca.launch.waits import RecordedWaits
 
 from .binding import AppliedMethod
 
@@ -57,8 +58,13 @@ class TaskJob:
 
     def wait(self) -> None:
         """Returns when the task is done."""
-        while not self.done():
-            time.sleep(_PAUSE_S)
+        if self.done():
+            return
+        with RecordedWaits() as waits:
+            while not self.done():
+                with self._lock:
+                    self._launch.record_wait(waits, self._task)
+                time.sleep(_PAUSE_S)
 
     def done(self) -> bool:
         """Whether there is a value or an error."""

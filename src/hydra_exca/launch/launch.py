@@ -30,6 +30,7 @@ from .lookup import JobEffect, Lookup, LookupResult, effect_of_end, is_given_up
 from .monitor import Monitor
 from .results import Result, stored_error
 from .settings import Settings, Task
+from .waits import RecordedWaits, wait_error, would_wait_for_itself
 
 if tp.TYPE_CHECKING:
     from hydra_exca.job.attempt import Program
@@ -122,6 +123,10 @@ class Launch:
     def poll(self) -> int:
         """Polls once for the tasks that are waited for; returns how many are left."""
         return self._monitor.poll()
+
+    def record_wait(self, waits: RecordedWaits, task: Task) -> None:
+        """Records that the task is waited for, if others compute it; ends it if that waits for what waits here."""
+        self._monitor.record_waits(waits, [self._launched[task.identity.key]])
 
     def missing(self) -> list[LaunchedTask]:
         """The tasks that are to run."""
@@ -270,16 +275,19 @@ class Launch:
             problem = result.problem
             if result.action is Action.REFUSE:
                 problem = problem or CacheError(f"{result.identity.uid()} is {result.status}")
-            elif _would_wait_for_itself(result):
-                problem = CacheError(
-                    f"{result.uid} is being computed by the task that asks for it here, or by one that waits for that "
-                    "task: it would wait for itself"
-                )
+            elif self._would_wait_for_itself(result):
+                problem = wait_error(result.uid)
             elif result.action is Action.CANCEL_AND_RUN and result.claim is not None and result.running is not None:
                 problem = cancellation.why_not_cancelled(result.uid, result.claim, result.running)
             if problem is not None:
                 problems[key] = problem
         return problems
+
+    def _would_wait_for_itself(self, result: LookupResult) -> bool:
+        waits = result.action is Action.CANCEL_AND_RUN or (result.action is Action.JOIN and self.settings.waits)
+        if not waits or result.entry is None:
+            return False
+        return would_wait_for_itself(result.entry, result.identity.key, enclosing_tasks())
 
     def _refusal(self, problems: tp.Mapping[str, ExcaError]) -> ExcaError:
         kinds = {type(problem) for problem in problems.values()}
@@ -426,13 +434,6 @@ def _without_interrupts() -> tp.Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _would_wait_for_itself(result: LookupResult) -> bool:
-    if result.action not in (Action.JOIN, Action.CANCEL_AND_RUN) or result.claim is None:
-        return False
-    around = ((task.key, Path(task.launch).name) for task in enclosing_tasks())
-    return (result.identity.key, result.claim.token) in around
 
 
 def _is_still_corrupt(entry: Entry) -> bool:

@@ -17,6 +17,7 @@ from hydra_exca.store import CacheFolder, Claim, ClaimState, Outcome
 from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, effect_of_end, is_given_up
 from .results import lost_job_error
+from .waits import RecordedWaits, wait_error
 
 if tp.TYPE_CHECKING:
     from .submission import Submission
@@ -79,13 +80,21 @@ class Monitor:
         """Returns when all tasks have ended."""
         pause = Pause()
         left = len(self._waiting)
-        while left:
-            now = self.poll(is_full=False)
-            if now < left:
-                pause = Pause()
-            elif now:
-                pause.sleep(_PAUSE_PER_READ * self._read_s)
-            left = now
+        with RecordedWaits() as waits:
+            while left:
+                self.record_waits(waits, self._joined)
+                now = self.poll(is_full=False)
+                if now < left:
+                    pause = Pause()
+                elif now:
+                    pause.sleep(_PAUSE_PER_READ * self._read_s)
+                left = now
+
+    def record_waits(self, waits: RecordedWaits, tasks: tp.Collection[LaunchedTask]) -> None:
+        """Records which of these tasks others compute; ends those that would wait for what waits for them."""
+        for task in waits.record([task for task in tasks if task in self._joined]):
+            self._joined.pop(task, None)
+            self.fail_task(task, wait_error(task.uid))
 
     def poll(self, is_full: bool = True) -> int:
         """Asks the clusters once and then reads outcomes; returns how many tasks are left.

@@ -47,8 +47,8 @@ class Settings:
     would be sent is also written for tasks in this process, if it can be pickled. ``code`` is the digest of the
     current code, and ``cells`` the part of it that is in no file. ``code_changes`` gives the files in which code of
     another digest differs from it, None if these are not known, and ``on_code_change`` says what to do with results of
-    different code. ``option_prefix`` is what
-    stands before the name of an option where the user sets it.
+    different code. ``option_prefix`` is what stands before the name of an option where the user sets it. If the launch
+    does not wait for its tasks (``waits``), the tasks around it do not either.
     """
 
     folder: CacheFolder
@@ -74,6 +74,7 @@ class Settings:
     on_code_change: OnCodeChange = OnCodeChange.WARN
     code_changes: tp.Callable[[str], list[str] | None] = lambda digest: None
     option_prefix: str = ""
+    waits: bool = True
 
     @property
     def cell_digest(self) -> str | None:

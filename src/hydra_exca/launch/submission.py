@@ -307,6 +307,7 @@ class Submission:
             signal_delay_s=header.signal_delay_s if signal_delay_s is None else float(signal_delay_s),
             provenance=self._launched.record,
             cells=settings.cell_digest,
+            enclosing=header.enclosing if settings.waits else (),
         )
         return settings.prepare(header)
 

@@ -196,6 +196,7 @@ class _Batch:
             workers_per_job=chosen.workers_per_job,
             on_failure=chosen.on_failure,
             on_interrupt=chosen.on_interrupt,
+            waits=chosen.wait,
             **code,
         )
 
