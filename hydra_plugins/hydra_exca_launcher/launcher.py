@@ -22,10 +22,11 @@ class ExcaLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what Hydra hands over before the first batch."""
-        from hydra_exca.sweep import launcher
+        from hydra_exca.sweep import callback, launcher
         from hydra_exca.sweep.compose import loader
 
         launcher.repeat_task(self.options)  # before the sweeper writes into a new sweep folder
+        callback.add_callback(hydra_context, self.options, config)
         loader.sweep_loader(hydra_context)  # the sweeper composes with it from now on
         self.hydra_context = hydra_context
         self.task_function = task_function

@@ -55,10 +55,11 @@ def test_a_sweep_without_a_failure_ends_with_status_0(tmp_path: Path) -> None:
     assert App(tmp_path).run("seed=1,3,4", BATCHES).returncode == 0
 
 
-def test_without_the_callback_a_failure_ends_the_sweep_as_hydra_does(tmp_path: Path) -> None:
-    app = App(tmp_path, UNLUCKY)
-    result = app.run("seed=1,2,3,4", BATCHES, "~hydra.callbacks.exca")
-    assert (result.returncode, app.notes) == (1, ["start 1", "start 2"])
+def test_an_error_that_ends_the_sweep_is_what_the_user_sees_also_after_failures(tmp_path: Path) -> None:
+    app = App(tmp_path, UNLUCKY, files={"conf/model/there.yaml": "size: 1\n"})
+    result = app.run("seed=2", "+model=there,nowhere", "hydra.sweeper.max_batch_size=1")
+    assert (result.returncode, app.notes) == (1, ["start 2"])
+    assert "Could not find 'model/nowhere'" in result.stderr and "of the sweep failed" not in result.stderr
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)

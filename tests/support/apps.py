@@ -7,6 +7,7 @@ says what its launcher returned.
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -35,7 +36,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 {head}
 
-@{main}(version_base="1.3", config_path="conf", config_name="config")
+@{main}({base}config_path="conf", config_name="config")
 def train(cfg: {argument}):
 {body}
 
@@ -229,7 +230,8 @@ class App:
     ) -> None:
         body = textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
         path = self.write(name, "")
-        path.write_text(SCRIPT.format(body=body, head=textwrap.dedent(head), argument=argument, main=main))
+        base = 'version_base="1.3", ' if importlib.metadata.version("hydra-core").startswith("1.3.") else ""
+        path.write_text(SCRIPT.format(body=body, head=textwrap.dedent(head), argument=argument, main=main, base=base))
 
     def run(self, *overrides: str, **how: Any) -> Result:
         """Runs a sweep to its end; see `start`."""

@@ -27,6 +27,7 @@ from hydra_exca.text import count_noun
 
 if tp.TYPE_CHECKING:
     from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext
 
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
     from hydra_exca.provenance.launch_record import LaunchDescription
@@ -49,6 +50,7 @@ class _SweepState:
     held: list[HeldTaskReturn] = dataclasses.field(default_factory=list)
     problem: ExcaError | None = None
     describe_launch: tp.Callable[[Path], LaunchDescription] | None = None
+    handled: BaseException | None = None  # the error that the caller of the sweep is handling
 
 
 _sweep_state = _SweepState()
@@ -80,6 +82,23 @@ def launched_by_exca(folder: Path) -> LaunchDescription:
     from hydra_exca.provenance import launch_record
 
     return (_sweep_state.describe_launch or launch_record.describe_launch)(folder)
+
+
+def add_callback(context: HydraContext, options: tp.Mapping[str, tp.Any], config: DictConfig) -> None:
+    """Adds our callback behind those of the program, and starts it: Hydra has called their starts already.
+
+    Hydra makes callbacks that are configured under the program's ``execution_whitelist``, and trusts launchers.
+    """
+    from . import options as options_module
+    from .compose import hydra_private
+
+    callbacks = hydra_private.callbacks_of(context)
+    if any(isinstance(callback, ExcaCallback) for callback in callbacks):
+        return
+    names = ("folder", "version", "record_env", "workdir")
+    ours = ExcaCallback(**{name: options_module.to_plain(options[name]) for name in names if name in options})
+    callbacks.append(ours)
+    ours.on_multirun_start(config)
 
 
 class ExcaCallback(Callback):
@@ -131,12 +150,13 @@ class ExcaCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: tp.Any) -> None:
         """Ends the program with status 1 if failures were held back until the end of the sweep.
 
+        Hydra 1.4 comes here after an error, too, which is what the program ends with.
         In a notebook, they raise from here on when their values are asked for.
         """
         global _sweep_state
         _restore_process()
         ended, _sweep_state = _sweep_state, _SweepState()
-        if not ended.failed:
+        if not ended.failed or sys.exc_info()[1] is not ended.handled:
             return
         message = f"exca: {count_noun(ended.failed, 'task', 'tasks')} of the sweep failed, see above"
         if _is_under_main():
@@ -198,7 +218,9 @@ class ExcaCallback(Callback):
         if is_ours:
             # cached: git is asked once for all batches of a sweep, as the code is copied once
             describe_launch = functools.cache(functools.partial(self._describe_launch, options))
-            _sweep_state = _SweepState(code, sees_the_end=True, describe_launch=describe_launch)
+            _sweep_state = _SweepState(
+                code, sees_the_end=True, describe_launch=describe_launch, handled=sys.exc_info()[1]
+            )
         else:
             from . import other_launchers
 
@@ -209,6 +231,7 @@ class ExcaCallback(Callback):
     def _take_options_of(self, config: DictConfig) -> None:
         """Moves ``hydra.launcher.workdir`` here: another launcher would refuse the option."""
         from .code_options import KEY
+        from .compose import hydra_private
 
         given = OmegaConf.select(config, KEY)
         if OmegaConf.is_config(given):
@@ -216,6 +239,8 @@ class ExcaCallback(Callback):
             self.workdir |= tp.cast("dict[str, tp.Any]", OmegaConf.to_container(given, resolve=True))
             with read_write(config.hydra.launcher), open_dict(config.hydra.launcher):
                 del config.hydra.launcher["workdir"]
+            with read_write(config.hydra):
+                hydra_private.leave_out_of_jobs(config, KEY)
 
     def _read_options(self, config: DictConfig) -> CodeOptions:
         from . import code_options

@@ -141,7 +141,9 @@ class Identifier:
     def _swept_values(self, overrides: tp.Sequence[str]) -> Fields:
         """The values given on the command line, without excluded keys: the readable part of the uid."""
         parsed = [hydra_private.parse_overrides(line) for line in filter_overrides(overrides)]
-        asked = {each.key_or_group: each.get_value_element_as_str() for each in parsed if not each.is_delete()}
+        asked = {
+            hydra_private.dotted_key(each): each.get_value_element_as_str() for each in parsed if not each.is_delete()
+        }
         counting = {key: value for key, value in asked.items() if not self._is_excluded(key)}
         # the order of a nested mapping is part of the names of stored results
         return asked if len(counting) == len(asked) else names_module.flatten(_nest(counting))

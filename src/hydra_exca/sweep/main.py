@@ -10,6 +10,7 @@ import hydra
 import pydantic
 
 from . import model_method, schema
+from .compose import hydra_private
 
 _UNSET: tp.Any = object()
 
@@ -17,14 +18,15 @@ _UNSET: tp.Any = object()
 def main(
     config_path: str | None = _UNSET,
     config_name: str | None = None,
-    version_base: str | None = "1.3",
+    version_base: str | None = _UNSET,
     model: type[pydantic.BaseModel] | None = None,
+    execution_whitelist: tp.Any = _UNSET,
 ) -> tp.Callable[[tp.Callable[..., tp.Any]], tp.Any]:
     """Makes a program of a function that takes a pydantic model, or of a method of one: the model is the configuration.
 
-    The arguments are those of hydra.main, ``version_base`` being "1.3" unless said otherwise. A configuration
-    that does not fit is one message that lists every problem. Called with a model or a DictConfig, the
-    program just runs.
+    The arguments are those of hydra.main: ``version_base``, which Hydra 1.4 no longer wants, is "1.3" on Hydra 1.3
+    unless said otherwise, and ``execution_whitelist`` is of Hydra 1.4. A configuration that does not fit is one message
+    that lists every problem. Called with a model or a DictConfig, the program just runs.
 
         @hydra_exca.main(config_path="conf", config_name="config")
         def train(config: Train) -> float: ...
@@ -37,16 +39,15 @@ def main(
 
     Raises TypeError for a function that does not take a model, and for a method that takes more than ``self``.
     """
-    arguments: dict[str, tp.Any] = {"config_name": config_name, "version_base": version_base}
-    if config_path is not _UNSET:
-        arguments["config_path"] = config_path
+    given = {"config_path": config_path, "version_base": version_base, "execution_whitelist": execution_whitelist}
+    arguments = {name: value for name, value in given.items() if value is not _UNSET}
     frame = inspect.currentframe()
     place = model_method.function_in(None if frame is None else frame.f_back)
 
     def decorate(function: tp.Callable[..., tp.Any]) -> tp.Any:
         method = model_method.find_method(function, model)
         program = _validating(function) if method is None else model_method.method_program(method, place)
-        return hydra.main(**arguments)(program)
+        return hydra.main(config_name=config_name, **{**hydra_private.MAIN_ARGUMENTS, **arguments})(program)
 
     return decorate
 

@@ -83,29 +83,9 @@ def test_the_command_line_wins_over_the_preset_of_an_experiment(app: Path) -> No
     assert hydra_config("experiment=big", "hydra/launcher/cluster=local").launcher.cluster == "local"
 
 
-@pytest.mark.parametrize(
-    ("config", "overrides", "users"),
-    [
-        ("config", [], set()),
-        ("config", ["hydra/callbacks=mine"], {"listed"}),
-        ("config", ["hydra/callbacks=exca"], set()),
-        ("listed", [], {"listed", "inline"}),
-        ("listed", ["hydra/callbacks=exca"], {"inline"}),
-    ],
-)
-def test_the_launcher_turns_the_callback_on_beside_the_users(
-    app: Path, config: str, overrides: list[str], users: set[str]
-) -> None:
-    callbacks = hydra_config("hydra/launcher=exca", *overrides, config=config).callbacks
-    assert set(callbacks) == {"exca"} | users
-    assert callbacks.exca["_target_"] == "hydra_exca.sweep.callback.ExcaCallback"
-
-
-def test_the_callback_takes_its_options_from_the_launcher(app: Path) -> None:
-    callback = hydra_config(
-        "hydra/launcher=exca", "hydra.launcher.folder=here", "hydra.launcher.workdir.copied=[src]"
-    ).callbacks.exca
-    assert (callback.folder, callback.version, callback.workdir.copied) == ("here", "0", ["src"])
+def test_the_launcher_configures_no_callback(app: Path) -> None:
+    assert set(hydra_config("hydra/launcher=exca").callbacks) == set()
+    assert set(hydra_config("hydra/launcher=exca", config="listed").callbacks) == {"listed", "inline"}
 
 
 @pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
@@ -113,6 +93,16 @@ def test_the_callback_works_with_another_launcher(app: Path, launcher: str, monk
     monkeypatch.setenv("EXCA_FOLDER", "there")
     callback = hydra_config("hydra/callbacks=exca", f"hydra/launcher={launcher}").callbacks.exca
     assert (callback.folder, callback.version, callback.workdir.copied) == ("there", "0", "auto")
+
+
+def test_the_callback_takes_its_options_from_the_launcher_beside_it(app: Path) -> None:
+    callback = hydra_config(
+        "hydra/launcher=exca",
+        "hydra/callbacks=exca",
+        "hydra.launcher.folder=here",
+        "hydra.launcher.workdir.copied=[src]",
+    ).callbacks.exca
+    assert (callback.folder, callback.version, callback.workdir.copied) == ("here", "0", ["src"])
 
 
 def test_the_callback_alone_has_the_defaults_of_the_launcher(app: Path) -> None:

@@ -23,8 +23,9 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import split_key
 
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.sweep.configs.pickled_copy import PickledCopy
@@ -34,6 +35,7 @@ class _Hydra13:
     """Hydra 1.3."""
 
     RESOLVERS: tp.ClassVar[frozenset[str]] = frozenset()
+    MAIN_ARGUMENTS: tp.ClassVar[dict[str, tp.Any]] = {"version_base": "1.3"}
 
     @staticmethod
     def defaults_list(loader: tp.Any, config_name: str | None, lines: list[str], run_mode: RunMode) -> tp.Any:
@@ -64,6 +66,7 @@ class _Hydra14:
     """Hydra 1.4: overrides may be aliases, and those of a sweep are expanded already."""
 
     RESOLVERS: tp.ClassVar[frozenset[str]] = frozenset({"hydra_override_dirname", "hydra_deprecated_override_dirname"})
+    MAIN_ARGUMENTS: tp.ClassVar[dict[str, tp.Any]] = {}
 
     @staticmethod
     def defaults_list(loader: tp.Any, config_name: str | None, lines: list[str], run_mode: RunMode) -> tp.Any:
@@ -85,7 +88,13 @@ class _Hydra14:
 
     @staticmethod
     def leave_out_of_jobs(config: DictConfig, key: str) -> None:
-        config.hydra.overrides.hydra.append(f"~{key}")
+        """Overrides cannot delete from a typed config, which has such a key only if an override has added it."""
+        lines = config.hydra.overrides.hydra
+        if OmegaConf.get_type(OmegaConf.select(config, key.rpartition(".")[0])) is dict:
+            lines.append(f"~{key}")
+        else:
+            kept = [line for line in lines if not f"{dotted_key(parse_overrides(line))}.".startswith(f"{key}.")]
+            config.hydra.overrides.hydra = kept
 
 
 _KNOWN: dict[str, type[_Hydra13] | type[_Hydra14]] = {"1.3": _Hydra13, "1.4": _Hydra14}
@@ -93,6 +102,9 @@ _THIS = _KNOWN.get(".".join(hydra.__version__.split(".")[:2]), _Hydra14)
 
 RESOLVERS = _THIS.RESOLVERS
 """Resolvers of Hydra that make their values of the config alone."""
+
+MAIN_ARGUMENTS = _THIS.MAIN_ARGUMENTS
+"""What hydra.main is to be given, unless the program gives something else: without it, Hydra 1.3 warns."""
 
 
 def is_known_hydra() -> bool:
@@ -182,6 +194,12 @@ def override_dirname(overrides: tp.Sequence[Override], settings: dict[str, tp.An
     return _THIS.override_dirname(overrides, settings)
 
 
+def callbacks_of(context: HydraContext) -> list[tp.Any]:
+    """The callbacks of a sweep, in their order; Hydra calls what is appended, too, here and in the jobs."""
+    callbacks: list[tp.Any] = context.callbacks.callbacks
+    return callbacks
+
+
 def changes_directory(chdir: bool | None) -> bool:
     """Whether jobs with this ``hydra.job.chdir`` run in their output directory."""
     return _THIS.changes_directory(chdir)
@@ -190,6 +208,12 @@ def changes_directory(chdir: bool | None) -> bool:
 def leave_out_of_jobs(config: DictConfig, key: str) -> None:
     """Removes a key from the configs of the jobs, if it was removed from the sweep's and Hydra compares them."""
     _THIS.leave_out_of_jobs(config, key)
+
+
+def dotted_key(override: Override) -> str:
+    """The key of an override, dotted: Hydra 1.4 also takes ``a[0]`` and, for a key with a dot in it, ``a\\.b``."""
+    is_path = getattr(override, "is_value_path", False)
+    return ".".join(split_key(override.key_or_group)) if is_path else override.key_or_group
 
 
 @functools.lru_cache(maxsize=2**15)

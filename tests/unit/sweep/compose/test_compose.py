@@ -347,6 +347,15 @@ def test_a_config_may_have_a_name_of_its_own_or_none(conf: Path) -> None:
     check(Sweep(None, name=None), [], ["+seed=1"], ["+a.b=1", "a.b=2"])
 
 
+@pytest.mark.skipif(hydra.__version__.startswith("1.3."), reason="needs Hydra 1.4")
+@pytest.mark.filterwarnings("ignore:extend_list")
+def test_overrides_of_hydra_14_do_what_they_do_in_hydra(tmp_path: Path) -> None:
+    text = "a: [1, 2]\nm: {a.b: 1, c: {d: 2}}\nhydra: {aliases: {seed: a, d: m.c.d, m.c.d: m.c.d}}\n"
+    sweep = Sweep(write(tmp_path / "conf", {"config": text}), base=None)
+    jobs = ["a=extend_list(3,4)", "a[0]=1", "a[5]=1", "a.0=1", r"m.a\.b=1", "m[c][d]=1", "d=1", "m.c.d=1"]
+    check(sweep, *([job] for job in jobs))
+
+
 @pytest.mark.parametrize("base", ["1.1", "1.2", None])
 @HYDRA_13
 def test_the_version_base_is_followed(tmp_path: Path, base: str | None) -> None:

@@ -103,7 +103,7 @@ def composed(x: tp.Any) -> DictConfig:
         config.by = {str(number): f"value {number}" for number in range(9)}
         config.alike = {**config.by, "0": "a", "1": "a"}
     config.hydra.sweep.dir, config.hydra.sweep.subdir, config.hydra.run.dir = "multirun", "0", "outputs"
-    config.hydra.job.num, config.hydra.job.id, config.hydra.job.name = 0, 0, "train"
+    config.hydra.job.num, config.hydra.job.id, config.hydra.job.name = 0, "0", "train"
     config.hydra.runtime.cwd = os.getcwd()
     config.hydra.launcher = {"comment": "n${oc.env:SLURM_NTASKS,1}"}
     OmegaConf.set_struct(config, True)
