@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import pwd
 import stat
@@ -18,6 +19,7 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.errors import CacheError, CorruptEntryError
 
+log = logging.getLogger("exca.store")
 SHARED = 0o666  # as the umask allows
 OWN_CODE = 0o644  # what is executed on loading: nobody else may write it
 PRIVATE = 0o600  # what may hold secrets
@@ -194,6 +196,54 @@ def _kind(path: str | Path) -> str:
     except OSError:
         return "something else"
     return _KINDS.get(stat.S_IFMT(mode), "a device")
+
+
+def make_folder(path: str | Path, mode: int = 0o777) -> bool:
+    """Makes a folder of the cache; False if it was there. What else is in its place is set aside."""
+    set_foreign_link_aside(path)
+    for _ in range(2):
+        try:
+            os.mkdir(path, mode)
+            return True
+        except FileExistsError:
+            if os.path.isdir(path):
+                return False
+            log.warning("exca: %s is no folder; it is set aside as %s", path, move_aside(Path(path)))
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+def make_shared_folder(path: Path) -> None:
+    """Makes a folder in which others may make files and folders, but may not rename or remove those of this user."""
+    if make_folder(path):
+        with contextlib.suppress(OSError):  # some file systems have no such bit
+            os.chmod(path, stat.S_IMODE(os.lstat(path).st_mode) | stat.S_ISVTX)
+
+
+def is_exchangeable(path: Path) -> bool:
+    """Whether another user could put another file in the place of one: there, or by renaming a folder around it."""
+    inner = path.parent.resolve()
+    for folder in (inner, *inner.parents):
+        status = os.lstat(folder)
+        is_sticky = folder != inner and status.st_mode & stat.S_ISVTX
+        if (status.st_mode & _WRITABLE_BY_OTHERS and not is_sticky) or status.st_uid not in (os.getuid(), 0):
+            return True
+    return False
+
+
+def is_foreign_link(path: str | Path) -> bool:
+    """Whether another user has put a link there: it could lead to files of this user's."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.getuid(), 0)
+
+
+def set_foreign_link_aside(path: str | Path) -> None:
+    """Sets a link aside that another user has put in the place of a file or folder that is to be written."""
+    if is_foreign_link(path):
+        owner = user_name(os.lstat(path).st_uid)
+        log.warning("exca: %s is a link that %s has made; it is set aside as %s", path, owner, move_aside(Path(path)))
 
 
 def move_aside(path: Path) -> Path:

@@ -89,9 +89,12 @@ def _read_link(path: str) -> str | None:
 
 
 def run_program(
-    command: tp.Sequence[str], timeout_s: float, environment: tp.Mapping[str, str] | None = None
+    command: tp.Sequence[str],
+    timeout_s: float,
+    environment: tp.Mapping[str, str] | None = None,
+    text: str | None = None,
 ) -> subprocess.CompletedProcess[str] | None:
-    """How a program ended and what it printed, None if it could not be run or did not end in time.
+    """How a program that reads ``text`` ended and what it printed, None if it could not be run or did not end in time.
 
     It is not in the terminal's process group: a Ctrl-C is for the launch, which waits for the answer.
     """
@@ -105,8 +108,8 @@ def run_program(
             timeout=timeout_s,
             check=False,
             env=environment,
-            stdin=subprocess.DEVNULL,
             start_new_session=True,
+            **({"stdin": subprocess.DEVNULL} if text is None else {"input": text}),
         )
     except (subprocess.TimeoutExpired, OSError):
         return None

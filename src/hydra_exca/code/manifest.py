@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import time
 import typing as tp
@@ -13,11 +14,11 @@ from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import ConfigError, CorruptEntryError
 
 from .listing import File, list_files, unreadable_error
-from .pool import sha256
+from .pool import is_unchanged, sha256
 from .root_markers import RootMarkers, find_root_markers
 from .rules import Rules
 from .selection import loaded_files
-from .snapshot import Sources, is_trusted_owner
+from .snapshot import Snapshot, Sources, is_trusted_owner
 
 TRIES = 5
 _FINE_NS = 50_000_000  # after this time, the clock of a file system has moved on
@@ -68,6 +69,25 @@ def read_manifest(cache: Path, digest: str, *, trusted: bool = False) -> dict[st
     """The fingerprints of a snapshot's files, None if they are not stored; ``trusted`` requires a trusted owner."""
     stored = _read_entries(paths.snapshot_manifest(cache, digest), trusted=trusted)
     return {name: str(fingerprint) for name, fingerprint in stored.items()} if stored else None
+
+
+def check_copy(copy: Snapshot) -> None:
+    """Raises CacheError as `Snapshot.check` does; a copy that was made again since is as good as the first one."""
+    if copy.seal is not None and os.path.lexists(copy.folder) and not copy.is_sealed(os.lstat(copy.folder)):
+        stored = read_manifest(copy.folder.parent.parent, copy.digest, trusted=True)
+        if stored is not None and content_digest(stored) == copy.content and _has_files(copy.folder, stored):
+            copy = dataclasses.replace(copy, seal=None)
+    copy.check()
+
+
+def content_digest(fingerprints: tp.Mapping[str, str]) -> str:
+    """The digest of the fingerprints of a copy."""
+    return sha256(json.dumps(sorted(fingerprints.items())).encode())
+
+
+def _has_files(folder: Path, fingerprints: tp.Mapping[str, str]) -> bool:
+    unknown = -1  # so that each is read
+    return all(is_unchanged(f"{folder}/{name}", each, unknown) for name, each in fingerprints.items())
 
 
 def store_fingerprints(cache: Path, digest: str, fingerprints: dict[str, str] | None, sources: Sources) -> None:
@@ -162,5 +182,7 @@ def _read_entries(path: Path, *, trusted: bool) -> dict[str, tp.Any]:
 def _write(path: Path, content: dict[str, tp.Any]) -> None:
     """Stores a file that only saves time: if the cache cannot be written, there is no error."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.parent.parent.mkdir(parents=True, exist_ok=True)
+        files.make_shared_folder(path.parent.parent)
+        files.make_folder(path.parent)
         files.write_file(path, files.dump_json(content), durable=False)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import stat
 import typing as tp
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Snapshot:
     ``roots`` are its folders that imports search first, ``modules`` are the modules that the launch had imported from
     the sources. ``not_copied`` are the files and folders of the sources that have no copy; they may be imported from
     where they are. ``around`` are folders around the sources, with the folders of the copy that stand for them.
+    ``seal`` is what only this very folder has, and ``content`` the digest of its fingerprints.
     """
 
     folder: Path
@@ -46,17 +48,37 @@ class Snapshot:
     modules: tuple[Module, ...] = ()
     not_copied: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
     around: Sources = ()
+    seal: tuple[int, int] | None = dataclasses.field(default=None, compare=False, repr=False)
+    content: str | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def check(self) -> None:
-        """Raises CacheError if the copy is gone, or belongs to another user, who could change the imported code."""
+        """Raises CacheError if the copy is gone, or if another user could have put it there, or have changed it."""
         try:
-            owner = os.stat(self.folder).st_uid
+            status = os.lstat(self.folder)
         except OSError:
             raise CacheError(
                 f"{self.folder}, the copy of the code that this job was launched with, is gone: launch it again"
             ) from None
-        if not is_trusted_owner(owner):
+        if not stat.S_ISDIR(status.st_mode) or not self.is_sealed(status):
+            raise CacheError(
+                f"{self.folder} is not the copy of the code that this job was launched with: something else is in its "
+                "place, which is not imported. Launch it again"
+            )
+        if not is_trusted_owner(status.st_uid):
             raise CacheError(f"{self.folder}, the copy of the code, belongs to another user: it is not imported")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise CacheError(
+                f"{self.folder}, the copy of the code, can be written by others (mode {status.st_mode & 0o777:o}): it "
+                f"is not imported. If you trust all who can write it: chmod -R go-w {self.folder}"
+            )
+
+    def sealed(self, content: str) -> Snapshot:
+        """The same, for jobs that import only from this very folder: others may rename folders around it."""
+        return dataclasses.replace(self, seal=_seal(os.lstat(self.folder)), content=content)
+
+    def is_sealed(self, status: os.stat_result) -> bool:
+        """Whether it is this very folder. One of two signs is enough: numbers change, and root compiles modules."""
+        return self.seal is None or any(a == b for a, b in zip(self.seal, _seal(status), strict=True))
 
     def import_roots(self) -> list[str]:
         """The folders of the copy that imports search first."""
@@ -111,6 +133,11 @@ class Snapshot:
 def places_in_copy(path: Path, sources: tp.Iterable[tuple[Path, Path]]) -> tp.Iterator[Path]:
     """Where the copy of a file or folder is below the snapshot, one for each source that it is in."""
     return (copy / path.relative_to(source) for source, copy in sources if path.is_relative_to(source))
+
+
+def _seal(status: os.stat_result) -> tuple[int, int]:
+    """The number of a folder and its time, which nobody but its owner can give to another folder."""
+    return status.st_ino, status.st_mtime_ns
 
 
 def is_trusted_owner(owner: int) -> bool:

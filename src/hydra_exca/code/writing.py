@@ -14,7 +14,16 @@ from pathlib import Path
 from hydra_exca import files, paths
 
 from .listing import File, folders_around
-from .manifest import TRIES, ChangedError, Manifest, make_manifest, store_fingerprints, store_index, unsettled_error
+from .manifest import (
+    TRIES,
+    ChangedError,
+    Manifest,
+    content_digest,
+    make_manifest,
+    store_fingerprints,
+    store_index,
+    unsettled_error,
+)
 from .pool import FilePool, is_unchanged, renew, sha256
 from .rules import Rules
 from .selection import Selection, imported_modules
@@ -23,6 +32,7 @@ from .snapshot import Snapshot, is_trusted_owner
 log = logging.getLogger("exca.workdir")
 _OLD_S = 7 * 86_400
 _WRITABLE = 0o222
+_WRITABLE_BY_OTHERS = 0o022
 _MODULES = tuple(importlib.machinery.all_suffixes())
 _EVERYTHING = Rules()
 
@@ -48,7 +58,9 @@ def take_snapshot(
             target = _copy_to_cache(tree, cache, rules) if folder is None else _copy_to_folder(tree, folder, rules)
             store_fingerprints(cache, tree.digest, tree.fingerprints, selection.sources)
             store_index(cache, tree.index, selection.sources)
-            return _describe_copy(target, tree, selection)
+            copy = _describe_copy(target, tree, selection).sealed(content_digest(tree.fingerprints))
+            copy.check()
+            return copy
     raise unsettled_error(rules)
 
 
@@ -154,12 +166,12 @@ def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
         if content is None:
             os.mkdir(f"{folder}/{name}")
         else:
-            _write(f"{folder}/{name}", content, 0o666 if pool is None else 0o666 & ~_WRITABLE)
+            _write(f"{folder}/{name}", content, 0o644 if pool is None else 0o444)
     if pool is None:
         (folder / paths.CODE_MARK).write_text(f"{tree.digest}\n")
-        return
+    forbidden = _WRITABLE_BY_OTHERS if pool is None else _WRITABLE
     for here, _, _ in os.walk(folder, topdown=False):  # so that no job leaves files in code that others run from
-        os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~_WRITABLE)
+        os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~forbidden)
 
 
 def _copy_file(file: File, fingerprint: str, path: str, pool: FilePool | None) -> None:
@@ -170,7 +182,7 @@ def _copy_file(file: File, fingerprint: str, path: str, pool: FilePool | None) -
         raise ChangedError
     mode = 0o777 if fingerprint.endswith(" x") else 0o666
     if pool is None:
-        _write(path, data, mode)
+        _write(path, data, mode & ~_WRITABLE_BY_OTHERS)
     else:
         _write(path, data, mode & ~_WRITABLE)
         renew(path)
@@ -186,7 +198,8 @@ def _make_copy(tree: Manifest, target: Path, pool: FilePool | None, rules: Rules
     """Makes a copy in a temporary folder, and renames that to ``target``, unless that exists by then."""
     temporary = target.with_name(paths.temporary_name(target.name, files.random_token()))
     try:
-        temporary.mkdir(parents=True)
+        _make_parent(target.parent, is_shared=pool is not None)
+        temporary.mkdir()
         _write_copy(tree, temporary, pool)
         _rename(temporary, target)
     except FileNotFoundError:
@@ -197,6 +210,13 @@ def _make_copy(tree: Manifest, target: Path, pool: FilePool | None, rules: Rules
     finally:
         if temporary.exists():
             _remove_copy(temporary)
+
+
+def _make_parent(folder: Path, is_shared: bool) -> None:
+    """Makes the folder of all copies; that of a named one exists."""
+    if is_shared:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        files.make_shared_folder(folder)
 
 
 def _rename(temporary: Path, target: Path) -> None:

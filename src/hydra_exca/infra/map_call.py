@@ -56,7 +56,8 @@ class MapEntry:
 
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
         """Makes the folders, and stores the identity of the items."""
-        self.claims.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.claims.folder):
+            files.make_folder(folder)
         if self.stored_identity(self.entry) is not None:
             return
         path = self.folder / paths.IDENTITY

@@ -16,7 +16,7 @@ import traceback
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.clusters import process
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.code.snapshot import Snapshot
@@ -248,7 +248,7 @@ def redirect_to_log(attempt: Attempt, payload: Payload, rank: int = 0) -> None:
     logs = attempt_log_paths(attempt, rank)
     if rank and payload.logs is None:
         return
-    logs[0].parent.mkdir(exist_ok=True)
+    files.make_folder(logs[0].parent)
     if payload.logs is not None:
         place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
         stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"

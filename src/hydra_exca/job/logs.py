@@ -8,6 +8,8 @@ import sys
 import typing as tp
 from pathlib import Path
 
+from hydra_exca import files
+
 log = logging.getLogger("exca.clusters")
 Logs: tp.TypeAlias = tuple[Path, Path]
 
@@ -17,6 +19,7 @@ def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
     out, err = logs
     for stream, path in ((sys.stdout, out), (sys.stderr, out if stderr_to_stdout else err)):
         stream.flush()
+        files.set_foreign_link_aside(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, stream.fileno())
         os.close(descriptor)

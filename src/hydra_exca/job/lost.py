@@ -46,7 +46,7 @@ def give_up_lost_job(entry: Entry, claim: Claim, loss: Outcome) -> bool:
             return False
         claim = committing
     path = entry.path / paths.LOGS / paths.lost_attempt(claim.token)
-    path.parent.mkdir(exist_ok=True)
+    files.make_folder(path.parent)
     files.write_file(path, dataclasses.replace(loss, claim=claim.number).to_json())
     return entry.release_claim(claim, is_lost=True)
 

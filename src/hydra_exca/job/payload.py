@@ -18,6 +18,7 @@ from hydra_exca import checksums, files, paths, script
 from hydra_exca.code import active
 from hydra_exca.code.compare import join_digests
 from hydra_exca.code.importer import forget_originals
+from hydra_exca.code.manifest import check_copy
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import ConfigError, CorruptEntryError, Problem
 from hydra_exca.identity.cells import Anchors, anchors, set_anchors, set_typed_sources, typed_sources
@@ -133,7 +134,7 @@ class Payload:
     def enter(self) -> None:
         """Sets up this process to load the program: search path, working directory, script."""
         if self.copy is not None:
-            self.copy.check()
+            check_copy(self.copy)
         sys.path[:] = self._search_path()
         sys.argv[:] = self.argv
         os.chdir(self.working_directory)

@@ -28,13 +28,25 @@ def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> Exc
         if claim.cluster == "slurm":
             return CacheError(f"{uid} is being computed on Slurm, which does not answer: try again when it does")
         return CacheError(f"{uid} is being computed {report.reason}: it cannot be cancelled from here")
-    user = claim.owner.get("user")
-    if user in (None, os.getuid()):
+    return why_not_ours(uid, claim)
+
+
+def why_not_ours(uid: str, claim: Claim) -> ExcaError | None:
+    """The error if the job of a claim may be another user's, or that of whatever another user has written down."""
+    users = [user for user in (claim.writer, claim.owner.get("user")) if user not in (None, os.getuid())]
+    if not users:
         return None
     return CacheError(
-        f"{uid} is being computed by {store_files.user_name(int(user))}; their job is not cancelled. "
+        f"{uid} is being computed by {store_files.user_name(int(users[0]))}; their job is not cancelled. "
         "Wait for it (mode=cached), or ask them"
     )
+
+
+def check_ours(uid: str, claim: Claim) -> None:
+    """Raises the error of `why_not_ours`."""
+    problem = why_not_ours(uid, claim)
+    if problem is not None:
+        raise problem
 
 
 def has_no_other_task(lookup: Lookup, job: Claim | clusters.JobReference, entries: set[Path]) -> bool:
@@ -76,7 +88,8 @@ def cancel_vanished_jobs(lookup: Lookup, owned: tp.Sequence[tuple[Entry, Claim, 
     entries = {entry.path for entry, _, _ in owned}
     jobs: dict[tuple[str, int], clusters.JobReference] = {}
     for entry, claim, ended in owned:
-        has_vanished = ended is not None and ended.end is JobEnd.VANISHED
+        is_ours = why_not_ours(entry.uid, claim) is None
+        has_vanished = is_ours and ended is not None and ended.end is JobEnd.VANISHED
         for job in (*([lookup.job_reference(claim)] if has_vanished else []), *lookup.lost_jobs(entry, claim)):
             jobs[job.token, job.number] = job
     if jobs:
@@ -89,6 +102,8 @@ def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) ->
 
     A job that also computes other tasks continues: by itself it ends the task whose claim it has lost.
     """
+    for entry, claim in superseded:
+        check_ours(entry.uid, claim)
     superseded = [(entry, claim) for entry, claim in superseded if claim.cluster not in IN_PROCESS]
     entries = {entry.path for entry, _ in superseded}
     cancelled = [claim for _, claim in superseded if has_no_other_task(lookup, claim, entries)]

@@ -215,6 +215,7 @@ class Launch:
         submissions = self._monitor.submissions
         if any(submission.token == claim.token and submission.cancel_task(launched) for submission in submissions):
             return
+        cancellation.check_ours(launched.uid, claim)
         is_alone = cancellation.has_no_other_task(self._lookup, claim, {launched.entry.path})
         # a job of several tasks sees that the claim is gone, and ends the task
         self._monitor.end_lost_task(launched, claim, clusters.JobReport(JobState.ENDED, "CANCELLED", JobEnd.REMOVED))
@@ -225,6 +226,10 @@ class Launch:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
         cancelled: list[tuple[Entry, Claim]] = []
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
+        for entry in entries:
+            claim = entry.current_claim()
+            if claim is not None and not is_given_up(claim) and entry.outcome() is None:
+                cancellation.check_ours(entry.uid, claim)
         for entry in entries:
             claim = entry.current_claim()
             if claim is not None and claim.state is not ClaimState.RELEASED:

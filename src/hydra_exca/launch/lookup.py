@@ -62,7 +62,7 @@ class Lookup:
     def __init__(self, folder: CacheFolder) -> None:
         self._folder = folder
         self._factory_folders: dict[tuple[str, str], FactoryFolder] = {}
-        self._records: dict[str, tuple[int, dict[str, tp.Any]]] = {}
+        self._records: dict[tuple[str, int | None], tuple[int, dict[str, tp.Any]]] = {}
 
     def factory_folder(self, identity: Identity) -> FactoryFolder:
         """The folder with all entries of the identity's factory and version."""
@@ -111,7 +111,7 @@ class Lookup:
         started = claim.state is not ClaimState.QUEUED
         if claim.cluster != "slurm":
             return clusters.JobReference(claim.token, claim.number_of_job, claim.job, claim.owner, started, claim.time)
-        number, record = str(claim.number_of_job), self._read_record(claim.token)
+        number, record = str(claim.number_of_job), self._read_record(claim.token, claim.writer)
         job = claim.job if started else record.get("jobs", {}).get(number)
         where = record.get("slurm_clusters", {}).get(number)
         return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time, where)
@@ -120,7 +120,7 @@ class Lookup:
         """The jobs for this entry that are believed to be lost, of the launches that a claim of this user names."""
         jobs = []
         for token in claim.lost if claim.writer in (None, os.getuid()) else ():
-            record = self._read_record(token)
+            record = self._read_record(token, os.getuid())
             place = os.path.relpath(entry.path, self._folder.path)
             positions = {position for position, path in enumerate(record.get("entries", [])) if path == place}
             for number, tasks in enumerate(record.get("tasks", [])):
@@ -173,17 +173,20 @@ class Lookup:
             status = Status.NOT_SUBMITTED if claim is None or is_given_up(claim) else Status.RUNNING
         return LookupResult(identity, entry, status, outcome=outcome, claim=claim)
 
-    def _read_record(self, token: str) -> dict[str, tp.Any]:
-        """The record of a launch, read again when it has changed; empty if the launch has just begun."""
+    def _read_record(self, token: str, writer: int | None = None) -> dict[str, tp.Any]:
+        """The record of a launch, read again when it has changed; empty if the launch has just begun.
+
+        Another one than that of ``writer`` is not believed.
+        """
         launch = paths.launch_folder(self._folder.path, token)
         try:
             changed = (launch / paths.LAUNCH_RECORD).stat().st_mtime_ns
         except OSError:
             return {}
-        read_at, record = self._records.get(token, (0, {}))
+        read_at, record = self._records.get((token, writer), (0, {}))
         if read_at != changed or not record:  # a record that could not be read may be readable now
-            record = launches.read_record(launch)
-            self._records[token] = (changed, record)
+            record = launches.read_record(launch, writer)
+            self._records[token, writer] = (changed, record)
         return record
 
 

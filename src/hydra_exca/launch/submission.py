@@ -103,7 +103,7 @@ class Submission:
             self._settings.cells.store(self._settings.folder.path)
         for task in self.claimed:
             self._prepare_entry(task)
-        self.folder.mkdir(parents=True)
+        launches.make_folder(self.folder)
         if header is not None:
             payload.write_payload(self.folder, header, map(self._make_part, self.claimed))
             self._arguments.clear()

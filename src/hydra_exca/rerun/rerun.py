@@ -158,7 +158,7 @@ def _moved(payload: Payload, old: str, new: str) -> Payload:
         search_path=tuple(map(moved, payload.search_path)),
         working_directory=moved(payload.working_directory),
         script=None if script is None else dataclasses.replace(script, path=moved(script.path)),
-        copy=None if payload.copy is None else dataclasses.replace(payload.copy, folder=Path(new)),
+        copy=None if payload.copy is None else dataclasses.replace(payload.copy, folder=Path(new), seal=None),
     )
 
 

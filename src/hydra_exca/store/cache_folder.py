@@ -171,7 +171,9 @@ class FactoryFolder:
     def create(self, project: dict[str, tp.Any]) -> None:
         """Creates the folder and records its project, if known; raises CacheError if it is another project's."""
         with _disk_errors_translated(self.path):
-            (self.path / paths.NAMES).mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.path / paths.NAMES):
+                files.make_folder(folder)
             if project and not self._read_project(set_aside=True):
                 files.publish_file(self.path / paths.PROJECT, checksums.dump_record(project), durable=True)
         self.check_project(project)

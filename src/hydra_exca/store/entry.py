@@ -12,7 +12,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
-from hydra_exca.errors import CorruptEntryError
+from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.status import Status
 
 from . import claims, values
@@ -210,17 +210,23 @@ class Entry:
     # verbs
 
     def create(self) -> bool:
-        """Makes the folder; False if it was there."""
+        """Makes the folder; False if it was there. What else is in its place is set aside."""
         try:
-            self.path.mkdir(parents=True)
-            return True
-        except FileExistsError:
-            if not self.path.is_dir():
-                raise
-            return False
+            return files.make_folder(self._text)
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return files.make_folder(self._text)
+
+    def _check_place(self) -> None:
+        """Raises CacheError if what is written here would be written elsewhere, where another user wants it."""
+        for place in (self._text, self.factory_folder):
+            if files.is_foreign_link(place):
+                owner = files.user_name(os.lstat(place).st_uid)
+                raise CacheError(f"{place} is a link that {owner} has made: nothing is written there. Remove it")
 
     def publish_claim(self, claim: Claim) -> bool:
         """Publishes ``claim``; False if another process was faster."""
+        self._check_place()
         return files.publish_file(self.path / paths.claim_name(claim.number), claim.to_json())
 
     def store_value(self, claim: Claim, value: tp.Any) -> Json:
@@ -269,6 +275,7 @@ class Entry:
 
     def remove_outcome(self) -> None:
         """Removes the outcome and its value; the next launch computes the task again."""
+        self._check_place()
         for path in (self.path / paths.OUTCOME, self.path / paths.PREVIOUS):
             path.unlink(missing_ok=True)
         for value in self.path.glob(paths.value_name(0, "*").replace("0", "*")):
@@ -276,6 +283,7 @@ class Entry:
 
     def set_outcome_aside(self) -> Path | None:
         """Moves an outcome that cannot be trusted out of the way; returns where to."""
+        self._check_place()
         try:
             return files.move_aside(self.path / paths.OUTCOME)
         except FileNotFoundError:
@@ -288,6 +296,7 @@ class Entry:
         empty one, and the old one comes back with the old outcome if the attempt never completes. After a crash at any
         step this can be called again.
         """
+        self._check_place()
         outcome = self.outcome()
         old_output = self.path / paths.PREVIOUS_OUTPUT
         if outcome is not None and outcome.status is Status.COMPLETED:
@@ -323,6 +332,7 @@ class Entry:
         """Puts back the value that the attempt was to replace, and its output folder; sets a damaged one aside."""
         if not self.has_previous():
             return
+        self._check_place()
         if self.previous_outcome() is None:
             files.move_aside(self.path / paths.PREVIOUS)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import typing as tp
 from pathlib import Path
@@ -28,10 +29,23 @@ def new_token() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{files.random_token()}"
 
 
-def read_record(launch: Path) -> dict[str, tp.Any]:
-    """Reads the record of the launch in this folder; empty if it is not written yet, removed or damaged."""
+def make_folder(launch: Path) -> None:
+    """Makes the folder of a new launch, in which nobody else may write: its jobs run what is in it."""
+    files.make_shared_folder(launch.parent)
+    os.mkdir(launch, 0o755)
+
+
+def read_record(launch: Path, writer: int | None = None) -> dict[str, tp.Any]:
+    """Reads the record of the launch in this folder; empty if it is not written yet, removed or damaged.
+
+    So is one that belongs to another user than ``writer``.
+    """
+    path = launch / paths.LAUNCH_RECORD
     try:
-        record = records.read_record(launch / paths.LAUNCH_RECORD)
+        data, owner = files.read_owned(path)
+        if writer not in (None, owner):
+            return {}
+        record = records.parse(path, data)
         records.check_fields(record, _SCHEMA)
         return record if _is_consistent(record) else {}
     except (OSError, CorruptEntryError, ValueError):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_exca import files, paths
 from hydra_exca.code import active, selection
 from hydra_exca.code.launch_code import LaunchCode
+from hydra_exca.code.manifest import check_copy
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.provenance import launch_record, task_record
 from hydra_exca.store import CacheFolder, launches
@@ -47,7 +48,7 @@ class SentCode:
         is_launching = _changed is not None and (_changed.sent.launch, _changed.pid) == (self.launch, os.getpid())
         if self.copy is None or is_launching or active.current() == self.copy:
             return
-        self.copy.check()
+        check_copy(self.copy)
         _set_environment(self.environment)
         sys.path[:] = _search_path(self.copy)
         active.run_from(self.copy)
@@ -83,7 +84,7 @@ def send_code(
     copy = None if code is None else code.snapshot()
     token = launches.new_token()
     launch = paths.launch_folder(cache, token)
-    launch.mkdir(parents=True)
+    launches.make_folder(launch)
     if launched.patch is not None:
         files.write_file(launch / paths.PATCH, launched.patch)
     record = {**launched.record, "code": None if copy is None else copy.digest}

@@ -370,7 +370,7 @@ def test_a_record_of_a_launch_that_could_not_be_read_is_read_again(
     lookup = Lookup(CacheFolder(tmp_path))
     claim = Claim(1, ClaimState.RUNNING, "theirs", "local", None, 0, {})
     with monkeypatch.context() as broken:
-        broken.setattr(files, "read_file", lambda path: os.read(-1, 1))  # an OSError, as of a network file system
+        broken.setattr(files, "read_owned", lambda path: os.read(-1, 1))  # an OSError, as of a network file system
         assert lookup.code_digest(claim) is None
     assert lookup.code_digest(claim) == "1234"
 

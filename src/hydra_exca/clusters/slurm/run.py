@@ -26,14 +26,20 @@ def read_output(command: list[str], timeout_s: float = ANSWER_S) -> str | None:
 
 
 def run_command(
-    command: list[str], timeout_s: float = ANSWER_S, environment: tp.Mapping[str, str] | None = None
+    command: list[str],
+    timeout_s: float = ANSWER_S,
+    environment: tp.Mapping[str, str] | None = None,
+    text: str | None = None,
 ) -> subprocess.CompletedProcess[str] | None:
-    """The answer to a Slurm command, None if there is none in time. Says so, once, if that takes long."""
+    """The answer to a Slurm command that reads ``text``, None if there is none in time.
+
+    Says so, once, if that takes long.
+    """
     late = threading.Timer(_LATE_S, _say_that_slurm_is_silent, (command[0],))
     late.daemon = True
     late.start()
     try:
-        done = run_program(command, timeout_s, _without_defaults() if environment is None else environment)
+        done = run_program(command, timeout_s, _without_defaults() if environment is None else environment, text)
     finally:
         late.cancel()
     if done is not None and done.returncode == 0:

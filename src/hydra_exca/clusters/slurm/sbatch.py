@@ -17,7 +17,7 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
@@ -27,7 +27,7 @@ from .run import read_output, run_command
 
 log = logging.getLogger("exca.clusters")
 DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
-_PRIVATE = 0o600
+_STDIN = "/dev/stdin"
 _PATTERN = re.compile("%[AajNtux]")  # what Slurm replaces in the names of logs
 _UNUSABLE = re.compile(r"\\|%\d|%.*%")  # a backslash turns patterns off; srun 22.05 misreads the other two, if escaped
 _PERCENT = "EXCA_PERCENT_SIGN"  # stands in a path for "%", which submitit would take for a part of a pattern
@@ -74,12 +74,16 @@ def submit_array(array: Array) -> SubmittedArray:
     An sbatch that fails may have submitted the jobs before. So the queue is searched for the script before another
     attempt. Raises SubmissionError with sbatch's message, TooManyQueuedError if waiting may help.
     """
-    array.script.touch(_PRIVATE)  # `setup` may hold secrets
-    array.script.write_text(_script_text(array))
+    text = _script_text(array)
+    files.write_file(array.script, text.encode(), mode=files.PRIVATE, durable=False)  # `setup` may hold secrets
+    # where others can exchange the script, Slurm is handed its text; the path is then an argument, and still listed
+    is_handed = files.is_exchangeable(array.script)
+    script = [_STDIN, str(array.script)] if is_handed else [str(array.script)]
     clusters = chosen_clusters(array.options)
     answer = ""
     for pause in (*_PAUSES_S, None):
-        done = run_command(["sbatch", "--parsable", str(array.script)], environment=environment_outside_job())
+        command = ["sbatch", "--parsable", *script]
+        done = run_command(command, environment=environment_outside_job(), text=text if is_handed else None)
         if done is not None and done.returncode == 0:
             return _read_answer(array.script, clusters, done.stdout)
         answer = "it gave no answer" if done is None else done.stderr.strip()

@@ -15,6 +15,7 @@ from hydra.core.utils import env_override, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
 
+from hydra_exca import files
 from hydra_exca.clusters.base import IN_PROCESS
 from hydra_exca.job.checkpoints import Checkpoint, CheckpointCall, checkpoint_of_object
 from hydra_exca.sweep import model_method, outputs, schema
@@ -145,7 +146,7 @@ class HydraProgram:
                 return shown
             log.warning("another task writes to %s; the outputs of this one are in %s", shown, entry.output)
             entry.record_output_folder(entry.output)
-        entry.output.mkdir(parents=True, exist_ok=True)
+        files.make_folder(entry.output)
         if self._link_outputs:
             outputs.SweepFolder(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
         return entry.output
