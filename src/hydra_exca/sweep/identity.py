@@ -289,7 +289,7 @@ def _find_pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid
     """The leaves whose values are not to be stored, by dotted key."""
     if isinstance(identity, uid.Pinned):
         yield path, identity
-    elif isinstance(identity, (dict, list)):
+    elif isinstance(identity, (dict, list, tuple)):
         for key, value in _items(identity).items():
             yield from _find_pinned(value, _join(path, key))
 

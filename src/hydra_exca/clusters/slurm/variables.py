@@ -116,19 +116,19 @@ def describe_size(name: str, options: Options) -> str:
     'SLURM_CPUS_PER_TASK by cpus_per_task=4'
     """
     asked = _asked_resources(options)
-    in_setup = _setup_lines(name, options)
+    settings = _settings_of(name, options)
     kind = _SIZES[_base_name(name)]
     number = _number(name, asked)
-    if number is not None and not in_setup and name == _base_name(name):
+    if number is not None and not settings and name == _base_name(name):
         return f"{name}={number}"
     is_plain = not isinstance(kind, str) and bool(kind) and "srun_args" not in asked
     counted = {key: value for key, value in asked.items() if not is_plain or key in kind}
-    return f"{name} by {_as_text(counted)}{in_setup}"
+    return f"{name} by {_as_text(counted)}{settings}"
 
 
 def describe_sizes(options: Options) -> str:
     """What decides any size of jobs with these options."""
-    return f"sizes by {_as_text(_asked_resources(options))}{_setup_lines('SLURM_', options)}"
+    return f"sizes by {_as_text(_asked_resources(options))}{_settings_of('SLURM_', options)}"
 
 
 def _as_text(asked: tp.Mapping[str, str]) -> str:
@@ -182,7 +182,9 @@ def _number(name: str, asked: tp.Mapping[str, str]) -> str | None:
     return numbers.get(kind) if isinstance(kind, str) else None
 
 
-def _setup_lines(name: str, options: Options) -> str:
-    """The lines of ``setup`` that name a variable, as a digest: they may hold secrets."""
-    lines = [line for line in options.slurm.get("setup") or [] if name in line]
-    return f" and setup {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}" if lines else ""
+def _settings_of(name: str, options: Options) -> str:
+    """What sets a variable by its name (a line of ``setup``, a flag ``--export``), as a digest: it may hold secrets."""
+    given = [*(options.slurm.get("setup") or []), *(options.slurm.get("srun_args") or [])]
+    given += (options.slurm.get("additional_parameters") or {}).values()
+    lines = [text for text in map(str, given) if name in text]
+    return f" and set by {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}" if lines else ""

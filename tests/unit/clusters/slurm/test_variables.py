@@ -73,6 +73,7 @@ def test_an_option_that_decides_a_size_counts(name: str, option: dict[str, tp.An
         ("SLURM_GPUS_ON_NODE", {"gres": "gpu:2"}),
         ("SLURM_MEM_PER_CPU", {"mem_per_cpu": "2G"}),
         ("SLURM_STEP_NUM_TASKS", {"use_srun": False}),
+        ("SLURM_CPUS_PER_TASK", {"additional_parameters": {"export": "ALL,SLURM_CPUS_PER_TASK=3"}}),
     ],
 )
 def test_a_flag_for_sbatch_or_srun_that_changes_a_size_counts(name: str, slurm: dict[str, tp.Any]) -> None:
