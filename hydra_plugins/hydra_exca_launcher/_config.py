@@ -21,6 +21,14 @@ class ExcaLauncherConf(SlurmQueueConf):
     submitit_folder: str | None = None  # type: ignore[assignment]
     timeout_min: int | None = None  # type: ignore[assignment]
 
+    # options that hydra-submitit-launcher has since 1.4, here with every version; null, so that + works as before
+    # the command that runs Python in Slurm jobs, as a shell reads it; null: the Python of the launch
+    python: str | None = None
+    # more arguments for srun
+    srun_args: list[str] | None = None
+    # false: start the job without srun
+    use_srun: bool | None = None  # type: ignore[assignment,unused-ignore]
+
     # where results are stored
     folder: str = "${oc.env:EXCA_FOLDER,exca}"
     # auto, slurm, local, debug, or null for this process

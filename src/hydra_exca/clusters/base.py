@@ -120,7 +120,8 @@ class Options:
     """The options of jobs, under submitit's names (``timeout_min``, ``gpus_per_node``, ...).
 
     ``slurm`` has those that only Slurm knows, without the prefix ``slurm_``. ``environment`` is the name or path of the
-    Python environment that runs the jobs, None for the one of this process. At most ``array_parallelism`` jobs run at a
+    Python environment that runs the jobs, None for the one of this process; ``python`` is a command that runs Python in
+    Slurm jobs instead, as a shell reads it. At most ``array_parallelism`` jobs run at a
     time, and at most ``max_queued`` wait or run. The scheduler is asked at least every ``poll_s`` seconds. Without
     ``share_machine``, local jobs do not wait for cores and GPUs that jobs of other launches use.
     """
@@ -131,6 +132,7 @@ class Options:
     max_num_timeout: int = 0
     submitit_folder: str | None = None
     environment: str | None = None
+    python: str | None = None
     max_queued: int | None = None
     poll_s: float = 10.0
     share_machine: bool = True

@@ -178,6 +178,9 @@ class _Batch:
         found = _targets(batch) if self._code is not None or script.is_typed() else set()
         code: dict[str, tp.Any] = {} if self._code is None else self._code_settings(self._code, found)
         code |= self._cell_settings(code, self._function if method is None else method.kind, found)
+        if chosen.jobs.python is not None and self._cluster.name == "slurm":
+            prepare = code.get("prepare", lambda payload: payload)
+            code["prepare"] = lambda payload: prepare(payload).of_another_python()
         return Settings(
             folder=self._cache,
             cluster=self._cluster,

@@ -31,9 +31,18 @@ _ENUMS: dict[str, type[enum.Enum]] = {
 }
 _LISTS = ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env")
 _MINIMA = {"tasks_per_job": 1, "workers_per_job": 1, "max_queued": 1, "array_parallelism": 1, "max_num_timeout": 0}
-_OF_SUBMISSION = ("array_parallelism", "max_num_timeout", "submitit_folder", "max_queued", "poll_s", "share_machine")
+_OF_SUBMISSION = (
+    "python",
+    "array_parallelism",
+    "max_num_timeout",
+    "submitit_folder",
+    "max_queued",
+    "poll_s",
+    "share_machine",
+)
 _OF_ANY_CLUSTER = frozenset(BaseQueueConf.__dataclass_fields__)
 _OF_THE_LAUNCH = {"_target_", "submitit_folder", "stderr_to_stdout", "max_num_timeout", "array_parallelism"}
+_OF_THE_LAUNCH |= {"python", "srun_args", "use_srun"}  # only hydra-submitit-launcher 1.4 would know their types
 _OF_A_JOB = frozenset(SlurmQueueConf.__dataclass_fields__) - _OF_THE_LAUNCH
 _ABSENT = object()
 
@@ -164,7 +173,7 @@ def _find_conflicts(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
     if tasks > 1 and several:
         message = f"a job of several processes ({', '.join(several)}) computes one task, not {tasks}"
         yield Problem(message, f"{KEY}.tasks_per_job")
-    if "tasks_per_node" in several and cluster in ("slurm", "auto") and not options.get("use_srun", True):
+    if "tasks_per_node" in several and cluster in ("slurm", "auto") and options.get("use_srun") is False:
         yield Problem("it needs use_srun=true: srun is what starts several processes", f"{KEY}.tasks_per_node")
     if not options["wait"] and cluster in (None, "inline", "debug"):
         yield Problem("wait=false needs jobs that outlive this process: use cluster local or slurm", f"{KEY}.wait")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from hydra_exca.clusters.slurm.sbatch import sbatch_parameters
 from hydra_exca.errors import ConfigError
 from hydra_exca.sweep.options import SweepOptions, read_options
 from hydra_plugins.hydra_exca_launcher._config import ExcaLauncherConf
@@ -44,6 +45,19 @@ def test_several_ranks_without_srun_are_refused(cluster: str, several: dict[str,
 )
 def test_other_combinations_with_srun_are_accepted(options: dict[str, tp.Any]) -> None:
     assert read(**options).jobs.common["tasks_per_node"] == options.get("tasks_per_node", 1)
+
+
+def test_options_of_submitit_that_are_not_set_are_left_to_it() -> None:
+    jobs = read(python=None, srun_args=None, use_srun=None).jobs
+    sent = sbatch_parameters(jobs)
+    assert jobs.python is None and not {"python", "slurm_python", "slurm_srun_args", "slurm_use_srun"} & sent.keys()
+
+
+def test_the_command_that_runs_python_is_no_option_of_sbatch() -> None:
+    jobs = read(python="/other/bin/python", srun_args=["-v"], use_srun=False).jobs
+    sent = sbatch_parameters(jobs)
+    assert (jobs.python, sent["slurm_srun_args"], sent["slurm_use_srun"]) == ("/other/bin/python", ["-v"], False)
+    assert "slurm_python" not in sent
 
 
 def test_everything_wrong_is_listed_together() -> None:

@@ -116,12 +116,21 @@ def test_a_mistyped_option_is_refused(app: Path) -> None:
 
 
 def test_an_added_option_is_accepted(app: Path) -> None:
-    assert hydra_config("hydra/launcher=exca", "+hydra.launcher.use_srun=false").launcher.use_srun is False
+    assert (
+        hydra_config("hydra/launcher=exca", "+hydra.launcher.dependency=singleton").launcher.dependency == "singleton"
+    )
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_options_of_submitit_14_are_there_with_or_without_a_plus(app: Path, plus: str) -> None:
+    options = [f"{plus}hydra.launcher.{each}" for each in ("use_srun=false", "srun_args=[-v]", "python=/bin/python")]
+    launcher = hydra_config("hydra/launcher=exca", *options).launcher
+    assert (launcher.use_srun, launcher.srun_args, launcher.python) == (False, ["-v"], "/bin/python")
 
 
 def test_every_option_of_submitit_keeps_its_name_and_default(app: Path) -> None:
     ours, theirs = hydra_config("hydra/launcher=exca").launcher, hydra_config("hydra/launcher=submitit_slurm").launcher
-    changed = {"_target_", "submitit_folder", "timeout_min"}
+    changed = {"_target_", "submitit_folder", "timeout_min", "use_srun"}  # which null leaves to submitit
     assert set(theirs) <= set(ours)
     assert {key: ours[key] for key in theirs if key not in changed} == {
         key: theirs[key] for key in theirs if key not in changed

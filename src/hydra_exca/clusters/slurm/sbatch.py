@@ -31,6 +31,7 @@ _STDIN = "/dev/stdin"
 _PATTERN = re.compile("%[AajNtux]")  # what Slurm replaces in the names of logs
 _UNUSABLE = re.compile(r"\\|%\d|%.*%")  # a backslash turns patterns off; srun 22.05 misreads the other two, if escaped
 _PERCENT = "EXCA_PERCENT_SIGN"  # stands in a path for "%", which submitit would take for a part of a pattern
+_PYTHON = "EXCA_PYTHON"  # stands in a command for what runs Python, which need not be a single word
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # between attempts that may succeed the next time
 # after these errors the job may have been accepted all the same, or may be at the next attempt
 _OUT_OF_REACH = re.compile(
@@ -143,7 +144,7 @@ def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
         parameters["timeout_min"] = DEFAULT_TIMEOUT_MIN
     if any((parameters.get(name) or 1) > 1 for name in ("nodes", "tasks_per_node")):
         # otherwise ranks could wait for one that has ended
-        parameters.setdefault("slurm_srun_args", ["--kill-on-bad-exit=1"])
+        parameters["slurm_srun_args"] = ["--kill-on-bad-exit=1", *(parameters.get("slurm_srun_args") or [])]
     return {key: value for key, value in parameters.items() if value is not None}
 
 
@@ -219,9 +220,10 @@ def log_folder(launch: Path, submitit_folder: str | None) -> Path:
 
 
 def _script_text(array: Array) -> str:
-    python = python_environment.python_of(array.options.environment)
+    python = array.options.python or shlex.quote(python_environment.python_of(array.options.environment))
     number = f"$(({array.first} + ${{SLURM_ARRAY_TASK_ID:-0}}))"
-    command = f"{shlex.join(job_command(python, array.module, array.folder))} {number}"
+    command = shlex.join(job_command(_PYTHON, array.module, array.folder)).replace(_PYTHON, python, 1)
+    command = f"{command} {number}"
     logs = log_folder(array.folder, array.options.submitit_folder)
     logs.mkdir(parents=True, exist_ok=True)
     # submitit's JobEnvironment looks for the logs there, if a task uses it

@@ -49,6 +49,12 @@ def test_an_array_may_wait_for_another_beside_what_the_user_wants(tmp_path: Path
     assert "dependency=singleton,afterany:12" in settings(script(tmp_path, after="12", dependency="singleton"))
 
 
+def test_a_command_that_runs_python_is_one_for_a_shell(tmp_path: Path) -> None:
+    options = Options(python="apptainer exec $IMAGE python")
+    text = sbatch._script_text(sbatch.Array(tmp_path, "some.module", 0, 1, 1, options))
+    assert " apptainer exec $IMAGE python -u -P -m some.module " in text and sys.executable not in text
+
+
 def test_a_job_is_warned_as_early_as_the_user_says(tmp_path: Path) -> None:
     assert "signal=USR2@45" in settings(script(tmp_path, signal_delay_s=45))
 
@@ -61,7 +67,9 @@ def test_a_job_is_warned_as_early_as_the_user_says(tmp_path: Path) -> None:
         (Options({"mem_gb": 3}), "mem_gb", 3),
         (Options(slurm={"partition": "short"}), "slurm_partition", "short"),
         (Options({"nodes": 2}), "slurm_srun_args", ["--kill-on-bad-exit=1"]),
-        (Options({"nodes": 2}, {"srun_args": ["--mpi=none"]}), "slurm_srun_args", ["--mpi=none"]),
+        (Options({"nodes": 2}, {"srun_args": None}), "slurm_srun_args", ["--kill-on-bad-exit=1"]),
+        (Options({"nodes": 2}, {"srun_args": ["-m"]}), "slurm_srun_args", ["--kill-on-bad-exit=1", "-m"]),
+        (Options(slurm={"srun_args": ["--mpi=none"]}), "slurm_srun_args", ["--mpi=none"]),
     ],
 )
 def test_an_option_has_the_name_that_submitit_knows(options: Options, name: str, value: tp.Any) -> None:
