@@ -16,6 +16,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import threading
 import types
@@ -115,6 +116,31 @@ def _session_name() -> str | None:
 
 
 _SESSION = "JPY_SESSION_NAME"
+
+
+def original_arguments() -> list[str] | None:
+    """The arguments that this program was started with, whatever it has made of ``sys.argv``; None if unknown."""
+    for position, given in enumerate(sys.orig_argv[1:], 2):
+        if _is_name_of_program(given):
+            has_code = sys.argv[:1] == ["-c"]
+            return sys.orig_argv[position + has_code :]
+    return None
+
+
+def _is_name_of_program(given: str) -> bool:
+    """Whether this part of the command line says what python runs: a file, a module, or code."""
+    main = sys.modules.get("__main__")
+    module = getattr(getattr(main, "__spec__", None), "name", None)
+    path = getattr(main, "__file__", None) or ""
+    if sys.argv[:1] == ["-c"]:
+        return re.fullmatch(r"-\w*c", given) is not None
+    if given in sys.argv[:1]:  # under a profiler or debugger, too
+        return True
+    if module is not None and module != "__main__":
+        named = re.sub(r"^-\w*m", "", given)  # -mpkg.train, or in two parts
+        return named == str(module).removesuffix(".__main__")
+    program = path if module is None else os.path.dirname(path)  # of a folder or archive
+    return program != "" and os.path.basename(given) == os.path.basename(program)
 
 
 def load_script(script: Script) -> None:
@@ -297,16 +323,16 @@ def _dotted(file: str) -> str:
 @functools.cache
 def _can_be_loaded(path: str) -> bool:
     """Whether loading a script starts nothing: it has a guard at the top level, or calls nothing of its own there."""
-    statements = _statements(path)
-    if statements is None:
+    nodes = statements(path)
+    if nodes is None:
         return False
-    own = {name for node in statements for name in _defined_names(node)}
-    calls_own = any(_calls(node, own) for node in statements if not isinstance(node, _DEFINITIONS))
-    return any(map(_is_guard, statements)) or not calls_own
+    own = {name for node in nodes for name in _defined_names(node)}
+    calls_own = any(_calls(node, own) for node in nodes if not isinstance(node, _DEFINITIONS))
+    return any(map(_is_guard, nodes)) or not calls_own
 
 
 @functools.cache
-def _statements(path: str) -> list[ast.stmt] | None:
+def statements(path: str) -> list[ast.stmt] | None:
     """The top level of a script, None if it cannot be read."""
     try:
         return ast.parse(Path(path).read_bytes()).body
@@ -316,15 +342,20 @@ def _statements(path: str) -> list[ast.stmt] | None:
 
 def _is_at_top_level(path: str) -> bool:
     """Whether the main thread runs the script's top level, outside of a guard: loading it would run this again."""
+    line = current_line()
+    if line is None:
+        return False
+    here = [node for node in statements(path) or () if node.lineno <= line <= (node.end_lineno or line)]
+    return not any(map(_is_guard, here))
+
+
+def current_line() -> int | None:
+    """The line of the script's top level that the main thread runs; None if it runs no script."""
     names = vars(sys.modules["__main__"])
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001  documented, and public
     while frame is not None and (frame.f_code.co_name != "<module>" or frame.f_globals is not names):
         frame = frame.f_back
-    if frame is None:
-        return False
-    line = frame.f_lineno
-    here = [node for node in _statements(path) or () if node.lineno <= line <= (node.end_lineno or line)]
-    return not any(map(_is_guard, here))
+    return None if frame is None else frame.f_lineno
 
 
 def _is_guard(node: ast.stmt) -> bool:
@@ -340,7 +371,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 def _names_below_guards(path: str) -> frozenset[str]:
     """The functions, classes and variables that guarded statements bind."""
     names: set[str] = set()
-    pending: list[tuple[ast.AST, bool]] = [(node, False) for node in _statements(path) or ()]
+    pending: list[tuple[ast.AST, bool]] = [(node, False) for node in statements(path) or ()]
     while pending:
         node, is_guarded = pending.pop()
         if is_guarded and isinstance(node, _DEFINITIONS):

@@ -37,7 +37,7 @@ def factory_name(function: tp.Any) -> str:
 
 def target_of(function: tp.Any) -> tp.Any:
     """The function that is called in the end, without decorators and arguments; a callable object's class."""
-    *_, target = _layers(function)
+    *_, target = layers(function)
     return target if hasattr(target, "__qualname__") else type(target)
 
 
@@ -74,7 +74,7 @@ def captured_values(functions: tp.Iterable[types.FunctionType]) -> dict[str, Jso
     """
     parts: list[_Part] = []
     for function in functions:
-        for name, value in _captured(function).items():
+        for name, value in captured_variables(function).items():
             # a class and its parent may capture different variables of one name
             if not any(name == known and value is part for _, known, part in parts):
                 number = sum(name == known for _, known, _ in parts)
@@ -96,6 +96,18 @@ def value_form(value: tp.Any) -> Json:
     return None if reader.problems else form
 
 
+def value_forms(values: tp.Mapping[str, tp.Any], convert: tp.Callable[[tp.Any], tp.Any]) -> dict[str, Json]:
+    """The canonical forms of values of the script, as those that its functions carry.
+
+    Raises ConfigError that names all values without a canonical form.
+    """
+    reader = _CarriedReader(script.main_name().partition(".")[0], lambda name: False, convert)
+    forms = reader.named_forms([(name, name, value) for name, value in values.items()], "")
+    if reader.problems:
+        raise ConfigError("the script has values that have no identity", reader.problems)
+    return forms
+
+
 @model_schema.cached_per_class
 def capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
     """The functions of a class that have captured variables: of one that a module defines, none."""
@@ -106,7 +118,7 @@ def capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
             # pydantic and dataclasses add functions of their own
             if inspect.isfunction(function) and function.__globals__.get("__name__") == base.__module__:
                 functions.append(function)
-    return tuple(function for function in functions if _captured(function))
+    return tuple(function for function in functions if captured_variables(function))
 
 
 class _CarriedReader:
@@ -123,7 +135,7 @@ class _CarriedReader:
 
     def function_forms(self, function: tp.Any, path: str) -> dict[str, Json]:
         forms: dict[str, Json] = {}
-        for layer in _layers(function):
+        for layer in layers(function):
             if inspect.isroutine(layer) and not hasattr(layer, "__wrapped__") and self._is_library(layer):
                 continue
             holder = layer.__self__ if inspect.ismethod(layer) else layer
@@ -211,7 +223,21 @@ class _CarriedReader:
         file = getattr(sys.modules.get(module), "__file__", None)
         if file is None:
             return module in sys.builtin_module_names
-        return any(Path(file).is_relative_to(folder) for folder in _library_folders())
+        return _is_in_library(file)
+
+
+def is_users_module(name: str) -> bool:
+    """Whether a module that is loaded is neither Python's nor of an installed package."""
+    package = name.partition(".")[0]
+    if package in _OURS:
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None)
+    is_own_package = package == script.main_name().partition(".")[0]
+    return file is not None and (is_own_package or not _is_in_library(file))
+
+
+def _is_in_library(file: str) -> bool:
+    return any(Path(file).is_relative_to(folder) for folder in _library_folders())
 
 
 _OURS = ("hydra", "hydra_exca", "hydra_plugins", "hydra_zen")  # libraries, even if installed as links to their sources
@@ -225,7 +251,7 @@ class _NeverCountsError(Exception):
 # -- the layers around a function --------------------------------------------------------------------------------------
 
 
-def _layers(function: tp.Any) -> tp.Iterator[tp.Any]:
+def layers(function: tp.Any) -> tp.Iterator[tp.Any]:
     """From the outermost decorator, partial or method to the function itself."""
     while True:
         yield function
@@ -292,7 +318,7 @@ def _wrapper_parts(function: tp.Any, is_library: tp.Callable[[tp.Any], bool]) ->
     """A decorator's code, and what it has captured; of a library's one only hydra-zen's object."""
     parts: list[_Part] = []
     if inspect.isfunction(function):
-        held, from_library = _captured(function), is_library(function)
+        held, from_library = captured_variables(function), is_library(function)
         if not from_library:  # its name is that of the function it is around
             parts.append(("code", "code", code_digest(function)))
     else:
@@ -317,11 +343,11 @@ def _function_parts(function: types.FunctionType) -> list[_Part]:
     defaults = [
         (f"default {each.name}", each.name, each.default) for each in parameters if each.default is not each.empty
     ]
-    captured = [(f"captured {name}", name, value) for name, value in _captured(function).items()]
+    captured = [(f"captured {name}", name, value) for name, value in captured_variables(function).items()]
     return [("code", "code", code_digest(function)), *captured, *defaults]
 
 
-def _captured(function: types.FunctionType) -> dict[str, tp.Any]:
+def captured_variables(function: types.FunctionType) -> dict[str, tp.Any]:
     captured = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
@@ -473,7 +499,7 @@ def _syntax_tree(function: types.FunctionType) -> ast.AST | None:
 
 @functools.lru_cache(maxsize=1)  # the methods of a local class are in one file, which takes 30 ms per 1000 lines
 def _parse(text: str) -> tuple[ast.AST, frozenset[types.CodeType]]:
-    return ast.parse(text), frozenset(_nested_codes(compile(text, "", "exec", dont_inherit=True)))
+    return ast.parse(text), frozenset(nested_codes(compile(text, "", "exec", dont_inherit=True)))
 
 
 def _starts(node: tp.Any, code: types.CodeType) -> bool:
@@ -494,11 +520,11 @@ def _extent(node: tp.Any) -> tuple[int, int]:
     return node.end_lineno - node.lineno, node.end_col_offset - node.col_offset
 
 
-def _nested_codes(code: types.CodeType) -> tp.Iterator[types.CodeType]:
+def nested_codes(code: types.CodeType) -> tp.Iterator[types.CodeType]:
     yield code
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
-            yield from _nested_codes(each)
+            yield from nested_codes(each)
 
 
 def _tree_form(node: tp.Any) -> Json:

@@ -54,6 +54,8 @@ class ModelFields(tp.NamedTuple):
 
 CARRIED = "hydra.function"
 """The key of what a function carries, among the fields of an identity."""
+OF_SCRIPT = "hydra.script"
+"""The key of what the script knows beside the configuration."""
 
 
 def model_fields(model: pydantic.BaseModel, leave_out: tp.Sequence[str] = ()) -> ModelFields:

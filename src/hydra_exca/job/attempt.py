@@ -303,9 +303,8 @@ class LoadedProgram:
         return compute
 
     def _load(self) -> Program:
-        self._payload.enter()
         launch_record.set_enclosing_launch(self._payload.provenance, self._launch / paths.PATCH)
-        program: Program = pickle.loads(self._payload.program)
+        program: Program = self._payload.load_program()
         os.chdir(self._payload.working_directory)  # its modules may have changed it, too
         self._ready()
         self._program = program

@@ -53,7 +53,8 @@ class Payload:
     ``main_name`` is what the launch calls its ``__main__`` and ``main_file`` its file, whether they load it or not.
     Of a notebook they get its path, the text of its cells in ``sources``, what tells it apart without a name, and in
     ``cells`` the digest of those that the tasks reach.
-    ``enclosing`` are the tasks that wait for this launch.
+    ``arguments`` are those that the script was started with, and ``command`` is the whole command; ``argv`` is what the
+    script has left of it for Hydra. ``enclosing`` are the tasks that wait for this launch.
     ``code`` is the digest of the snapshot that they import from, None where they import what the launch did, and
     ``copy`` the snapshot; ``origin`` is what it stands in for as their working directory. ``environment`` is the part
     of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
@@ -82,6 +83,8 @@ class Payload:
     sources: dict[str, str] | None = None
     anchors: Anchors | None = None
     cells: str | None = None
+    arguments: tuple[str, ...] | None = None
+    command: tuple[str, ...] = ()
     enclosing: tuple[EnclosingTask, ...] = ()
     jobs: tuple[tuple[int, ...], ...] = ()
     workers: int = 1
@@ -93,6 +96,7 @@ class Payload:
     def of_this_process(cls, cluster: str, program: bytes, stderr_to_stdout: bool) -> Payload:
         """The payload for jobs that import what this process does, from a copy of the code if this process does."""
         copy, origin = active.current(), active.replaced_directory()
+        arguments = script.original_arguments()
         payload = cls(
             cluster=cluster,
             program=program,
@@ -105,6 +109,8 @@ class Payload:
             notebook=script.notebook_path(),
             sources=typed_sources(),
             anchors=anchors(),
+            arguments=None if arguments is None else tuple(arguments),
+            command=tuple(sys.orig_argv),
             enclosing=tuple(enclosing_tasks()),
             stderr_to_stdout=stderr_to_stdout,
             origin=None if origin is None else str(origin),
@@ -131,12 +137,27 @@ class Payload:
         """The same payload for jobs under another python, which has its own packages."""
         return dataclasses.replace(self, environment=tuple(filter(_belongs_to_python, self.search_path)))
 
+    def load_program(self) -> tp.Any:
+        """Sets up this process as that of the launch, and loads the program.
+
+        Like the script, modules that are imported now for the first time see the original command line.
+        """
+        self._enter()
+        program = pickle.loads(self.program)
+        sys.argv[:] = self.argv
+        return program
+
     def enter(self) -> None:
-        """Sets up this process to load the program: search path, working directory, script."""
+        """Sets up this process as that of the launch: search path, working directory, script, command line."""
+        self._enter()
+        sys.argv[:] = self.argv
+
+    def _enter(self) -> None:
         if self.copy is not None:
             check_copy(self.copy)
         sys.path[:] = self._search_path()
-        sys.argv[:] = self.argv
+        sys.argv[:] = self.argv if self.arguments is None else [*self.argv[:1], *self.arguments]
+        sys.orig_argv[:] = self.command or sys.orig_argv
         os.chdir(self.working_directory)
         active.run_from(self.copy, None if self.origin is None else Path(self.origin))
         if self.copy is not None:

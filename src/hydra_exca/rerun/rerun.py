@@ -96,8 +96,7 @@ def _make_compute(recorded: Recorded, into: Path) -> tp.Callable[[Attempt], tp.A
 
     def compute(attempt: Attempt) -> tp.Any:
         try:
-            recorded.payload.enter()
-            program = pickle.loads(recorded.payload.program)
+            program = recorded.payload.load_program()
             argument = pickle.loads(recorded.part.argument)
             elsewhere = getattr(program, "elsewhere", None)
             return program(argument if elsewhere is None else elsewhere(argument, into), attempt)

@@ -28,6 +28,8 @@ def pickle_value(value: tp.Any, what: str, *, into_main: bool = False) -> bytes:
     buffer = io.BytesIO()
     try:
         (_MainPickler if into_main else _ValuePickler)(buffer, protocol=5).dump(value)
+    except ConfigError:  # of an object that says itself what cannot be pickled
+        raise
     except Exception as error:
         raise ConfigError(f"{what} cannot be pickled: {_describe_culprit(value, error)}") from error
     return buffer.getvalue()

@@ -9,10 +9,11 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_key
 from hydra_exca.identity import carried, cells, uid
 from hydra_exca.identity.scalars import Json
-from hydra_exca.identity.uid import CARRIED, Identity
+from hydra_exca.identity.uid import CARRIED, OF_SCRIPT, Identity
 
 from . import older_rules
 from .configs.tree import copy_tree
+from .script_identity import ScriptIdentity
 
 _PREFIX = "function."
 
@@ -22,21 +23,31 @@ class FunctionIdentity:
     """``factory`` is its dotted name, ``carried`` what it carries, in canonical form.
 
     ``matched`` are the patterns that leave some of that out, ``older`` are name and values by the first rules.
+    ``script`` is what the script knows beside the configuration.
     """
 
     factory: str
     carried: dict[str, Json] = dataclasses.field(default_factory=dict)
     matched: frozenset[str] = frozenset()
     older: tuple[str, dict[str, Json]] | None = None
+    script: ScriptIdentity = dataclasses.field(default_factory=ScriptIdentity)
 
-    def older_identity(self, identity: Identity) -> Identity | None:
-        """The identity that a task had by the first rules; None if it has that still."""
-        if self.older is None or self.older == (self.factory, self.carried):
-            return None
-        name, values = self.older
+    def counting(self) -> dict[str, Json]:
+        """What is part of the identity beside the configuration."""
+        parts: dict[str, dict[str, Json]] = {CARRIED: self.carried, OF_SCRIPT: self.script.counting}
+        return {key: values for key, values in parts.items() if values}
 
+    def older_identities(self, identity: Identity) -> tp.Iterator[Identity]:
+        """The identities that a task had by earlier rules: nothing of the script counted, and less of the function."""
+        present = self.factory, self.carried
+        if self.script.counting:
+            yield self._identity_by(*present, identity)
+        if self.older is not None and self.older != present:
+            yield self._identity_by(*self.older, identity)
+
+    def _identity_by(self, name: str, values: dict[str, Json], identity: Identity) -> Identity:
         def replaced(fields: dict[str, Json]) -> dict[str, Json]:
-            others = {key: value for key, value in fields.items() if key != CARRIED}
+            others = {key: value for key, value in fields.items() if key not in (CARRIED, OF_SCRIPT)}
             return {**others, CARRIED: values} if values else others
 
         return uid.make_identity(

@@ -13,7 +13,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_glob
 from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
-from hydra_exca.identity.uid import CARRIED, Identity
+from hydra_exca.identity.uid import Identity
 
 from . import schema
 from .compose import hydra_private
@@ -42,7 +42,7 @@ class Identifier:
         self._options = options
         self._schema = kinds
         self._function = function
-        self._matched = set(function.matched)
+        self._matched = {*function.matched, *function.script.matched}
         self._unmatched: dict[str, Problem] = {}
 
     def problems(self) -> list[Problem]:
@@ -60,7 +60,7 @@ class Identifier:
         """The identity of one task; ``model`` is its `Schema.identifying_model`, ``sizes`` are those of its job."""
         environment = uid.canonical(sizes.count_all(facts.env_set), "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
-        extra.update({CARRIED: self._function.carried} if self._function.carried else {})
+        extra.update(self._function.counting())
         make = functools.partial(uid.make_identity, self._factory(model), self._version(model))
         if self._schema.receives and model is not None:
             fields, full, excluded = self._model_fields(model, resolved, sizes)

@@ -39,6 +39,7 @@ from .function_identity import FunctionIdentity, read_function_identity
 from .hydra_errors import as_compact_error, shown_cause
 from .job.program import HydraProgram
 from .model_method import Computation
+from .script_identity import read_script_identity
 from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
@@ -120,8 +121,8 @@ class _Batch:
         if self._options.dry_run:
             plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)
             return [job_returns.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
-        older_identity = self._function_identity.older_identity
-        messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identity)
+        older_identities = self._function_identity.older_identities
+        messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identities)
         launch.on_result = messages.FailureMessages()
         return self._finish(batch, self._run(launch))
 
@@ -135,16 +136,22 @@ class _Batch:
             if notice not in self._said:
                 log.warning("exca: %s", notice)
                 self._said.add(notice)
+        messages.say_what_counts(self._function_identity.script, self._said)
         return batch
 
     @property
     def _function_identity(self) -> FunctionIdentity:
         """The function as it was before any task of this launcher ran in this process."""
         if "function" not in self._state:
-            if self._schema.method is None:
-                self._state["function"] = read_function_identity(self._function, self._options.exclude_from_uid)
+            patterns, method = self._options.exclude_from_uid, self._schema.method
+            given: tp.Any = OmegaConf.to_container(self._config.hydra.overrides)  # unresolved, as they were typed
+            overrides = [*given["hydra"], *given["task"]]
+            of_script = read_script_identity(self._function if method is None else method.kind, overrides, patterns)
+            if method is None:
+                function_identity = read_function_identity(self._function, patterns)
             else:  # all that its method carries is in the model
-                self._state["function"] = FunctionIdentity(carried.factory_name(self._function))
+                function_identity = FunctionIdentity(carried.factory_name(self._function))
+            self._state["function"] = dataclasses.replace(function_identity, script=of_script)
         function: FunctionIdentity = self._state["function"]
         return function
 
@@ -167,6 +174,7 @@ class _Batch:
             self._context,
             self._function if method is None else Computation(method, self._options.folder),
             shared,
+            script=self._function_identity.script,
             link_outputs=self._options.link_outputs,
             after_here=lambda: configure_log(hydra.hydra_logging, hydra.verbose),
         )

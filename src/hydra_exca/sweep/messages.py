@@ -28,12 +28,26 @@ from hydra_exca.text import count_noun, relative_path
 from . import tasks
 from .compose import hydra_private
 from .options import SweepOptions
+from .script_identity import ScriptIdentity
 from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
 _OTHER_VERSIONS = "results of other versions"  # the key of a message that is given once
 _SHOWN_LOSSES = 5  # tasks whose jobs ended in the same way
+_OF_SCRIPT = "what the script knows"
 _CONFIRM_S = 2.0  # how long a second Ctrl-C is waited for
+
+
+def say_what_counts(of_script: ScriptIdentity, said: set[str]) -> None:
+    """Says once what the script knows beside the configuration, if anything."""
+    shown = of_script.shown()
+    if shown and _OF_SCRIPT not in said:
+        said.add(_OF_SCRIPT)
+        log.info(
+            "exca: beside the configuration, this counts: %s "
+            "(hydra.launcher.exclude_from_uid=[script.<name>] leaves out what cannot change a result)",
+            shown,
+        )
 
 
 def say_plan(
@@ -41,11 +55,11 @@ def say_plan(
     cluster: str,
     folder: CacheFolder,
     said: set[str],
-    older_identity: tp.Callable[[Identity], Identity | None],
+    older_identities: tp.Callable[[Identity], tp.Iterable[Identity]],
 ) -> None:
     """Says what is cached, joined and to be run, unless all is cached.
 
-    If anything is to be run, says also what other versions hold, and what was stored under an ``older_identity``.
+    If anything is to be run, says also what other versions hold, and what was stored under their ``older_identities``.
     ``said`` has the messages that are given once.
     """
     distinct = _distinct(lookups)
@@ -59,10 +73,10 @@ def say_plan(
         said.add(_OTHER_VERSIONS)
         for line in _unused_versions(distinct, folder):
             log.info("exca: %s", line)
-        older = _count_older(distinct, folder, older_identity)
+        older = _count_older(distinct, folder, older_identities)
         if older:
             log.warning(
-                "exca: %s not reused: when stored, not all that the task function carries was part of the identity",
+                "exca: %s not reused: when stored, not all that the function carries and the script sets counted",
                 count_noun(older, "older result is", "older results are"),
             )
 
@@ -70,13 +84,15 @@ def say_plan(
 def _count_older(
     lookups: tp.Sequence[LookupResult],
     folder: CacheFolder,
-    older_identity: tp.Callable[[Identity], Identity | None],
+    older_identities: tp.Callable[[Identity], tp.Iterable[Identity]],
 ) -> int:
-    """How many of the tasks that are to be run have a result under their older identity."""
-    older = [older_identity(lookup.identity) for lookup in lookups if lookup.action is actions.Action.RUN]
-    changed = [identity for identity in older if identity is not None]
-    factories = ((identity, folder.factory_folder(identity.factory, identity.version)) for identity in changed)
-    return sum(factory_folder.read_stored(identity) is not None for identity, factory_folder in factories)
+    """How many of the tasks that are to be run have a result under an older identity."""
+    missing = [lookup.identity for lookup in lookups if lookup.action is actions.Action.RUN]
+    return sum(any(_is_stored(older, folder) for older in older_identities(identity)) for identity in missing)
+
+
+def _is_stored(identity: Identity, folder: CacheFolder) -> bool:
+    return folder.factory_folder(identity.factory, identity.version).read_stored(identity) is not None
 
 
 class FailureMessages:

@@ -89,7 +89,7 @@ def test_patterns_leave_out_as_for_keys_of_the_config(pattern: str) -> None:
 def older(function: tp.Any, fields: dict[str, tp.Any]) -> uid.Identity | None:
     read = read_function_identity(function, ())
     own = {uid.CARRIED: read.carried} if read.carried else {}
-    return read.older_identity(uid.make_identity(f"{read.factory}@project", "0", {**fields, **own}))
+    return next(read.older_identities(uid.make_identity(f"{read.factory}@project", "0", {**fields, **own})), None)
 
 
 def test_what_counted_before_has_its_identity_still() -> None:
@@ -128,7 +128,7 @@ def test_zen_functions_were_all_one_factory() -> None:
 def test_older_results_are_told_of_and_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read = read_function_identity(zen(train), ())
     today = uid.make_identity(read.factory, "0", {"x": 1})
-    before = read.older_identity(today)
+    (before,) = read.older_identities(today)
     assert before is not None
     folder = CacheFolder(tmp_path)
     factory_folder = folder.factory_folder(before.factory, before.version)
@@ -138,9 +138,9 @@ def test_older_results_are_told_of_and_not_used(tmp_path: Path, caplog: pytest.L
     assert entry.publish_claim(mine)
     assert entry.commit_outcome(mine, Outcome(Status.COMPLETED, 0, before.to_json(), value=entry.store_value(mine, 1)))
     with caplog.at_level(logging.INFO):
-        messages.say_plan([LookupResult(today)], "inline", folder, set(), read.older_identity)
+        messages.say_plan([LookupResult(today)], "inline", folder, set(), read.older_identities)
     assert "1 older result is not reused" in caplog.text
 
 
 def test_a_model_that_speaks_for_itself_has_no_older_identity() -> None:
-    assert FunctionIdentity("a.b").older_identity(uid.make_identity("a.b", "0", {"x": 1})) is None
+    assert list(FunctionIdentity("a.b").older_identities(uid.make_identity("a.b", "0", {"x": 1}))) == []

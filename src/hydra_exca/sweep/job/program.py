@@ -22,10 +22,11 @@ from hydra_exca.sweep import model_method, outputs, schema
 from hydra_exca.sweep.compose.composition import Composition, Template
 from hydra_exca.sweep.configs.tree import Path as Place
 
-from . import pins
+from . import pins, script_changes
 
 if tp.TYPE_CHECKING:
     from hydra_exca.job.attempt import Attempt
+    from hydra_exca.sweep.script_identity import ScriptIdentity
 
 log = logging.getLogger("exca.sweep")
 
@@ -58,26 +59,32 @@ class HydraProgram:
         function: tp.Any,
         templates: tp.Collection[Template] = (),
         *,
+        script: ScriptIdentity | None = None,
         link_outputs: bool = True,
         after_here: tp.Callable[[], None] = lambda: None,
     ) -> None:
         """``templates`` are those that compositions of jobs name: each travels once.
 
+        ``script`` is what the script knows beside the configuration: jobs get it.
         ``after_here`` is called after each job that ran in the launching process: run_job changes its logging.
         """
         self._templates = {template.name: template for template in templates}
         self._context = context
         self._function = function
+        self._script = script
         self._link_outputs = link_outputs
         self._after_here = after_here
 
     def __getstate__(self) -> dict[str, tp.Any]:
         configs = {name: template.copy() for name, template in self._templates.items()}
-        return {**vars(self), "_after_here": int, "_templates": configs, "singletons": Singleton.get_state()}
+        changes = [] if self._script is None else self._script.changes_for_jobs()
+        own = {**vars(self), "_after_here": int, "_script": None, "_templates": configs}
+        return {**own, "singletons": Singleton.get_state(), "changes": changes}
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
         Singleton.set_state(state.pop("singletons"))
         setup_globals()
+        script_changes.apply_changes(state.pop("changes", ()))
         vars(self).update(state)
         self._templates = {name: Template(config) for name, config in state["_templates"].items()}
 

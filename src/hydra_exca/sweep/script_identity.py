@@ -1,0 +1,120 @@
+"""What the script knows beside the configuration, as part of the identity, and as jobs get it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+import typing as tp
+
+from hydra_exca import script
+from hydra_exca.code.selection import script_file
+from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.globs import matches_key
+from hydra_exca.identity import carried, script_state
+from hydra_exca.identity.scalars import Json
+from hydra_exca.identity.script_state import Change
+from hydra_exca.store import pickles
+
+from .configs.tree import copy_tree
+from .job.script_changes import JobChange
+
+_PREFIX = "script."
+_ARGUMENTS = "sys.argv"
+_DELETED = {"~deleted": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptIdentity:
+    """``counting`` are canonical forms by name, ``changes`` what jobs get, and ``excluded`` names that do not count.
+
+    ``matched`` are the patterns that leave some of them out.
+    """
+
+    counting: dict[str, Json] = dataclasses.field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    excluded: frozenset[str] = frozenset()
+    matched: frozenset[str] = frozenset()
+
+    def shown(self) -> str:
+        """What counts, by name; the arguments as they were given."""
+        arguments = tp.cast("list[str]", self.counting.get(_ARGUMENTS, []))
+        names = [name for name in self.counting if name != _ARGUMENTS]
+        return ", ".join([*names, *([f"{_ARGUMENTS} ({' '.join(arguments)})"] if arguments else [])])
+
+    def changes_for_jobs(self) -> list[JobChange]:
+        """What jobs change after they have loaded the script.
+
+        Without what is excluded and cannot be pickled. Raises ConfigError that names what else cannot.
+        """
+        problems: list[Problem] = []
+        changes: list[JobChange] = []
+        for change in self.changes:
+            try:
+                pickles.pickle_value(change.value, "it", into_main=True)
+            except ConfigError as error:
+                if change.name not in self.excluded:
+                    problems.append(_with_advice(Problem(error.message, change.name)))
+            else:
+                changes.append((*change.place, change.value, change.is_deleted))
+        if problems:
+            raise ConfigError("Jobs cannot get what the script has set below its guard; nothing was run.", problems)
+        return changes
+
+
+def read_script_identity(function: tp.Any, overrides: tp.Collection[str], patterns: tp.Sequence[str]) -> ScriptIdentity:
+    """What counts now for tasks of ``function``, without what ``patterns`` leave out as ``script.<name>``.
+
+    ``overrides`` are those that Hydra was given. Raises ConfigError for what has no canonical form.
+    """
+    own = [pattern for pattern in patterns if pattern.startswith(_PREFIX)]
+    is_excluded = functools.partial(_is_excluded, patterns=own)
+    changes = script_state.read_changes(function)
+    values = {each.name: each.value for each in changes if each.has_value() and not is_excluded(each.name)}
+    try:
+        counting = carried.value_forms(values, copy_tree)
+    except ConfigError as error:
+        raise ConfigError("", [_with_advice(problem) for problem in error.problems]) from None
+    counting |= {each.name: _DELETED for each in changes if each.is_deleted and not is_excluded(each.name)}
+    arguments = unseen_arguments(overrides)
+    if arguments and not is_excluded(_ARGUMENTS):
+        counting[_ARGUMENTS] = list(arguments)
+    names = [_ARGUMENTS, *(each.name for each in changes)]
+    matched = {pattern for pattern in own for name in names if _is_excluded(name, [pattern])}
+    return ScriptIdentity(counting, tuple(changes), frozenset(filter(is_excluded, names)), frozenset(matched))
+
+
+def _is_excluded(name: str, patterns: tp.Sequence[str]) -> bool:
+    return matches_key(_PREFIX + name, patterns)
+
+
+def unseen_arguments(overrides: tp.Collection[str]) -> list[str]:
+    """The arguments of this program that Hydra was not given: the script has read them itself."""
+    original, left = script.original_arguments(), sys.argv[1:]
+    if original is None:
+        return []
+    typed = [each for each in overrides if not each.startswith(("hydra.mode=", "~"))]  # some that Hydra and we add
+    is_hydras = not typed or any(each in left for each in typed)
+    main_file = getattr(sys.modules["__main__"], "__file__", None) or "-c"
+    is_its_own = os.path.basename(main_file) == os.path.basename(sys.argv[0])
+    if script_file() is None and not (is_hydras and is_its_own):  # a test runner's, say
+        return []
+    if not is_hydras:  # it was called with other overrides, not with a command line
+        return original
+    unseen = []
+    for argument in original:
+        if argument in left:
+            left.remove(argument)
+        else:
+            unseen.append(argument)
+    return unseen
+
+
+def _with_advice(problem: Problem) -> Problem:
+    name = _PREFIX + problem.key
+    message = (
+        f"{problem.message}. The script sets it below its guard and the task function reads it, so it may change the "
+        f"result. If it does not, leave it out: hydra.launcher.exclude_from_uid=[{name}]"
+    )
+    return Problem(message, name)
