@@ -18,7 +18,7 @@ from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity
+from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity, own_calls
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 from hydra_exca.store.items.reader import Items
 
@@ -28,7 +28,6 @@ log = logging.getLogger("exca.map")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
 _VISIBLE_S = 3.0
 _ASK_S = 2.0  # how often it is asked whether the jobs that compute what is waited for are still there
-_active: set[tuple[int, str]] = set()  # the claims that calls in this process hold just now
 
 
 class JobsFolder(CacheFolder):
@@ -78,9 +77,9 @@ class MapEntry:
             self.identity.factory, self.identity.version, {"chunk": name}, label=f"{claim.number}.{chunk}"
         )
 
-    def held_keys(self, claim: ItemClaim) -> frozenset[str]:
-        """The keys that somebody is still to compute under a claim."""
-        if (os.getpid(), claim.token) in _active:
+    def held_keys(self, claim: ItemClaim, is_over: bool = False) -> frozenset[str]:
+        """The keys that somebody is still to compute under a claim. ``is_over``: a call of this thread, which ends."""
+        if own_calls.is_running(claim.token) and not is_over:
             return claim.keys
         # this process's own, left behind by a call that is over, is nobody's
         launcher = claim.owner != describe_process() and process.is_alive(claim.owner) is not False
@@ -171,7 +170,7 @@ class MapCall:
     def run(self) -> None:
         """Returns when all items are there; raises what computing one here raised."""
         pause = _FIRST_PAUSE_S
-        _active.add((os.getpid(), self._token))
+        own_calls.begin_call(self._token)
         try:
             while self._left:
                 claim = self._map_entry.claims.claim_items(self._next_claim)
@@ -182,7 +181,7 @@ class MapCall:
                     time.sleep(pause)
                     pause = min(_LONGEST_PAUSE_S, 1.5 * pause)
         finally:
-            _active.discard((os.getpid(), self._token))
+            own_calls.end_call(self._token)
 
     def _next_claim(self, known: list[ItemClaim]) -> ItemClaim | None:
         """The claim to publish beside the known ones; those were read first, so what they stored by then is seen."""
@@ -249,10 +248,16 @@ class MapCall:
 
     def _finish_claim(self, claim: ItemClaim) -> None:
         """Finishes the claim, unless jobs go on without this process."""
-        _active.discard((os.getpid(), self._token))
-        try:
-            if not self._map_entry.held_keys(claim):
+
+        def finish() -> None:
+            if not self._map_entry.held_keys(claim, is_over=True):
                 self._map_entry.claims.finish_claim(claim)
-        except OSError as error:  # what this process leaves behind is nobody's; an error under way says more
-            log.warning("the claim on items in %s stays behind: %s", self._map_entry.folder, error)
-        _active.add((os.getpid(), self._token))
+
+        try:
+            finish()
+        except OSError as error:  # an error under way says more
+            log.warning("the claim on items in %s is released as soon as possible: %s", self._map_entry.folder, error)
+            own_calls.abandon_claim(claim.token, claim.number, finish)
+        except BaseException:
+            own_calls.abandon_claim(claim.token, claim.number, finish)
+            raise

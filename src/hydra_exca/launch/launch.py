@@ -19,7 +19,7 @@ from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from hydra_exca.job.enclosing import enclosing_tasks
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
-from hydra_exca.store import Claim, ClaimState, Entry, FactoryFolder
+from hydra_exca.store import Claim, ClaimState, Entry, FactoryFolder, own_calls
 from hydra_exca.text import count_noun
 
 from . import cancellation
@@ -122,7 +122,9 @@ class Launch:
 
     def poll(self) -> int:
         """Polls once for the tasks that are waited for; returns how many are left."""
-        return self._monitor.poll()
+        computes = isinstance(self.settings.cluster, clusters.InlineCluster)
+        with self._giving_up_on_errors() if computes else contextlib.nullcontext():
+            return self._monitor.poll()
 
     def record_wait(self, waits: RecordedWaits, task: Task) -> None:
         """Records that the task is waited for, if others compute it; ends it if that waits for what waits here."""
@@ -188,7 +190,9 @@ class Launch:
             detaches = self.settings.on_interrupt is OnInterrupt.DETACH
         if not detaches:
             with _without_interrupts():
-                log.warning("exca: %s cancelled", count_noun(self.cancel_all(), "task is", "tasks are"))
+                cancelled = self.cancel_all()
+                if cancelled:
+                    log.warning("exca: %s cancelled", count_noun(cancelled, "task is", "tasks are"))
             return
         self.is_detached = True
         not_started = self.detach()
@@ -365,6 +369,8 @@ class Launch:
             if submission.claimed:
                 submission.submit()
                 log.info("exca: %s", submission)
+            else:
+                own_calls.end_call(submission.token)
         except BaseException:
             submission.give_up_unstarted()
             raise

@@ -17,7 +17,17 @@ from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedErro
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, is_committing, launches
+from hydra_exca.store import (
+    CacheFolder,
+    Claim,
+    ClaimState,
+    Entry,
+    FactoryFolder,
+    Outcome,
+    is_committing,
+    launches,
+    own_calls,
+)
 
 from . import actions
 from .actions import Action
@@ -193,13 +203,18 @@ class Lookup:
 def is_given_up(claim: Claim) -> bool:
     """Whether nobody computes under a claim, or will store an outcome under it.
 
-    Committing takes moments; an owner that is long past it has lost its outcome to somebody who removed it, and so has
-    this process where none of its threads is at it. Should it be alive after all, of two outcomes the first one stays.
+    That is so for a claim of this process whose call was interrupted. Committing takes moments; an owner that is long
+    past it has lost its outcome to somebody who removed it, and so has this process where none of its threads is at it.
+    Should it be alive after all, of two outcomes the first one stays.
     """
+    if claim.state is ClaimState.RELEASED:
+        return True
+    is_own = claim.owner.get("pid") == os.getpid() and claim.owner == clusters.describe_process()
+    if is_own and own_calls.is_abandoned(claim.token, claim.number_of_job):
+        return True
     if claim.state is not ClaimState.COMMITTING:
-        return claim.state is ClaimState.RELEASED
-    is_own = claim.owner == clusters.describe_process() and not is_committing(claim)
-    return is_own or time.time() - claim.time > _COMMIT_S
+        return False
+    return (is_own and not is_committing(claim)) or time.time() - claim.time > _COMMIT_S
 
 
 def is_behind_this_job(claim: Claim | None) -> bool:
@@ -240,7 +255,8 @@ def _with_owner(result: LookupResult) -> LookupResult:
     if result.entry is None or result.claim is not None:
         return result
     claim = result.entry.current_claim()
-    is_running = claim is not None and claim.state in (ClaimState.QUEUED, ClaimState.RUNNING)
+    states = (ClaimState.QUEUED, ClaimState.RUNNING)
+    is_running = claim is not None and claim.state in states and not is_given_up(claim)
     return result._replace(claim=claim, status=Status.RUNNING if is_running else result.status)
 
 

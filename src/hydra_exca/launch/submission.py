@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import typing as tp
 
 from hydra_exca import clusters, paths
@@ -20,7 +21,7 @@ from hydra_exca.job.enclosing import EnclosingTask, computing, enclosing_tasks
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Mode
-from hydra_exca.store import Claim, ClaimState, launches
+from hydra_exca.store import Claim, ClaimState, launches, own_calls
 from hydra_exca.text import count_noun
 
 from . import detached_starter
@@ -28,6 +29,7 @@ from .launched_task import LaunchedTask
 from .lookup import Lookup
 from .settings import Settings, Task
 
+log = logging.getLogger("exca.launch")
 _SHOWN_CHARACTERS = 200  # of a task's name in messages
 _AHEAD = 3  # tasks that a job may have ended since the last poll
 
@@ -87,6 +89,7 @@ class Submission:
         for folder in {lookup.factory_folder(task.task.identity): None for task in wanted}:
             folder.create(self._settings.project)
         self._owner = clusters.describe_process()
+        own_calls.begin_call(self.token)
         for group in self._groups:
             job = None
             for task in group:
@@ -116,6 +119,8 @@ class Submission:
             self._cluster_submission.start()
         finally:
             self._record_job_ids()
+        if not self._runs_here:
+            own_calls.end_call(self.token)
 
     def poll(self) -> list[tuple[LaunchedTask, clusters.JobReport]]:
         """Polls the cluster; returns its reports on jobs that have ended or wait for a known reason.
@@ -140,6 +145,8 @@ class Submission:
         job.left.pop(position, None)
         if not job.left and self._cluster_submission is not None:
             self._cluster_submission.stop_tracking(job.number)
+        if self._runs_here and not any(other.left for other in self._jobs):
+            own_calls.end_call(self.token)
 
     def due_tasks(self) -> list[LaunchedTask]:
         """The tasks that may have an outcome by now: the next few of each job.
@@ -201,6 +208,9 @@ class Submission:
 
         Otherwise other launches would wait for them as long as this process lives.
         """
+        if self._cluster_submission is None:  # the last claim may not have been noted any more
+            for task in (task for group in self._groups for task in group if task.has_entry and not self.holds(task)):
+                self._release_claim(task, None)
         return self._give_up_jobs(
             self._all_jobs() if self._cluster_submission is None else self._cluster_submission.stop_submitting()
         )
@@ -284,13 +294,28 @@ class Submission:
 
     def _give_up(self, task: LaunchedTask) -> bool:
         """Releases this launch's claim on a task without an outcome; False if there was no such claim."""
+        job, _ = self._job_of[task]
+        if not self._release_claim(task, job.number):
+            return False
+        self.mark_ended(task)
+        return True
+
+    def _release_claim(self, task: LaunchedTask, job: int | None) -> bool:
+        """Releases this launch's claim on a task, later if the disk refuses that now; False if there is none."""
+        try:
+            return self._try_to_release(task)
+        except OSError as error:
+            log.warning("exca: the claim on %s is released as soon as possible: %s", task.uid, error)
+            own_calls.abandon_claim(self.token, job, lambda: self._try_to_release(task))
+            return True
+
+    def _try_to_release(self, task: LaunchedTask) -> bool:
         owner = task.entry.current_claim()
         if owner is None or owner.token != self.token or owner.state is ClaimState.RELEASED:
             return False
         outcome = task.entry.outcome()
         if outcome is not None and outcome.claim >= owner.number:  # an older outcome is the one being replaced
             return False
-        self.mark_ended(task)
         return task.entry.release_claim(owner)
 
     # what the jobs need

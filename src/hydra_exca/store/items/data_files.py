@@ -24,9 +24,10 @@ class NewFile:
     Raises FileExistsError if the file exists.
     """
 
+    _descriptor: int | None = None
+
     def __init__(self, path: str, mode: int) -> None:
         self._path = path
-        self._descriptor: int | None = None
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         self._written = 0
         self._waiting = bytearray()
@@ -75,7 +76,7 @@ class NewFile:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._write(self._waiting)
+            self._write(bytes(self._waiting))  # the traceback of an interrupt may keep what is passed, which locks it
             self._waiting = bytearray()
 
     def _write(self, data: Buffer) -> None:
@@ -89,8 +90,9 @@ class NewFile:
 class DataFile:
     """An open file. It is read by position, so that threads and forked processes can share it."""
 
+    _descriptor: int | None = None
+
     def __init__(self, path: str) -> None:
-        self._descriptor: int | None = None
         self._descriptor, self._status = files.open_file(path)
 
     def __del__(self) -> None:
