@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import App
+from apps import PACKED, App
 
-CLUSTERS = ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)]
+CLUSTERS = ["inline", "local", PACKED, pytest.param("slurm", marks=pytest.mark.slurm)]
 IMPORTS = """
 from __future__ import annotations
 
