@@ -69,7 +69,8 @@ def test_both_ranks_of_each_task_train_that_task(tmp_path: Path, cluster: str, o
         files={"lib.py": "VALUE = 'launched'", ".project-root": ""},
     )
     local = {"MASTER_ADDR": "127.0.0.1"}  # the nodes of the tests have no address
-    result = app.run("seed=1,2", *options, env=local, cluster=cluster)
+    with app.start("seed=1,2", *options, env=local, cluster=cluster) as started:
+        result = started.result(400)  # each of the ranks imports torch
     assert result.returncode == 0, result.text
     ranks = sorted(line.split() for line in app.notes)
     assert [rank[:4] for rank in ranks] == [[seed, rank, "2", "launched"] for seed in "12" for rank in "01"]

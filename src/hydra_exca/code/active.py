@@ -104,7 +104,10 @@ def missing_in_copy(error: BaseException) -> str:
     if original is None:
         return ""
     if isinstance(error, FileNotFoundError) and original.exists():
-        return " (the copy of the code has no such file: workdir.includes needs a pattern for it)"
+        return (
+            " (the copy of the code has no such file: workdir.includes needs a pattern for it; a path to data should not "
+            "start from __file__)"
+        )
     if isinstance(error, PermissionError):
         return " (the copy of the code is read-only: write to the output directory)"
     return ""
