@@ -14,6 +14,7 @@ import typing as tp
 from pathlib import Path
 
 import hydra
+import omegaconf
 from hydra import version
 from hydra._internal import config_loader_impl, utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -97,8 +98,13 @@ class _Hydra14:
             config.hydra.overrides.hydra = kept
 
 
+def _minor(version_text: str) -> str:
+    return ".".join(version_text.split(".")[:2])
+
+
 _KNOWN: dict[str, type[_Hydra13] | type[_Hydra14]] = {"1.3": _Hydra13, "1.4": _Hydra14}
-_THIS = _KNOWN.get(".".join(hydra.__version__.split(".")[:2]), _Hydra14)
+_KNOWN_OMEGACONF = ("2.3", "2.4")
+_THIS = _KNOWN.get(_minor(hydra.__version__), _Hydra14)
 
 RESOLVERS = _THIS.RESOLVERS
 """Resolvers of Hydra that make their values of the config alone."""
@@ -107,14 +113,16 @@ MAIN_ARGUMENTS = _THIS.MAIN_ARGUMENTS
 """What hydra.main is to be given, unless the program gives something else: without it, Hydra 1.3 warns."""
 
 
-def is_known_hydra() -> bool:
-    """Whether tests compare what this version of Hydra composes, and how it runs jobs, with what we do."""
-    return ".".join(hydra.__version__.split(".")[:2]) in _KNOWN
+def why_unknown(loader: ConfigLoader) -> str:
+    """Why private parts cannot be relied on to compose, "" if they can.
 
-
-def is_known_loader(loader: ConfigLoader) -> bool:
-    """Whether this is the loader of Hydra itself, in a version whose private parts can be relied on."""
-    return is_known_hydra() and type(loader) is ConfigLoaderImpl
+    They can if tests compare what these versions compose, and how they run jobs, with what we do.
+    """
+    if _minor(hydra.__version__) not in _KNOWN:
+        return f"Hydra {hydra.__version__} is none of the known versions, {' and '.join(_KNOWN)}"
+    if _minor(omegaconf.__version__) not in _KNOWN_OMEGACONF:
+        return f"OmegaConf {omegaconf.__version__} is none of the known versions, {' and '.join(_KNOWN_OMEGACONF)}"
+    return "" if type(loader) is ConfigLoaderImpl else f"{type(loader).__qualname__} is not Hydra's own config loader"
 
 
 def is_under_main() -> bool:
@@ -133,7 +141,7 @@ class CachingReader:
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader: tp.Any = loader
-        self._is_known = is_known_loader(loader)
+        self._is_known = not why_unknown(loader)
         self._read: dict[tp.Any, PickledCopy] = {}
 
     def compose(self, master: DictConfig, lines: tp.Sequence[str]) -> DictConfig:

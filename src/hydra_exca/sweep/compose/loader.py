@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import typing as tp
 
 from hydra.core.config_loader import ConfigLoader
@@ -14,13 +15,16 @@ from . import hydra_private
 from .composition import Composition, Template
 from .templates import Templates
 
+log = logging.getLogger("exca.sweep")
+
 
 class SweepLoader:
     """Hydra's loader, but it composes from templates, and remembers compositions until the launcher takes them."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         self._loader = loader
-        self._is_known = hydra_private.is_known_loader(loader)
+        self._why_unknown = hydra_private.why_unknown(loader)
+        self._has_said_why = False
         self._reader = hydra_private.CachingReader(loader)
         self._templates: dict[int, Templates] = {}
         self._masters: dict[int, DictConfig] = {}  # as long as one is kept, no other has its id
@@ -67,7 +71,10 @@ class SweepLoader:
         return Composition(Template(self._reader.compose(master, overrides)))
 
     def _templates_of(self, master: DictConfig) -> Templates | None:
-        if not self._is_known:
+        if self._why_unknown:
+            if not self._has_said_why:
+                log.warning("exca: Hydra composes each job by itself, which is slow: %s", self._why_unknown)
+            self._has_said_why = True
             return None
         if id(master) not in self._templates:
             self._masters[id(master)] = master

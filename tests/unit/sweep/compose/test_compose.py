@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
+import omegaconf
 import pytest
 from composing import Sweep, check, write
 from configs import compare_descriptions, described, differences, shared
@@ -20,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_exca.sweep.compose import hydra_private, templates
+from hydra_exca.sweep.compose import loader, templates
 from hydra_exca.sweep.configs.overlay import ConfigOverlay
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -639,9 +640,17 @@ def test_all_jobs_of_a_sweep_are_of_the_files_as_they_were_first(conf: Path) -> 
         assert one.config == sweep.by_hydra(job).config
 
 
-def test_of_a_hydra_that_is_not_known_nothing_is_relied_on(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hydra_private, "is_known_loader", lambda loader: False)
-    check(Sweep(conf), ["seed=1"], ["model=cnn", "seed=2"], ["+new=1"], ["wrong=1"])
+@pytest.mark.parametrize(("library", "version"), [(hydra, "1.5.0"), (omegaconf, "2.5.0.dev1")])
+def test_of_a_version_that_is_not_known_nothing_is_relied_on_and_it_is_said_once(
+    conf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, library: tp.Any, version: str
+) -> None:
+    sweep = Sweep(conf)
+    monkeypatch.setattr(library, "__version__", version)
+    sweep.loader = loader.SweepLoader(sweep.theirs)
+    sweep.context.config_loader = tp.cast(tp.Any, sweep.loader)
+    check(sweep, ["seed=1"], ["model=cnn", "seed=2"], ["+new=1"], ["wrong=1"])
+    (said,) = [record for record in caplog.messages if "slow" in record]
+    assert f"{version} is none of the known versions" in said
 
 
 @pytest.mark.parametrize("job", [["seed=word", "+new=1"], ["table.wrong=1"], ["model=wrong"], ["seed=[1"]])
