@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import logging
 import os
 import pwd
 import stat
+import time
 import typing as tp
 from pathlib import Path
 
@@ -25,6 +28,8 @@ OWN_CODE = 0o644  # what is executed on loading: nobody else may write it
 PRIVATE = 0o600  # what may hold secrets
 MOST_BYTES = 1 << 28  # of a record: far more than any has
 _KINDS = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+_DAY_S = 86_400
+_UNKNOWN = "?"
 _CHUNK = 1 << 22
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -62,14 +67,15 @@ def replacing(path: Path) -> tp.Iterator[str]:
         raise
 
 
-def publish_file(path: Path, data: bytes, *, durable: bool = False) -> bool:
+def publish_file(path: Path, data: bytes, *, durable: bool = False, within: Path | None = None) -> bool:
     """Creates ``path`` with all its content, unless it exists; True if this call created it.
 
     link(2) fails when the name is taken, so of any number of callers one wins. It need not be durable where it
     matters only while processes live. Over NFS a link may be reported as failed though it was made (link(2),
     BUGS); the link count of the temporary file tells. Raises CacheError on a file system without hard links.
+    The temporary file is in the folder ``within`` if that of ``path`` is never listed.
     """
-    temporary = _temporary_path(path)
+    temporary = _temporary_path(path if within is None else within / path.name)
     try:
         _create(temporary, data, SHARED, durable)
         _link(temporary, path)
@@ -149,6 +155,8 @@ def read_until_zero(path: str | Path, offset: int) -> bytes:
 def read_owned(path: str | Path) -> tuple[bytes, int]:
     """The content of a file, and the user who wrote it. Raises CorruptEntryError as `read_file` does."""
     descriptor, status = open_file(path)
+    if status.st_nlink > 1:
+        _linked.add(os.path.dirname(path))
     try:
         return _read_all(descriptor, status, path, MOST_BYTES), status.st_uid
     finally:
@@ -196,6 +204,79 @@ def _kind(path: str | Path) -> str:
     except OSError:
         return "something else"
     return _KINDS.get(stat.S_IFMT(mode), "a device")
+
+
+_linked: set[str] = set()  # folders with a file that has a second name: usually what its killed writer has left
+_cleared: set[str] = set()
+
+
+def temporary_name(name: str) -> str:
+    """A name beside ``name`` that says which process uses it."""
+    return paths.temporary_name(name, random_token() + _process_mark(os.getpid()))
+
+
+def clear_leftovers(folder: str | Path, remove: tp.Callable[[str], object] = os.unlink) -> None:
+    """Removes the temporary files in a folder whose processes are gone; on other machines, those that are a day old."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            clear_leftover(f"{folder}/{name}", remove)
+
+
+def clear_leftover(path: str, remove: tp.Callable[[str], object] = os.unlink) -> None:
+    """Removes a file if it is a temporary one, and its process is gone."""
+    owner = paths.temporary_owner(os.path.basename(path))
+    if owner is not None and _is_left(path, owner):
+        with contextlib.suppress(OSError):
+            remove(path)
+
+
+def clear_linked() -> None:
+    """Does so in the folders where this process has read a file that has a second name."""
+    while _linked:
+        folder = _linked.pop()
+        if folder not in _cleared:
+            _cleared.add(folder)
+            clear_leftovers(folder)
+
+
+def _is_left(path: str, owner: str) -> bool:
+    _, machine, pid, ticks = owner.split("-") if owner else ("", "", "0", "")
+    if machine and machine == _machine_mark():
+        with contextlib.suppress(PermissionError):  # it is another user's, and alive
+            try:
+                os.kill(int(pid, 16), 0)
+            except ProcessLookupError:
+                return True
+        return _start_ticks(int(pid, 16)) not in (ticks, _UNKNOWN)
+    try:
+        return time.time() - os.lstat(path).st_mtime > _DAY_S
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=1)
+def _process_mark(pid: int) -> str:
+    """What tells whether a process is gone: its machine since the boot, its number and its start."""
+    machine, ticks = _machine_mark(), _start_ticks(pid)
+    return "" if not machine or ticks == _UNKNOWN else f"-{machine}-{pid:x}-{ticks}"
+
+
+@functools.cache
+def _machine_mark() -> str:
+    """The boot of this machine and the numbering of its processes; "" where /proc does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        return hashlib.blake2b(boot + os.readlink("/proc/self/ns/pid").encode(), digest_size=4).hexdigest()
+    except OSError:
+        return ""
+
+
+def _start_ticks(pid: int) -> str:
+    try:
+        started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]  # proc(5): field 22
+        return f"{int(started):x}"
+    except (OSError, IndexError):
+        return _UNKNOWN
 
 
 def make_folder(path: str | Path, mode: int = 0o777) -> bool:
@@ -304,7 +385,7 @@ def _untrusted(path: str | Path, status: os.stat_result, own: bool) -> str:
 
 def _temporary_path(path: Path) -> str:
     folder, name = os.path.split(path)  # text: a Path takes as long to make as a small file to write
-    return os.path.join(folder, paths.temporary_name(name, random_token()))
+    return os.path.join(folder, temporary_name(name))
 
 
 def _create(path: str, data: bytes | tp.Callable[[tp.BinaryIO], None], mode: int, durable: bool) -> None:

@@ -71,6 +71,8 @@ OUTPUT_POINTER = "exca-output.txt"
 _WAITS = "waits"
 _SCRIPT = ".sh"
 _SCRIPT_PATH = re.compile(r"([^/\s]+)/(\d+)\.sh(?!\S)")
+_CUT = 50  # characters: with all that makes it unique, a name is no longer than file systems allow
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}((?:-[0-9a-f]+){3})?\.tmp")
 _NUMBER = r"([1-9][0-9]{0,17})"
 _CLAIM = re.compile(rf"claim\.{_NUMBER}\.json")
 _ITEM_CLAIM = re.compile(rf"{_NUMBER}\.json")
@@ -153,7 +155,13 @@ def is_value_name(name: object) -> bool:
 
 def temporary_name(name: str, unique: str) -> str:
     """A name beside ``name`` that no reader takes for it."""
-    return f".{name}.{unique}.tmp"
+    return f".{name[:_CUT]}.{unique}.tmp"
+
+
+def temporary_owner(name: str) -> str | None:
+    """The end of what made a `temporary_name` unique, None for any other name."""
+    match = _TEMPORARY.fullmatch(name)
+    return match.group(1) or "" if match else None
 
 
 def aside_name(name: str, unique: str) -> str:

@@ -185,4 +185,5 @@ def _write(path: Path, content: dict[str, tp.Any]) -> None:
         path.parent.parent.parent.mkdir(parents=True, exist_ok=True)
         files.make_shared_folder(path.parent.parent)
         files.make_folder(path.parent)
+        files.clear_leftovers(path.parent)
         files.write_file(path, files.dump_json(content), durable=False)

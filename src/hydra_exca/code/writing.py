@@ -196,9 +196,10 @@ def _write(path: str, data: bytes, mode: int) -> None:
 
 def _make_copy(tree: Manifest, target: Path, pool: FilePool | None, rules: Rules) -> None:
     """Makes a copy in a temporary folder, and renames that to ``target``, unless that exists by then."""
-    temporary = target.with_name(paths.temporary_name(target.name, files.random_token()))
+    temporary = target.with_name(files.temporary_name(target.name))
     try:
         _make_parent(target.parent, is_shared=pool is not None)
+        files.clear_leftovers(target.parent, remove=_remove_copy)
         temporary.mkdir()
         _write_copy(tree, temporary, pool)
         _rename(temporary, target)
@@ -227,7 +228,7 @@ def _rename(temporary: Path, target: Path) -> None:
             raise
 
 
-def _remove_copy(folder: Path) -> None:
+def _remove_copy(folder: Path | str) -> None:
     """Removes a copy, whose folders may be read-only."""
     for here, _, _ in os.walk(folder):
         os.chmod(here, 0o700)

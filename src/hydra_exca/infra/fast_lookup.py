@@ -6,11 +6,12 @@ Everything else (no value, one that cannot be read, one of another project) is l
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
 from hydra_exca.code import active
 from hydra_exca.errors import CacheError
 from hydra_exca.identity import uid
@@ -21,6 +22,7 @@ from hydra_exca.provenance import project
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder, Outcome
 
+log = logging.getLogger("exca.infra")
 _REMEMBERED = 4096
 
 
@@ -49,9 +51,18 @@ def find_hit(
         return None
     try:
         _check_project(cls, cache, _factory_folder(str(cache.path), identity.factory, identity.version))
-        return Hit(entry.load_value(outcome))
+        value = entry.load_value(outcome)
+        if outcome.writer is not None:
+            _say_whose(outcome.writer)
+        files.clear_linked()
+        return Hit(value)
     except CacheError:
         return None
+
+
+@functools.cache  # once
+def _say_whose(writer: int) -> None:
+    log.info("exca: stored results were computed by %s", files.user_name(writer))
 
 
 def stored_outcome(cache: CacheFolder, identity: Identity) -> tuple[Entry, Outcome] | None:

@@ -57,6 +57,7 @@ class MapEntry:
         """Makes the folders, and stores the identity of the items."""
         for folder in (self.folder, self.claims.folder):
             files.make_folder(folder)
+            files.clear_leftovers(folder)
         if self.stored_identity(self.entry) is not None:
             return
         path = self.folder / paths.IDENTITY

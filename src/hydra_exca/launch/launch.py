@@ -7,6 +7,7 @@ results = launch.run()
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import signal
@@ -14,7 +15,7 @@ import threading
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters
+from hydra_exca import clusters, files
 from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
 from hydra_exca.job.enclosing import enclosing_tasks
@@ -84,6 +85,7 @@ class Launch:
         results = self._look_up()
         self._check(results)
         self._warn_of_code_changes(results.values())
+        self._say_whose_results(results.values())
         self._launched = {key: LaunchedTask(self._distinct[key], result) for key, result in results.items()}
         return [results[task.identity.key] for task in self.tasks]
 
@@ -105,6 +107,7 @@ class Launch:
         """Submits what is missing and does not wait for it."""
         if not self._launched:
             self.plan_tasks()
+        files.clear_linked()
         for folder in self._factory_folders():
             folder.record_remote(self.settings.project)
         for launched in self._launched.values():
@@ -309,6 +312,16 @@ class Launch:
 
     def _overrides(self, key: str) -> str:
         return " ".join(self._distinct[key].overrides)
+
+    def _say_whose_results(self, results: tp.Iterable[LookupResult]) -> None:
+        """Says, once, which other users have computed stored results that are used: they are believed."""
+        used = [result.outcome for result in results if result.action in (Action.REUSE, Action.RAISE)]
+        writers = collections.Counter(outcome.writer for outcome in used if outcome is not None)
+        for writer, count in writers.items():
+            if writer is not None and f"writer {writer}" not in self._said:
+                self._said.add(f"writer {writer}")
+                noun = count_noun(count, "stored result was", "stored results were")
+                log.info("exca: %s computed by %s", noun, files.user_name(writer))
 
     def _warn_of_code_changes(self, results: tp.Iterable[LookupResult]) -> None:
         """Says which results are of different code, and of which that is not known; once for each task."""

@@ -237,6 +237,8 @@ class Submission:
         entry = lookup.factory_folder(task.task.identity).open_entry(task.task.identity)
         task.set_entry(entry)
         last = entry.current_claim()
+        if last is not None and last.token:
+            store_files.clear_leftovers(paths.launch_folder(self._settings.folder.path, last.token))
         claim = self._next_claim(last, job, self._presumed_lost(lookup, task, last))
         if (last and last.number) != (task.claim and task.claim.number) or not entry.publish_claim(claim):
             return False

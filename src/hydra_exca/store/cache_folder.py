@@ -76,6 +76,7 @@ class CacheFolder:
         self.check_writable()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            files.clear_leftovers(self.path)
             if not any(self.path.iterdir()):  # git should not ignore a folder that holds other files
                 files.publish_file(self.path / paths.CACHEDIR_TAG, paths.CACHEDIR_TAG_TEXT.encode())
                 files.publish_file(self.path / paths.GITIGNORE, b"*\n")
@@ -91,6 +92,7 @@ class FactoryFolder:
         self.trust_users = trust_users
         self._text = str(path)
         self._listing: dict[str, list[str]] | None = None
+        self._leftovers: list[str] = []
 
     def find_entry(self, identity: Identity) -> Entry | None:
         """The entry of ``identity``, None if it never had one."""
@@ -151,7 +153,8 @@ class FactoryFolder:
             entry = self.find_entry(identity)
             if entry is None:
                 return self._create(identity)
-            entry.create()
+            if not entry.create():
+                entry.clear_leftovers()
             return entry
 
     def check_project(self, project: dict[str, tp.Any]) -> None:
@@ -174,6 +177,8 @@ class FactoryFolder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.path / paths.NAMES):
                 files.make_folder(folder)
+            for name in self._leftovers:
+                files.clear_leftover(f"{self._text}/{name}")
             if project and not self._read_project(set_aside=True):
                 files.publish_file(self.path / paths.PROJECT, checksums.dump_record(project), durable=True)
         self.check_project(project)
@@ -214,6 +219,7 @@ class FactoryFolder:
             return listing
         except OSError as error:
             raise CacheError(f"{self.path} cannot be read: {error.strerror}") from error
+        self._leftovers = [name for name in names if name.endswith(".tmp")]
         for name in names:
             listing.setdefault(name.rpartition("-")[2], []).append(name)
         return listing
@@ -234,13 +240,16 @@ class FactoryFolder:
             record = self._decide_name(path, wanted, identity)
             if record["digest"] == identity.digest:
                 entry = Entry(self.path / record["name"], self.trust_users)
-                if entry.create() or self._is_free(entry, identity):
+                if entry.create():
+                    return entry
+                if self._is_free(entry, identity):
+                    entry.clear_leftovers()
                     return entry
         raise CacheError(f"{self.path}: two identities share {_LENGTHS[-1]} digits, {identity.digest}")
 
     def _decide_name(self, path: Path, wanted: dict[str, tp.Any], identity: Identity) -> dict[str, tp.Any]:
         """Publishes the record of a name, or returns the one that was first; a damaged one is set aside."""
-        while not files.publish_file(path, checksums.dump_record(wanted)):
+        while not files.publish_file(path, checksums.dump_record(wanted), within=self.path):
             record = _read_record(path, _NAME, set_aside=True)
             if record is None:
                 continue

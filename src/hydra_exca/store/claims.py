@@ -58,7 +58,8 @@ class Claim:
 
     def next(self, state: ClaimState, **changes: tp.Any) -> Claim:
         """The claim that would follow this one."""
-        return dataclasses.replace(self, number=self.number + 1, state=state, time=time.time(), **changes)
+        changes = {"number": self.number + 1, "state": state, "time": time.time(), "writer": None, **changes}
+        return dataclasses.replace(self, **changes)
 
     def is_heir_of(self, claim: Claim) -> bool:
         """Whether this claim was taken or given up because the job of an earlier one was believed to be lost."""
@@ -108,10 +109,15 @@ def read_claim(path: str | Path, number: int) -> Claim:
         if fields["state"] != ClaimState.RELEASED:
             check_process(fields["owner"])
         lost = fields.get("lost", [])
-        if not isinstance(lost, list) or not all(isinstance(token, str) and "/" not in token for token in lost):
-            raise ValueError(f"'lost' cannot be {lost!r:.60}")
+        if not isinstance(lost, list) or not all(map(_is_token, (fields["token"], *lost))):
+            raise ValueError(f"'token' and 'lost' cannot be {fields['token']!r:.60} and {lost!r:.60}")
         fields.update(state=ClaimState(fields["state"]), number=number, writer=writer, lost=tuple(lost))
         return records.build(Claim, fields)
+
+
+def _is_token(token: tp.Any) -> bool:
+    """Whether it can name the folder of a launch, which is never elsewhere."""
+    return isinstance(token, str) and "/" not in token and token not in (".", "..")
 
 
 def check_process(owner: tp.Any) -> None:

@@ -52,9 +52,11 @@ class Outcome:
     token: str | None = None
     log: str | None = None
     code: str | None = None
+    writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
+    """Another user who owns the file, and is believed what it says."""
 
     def to_json(self) -> bytes:
-        return checksums.dump_record(vars(self))
+        return checksums.dump_record({name: value for name, value in vars(self).items() if name != "writer"})
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
@@ -82,6 +84,7 @@ class Outcome:
         if status not in _FINAL:
             raise ValueError(f"'status' cannot be {status!r:.60}")
         fields["status"] = _FINAL[status]
+        fields.pop("writer", None)  # which only the file tells
         outcome = records.build(cls, fields)
         check_identity(outcome.identity)
         if outcome.status is Status.FAILED:
@@ -173,7 +176,11 @@ class Entry:
     def _read_outcome(self, parse: tp.Callable[[bytes], Outcome | None]) -> Outcome | None:
         path = f"{self._text}/{paths.OUTCOME}"
         try:
-            return parse(files.read_file(path))
+            data, writer = files.read_owned(path)
+            outcome = parse(data)
+            if outcome is None or writer == os.getuid():
+                return outcome
+            return dataclasses.replace(outcome, writer=writer)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except records.DAMAGES as error:
@@ -216,6 +223,11 @@ class Entry:
         except FileNotFoundError:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return files.make_folder(self._text)
+
+    def clear_leftovers(self) -> None:
+        """Removes the temporary files of processes that are gone."""
+        for folder in (self._text, f"{self._text}/{paths.LOGS}"):
+            files.clear_leftovers(folder)
 
     def _check_place(self) -> None:
         """Raises CacheError if what is written here would be written elsewhere, where another user wants it."""

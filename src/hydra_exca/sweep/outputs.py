@@ -88,6 +88,7 @@ def make_way(job_folder: Path, entry: Entry | None) -> bool:
             owner.record_output_folder(aside)
     if entry is not None:
         job_folder.mkdir(parents=True, exist_ok=True)
+        files.clear_leftovers(job_folder)
         files.write_file(mark, f"{entry.path}\n".encode())
     return True
 
@@ -111,6 +112,7 @@ def _is_running(entry: Entry) -> bool:
 def write_index(sweep_folder: Path, rows: tp.Sequence[dict[str, tp.Any]]) -> None:
     """Writes ``sweep.json``: overrides, uid, status and output of every job of the sweep."""
     sweep_folder.mkdir(parents=True, exist_ok=True)
+    files.clear_leftovers(sweep_folder)
     lines = ",\n ".join(map(json.dumps, rows))
     files.write_file(sweep_folder / paths.SWEEP, f"[\n {lines}\n]\n".encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import tempfile
@@ -259,3 +260,23 @@ def test_nobody_else_may_write_to_a_launch(shared: Path) -> None:
     as_user(VICTIM, lambda: launches.make_folder(launch))
     assert "Permission denied" in as_user(ATTACKER, lambda: (launch / "0.sh").write_text(""))
     assert "Operation not permitted" in as_user(ATTACKER, lambda: launch.rename(launch.with_name("x")))
+
+
+def test_results_of_another_user_are_believed_and_said_to_be_theirs(
+    shared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def said(function: tp.Callable[[], object]) -> tp.Callable[[], list[str]]:
+        return lambda: [function(), [record.getMessage() for record in caplog.records]][1]  # type: ignore[return-value]
+
+    as_user(ATTACKER, lambda: call(shared))
+    assert as_user(ATTACKER, said(lambda: call(shared))) == []
+    assert as_user(VICTIM, said(lambda: call(shared))) == ["exca: stored results were computed by 61002"]
+
+    def look_up() -> None:
+        task = Train(rate=0.5, infra={"folder": shared})  # type: ignore[arg-type]
+        with task.infra.job_array() as tasks:
+            tasks.append(task)
+
+    assert as_user(VICTIM, said(look_up)) == ["exca: 1 stored result was computed by 61002"]
