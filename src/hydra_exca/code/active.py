@@ -105,8 +105,8 @@ def missing_in_copy(error: BaseException) -> str:
         return ""
     if isinstance(error, FileNotFoundError) and original.exists():
         return (
-            " (the copy of the code has no such file: workdir.includes needs a pattern for it; a path to data should not "
-            "start from __file__)"
+            " (the copy of the code has no such file: workdir.includes needs a pattern for it; "
+            "a path to data should not start from __file__)"
         )
     if isinstance(error, PermissionError):
         return " (the copy of the code is read-only: write to the output directory)"
