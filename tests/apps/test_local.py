@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from apps import App, is_one_message, wait_until
+from places import SUPPORT
 
 from hydra_exca.clusters import Batch, JobReport, JobSpec, Options
 from hydra_exca.clusters.local import LocalCluster
@@ -127,3 +128,34 @@ def test_ctrl_c_ends_the_jobs_and_the_same_command_goes_on(tmp_path: Path) -> No
     app.write("go", "")
     assert app.run("seed=1,2,3", cluster="local").values == [10, 20, 30]
     assert sorted(line.split()[1] for line in app.notes) == ["1", "2", "2", "3"]
+
+
+# -- processes that end without an outcome -----------------------------------------------------------------------------
+
+NO_JOBS = """
+import os
+import sys
+
+if "hydra_exca.job.worker" in " ".join(sys.orig_argv):
+    print("no such library")
+    sys.stdout.flush()
+    os._exit(3)
+"""
+
+
+@pytest.mark.parametrize("packed", [[], ["hydra.launcher.tasks_per_job=2"]], ids=["plain", "packed"])
+def test_a_process_that_ends_before_it_begins_its_task_is_an_error_with_its_log_that_is_not_stored(
+    tmp_path: Path, packed: list[str]
+) -> None:
+    app = App(tmp_path, files={"broken/sitecustomize.py": NO_JOBS})
+    path = f"{tmp_path / 'broken'}{os.pathsep}{SUPPORT}"
+    result = app.run("seed=1,2", *packed, cluster="local", env={"PYTHONPATH": path})
+    assert {each["kind"] for each in result.returns} == {"JobLostError"} and app.entries == []
+    assert all(each["details"]["state"].startswith("exit code 3") for each in result.returns)
+    assert all("| no such library" in each["error"] for each in result.returns) and len(app.launches) == 1
+    assert app.run("seed=1,2", *packed, cluster="local").values == [10, 20]
+
+
+def test_a_process_that_dies_while_it_computes_its_task_is_the_tasks_failure(tmp_path: Path) -> None:
+    app = App(tmp_path, "os.kill(os.getpid(), 9)")
+    assert "SIGKILL" in app.run("seed=1", cluster="local").returns[0]["details"]["state"] and len(app.entries) == 1
