@@ -122,7 +122,8 @@ def test_jobs_cancelled_while_nobody_waits_run_with_the_same_command(tmp_path: P
         ids = jobs(app)
         launch.kill()
     subprocess.run(["scancel", array(ids[0])], check=True)
-    assert runs_now(app)
+    result = swept(app)
+    assert result.values == [10, 20, 30] and "ended: CANCELLED" in result.text
 
 
 @pytest.mark.parametrize("requeued", [False, True])

@@ -119,6 +119,7 @@ class Launch:
             for launched in self._with_action(Action.RAISE):
                 self._failed = self._failed or launched
             if missing and not self._is_stopped():
+                _say_why_again([launched for launched in missing if launched.ended is not None])
                 self._submit_tasks(missing)
             else:
                 self._skip_after_failure(missing)
@@ -409,10 +410,7 @@ class Launch:
         elif self._is_stopped():
             self._skip_after_failure(orphans)
         else:
-            for launched in orphans[:_SHOWN_TASKS]:
-                log.info("exca: %s: %s; submitted again", launched.name, launched.why_again())
-            if len(orphans) > _SHOWN_TASKS:
-                log.info("exca: %d more tasks are submitted again", len(orphans) - _SHOWN_TASKS)
+            _say_why_again(orphans)
             for launched in orphans:
                 if not launched.has_superseded_outcome():  # moved aside once; the next attempt finds its own outcome
                     launched.mode = Mode.CACHED
@@ -445,6 +443,13 @@ class Launch:
         launched.status, launched.how = Status.NOT_SUBMITTED, "not run"
         problem = NotRunError(f"{launched.uid} {why}", factory=launched.task.identity.factory, uid=launched.uid)
         self._monitor.fail_task(launched, problem)
+
+
+def _say_why_again(tasks: tp.Sequence[LaunchedTask]) -> None:
+    for launched in tasks[:_SHOWN_TASKS]:
+        log.info("exca: %s: %s; submitted again", launched.name, launched.why_again())
+    if len(tasks) > _SHOWN_TASKS:
+        log.info("exca: %d more tasks are submitted again", len(tasks) - _SHOWN_TASKS)
 
 
 @contextlib.contextmanager

@@ -963,9 +963,8 @@ def test_an_argument_that_cannot_be_pickled_is_refused_and_names_task_and_part(t
     assert os.listdir(tmp_path) == []
 
 
-def test_a_missing_parent_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="missing does not exist"):
-        one(tmp_path / "missing", fails)
+def test_missing_parents_of_the_folder_are_made(tmp_path: Path) -> None:
+    assert one(tmp_path / "missing", says(tmp_path)).value == "value"
 
 
 @pytest.mark.app
