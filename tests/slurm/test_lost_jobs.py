@@ -307,13 +307,12 @@ def test_what_a_vanished_job_still_commits_is_taken(tmp_path: Path) -> None:
 
 def test_what_vanished_is_cancelled_by_the_next_command_too(tmp_path: Path) -> None:
     app = App(tmp_path, WAIT)
-    hidden = hiding_the_first(app)
-    with sweep(app, seeds="seed=1", env=hidden) as launch:
+    with sweep(app, seeds="seed=1") as launch:
         wait_until(lambda: app.notes, "the task to run")
         (job,) = jobs(app)
         launch.kill()
     app.write("fixed", "")
-    result = swept(app, seeds="seed=1", env=hidden)
+    result = swept(app, seeds="seed=1", env=hiding_the_first(app))
     assert result.values == [10] and len(app.launches) == 2
     wait_until(lambda: state(job) == "CANCELLED", "the first job to end")
 
