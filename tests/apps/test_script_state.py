@@ -305,6 +305,53 @@ def test_a_module_of_the_project_that_the_script_changes_is_changed_in_jobs(tmp_
     assert len(app.notes) == 2
 
 
+PROGRAM = """
+import argparse
+import sys
+
+import hydra
+from apps import note
+
+OFFSET = 0
+_READY = False
+
+
+def main():
+    global OFFSET
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--offset", type=int, default=0)
+    args, rest = parser.parse_known_args()
+    OFFSET = args.offset
+    sys.argv = [sys.argv[0], *rest]
+    prepare()
+    train()
+
+
+def prepare():
+    global _READY
+    _READY = True
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def train(cfg):
+    note("start", cfg.seed)
+    return cfg.seed + OFFSET
+"""
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_a_program_in_a_module_that_a_script_calls_keeps_what_it_sets(tmp_path: Path, cluster: str) -> None:
+    """As the commands do that packages install."""
+    app = state_app(tmp_path, "main()", "from pkg.work import main\n")
+    app.write("conf/__init__.py", "")
+    app.write("pkg/__init__.py", "")
+    app.write("pkg/work.py", PROGRAM)
+    results = [app.run("--offset", each, "hydra.job.name=a", cluster=cluster) for each in ("10", "20", "10")]
+    assert [result.values for result in results] == [[11], [21], [11]], results[0].text
+    assert "this counts: work.OFFSET, sys.argv (--offset 10) (" in results[0].stdout
+    assert len(app.notes) == 2
+
+
 MODEL = """
 import hydra_exca
 import pydantic

@@ -36,7 +36,7 @@ class Change:
     ``place`` is where it is found: a module that the script imports, None for the script itself, and a path from there.
     """
 
-    path: _Path
+    path: _Path  # that of another module begins with its name
     value: tp.Any
     is_deleted: bool
     place: tuple[types.ModuleType | None, _Path]
@@ -57,13 +57,42 @@ class Change:
 
 
 def read_changes(function: tp.Any) -> list[Change]:
-    """What the program has changed until now and ``function``, or what it calls in the script, reads."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    statements = None if path is None else script.statements(path)
-    if not statements:
-        return []
-    reader = _ScriptReader(statements, vars(sys.modules["__main__"]), function)
-    return sorted(reader.changes(), key=lambda change: change.path)
+    """What the program has changed until now and ``function``, or what it calls in the script, reads.
+
+    If the function is in another module, and a function of that module has launched, the same of that module.
+    """
+    target = carried.target_of(function)
+    readers = []
+    main = sys.modules.get("__main__")
+    nodes = _nodes_of(main)
+    if main is not None and nodes:
+        is_loaded = script.running_script() is not None
+        statements = list(_flat(nodes, script.current_line(), is_program=not is_loaded))
+        readers.append(_ScriptReader(main, statements, function, is_loaded))
+    module = sys.modules.get(str(getattr(target, "__module__", None)))
+    launching = [] if module is None or module is main else _running_functions(module)
+    if module is not None and launching and carried.is_users_module(module.__name__):
+        statements = [each for each in _flat(_nodes_of(module), None) if not each.is_program]
+        calls = ast.parse("\n".join(f"{name}()" for name in launching)).body
+        statements += [_Statement(call, is_program=True) for call in calls]
+        readers.append(_ScriptReader(module, statements, function, is_loaded=True))
+    return sorted((change for reader in readers for change in reader.changes()), key=lambda change: change.path)
+
+
+def _nodes_of(module: types.ModuleType | None) -> list[ast.stmt]:
+    path = getattr(module, "__file__", None)
+    return [] if path is None else script.statements(path) or []
+
+
+def _running_functions(module: types.ModuleType) -> list[str]:
+    """The functions and classes of a module whose code this thread runs now."""
+    names, frame = dict[str, None](), inspect.currentframe()
+    while frame is not None:
+        name = frame.f_code.co_qualname.partition(".")[0]
+        if frame.f_globals is vars(module) and name.isidentifier():
+            names[name] = None
+        frame = frame.f_back
+    return list(names)
 
 
 # -- statements --------------------------------------------------------------------------------------------------------
@@ -296,14 +325,20 @@ _PLAIN = (list, dict, set, bytearray, collections.deque, types.SimpleNamespace)
 
 
 class _ScriptReader:
-    def __init__(self, nodes: tp.Sequence[ast.stmt], names: _Names, function: tp.Any) -> None:
-        self._is_loaded_by_jobs = script.running_script() is not None
-        line = script.current_line()
-        self._statements = list(_flat(nodes, line, is_program=not self._is_loaded_by_jobs))
-        self._names = names
+    """Reads what has changed in one module: the script, or the one that has launched."""
+
+    def __init__(
+        self, module: types.ModuleType, statements: list[_Statement], function: tp.Any, is_loaded: bool
+    ) -> None:
+        self._module = None if module is sys.modules["__main__"] else module
+        self._names: _Names = vars(module)
+        self._statements = statements
         self._function = function
-        name, _, inside = str(getattr(carried.target_of(function), "__qualname__", "")).partition(".")
-        self._own_name = name if "<" not in inside else ""
+        self._is_loaded_by_jobs = is_loaded
+        target = carried.target_of(function)
+        name, _, inside = str(getattr(target, "__qualname__", "")).partition(".")
+        is_here = getattr(target, "__module__", None) == module.__name__
+        self._own_name = name if is_here and "<" not in inside else ""
 
     def changes(self) -> tp.Iterator[Change]:
         bound, stored = self._changed_paths()
@@ -311,31 +346,34 @@ class _ScriptReader:
             return
         read, paths = self._read_names(), bound | stored
         for path in sorted(paths):
-            place = self._place(path) if path in stored else (None, path)
+            place = self._place(path) if path in stored else (self._module, path)
             is_named = isinstance(self._names.get(path[0]), (type, types.ModuleType))  # and does not count as a whole
             is_within_another = any(path[:size] in paths for size in range(1 + is_named, len(path)))
             is_read = path[0] in read and self._is_loaded_by_jobs
             # functions of other modules may read what is theirs
-            if not is_within_another and (is_read or place[0] is not None):
+            if not is_within_another and (is_read or place[0] is not self._module):
                 yield from self._change(path, place)
 
     def _change(self, path: _Path, place: tuple[types.ModuleType | None, _Path]) -> tp.Iterator[Change]:
         if path[0] in self._names:
             with contextlib.suppress(Exception):  # there is no such attribute yet, or a property that raises
                 value = functools.reduce(getattr, path[1:], self._names[path[0]])
-                yield Change(path, value, is_deleted=False, place=place)
+                yield Change((*self._prefix(), *path), value, is_deleted=False, place=place)
         elif any(path[0] in each.names.binds for each in self._statements if not each.is_program):
-            yield Change(path, None, is_deleted=True, place=place)
+            yield Change((*self._prefix(), *path), None, is_deleted=True, place=place)
+
+    def _prefix(self) -> _Path:
+        return () if self._module is None else (self._module.__name__.rpartition(".")[2],)
 
     def _place(self, path: _Path) -> tuple[types.ModuleType | None, _Path]:
         """Where something that belongs to a module of the project is found there."""
         module, name = self._imports.get(path[0], ("", None))
         owner = sys.modules.get(module)
         if owner is None:
-            return None, path
+            return self._module, path
         if name is None:  # import a.b as c, or import a.b
             value = self._names.get(path[0])
-            return (value, path[1:]) if isinstance(value, types.ModuleType) else (None, path)
+            return (value, path[1:]) if isinstance(value, types.ModuleType) else (self._module, path)
         return owner, (name, *path[1:])
 
     # what the program has changed
@@ -438,12 +476,18 @@ class _ScriptReader:
                     break
                 seen.add(id(layer))
                 by_name = {"instantiate"} if carried.is_zen(layer) else set[str]()
-                codes.append(_CodeNames(_names_of_classes(layer), set(), set(), by_name, set()))
+                codes.append(_CodeNames(self._names_of_classes(layer), set(), set(), by_name, set()))
                 if inspect.isfunction(layer):
                     pending += filter(callable, carried.captured_variables(layer).values())
                     names = _names_in(layer.__code__)
                     codes.append(names if layer.__globals__ is self._names else names._replace(reads=set()))
         return codes
+
+    def _names_of_classes(self, layer: tp.Any) -> set[str]:
+        """The globals that are the class of a method or callable object, or a class above it."""
+        kind = layer if isinstance(layer, type) else type(getattr(layer, "__self__", layer))
+        own = str(self._names.get("__name__"))
+        return {each.__qualname__.partition(".")[0] for each in kind.__mro__ if each.__module__ == own}
 
     def _reach(self, names: set[str], blocked: tp.Container[str] = (), only_called: bool = False) -> set[str]:
         """These names, and what their definitions lead to. ``only_called``: not by values that loading makes."""
@@ -491,12 +535,6 @@ class _ScriptReader:
 def _binds_unknown_names(statement: _Statement) -> bool:
     is_star = isinstance(statement.node, ast.ImportFrom) and statement.node.names[0].name == "*"
     return is_star or not statement.names.reads.isdisjoint({"globals", "exec"})
-
-
-def _names_of_classes(layer: tp.Any) -> set[str]:
-    """The globals of the script that are the class of a method or callable object, or a class above it."""
-    kind = layer if isinstance(layer, type) else type(getattr(layer, "__self__", layer))
-    return {each.__qualname__.partition(".")[0] for each in kind.__mro__ if each.__module__ == "__main__"}
 
 
 _MISSING = object()
