@@ -281,3 +281,68 @@ def test_nested_results_of_a_job_belong_to_the_code_that_the_notebook_had(tmp_pa
         assert (first.stdout, same.stdout, warned.stdout) == ("21\n", "20\n", "20\n"), (first, same)
         assert not same.stderr and "Train.fit in a cell" in warned.stderr
         assert notes(folder) == ["fit 2"]
+
+
+EACH = """
+    import pydantic
+    from apps import note
+    from collections.abc import Iterator
+    from hydra_exca import MapInfra
+
+    class Features(pydantic.BaseModel):
+        infra: MapInfra = MapInfra(folder="cache", cluster=CLUSTER)
+
+        @infra.apply(item_uid=str)
+        def each(self, items: list[int]) -> Iterator[int]:
+            for item in items:
+                note("item", item)
+                yield FACTOR * item
+    features = Features()
+"""
+
+
+@pytest.mark.parametrize("cluster", [None, "processpool", "local"])
+def test_a_map_that_was_edited_and_run_again_counts_as_changed_code(cluster: str | None, tmp_path: Path) -> None:
+    def cell(factor: int) -> str:
+        return textwrap.dedent(EACH).replace("FACTOR", str(factor)).replace("CLUSTER", repr(cluster))
+
+    with notebook(tmp_path / "a.ipynb") as book:
+        first = book.run(cell(10) + "\nprint(list(features.each([1, 2])))")
+        same = book.run(cell(10) + "\nprint(list(features.each([1, 2])))")
+        warned = book.run(cell(100) + "\nprint(list(features.each([1, 2, 3])))")
+        refused = book.run("Features(infra={'on_code_change': 'error'}).each([1, 2])")
+        rerun = book.run("print(list(Features(infra={'on_code_change': 'rerun'}).each([1, 2])))")
+        again = book.run("print(list(Features().each([1, 2, 3])))")
+    outputs = [each.stdout for each in (first, same, warned, rerun, again)]
+    assert outputs == [f"{values}\n" for values in ([10, 20], [10, 20], [10, 20, 300], [100, 200], [100, 200, 300])]
+    assert "2 stored items were computed with different code (changed: Features.each in a cell)" in warned.stderr
+    assert "different code" not in same.text + again.text and refused.error.startswith("CacheError")
+    assert sorted(notes(tmp_path)) == ["item 1", "item 1", "item 2", "item 2", "item 3"]
+
+
+@pytest.mark.parametrize("kind", ["task", "map"])
+def test_an_interrupted_cell_runs_again(kind: str, tmp_path: Path) -> None:
+    wait = "    while not __import__('os').path.exists('go'): __import__('time').sleep(0.01)"
+    if kind == "task":
+        cell, call = fit(10).replace('note("fit", self.seed)', f'note("fit")\n    {wait}'), "print(Train(seed=2).fit())"
+    else:
+        text = textwrap.dedent(EACH).replace("FACTOR", "10").replace("CLUSTER", "None")
+        cell = text.replace('note("item", item)', f'note("item")\n        {wait}')
+        call = "print(list(Features().each([2])))"
+    with notebook(tmp_path / "a.ipynb") as book:
+        book.run(cell)
+        first = book.run(call, interrupt=lambda: notes(tmp_path))
+        (tmp_path / "go").touch()
+        second = book.run(call)
+    assert first.error.startswith("KeyboardInterrupt") and second.stdout.strip("[]\n") == "20"
+
+
+def test_a_result_that_is_kept_in_ram_is_that_of_the_current_cells(tmp_path: Path) -> None:
+    with notebook(tmp_path / "a.ipynb") as book:
+        book.run("def helper(): return 1")
+        book.run(fit(1).replace('folder="cache"', "keep_in_ram=True").replace("1 * self.seed", "helper()"))
+        first = book.run("train = Train()\nprint(train.fit(), train.fit())")
+        book.run("def helper(): return 2")
+        second = book.run("print(train.fit())")
+    assert (first.stdout, second.stdout) == ("1 1\n", "2\n")
+    assert len(notes(tmp_path)) == 2

@@ -21,6 +21,7 @@ from hydra_exca.code import active
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job import payload
+from hydra_exca.launch.code_changes import changed_text
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
@@ -29,6 +30,7 @@ from hydra_exca.status import Mode
 from hydra_exca.store import Entry
 from hydra_exca.store.formats import registry
 from hydra_exca.store.items.claims import ItemClaim
+from hydra_exca.text import count_noun
 
 from . import binding, launch_settings, map_compute, pools
 from .base import BaseInfra
@@ -42,6 +44,7 @@ Method = tp.TypeVar("Method", bound=tp.Callable[..., tp.Any])
 _POOLS = ("threadpool", "processpool")
 _CHUNKS_PER_WORKER = 3  # of a pool, so that a worker that is done early can take another chunk
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
+_said: set[tuple[str | None, ...]] = set()  # warnings that this process has given
 _recorded: set[tuple[int, str]] = set()  # entries in which this process is recorded as computing
 
 
@@ -136,7 +139,7 @@ class MapInfra(BaseInfra):
         pairs = [(applied.key(item), item) for item in items]
         keys, wanted = [key for key, _ in pairs], dict(reversed(pairs))  # of a name the first item
         identity = self.identity()
-        cache = self._key(identity)
+        cache = self._key(identity) + (map_compute.cell_digest(self._bound()[0]) or "")
         kept = self._kept.setdefault(cache, {}) if self.keep_in_ram else {}
         computed = self._computed.setdefault(cache, set())
         redo = self.mode == "force"
@@ -186,6 +189,10 @@ class MapInfra(BaseInfra):
     ) -> None:
         """Returns when all needed items are stored; adds those that were recomputed to ``computed``."""
         missing = list(needed) if redo else map_entry.missing_keys(needed)
+        is_compared = not redo and self.on_code_change != "ignore"
+        changed = self._changed_keys(map_entry, needed) if is_compared else {}
+        if changed and self._refuse_or_warn(map_entry, changed):
+            self._compute_missing(map_entry, {key: needed[key] for key in changed}, 0, True, set())
         if not missing:
             return
         self._check_start()
@@ -206,6 +213,35 @@ class MapInfra(BaseInfra):
             raise CacheError(f"{map_entry.folder} cannot be written: {error.strerror}") from error
         finally:
             computed.update(call.done if redo else ())
+
+    def _changed_keys(self, map_entry: MapEntry, needed: tp.Iterable[str]) -> dict[str, str]:
+        """The stored items that different code has computed, with that code."""
+        typed, items = self._cells(), map_entry.items
+        codes = {} if typed is None else {key: items.code(key) for key in needed if key in items}
+        known = {key: code for key, code in codes.items() if code is not None and typed and code != typed.digest}
+        return {key: code for key, code in known.items() if typed and typed.changes(map_entry.cache, code) != []}
+
+    def _refuse_or_warn(self, map_entry: MapEntry, changed: dict[str, str]) -> bool:
+        """Acts on items that different code has computed as the settings say; whether they are to be recomputed."""
+        typed, codes = self._cells(), set(changed.values())
+        names = [None if typed is None else typed.changes(map_entry.cache, code) for code in sorted(codes)]
+        count = count_noun(len(changed), "stored item", "stored items")
+        was = "was" if len(changed) == 1 else "were"
+        what = f"{self.uid()}: {count} {was} computed with different code ({changed_text(names)})"
+        choices = (
+            "infra.on_code_change=rerun recomputes them, another infra.version keeps both, infra.on_code_change=ignore "
+            "silences this warning"
+        )
+        if self.on_code_change == "error":
+            raise CacheError(f"Nothing was run, because of on_code_change=error: {what}. {choices}")
+        if self.on_code_change == "rerun" and self.mode != "read-only":
+            log.info("%s; recomputed", what)
+            return True
+        said = (str(map_entry.folder), None if typed is None else typed.digest, *sorted(codes))
+        if said not in _said:
+            _said.add(said)
+            log.warning("%s. %s", what, choices)
+        return False
 
     def _check_start(self) -> None:
         """Raises if nothing can be computed here, whichever items are asked for."""
@@ -228,6 +264,9 @@ class MapInfra(BaseInfra):
     def _compute(self, map_entry: MapEntry, claim: ItemClaim, chunks: tp.Sequence[Pairs], fresh: bool) -> None:
         """Computes and stores what is claimed."""
         _, applied = self._map()
+        typed = self._cells()
+        if typed is not None:
+            typed.store(map_entry.cache)
         if self._is_here():
             self._record_computing(map_entry)
         with self._bar(sum(map(len, chunks))) as bar:
@@ -236,7 +275,8 @@ class MapInfra(BaseInfra):
             elif self.cluster == "processpool":
                 self._compute_in_processes(chunks, map_entry, claim, lambda found: None, bar)
             else:
-                writer = map_compute.writer_of_process(map_entry.folder, claim.number, applied.cache_type, fresh)
+                number, code = claim.number, None if typed is None else typed.digest
+                writer = map_compute.writer_of_process(map_entry.folder, number, applied.cache_type, fresh, code)
                 try:
                     with self._in_copy(map_entry):
                         self._compute_here(chunks, writer.add, bar)

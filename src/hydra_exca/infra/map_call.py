@@ -47,6 +47,7 @@ class MapEntry:
     def __init__(self, cache: CacheFolder, identity: Identity, entry: Entry) -> None:
         self.identity = identity
         self.entry = entry
+        self.cache = cache.path
         self.folder = entry.path / paths.ITEMS
         self.items = Items(self.folder, cache.trust_users)
         self.claims = ItemClaims(self.folder / paths.ITEM_CLAIMS)

@@ -19,6 +19,7 @@ from hydra_exca.clusters import describe_process, process
 from hydra_exca.errors import ConfigError
 from hydra_exca.job import payload as payloads
 from hydra_exca.job.attempt import Attempt
+from hydra_exca.launch.cell_code import reached_cells
 from hydra_exca.store.items.claims import ItemClaim
 from hydra_exca.store.items.reader import Items, ItemWriter
 
@@ -114,20 +115,22 @@ def _miscounted(applied: AppliedMethod, yielded: str, asked: int) -> str:
 
 # in this process
 
-_writers: collections.OrderedDict[tuple[int, Path, str | None], ItemWriter] = collections.OrderedDict()
+_writers: collections.OrderedDict[tuple[int, Path, str | None, str | None], ItemWriter] = collections.OrderedDict()
 _lock = threading.Lock()
 
 
-def writer_of_process(folder: Path, number: int, cache_type: str | None, fresh: bool) -> ItemWriter:
+def writer_of_process(
+    folder: Path, number: int, cache_type: str | None, fresh: bool, code: str | None = None
+) -> ItemWriter:
     """A writer of this process for the items in ``folder``: many small calls share one, and with it two files.
 
     ``fresh`` asks for one of its own ``number``, whose items come before those of lower ones.
     """
     with _lock:
-        key = (os.getpid(), folder, cache_type)
+        key = (os.getpid(), folder, cache_type, code)
         writer = None if fresh else _writers.pop(key, None)
         if writer is None or not writer.is_open:
-            writer = new_writer(folder, number, cache_type)
+            writer = new_writer(folder, number, cache_type, code=code)
         _writers[key] = writer
         while len(_writers) > _OPEN_WRITERS:
             _writers.popitem(last=False)  # closed when the last call that writes to it is over
@@ -135,9 +138,19 @@ def writer_of_process(folder: Path, number: int, cache_type: str | None, fresh: 
 
 
 def new_writer(
-    folder: Path, number: int, cache_type: str | None, allowed: tp.Callable[[], bool] = lambda: True
+    folder: Path,
+    number: int,
+    cache_type: str | None,
+    allowed: tp.Callable[[], bool] = lambda: True,
+    code: str | None = None,
 ) -> ItemWriter:
-    return ItemWriter(folder, f"{number}-{files.random_token()}", format=cache_type, allowed=allowed)
+    return ItemWriter(folder, f"{number}-{files.random_token()}", format=cache_type, allowed=allowed, code=code)
+
+
+def cell_digest(owner: pydantic.BaseModel) -> str | None:
+    """The digest of the code of cells that computes the items of an object, if there is any."""
+    typed = reached_cells([owner])
+    return None if typed is None else typed.digest
 
 
 # in a process of a pool
@@ -199,7 +212,8 @@ def compute_in_pool(data: bytes) -> bytes:
         return pickle.dumps((len(found), payloads.pickle_named(found, f"a result of {applied.name}")), protocol=5)
     outer_claims.set(frozenset({chunk.claim.token}))
     launched = lambda: process.is_alive(chunk.launcher) is not False  # noqa: E731
-    with new_writer(chunk.folder, chunk.claim.number, applied.cache_type, launched) as writer:
+    code = cell_digest(chunk.owner)
+    with new_writer(chunk.folder, chunk.claim.number, applied.cache_type, launched, code) as writer:
         compute_items(chunk.owner, applied, chunk.pairs, writer.add, infra._task_error)
     return pickle.dumps((len(chunk.pairs), b""))
 
@@ -230,5 +244,5 @@ class MapProgram:
             return owning is not None and owning.number == attempt.claim.number
 
         outer_claims.set(frozenset({self.token}))
-        with new_writer(folder, self.number, applied.cache_type, still_owner) as writer:
+        with new_writer(folder, self.number, applied.cache_type, still_owner, cell_digest(owner)) as writer:
             compute_items(owner, applied, left, writer.add)

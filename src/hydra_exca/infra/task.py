@@ -179,7 +179,7 @@ class TaskInfra(BaseInfra):
         """The method's result: kept, stored, or computed."""
         if not self.keep_in_ram:
             return self._result()
-        key = self._key()
+        key = self._key() + (self._code()[0] or "")
         if key in self._kept and (self.mode != "force" or key in self._computed):
             return self._kept[key]
         value = self._kept[key] = self._result()

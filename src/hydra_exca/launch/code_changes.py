@@ -96,7 +96,7 @@ class CodeChanges:
             verb = "was" if is_one else "were"
         codes = dict.fromkeys(case.code for case in self.cases)
         states = f"{len(codes)} states of it; " if len(codes) > 1 else ""
-        files = _changed(map(self.changed_files, codes))
+        files = changed_text(map(self.changed_files, codes))
         return f"{_listed(kinds)} {verb} computed with different code ({states}{files})"
 
     def _what_is_rerun(self) -> str:
@@ -182,10 +182,10 @@ def _is_concerned(result: LookupResult, mode: Mode) -> bool:
     return _is_used(result) or (result.action is Action.RUN and result.mode is Mode.FORCE is not mode)
 
 
-def _changed(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:
+def changed_text(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:
     """The changed files of several states of the code together.
 
-    >>> _changed([["a.py"], ["b.py"]]), _changed([["a.py"], None]), _changed([None])
+    >>> changed_text([["a.py"], ["b.py"]]), changed_text([["a.py"], None]), changed_text([None])
     ('changed: a.py and b.py', 'changed: a.py, and perhaps others', 'the changed files are not known')
     """
     by_code = list(changes)

@@ -64,6 +64,11 @@ class Items:
         """The number that the name of the item's writer begins with. Raises KeyError."""
         return self._places[key][0].rank[0]
 
+    def code(self, key: str) -> str | None:
+        """The code that computed an item, None if it is not known. Raises KeyError."""
+        code = self._places[key][0].fields.get("code")
+        return code if isinstance(code, str) else None
+
     def get(self, key: str) -> tp.Any:
         """The value of an item.
 

@@ -25,9 +25,10 @@ _Kind = tuple[Format, tp.Any, tp.Any]  # dtype and shape: None of what is no arr
 class ItemWriter:
     """Writes items to ``folder``, under a name of its own. It begins with a number: the highest one counts.
 
-    ``format`` names the only format to use; otherwise the type of a value decides. Added items are safe, and visible to
-    others, after a `commit`. `add` commits, too, if the last commit was ``interval`` seconds ago. Each commit calls
-    ``allowed``; once that returns False, nothing is written any more. Threads may share a writer.
+    ``format`` names the only format to use; otherwise the type of a value decides. ``code`` names the code that
+    computes them, if it is known. Added items are safe, and visible to others, after a `commit`. `add` commits, too, if
+    the last commit was ``interval`` seconds ago. Each commit calls ``allowed``; once that returns False, nothing is
+    written any more. Threads may share a writer.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ItemWriter:
         writer: str,
         *,
         format: str | None = None,
+        code: str | None = None,
         allowed: tp.Callable[[], bool] = lambda: True,
         interval: float = _INTERVAL_S,
         clock: tp.Callable[[], float] = time.monotonic,
@@ -44,6 +46,7 @@ class ItemWriter:
         self.writer = writer
         self._index_path = os.path.join(folder, paths.index_name(writer))
         self._format = registry.format_named(format)
+        self._code = code
         self._allowed = allowed
         self._interval = interval
         self._clock = clock
@@ -135,6 +138,8 @@ class ItemWriter:
         fields: dict[str, tp.Any] = {"format": chosen.name}
         if chosen is registry.ARRAY:
             fields |= {"dtype": dtype.str, "shape": shape}
+        if self._code is not None:
+            fields["code"] = self._code
         return Header(index.line_rank(self.writer), index.dump_header(fields), fields)
 
     def _append(self, chosen: Format, data: bytes, alignment: int) -> int:
