@@ -11,8 +11,8 @@ from hydra.core.utils import filter_overrides
 
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_glob
-from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
+from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 
 from . import schema
@@ -66,13 +66,14 @@ class Identifier:
             fields, full, excluded = self._model_fields(model, resolved, sizes)
             # a model may make other fields of a size, also ones that are equal in all worlds
             taken = self.counted_sizes(resolved, {}, excluded)
+            readable = uid.readable_label({**fields, **extra}) if taken else None  # the digest tells sizes apart
             extra.update({SIZES: uid.canonical(sizes.count_all(taken))} if taken else {})
-            return make({**fields, **extra}, {**full, **extra}, excluded=excluded)
+            return make({**fields, **extra}, {**full, **extra}, readable, excluded)
         counted = with_leaves(resolved.identity, {path: sizes.count(leaf) for path, leaf in resolved.sizes.items()})
         fields = self._exclude(_merge_fields(uid.canonical(counted), extra))
         types = {_path_text(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
         fields = _merge_fields(fields, {"hydra.types": types} if types else {})
-        return make(fields, label=label.readable_label(self._swept_values(overrides)))
+        return make(fields, label=uid.readable_label(self._swept_values(overrides)))
 
     def counted_sizes(
         self, resolved: resolve.Resolved, env_set: tp.Mapping[str, tp.Any], excluded: tp.Collection[str]

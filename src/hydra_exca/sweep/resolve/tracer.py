@@ -209,7 +209,7 @@ class Tracer:
         def call(root: tp.Any, parent: tp.Any, node: tp.Any, args: tp.Any, args_str: tp.Any) -> tp.Any:
             recorded_name = self._record_call(name, args)
             if recorded_name == RUN_VARIABLE and self._world.variable is not None:
-                return self._world.variable
+                return self._world.size_variable if self.is_size(str(args[0])) else self._world.variable
             if name == "now" and len(args) == 1:
                 return self._strftime(root, args, args_str)
             with without_cache(root, name):

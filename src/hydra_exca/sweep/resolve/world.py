@@ -29,6 +29,11 @@ class World:
     environ: str = ""
     size: str = ""
 
+    @property
+    def size_variable(self) -> str:
+        """What oc.env gives for a size of the job: like ``variable``, but no job has size 0."""
+        return str(int(self.variable or 0) + 1)
+
 
 # The times share no field of strftime. Below /dev/null no resolver finds or creates anything. The digits are those
 # that index short lists and that scripts have special cases for: oc.env gives these, while a resolver that reads

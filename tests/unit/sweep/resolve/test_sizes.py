@@ -176,6 +176,12 @@ def test_a_value_has_the_size_that_its_job_will_have() -> None:
     assert resolved_x("${oc.decode:${oc.env:SLURM_NTASKS}}", on_slurm(2)).values["x"] == 2
 
 
+def test_a_size_that_only_the_job_knows_is_no_nothing() -> None:
+    resolved = resolved_x("${oc.decode:${oc.env:SLURM_CPUS_ON_NODE}}", on_slurm(2))
+    assert resolved.values["x"] == 1
+    assert resolved.assumed_values is not None and [each["x"] for each in resolved.assumed_values[:2]] == [1, 2]
+
+
 def test_a_size_has_no_form_before_what_decides_it_is_known() -> None:
     with pytest.raises(ConfigError):
         canonical(resolved_x("${oc.env:SLURM_NTASKS}", on_slurm(2)).identity)
