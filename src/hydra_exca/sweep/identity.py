@@ -177,7 +177,10 @@ class Identifier:
         except pydantic.ValidationError:  # assumed values do not fit the model: go by the keys
             return _replace_run_values(fields, texts), _replace_run_values(full, texts)
         non_default, with_defaults, _ = zip(*worlds, strict=True)
-        return _common_values(non_default, texts), _common_values(with_defaults, texts)
+        # a field that the model makes of others may be made of a size, also of one that is left out itself
+        taken = sorted({sizes.count(leaf).text for leaf in resolved.sizes.values()})
+        other = " ".join(["depends on the run", *taken])
+        return _common_values(non_default, texts, other), _common_values(with_defaults, texts, other)
 
     def _counted_fields(self, model: pydantic.BaseModel) -> uid.ModelFields:
         return uid.model_fields(model, self._names_left_out(model))
@@ -261,19 +264,20 @@ def _with_digest(text: str, constant: tp.Any) -> str:
     return f"{text} [{uid.digest(constant)[:16]}]"
 
 
-def _common_values(worlds: tp.Sequence[tp.Any], texts: dict[str, str], path: str = "") -> tp.Any:
-    """The values that are equal in all worlds; elsewhere the text that the configuration has there."""
+def _common_values(worlds: tp.Sequence[tp.Any], texts: dict[str, str], other: str, path: str = "") -> tp.Any:
+    """The values that are equal in all worlds; elsewhere the text that the configuration has there, or ``other``."""
     first, second, here = worlds
     if uid.encode(first) == uid.encode(second) == uid.encode(here):
         return first
     if all(isinstance(world, dict) for world in worlds):
         keys = dict.fromkeys(key for world in worlds for key in world)
         return {
-            key: _common_values([world.get(key, _ABSENT) for world in worlds], texts, _join(path, key)) for key in keys
+            key: _common_values([world.get(key, _ABSENT) for world in worlds], texts, other, _join(path, key))
+            for key in keys
         }
     folder = os.getcwd()
     constant = [first, here] if depends_on_folder(first, here, folder) else [first]
-    text = _with_digest(texts.get(path, "depends on the run"), without_folder(constant, folder))
+    text = _with_digest(texts.get(path, other), without_folder(constant, folder))
     return uid.canonical(uid.RunDependent(text))
 
 
