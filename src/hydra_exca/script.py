@@ -215,7 +215,9 @@ def attribute(name: str, module: str, unwrapped: int = 0) -> tp.Any:
 
     The script is meant by its name as a module, whether it is what runs here or is imported.
     """
-    found: tp.Any = sys.modules["__main__"] if module == _main_name() else importlib.import_module(module)
+    # where a job has the script, it is what the launch calls so: its copy may be in another folder
+    own_name = _state.main_name if _state.has_script else _main_name()
+    found: tp.Any = sys.modules["__main__"] if module == own_name else importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     for _ in range(unwrapped):

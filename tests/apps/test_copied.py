@@ -28,6 +28,16 @@ def test_the_script_is_copied_whatever_else_is_named(tmp_path: Path) -> None:
         assert launch.result().values == ["launched", "launched"]
 
 
+def test_a_script_in_a_package_of_which_another_part_is_named_is_copied_too(tmp_path: Path) -> None:
+    """In the copy it is not in a package, but it still is what the launch calls ``__main__``."""
+    app = App(tmp_path, files={"src/__init__.py": "", "src/lib/one.py": ""})
+    app.write_script("return __file__", name="src/train.py")
+    app.write("src/train.py", (tmp_path / "src/train.py").read_text().replace('"conf"', '"../conf"'))
+    named = "hydra.launcher.workdir.copied=[src/lib]"
+    (value,) = app.run("seed=1", named, cluster="local", script=["src/train.py"]).values
+    assert Path(value).is_relative_to(app.cache / "code")
+
+
 def test_a_script_under_a_profiler_is_copied_too(tmp_path: Path) -> None:
     app = App(tmp_path, "import lib\nreturn lib.__file__\n", files={"lib.py": ""})
     result = app.run(script=("-m", "cProfile", "-o", "profile", "train.py"), cluster="local")
