@@ -45,6 +45,8 @@ class ExcaLauncherConf(SlurmQueueConf):
     allow_missing: list[str] = field(default_factory=list)
     # environment variables that each node reads for itself; never part of an identity
     node_env: list[str] = field(default_factory=list)
+    # a value that does not resolve as a variable is unset or a resolver fails: error; or warn, and count its text
+    on_unresolved: str = "error"
     # dotted name of a pydantic model or dataclass that validates the configuration
     schema: str | None = None
     # print what would happen, and run nothing

@@ -43,6 +43,13 @@ class OnInterrupt(enum.StrEnum):
     CANCEL = "cancel"
 
 
+class OnUnresolved(enum.StrEnum):
+    """What a sweep does about a leaf that does not resolve, as a variable is unset or a resolver fails."""
+
+    ERROR = "error"
+    WARN = "warn"
+
+
 class OnCodeChange(enum.StrEnum):
     """How a launch treats stored results that were computed with different code. The four values are public."""
 

@@ -122,15 +122,6 @@ def test_a_missing_value_that_is_allowed_is_left_to_the_script(tmp_path: Path) -
     assert result.values == [1, 1], result.text
 
 
-def test_an_interpolation_that_does_not_resolve_is_an_error_with_its_key(tmp_path: Path) -> None:
-    config = "seed: 1\none: ${no.such.key}\ntwo: ${oc.env:NO_SUCH_VARIABLE}\nthree: ${nobody:1}\n"
-    app = App(tmp_path, config=config)
-    result = app.run("seed=1,2")
-    assert is_one_message(result)
-    assert [result.stderr.count(f"    {key}: ") for key in ("one", "two", "three")] == [2, 2, 2]
-    assert app.notes == []
-
-
 def test_a_config_that_does_not_compose_is_one_of_the_problems(tmp_path: Path) -> None:
     files = {"conf/model/small.yaml": "width: 1\n"}
     app = App(tmp_path, config="defaults: [model: small, _self_]\nseed: 1\n", files=files)
@@ -143,3 +134,39 @@ def test_a_plain_run_of_a_config_with_a_number_as_a_key_is_validated(tmp_path: P
     app = App(tmp_path, PLAIN, config="seed: 1\n1: one\n", head=MODEL, argument="Config")
     result = app.run("hydra/callbacks=exca", "seed=abc", launcher=None, multirun=False)
     assert is_one_message(result) and "seed: Input should be a valid integer" in result.stderr and app.notes == []
+
+
+ABSENT = "seed: 1\nopt: {rate: '${special.rate}', scale: '${ten:1}'}\n"
+USES = """from omegaconf import OmegaConf
+OmegaConf.register_new_resolver("ten", lambda x: 10 * x, replace=True)
+return cfg.seed * cfg.opt.scale
+"""
+
+
+@pytest.mark.parametrize("cluster", ["inline", "local", pytest.param("slurm", marks=pytest.mark.slurm)])
+def test_what_refers_to_nothing_stops_no_function_that_does_not_read_it(tmp_path: Path, cluster: str) -> None:
+    app = App(tmp_path, USES, config=ABSENT)
+    result = app.run("seed=1,2", cluster=cluster)
+    assert result.values == [10, 20] == app.run("seed=1,2", launcher=None).values, result.text
+    assert (
+        result.text.count("opt.rate: ${special.rate} does not resolve: Interpolation key 'special.rate' not found") == 1
+    )
+    again = app.run("seed=1,2", cluster=cluster)
+    assert again.values == [10, 20] and "2 cached" in again.text
+    assert "1 to run" in app.run("seed=1", "opt.rate=${special.other}", cluster=cluster).text
+
+
+def test_what_refers_to_nothing_stops_a_model(tmp_path: Path) -> None:
+    model = MODEL.replace("name: str", "opt: dict\n    name: str")
+    app = received(tmp_path, head=f"import hydra_exca\n{model}")
+    app.write("conf/config.yaml", ABSENT)
+    result = app.run("seed=1,2")
+    assert is_one_message(result) and "opt.rate: ${special.rate} does not resolve" in result.stderr
+
+
+def test_an_unset_variable_stops_a_sweep_unless_it_may_be(tmp_path: Path) -> None:
+    app = App(tmp_path, "return cfg.seed", config="seed: 1\ndata: ${oc.env:NO_SUCH_VARIABLE}\n")
+    refused = app.run("seed=1,2")
+    assert is_one_message(refused) and "hydra.launcher.node_env" in refused.stderr and app.entries == []
+    result = app.run("seed=1,2", "hydra.launcher.on_unresolved=warn")
+    assert result.values == [1, 2] and "data: ${oc.env:NO_SUCH_VARIABLE} does not resolve" in result.text

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import clusters, paths, text
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
+from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt, OnUnresolved
 
 from .configs.tree import to_resolved
 
@@ -28,6 +28,7 @@ _ENUMS: dict[str, type[enum.Enum]] = {
     "on_failure": OnFailure,
     "on_interrupt": OnInterrupt,
     "on_code_change": OnCodeChange,
+    "on_unresolved": OnUnresolved,
 }
 _LISTS = ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env")
 _MINIMA = {"tasks_per_job": 1, "workers_per_job": 1, "max_queued": 1, "array_parallelism": 1, "max_num_timeout": 0}
@@ -63,6 +64,7 @@ class SweepOptions:
     exclude_from_uid: tuple[str, ...]
     allow_missing: tuple[str, ...]
     node_env: tuple[str, ...]
+    on_unresolved: OnUnresolved
     schema: str | None
     dry_run: bool
     link_outputs: bool

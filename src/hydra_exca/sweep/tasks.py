@@ -19,6 +19,7 @@ from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_key
 from hydra_exca.identity import names, uid
 from hydra_exca.identity.uid import Identity
+from hydra_exca.status import OnUnresolved
 
 from . import options as options_module
 from . import schema
@@ -32,6 +33,7 @@ from .identity import Identifier
 from .job.program import HydraJob
 from .options import SweepOptions
 from .resolve import resolve
+from .resolve.classify import Tolerance
 from .resolve.shared_facts import JobFacts, SharedFacts
 from .resolve.sizes import JobSizes
 
@@ -84,6 +86,9 @@ class Composer:
         self._schema = kinds
         self._identifier = Identifier(options, function, kinds)
         self._problems: list[Problem] = []
+        # a model reads all leaves, a function perhaps not the one that is wrong
+        warns = options.on_unresolved is OnUnresolved.WARN and not kinds.kinds
+        self._tolerance = Tolerance(options.allow_missing, absent=not kinds.kinds, any_failure=warns)
         self._resolved_alone: dict[Template, bool] = {}
         self._sizes = JobSizes(options.jobs if cluster == "slurm" else None)
         self._expected_sizes = self._sizes.expected(options.per_task)
@@ -134,7 +139,7 @@ class Composer:
             config,
             variants,
             node_env=(*self._options.node_env, *resolve.run_variables(env_set)),
-            allow_missing=self._options.allow_missing,
+            tolerance=self._tolerance,
             environment=resolve.pinned_environment(env_set),
             sizes=self._expected_sizes,
         )
@@ -168,8 +173,10 @@ class Composer:
         environment = resolve.pinned_environment(facts.env_set)
         sizes = self._sizes.of_task(resources, environment)
         identity = self._identifier.identity(resolved, facts, job.overrides, model, sizes)
+        tolerated = self._identifier.counting(resolved.tolerated, make_model)
         notices = (
             *resolved.notices,
+            *(f"{problem}. The task runs, and this text counts for its uid" for problem in tolerated),
             *sizes.notices(self._identifier.counted_sizes(resolved, facts.env_set, identity.excluded)),
             *_folder_notices(infra, self._options.folder),
         )

@@ -37,6 +37,12 @@ class Classification:
         return tuple(Problem(finding.problem, dotted(finding.path)) for finding in self._findings if finding.problem)
 
     @functools.cached_property
+    def tolerated(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(finding.tolerated, dotted(finding.path)) for finding in self._findings if finding.tolerated
+        )
+
+    @functools.cached_property
     def depends_on_run(self) -> bool:
         return any(isinstance(finding.identity, RunDependent) for finding in self._findings)
 
@@ -171,6 +177,18 @@ class Finding:
     values: tuple[tp.Any, ...]
     identity: tp.Any
     problem: str = ""
+    tolerated: str = ""
+
+
+class Tolerance(tp.NamedTuple):
+    """Which leaves may have no value: these keys may stay ``???``; what refers to a key or resolver that does not exist
+
+    (``absent``); and whatever else does not resolve (``any_failure``). The last two count by their text.
+    """
+
+    missing: tp.Sequence[str] = ()
+    absent: bool = False
+    any_failure: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +196,7 @@ class Classifier:
     """Classifies the views of the interpolations of one job."""
 
     tracer: Tracer
-    allow_missing: tp.Sequence[str]
+    tolerance: Tolerance
     variant: JobVariant
 
     def classify(self, views: tp.Sequence[Leaf | Branch], path: Path, text: str) -> FindingTree:
@@ -196,10 +214,10 @@ class Classifier:
         leaves = [flatten(view) for view in views]
         observed = Observations.from_leaves(leaves, self.tracer.is_size)
         is_config_node = all(leaf.is_config_node for leaf in leaves)
-        values, identity, problem = observed.world_values, observed.values[0], ""
+        values, identity, problem, tolerated = observed.world_values, observed.values[0], "", ""
         match observed.category:
             case "fails":
-                values, identity, problem = self._classify_failure(observed, path, text)
+                values, identity, problem, tolerated = self._classify_failure(observed, path, text)
             case "changes":
                 identity, problem = RunDependent(text), _NOT_DETERMINISTIC.format(text)
             case "pinned":
@@ -207,16 +225,21 @@ class Classifier:
                 identity = Pinned(text + kinds, observed.values[0])
             case "run":
                 identity, problem = self._classify_run_dependent(observed, text)
-        return Finding(path, text, observed.calls, is_config_node, values, identity, problem)
+        return Finding(path, text, observed.calls, is_config_node, values, identity, problem, tolerated)
 
     def _classify_failure(
         self, observed: Observations, path: Path, text: str
-    ) -> tuple[tuple[tp.Any, ...], tp.Any, str]:
-        """The values, the identity, and the problem."""
+    ) -> tuple[tuple[tp.Any, ...], tp.Any, str, str]:
+        """The values, the identity, the problem, and one that is tolerated."""
         failure: ResolveFailure = observed.values[0]
-        if failure.missing and any(matches_key(key, self.allow_missing) for key in (dotted(path), failure.missing)):
-            return (MISSING,) * 4, text, ""
-        return (text,) * 4, RunDependent(text), _failure_message(text, failure, observed.calls)
+        keys = (dotted(path), failure.missing)
+        if failure.missing and any(matches_key(key, self.tolerance.missing) for key in keys):
+            return (MISSING,) * 4, text, "", ""
+        message = _failure_message(text, failure, observed.calls)
+        is_absent = all(isinstance(value, ResolveFailure) and value.is_absent for value in observed.values)
+        if self.tolerance.any_failure or (self.tolerance.absent and is_absent):
+            return (text,) * 4, text, "", message
+        return (text,) * 4, RunDependent(text), message, ""
 
     def _classify_run_dependent(self, observed: Observations, text: str) -> tuple[RunDependent, str]:
         """The identity, and the problem: a value that has no canonical form."""
@@ -273,7 +296,10 @@ def _failure_message(text: str, failure: ResolveFailure, calls: Calls) -> str:
     if "Interpolation key 'hydra" in failure.error:
         hint = "; jobs see the config without its hydra node: write ${hydra:...} instead of ${hydra....}"
     elif any(call.is_external for call in calls):
-        hint = "; if only its job can tell, exclude it (hydra.launcher.exclude_from_uid)"
+        hint = (
+            "; if only its job can tell, exclude it (hydra.launcher.exclude_from_uid) or name the variable in "
+            "hydra.launcher.node_env"
+        )
     return f"{text} does not resolve: {failure.error}{hint}"
 
 

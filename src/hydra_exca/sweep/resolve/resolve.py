@@ -31,7 +31,7 @@ from hydra_exca.sweep.configs.tree import (
     with_leaves,
 )
 
-from .classify import Classification, Classifier, may_depend_on_run
+from .classify import Classification, Classifier, Tolerance, may_depend_on_run
 from .dependence import Dependence
 from .observations import Branch, Leaf, Views, collect_calls, resolve_tree
 from .tracer import Calls, Tracer
@@ -39,6 +39,7 @@ from .world import FIRST, OTHER_SIZE, SECOND, World, is_same_for_all_jobs, is_sa
 
 _OTHER_THAN_ENV = re.compile(r"\$\{(?!oc\.env:)")
 _UNSET = "has no value (???): set it, or name it in hydra.launcher.allow_missing if the script fills it in"
+_NONE = Tolerance()
 
 Classifications: tp.TypeAlias = dict[Path, Classification]
 
@@ -57,10 +58,11 @@ class Resolved:
         self._classifications = classifications
         self.missing = tuple(Problem(_UNSET, key) for key in unset)
         self.failing = tuple(problem for result in classifications.values() for problem in result.problems)
+        self.tolerated = tuple(problem for result in classifications.values() for problem in result.tolerated)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All problems; what is ``failing`` does not resolve or is not deterministic."""
+        """All problems; what is ``failing`` does not resolve or is not deterministic. ``tolerated`` is no problem."""
         return (*self.missing, *self.failing)
 
     @functools.cached_property
@@ -111,15 +113,15 @@ def resolve_all(
     variants: tp.Sequence[JobVariant],
     *,
     node_env: tp.Sequence[str] = (),
-    allow_missing: tp.Sequence[str] = (),
+    tolerance: Tolerance = _NONE,
     environment: tp.Mapping[str, str] | None = None,
     sizes: tp.Mapping[str, str] | None = None,
 ) -> list[Resolved]:
     """The resolved configs of jobs that differ from ``config`` in some leaves, none of which becomes an interpolation.
 
-    ``node_env`` names further environment variables that belong to the run, ``allow_missing`` the dotted keys that may
-    stay ``???``; both take globs. ``environment`` is that of `resolve_env_set`: Hydra has set it by the time that the
-    function reads its config. ``sizes`` are the `JobSizes.expected` ones. ``config`` does not change.
+    ``node_env`` names further environment variables that belong to the run, as globs. ``environment`` is that of
+    `resolve_env_set`: Hydra has set it by the time that the function reads its config. ``sizes`` are the
+    `JobSizes.expected` ones. ``config`` does not change.
 
     All jobs are observed in one world before the next is set, and what they share is resolved once. If the config
     `may_call_custom_resolvers`, give one job at a time: such a resolver may count its calls, or change its config.
@@ -131,16 +133,16 @@ def resolve_all(
 
         def classify() -> list[Classifications]:
             with Tracer(config, node_env, environment, sizes) as tracer:
-                return _VariantClassifier(tracer, tracer.task.config, leaves, allow_missing).classify(variants)
+                return _VariantClassifier(tracer, tracer.task.config, leaves, tolerance).classify(variants)
 
         before = dict(resolvers())
         results = classify()
         if resolvers() != before:  # a resolver has registered others, which the jobs that follow will find there
             results = classify()
     unset = [dotted(path) for path, value in leaves.items() if isinstance(value, str) and value == MISSING]
-    unset = [key for key in unset if not matches_key(key, allow_missing)]
+    unset = [key for key in unset if not matches_key(key, tolerance.missing)]
     return [
-        Resolved(with_leaves(plain, variant.leaves), result, _missing_keys(unset, variant.leaves, allow_missing))
+        Resolved(with_leaves(plain, variant.leaves), result, _missing_keys(unset, variant.leaves, tolerance.missing))
         for variant, result in zip(variants, results, strict=True)
     ]
 
@@ -169,7 +171,7 @@ def resolve_env_set(
     if any(map(is_interpolation, leaves.values())):
         with Tracer(config, node_env, sizes=sizes) as tracer:
             root = tracer.full.config.hydra.job
-            result = _VariantClassifier(tracer, root, leaves, (), is_task=False).classify([JobVariant()])[0]
+            result = _VariantClassifier(tracer, root, leaves, _NONE, is_task=False).classify([JobVariant()])[0]
     resolved = Resolved(plain, result, ())
     if resolved.failing:
         problems = [Problem(problem.message, f"hydra.job.{problem.key}") for problem in resolved.failing]
@@ -204,7 +206,7 @@ class _VariantClassifier:
         tracer: Tracer,
         root: DictConfig,
         leaves: Tree,
-        allow_missing: tp.Sequence[str],
+        tolerance: Tolerance,
         *,
         is_task: bool = True,
     ) -> None:
@@ -212,7 +214,7 @@ class _VariantClassifier:
         resolver (``${hydra.runtime.output_dir}``)."""
         self._tracer = tracer
         self._is_task = is_task
-        self._allow_missing = allow_missing
+        self._tolerance = tolerance
         self._holders = {
             path: functools.reduce(lambda node, key: node[key], path[:-1], tp.cast(tp.Any, root)) for path in leaves
         }
@@ -281,7 +283,7 @@ class _VariantClassifier:
                     shared_views[path] = view
 
     def _classify(self, variant: JobVariant, views: Views) -> Classifications:
-        classifier = Classifier(self._tracer, self._allow_missing, variant)
+        classifier = Classifier(self._tracer, self._tolerance, variant)
         return {
             path: Classification(path, classifier.classify(seen, path, self._texts[path]))
             for path, seen in views.items()

@@ -11,6 +11,7 @@ import re
 import typing as tp
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import InterpolationKeyError, UnsupportedInterpolationType
 
 from hydra_exca.clusters.slurm import variables
 from hydra_exca.globs import matches_glob
@@ -66,10 +67,14 @@ Calls: tp.TypeAlias = frozenset[ResolverCall]
 
 @dataclasses.dataclass(frozen=True)
 class ResolveFailure:
-    """What stands for a value that did not resolve; ``missing`` is the ``???`` it refers to, if that is why."""
+    """What stands for a value that did not resolve; ``missing`` is the ``???`` it refers to, if that is why.
+
+    ``is_absent``: it refers to a key or a resolver that does not exist, and nothing outside of the config is why.
+    """
 
     error: str
     missing: str = ""
+    is_absent: bool = False
 
 
 class Tracer:
@@ -166,7 +171,9 @@ class Tracer:
         except Exception as error:  # noqa: BLE001 - resolvers are the user's code
             text = str(error).split("\n    full_key:")[0]
             hit = re.search(r"Missing mandatory value: (\S+)", text)
-            value = ResolveFailure(text, hit[1] if hit else "")
+            is_absent = isinstance(error, (InterpolationKeyError, UnsupportedInterpolationType))
+            is_absent = is_absent and not any(call.is_external for call in self._calls)
+            value = ResolveFailure(text, hit[1] if hit else "", is_absent)
         if any(call.is_custom for call in self._calls):
             self._record_reads()
         return value, frozenset(self._calls)

@@ -39,6 +39,7 @@ from hydra_exca.sweep.configs.overlay import ConfigOverlay, JobVariant
 from hydra_exca.sweep.job import pins
 from hydra_exca.sweep.resolve import resolve, world
 from hydra_exca.sweep.resolve import tracer as stages
+from hydra_exca.sweep.resolve.classify import Tolerance
 
 OMEGACONF_23 = pytest.mark.skipif(hasattr(omegaconf, "TupleConfig"), reason="OmegaConf 2.4 refuses such a value")
 COUNTER = itertools.count()
@@ -551,10 +552,39 @@ def test_missing_leaves_and_what_refers_to_them_are_problems_that_name_both() ->
 @pytest.mark.parametrize("pattern", ["a.b", "a.*", "a", "?.b"])
 def test_an_allowed_missing_leaf_stays_missing_for_what_refers_to_it_too(pattern: str) -> None:
     task = {"a": {"b": "???"}, "c": "${a.b}", "d": "x${a.b}"}
-    result = resolve_one(composed(task), allow_missing=[pattern])
+    result = resolve_one(composed(task), tolerance=Tolerance([pattern]))
     assert result.problems == ()
     assert result.values == {"a": {"b": "???"}, "c": "???", "d": "???"}
     assert result.identity == {"a": {"b": "???"}, "c": "${a.b}", "d": "x${a.b}"}
+
+
+ABSENT = {"a": "${special.rate}", "b": ["x ${a}", 1], "c": "${special_resolver:1}", "d": "${oc.decode:${special.rate}}"}
+
+
+def test_what_refers_to_nothing_counts_by_its_text_if_that_is_tolerated() -> None:
+    result = resolve_one(composed(ABSENT), tolerance=Tolerance(absent=True))
+    assert (result.problems, [problem.key for problem in result.tolerated]) == ((), ["a", "b.0", "c", "d"])
+    assert "Interpolation key 'special.rate' not found" in result.tolerated[1].message
+    assert result.identity == result.values == ABSENT and result.pins == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env:NO_SUCH_VARIABLE}",
+        "${boom:}",
+        "${oc.env:DATA}/${special.rate}",
+        "${special_resolver:${oc.env:DATA}}",
+        "${reads_absent:}",
+        "${now:%Y}${oc.env:NO_SUCH_VARIABLE}",
+    ],
+)
+def test_what_fails_for_a_variable_or_in_a_resolver_is_a_problem_that_names_the_ways_out(text: str) -> None:
+    OmegaConf.register_new_resolver("reads_absent", lambda *, _root_: _root_.nothing.here, replace=True)
+    (problem,) = resolve_one(composed({"x": text}), tolerance=Tolerance(absent=True)).problems
+    assert "exclude_from_uid" in problem.message and "hydra.launcher.node_env" in problem.message
+    tolerated = resolve_one(composed({"x": text}), tolerance=Tolerance(absent=True, any_failure=True))
+    assert (tolerated.problems, tolerated.identity, tolerated.pins) == ((), {"x": text}, {})
 
 
 def test_all_problems_come_at_once() -> None:
@@ -891,7 +921,7 @@ def test_a_resolver_that_is_registered_meanwhile_changes_no_identity(order: tupl
 
 def test_a_config_without_interpolations_plays_no_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolve, "Tracer", None)
-    result = resolve_one(composed({"a": {"b": [1, "x", None]}, "c": "???"}), allow_missing=["c"])
+    result = resolve_one(composed({"a": {"b": [1, "x", None]}, "c": "???"}), tolerance=Tolerance(["c"]))
     assert result.values == result.identity == {"a": {"b": [1, "x", None]}, "c": "???"}
 
 
