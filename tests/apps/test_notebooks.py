@@ -346,3 +346,18 @@ def test_a_result_that_is_kept_in_ram_is_that_of_the_current_cells(tmp_path: Pat
         second = book.run("print(train.fit())")
     assert (first.stdout, second.stdout) == ("1 1\n", "2\n")
     assert len(notes(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_an_array_shows_its_progress_as_a_map_does(cluster: str | None, tmp_path: Path) -> None:
+    with notebook(tmp_path / "a.ipynb") as book:
+        book.run(fit(10, cluster))
+        book.run("train = Train()")
+        array = """
+            with train.infra.job_array() as tasks:
+                tasks.extend(train.infra.clone_obj(seed=seed) for seed in range(3))
+            print([task.fit() for task in tasks])
+        """
+        first, second = book.run(array), book.run(array)
+    assert first.stdout == second.stdout == "[0, 10, 20]\n"
+    assert "Train.fit: 100%" in first.stderr and "3/3" in first.stderr and not second.stderr

@@ -1,4 +1,4 @@
-"""The progress bar of a map."""
+"""The progress bar of a map or an array."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import typing as tp
 from tqdm import tqdm
 
 
-class ProgressBar:
-    """Shows on standard error how many of ``total`` items are done; it stays silent once standard error is gone."""
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Without a thread of its own: a task may fork this process."""
 
-    def __init__(self, name: str, total: int) -> None:
+    monitor_interval = 0
+
+
+class ProgressBar:
+    """Shows on standard error how many of ``total`` are done; it stays silent once standard error is gone."""
+
+    def __init__(self, name: str, total: int, unit: str = "item") -> None:
         self._lock = threading.Lock()
-        self._bar: tqdm[tp.Any] | None = None
+        self._bar: _Bar | None = None
         if total > 1 and sys.stderr is not None:
-            self._try(lambda: setattr(self, "_bar", tqdm(total=total, desc=name, unit="item")))
+            self._try(lambda: setattr(self, "_bar", _Bar(total=total, desc=name, unit=unit, miniters=1)))
 
     def update(self, count: int = 1) -> None:
         bar = self._bar
@@ -31,6 +37,9 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._bar is not None:
             self._try(self._bar.close)
 

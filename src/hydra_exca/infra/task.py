@@ -297,7 +297,7 @@ def _compute_here(infra: TaskInfra) -> TaskJob:
 def _submit_group(members: tp.Sequence[TaskInfra], settings: Settings) -> list[TaskJob]:
     computed = set().union(*(infra._computed for infra in members))
     launch = Launch([infra.task() for infra in members], MethodProgram(members[0]._name), settings, computed)
-    jobs = submit_launch(launch)
+    jobs = submit_launch(launch, members[0]._bound()[1].name)
     for infra in members:
         infra._computed.update(computed)
     return jobs

@@ -11,10 +11,12 @@ from hydra_exca.errors import ExcaError
 from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
+from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Task
 from hydra_exca.launch.waits import RecordedWaits
 
 from .binding import AppliedMethod
+from .progress import ProgressBar
 
 _PAUSE_S = 0.02
 
@@ -36,13 +38,37 @@ class MethodProgram:
         return applied.method(owner)
 
 
+class ArrayProgress:
+    """The progress bar of the tasks that a launch had to wait for. It is there once somebody waits for one of them."""
+
+    def __init__(self, name: str, launch: Launch) -> None:
+        self._name = name
+        self._total = launch.open_count()
+        self._done = 0
+        self._bar: ProgressBar | None = None
+        launch.on_result = self._count
+
+    def show(self) -> None:
+        if self._bar is None and self._done < self._total:
+            self._bar = ProgressBar(self._name, self._total, "task")
+            self._bar.update(self._done)
+
+    def _count(self, result: Result) -> None:
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+            if self._done >= self._total:
+                self._bar.close()
+
+
 class TaskJob:
     """The computation of one task by a launch, which other jobs may share. It can be used from any thread."""
 
-    def __init__(self, launch: Launch, lock: threading.RLock, task: Task) -> None:
+    def __init__(self, launch: Launch, lock: threading.RLock, task: Task, progress: ArrayProgress) -> None:
         self._launch = launch
         self._lock = lock
         self._task = task
+        self._progress = progress
 
     def result(self) -> tp.Any:
         """Waits for the value. Raises TaskFailedError, or JobLostError if the job ended without a result."""
@@ -64,6 +90,7 @@ class TaskJob:
             while not self.done():
                 with self._lock:
                     self._launch.record_wait(waits, self._task)
+                    self._progress.show()
                 time.sleep(_PAUSE_S)
 
     def done(self) -> bool:
@@ -114,20 +141,22 @@ class ComputedTask(TaskJob):
         return None
 
 
-def submit_launch(launch: Launch) -> list[TaskJob]:
-    """Submits the tasks that are missing; one job for each task of the launch, in order.
+def submit_launch(launch: Launch, name: str) -> list[TaskJob]:
+    """Submits the tasks that are missing; one job for each task of the launch, in order. ``name`` is the method's.
 
     Where this process starts the jobs itself, a thread does it until all have been started. What runs in this process
     has run when this returns.
     """
     lock = threading.RLock()
     launch.submit()
+    progress = ArrayProgress(name, launch)
     if isinstance(launch.settings.cluster, clusters.InlineCluster):
+        progress.show()
         while launch.has_unstarted():
             launch.poll()
     elif launch.has_unstarted():
         threading.Thread(target=_start_rest, args=(launch, lock), name="exca-starts-jobs").start()
-    return [TaskJob(launch, lock, task) for task in launch.tasks]
+    return [TaskJob(launch, lock, task, progress) for task in launch.tasks]
 
 
 def _start_rest(launch: Launch, lock: threading.RLock) -> None:

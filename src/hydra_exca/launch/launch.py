@@ -142,6 +142,10 @@ class Launch:
         """Whether the task is still waited for."""
         return self._monitor.is_watched(self._launched[task.identity.key])
 
+    def open_count(self) -> int:
+        """How many tasks are still waited for."""
+        return sum(map(self._monitor.is_watched, self._launched.values()))
+
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
         return any(submission.has_unstarted() for submission in self._monitor.submissions)
