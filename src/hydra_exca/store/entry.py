@@ -61,7 +61,9 @@ class Outcome:
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
         """Raises one of `records.DAMAGES` if the data is no outcome."""
-        return cls._checked(checksums.parse_record(data))
+        fields = checksums.parse_record(data)
+        check_identity(fields["identity"])
+        return cls._checked(fields)
 
     @classmethod
     def parse_for(cls, data: bytes, identity: Identity) -> Outcome | None:
@@ -84,9 +86,8 @@ class Outcome:
         if status not in _FINAL:
             raise ValueError(f"'status' cannot be {status!r:.60}")
         fields["status"] = _FINAL[status]
-        fields.pop("writer", None)  # which only the file tells
+        fields["writer"] = None  # which only the file tells
         outcome = records.build(cls, fields)
-        check_identity(outcome.identity)
         if outcome.status is Status.FAILED:
             check_error(outcome.error)
         elif outcome.value is None:
