@@ -7,6 +7,9 @@ name tells apart. Modules, loggers, and what functions of libraries carry never 
 from __future__ import annotations
 
 import ast
+import collections
+import collections.abc
+import enum
 import functools
 import inspect
 import logging
@@ -136,7 +139,7 @@ class _CarriedReader:
     def function_forms(self, function: tp.Any, path: str) -> dict[str, Json]:
         forms: dict[str, Json] = {}
         for layer in layers(function):
-            if inspect.isroutine(layer) and not hasattr(layer, "__wrapped__") and self._is_library(layer):
+            if self._counts_by_name(layer):
                 continue
             holder = layer.__self__ if inspect.ismethod(layer) else layer
             is_by_name = isinstance(holder, type) or (
@@ -155,6 +158,11 @@ class _CarriedReader:
                 forms[free] = value
         return forms
 
+    def _counts_by_name(self, layer: tp.Any) -> bool:
+        """Whether it is a function of a library: no method of an object, which may hold anything."""
+        is_routine = inspect.isroutine(layer) and not hasattr(layer, "__wrapped__")
+        return is_routine and self._is_library(layer) and not _is_of_an_object(layer)
+
     def named_forms(self, parts: tp.Iterable[_Part], path: str) -> dict[str, Json]:
         forms = {}
         for key, name, value in parts:
@@ -171,12 +179,14 @@ class _CarriedReader:
         value = self._convert(value)
         if type(value) is dict:
             value = {key: part for key, part in value.items() if not self._left_out(f"{path}.{key}")}
-        if isinstance(value, (types.ModuleType, logging.Logger, logging.LoggerAdapter)):
+        if isinstance(value, _NEVER_COUNTED):
             raise _NeverCountsError
         if inspect.isroutine(value) or isinstance(value, functools.partial) or is_zen(value):
             return {"function": factory_name(value), **self.function_forms(value, f"{path}.")}
         try:
-            return canonical.canonical(value)
+            form = canonical.canonical(value)
+            local = sorted(set(_local_classes(value)), key=_name_of)
+            return {"~local": [form, *(self.form(cls, path) for cls in local)]} if local else form
         except ConfigError as error:
             number = self._number_if_seen(value)
             if number is not None:
@@ -198,7 +208,7 @@ class _CarriedReader:
     def _parts_form(self, value: tp.Any, path: str) -> Json:
         """The form of a value by those of its parts, None if that is not all there is to it."""
         if isinstance(value, type):
-            parts = [] if self._is_library(value) else _class_parts(value)
+            parts = [] if self._is_library(value) else _class_parts(value, self._is_library)
             return {"class": _name_of(value), **self.named_forms(parts, f"{path}.")}
         if type(value) in (list, tuple):
             items = [(str(index), str(index), each) for index, each in enumerate(value)]
@@ -242,6 +252,7 @@ def _is_in_library(file: str) -> bool:
 
 _OURS = ("hydra", "hydra_exca", "hydra_plugins", "hydra_zen")  # libraries, even if installed as links to their sources
 _UNCOUNTED = {"~uncounted": None}  # a module or logger in a list
+_NEVER_COUNTED = (types.ModuleType, logging.Logger, logging.LoggerAdapter)
 
 
 class _NeverCountsError(Exception):
@@ -263,6 +274,13 @@ def layers(function: tp.Any) -> tp.Iterator[tp.Any]:
             function = function.__wrapped__
         else:
             return
+
+
+def _is_of_an_object(function: tp.Any) -> bool:
+    """Whether it is the method of an object, and not one that its module has as a function, as ``random.uniform``."""
+    if not inspect.ismethod(function) or isinstance(function.__self__, type):
+        return False
+    return getattr(sys.modules.get(function.__module__), function.__name__, None) != function
 
 
 def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:
@@ -308,7 +326,7 @@ def _method_parts(method: types.MethodType) -> list[_Part]:
     cls = owner if isinstance(owner, type) else type(owner)
     is_own = method.__func__.__qualname__.rpartition(".")[0] == cls.__qualname__
     parts: list[_Part] = _local_class(cls) if is_own else [("class", "class", cls)]
-    if isinstance(owner, type):
+    if isinstance(owner, (type, *_NEVER_COUNTED)):
         return parts
     state = _attributes_and_slots(owner) if model_schema.is_record(cls) else _state_of(owner)
     return parts + (_whole(owner) if state is None else _attributes(state))
@@ -428,19 +446,43 @@ def _local_class(cls: type) -> list[_Part]:
     return [("class", "class", cls)] if "<" in cls.__qualname__ else []
 
 
-def _class_parts(cls: type) -> list[_Part]:
+def _local_classes(value: tp.Any) -> tp.Iterator[type]:
+    """The classes of the parts of a value that has a canonical form, if their names do not tell them apart."""
+    cls = type(value)
+    if "<" in cls.__qualname__:
+        yield cls
+    if isinstance(value, collections.abc.Mapping):
+        parts: tp.Iterable[tp.Any] = [*value.keys(), *value.values()]
+    elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
+        parts = value
+    else:
+        parts = ((_attributes_and_slots(value) or {}) if model_schema.is_record(cls) else {}).values()
+    for part in parts:
+        yield from _local_classes(part)
+
+
+def _class_parts(cls: type, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:
     """What a class defines, and its bases; nothing of one that a module defines."""
     if "<" not in cls.__qualname__:
         return []
     parts: list[_Part] = [("bases", "bases", cls.__bases__)] if cls.__bases__ != (object,) else []
-    for name, member in vars(cls).items():
+    members = dict(vars(cls))
+    if issubclass(cls, enum.Enum):
+        members.update({name: member.value for name, member in cls.__members__.items()})
+    for name, member in members.items():
         is_pythons = name == "_abc_impl" or (name.startswith("_") and name.endswith("_"))  # those of an enum, too
         functions = functions_in(member)
-        if functions:
+        if functions and not (is_pythons and any(_is_added(function, is_library) for function in functions)):
             parts.append((f"code {name}", name, functions))
-        elif not is_pythons and not inspect.isdatadescriptor(member):
+        elif not is_pythons and not functions and not inspect.isdatadescriptor(member):
             parts.append((f"attribute {name}", name, member))
     return parts
+
+
+def _is_added(function: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> bool:
+    """Whether Python or a library has added it to a class: a generated function is in no file."""
+    code = getattr(function, "__code__", None)
+    return is_library(function) or (code is not None and code.co_filename == "<string>")
 
 
 def functions_in(member: tp.Any) -> list[tp.Any]:

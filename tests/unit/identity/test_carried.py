@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import abc
 import argparse
+import collections
 import contextlib
 import dataclasses
+import enum
 import functools
 import io
 import itertools
@@ -13,6 +15,7 @@ import json
 import logging
 import math
 import pathlib
+import random
 import subprocess
 import sys
 import threading
@@ -24,6 +27,7 @@ import pydantic
 import pytest
 
 from hydra_exca.errors import ConfigError
+from hydra_exca.identity import canonical
 from hydra_exca.identity.carried import carried_values, code_digest, factory_name
 
 log = logging.getLogger(__name__)
@@ -367,6 +371,49 @@ def test_the_local_class_that_is_captured_counts_by_its_code() -> None:
     assert carried_values(capturing(local(1))) != carried_values(capturing(local(2)))
 
 
+def local_values(number: int) -> dict[str, tp.Any]:
+    @dataclasses.dataclass(frozen=True)
+    class Part:
+        size: int = 1
+
+        def run(self) -> int:
+            return number
+
+    @dataclasses.dataclass(slots=True)
+    class Slotted:
+        size: int = 1
+
+        def run(self) -> int:
+            return number
+
+    class Model(pydantic.BaseModel):
+        part: tp.Any = None
+
+        def run(self) -> int:
+            return number
+
+    class Kind(enum.Enum):
+        ONLY = number
+
+    class Plain:
+        def run(self) -> int:
+            return number
+
+    class Names(list):  # type: ignore[type-arg]
+        def run(self) -> int:
+            return number
+
+    values = {"part": Part(), "slotted": Slotted(), "model": Model(), "enum": Kind.ONLY, "plain": Plain()}
+    values |= {"in a list": [Part()], "in a dict": {"k": Kind.ONLY}, "in a set": {Part()}, "a key": {Kind.ONLY: 1}}
+    return {**values, "in a model": Model(part=Part()), "a subclass": Names(), "a method": Part().run}
+
+
+@pytest.mark.parametrize("kind", local_values(1))
+def test_a_value_of_a_local_class_counts_by_the_code_of_its_class(kind: str) -> None:
+    one, same, other = (carried_values(functools.partial(task, local_values(number)[kind])) for number in (1, 1, 2))
+    assert canonical.encode(one) == canonical.encode(same) != canonical.encode(other)
+
+
 def test_objects_and_functions_that_refer_to_themselves_are_read_once() -> None:
     trainer = Trainer(1)
     trainer.layers = [trainer, trainer.run]
@@ -398,6 +445,21 @@ def test_a_function_of_a_library_counts_by_its_name_alone() -> None:
     assert carried_values(functools.lru_cache(task)) == {}
     assert carried_values(contextlib.contextmanager(task)) == {}
     assert carried_values(hydra.main(version_base=None)(task)) == {}
+
+
+@pytest.mark.parametrize("value", [log.info, logging.LoggerAdapter(log, {"run": 1}).info, random.uniform])
+def test_functions_of_libraries_and_methods_of_loggers_count_by_their_names(value: tp.Any) -> None:
+    name = f"{value.__module__}.{value.__qualname__}"
+    assert carried_values(functools.partial(task, value)) == {"argument 0": {"function": name}}
+
+
+def test_a_method_of_a_librarys_object_counts_by_its_object() -> None:
+    methods = [pathlib.Path("a").read_text, pathlib.Path("b").read_text]
+    methods += [collections.Counter("ab").most_common, collections.Counter("abb").most_common]
+    methods += [collections.UserList([1]).count, collections.UserList([2]).count]
+    assert len({canonical.encode(carried_values(functools.partial(task, method))) for method in methods}) == 6
+    with pytest.raises(ConfigError, match="draw.self: a random:Random has no canonical form"):
+        carried_values(functools.partial(task, draw=random.Random(1).uniform))
 
 
 @pytest.mark.parametrize(
