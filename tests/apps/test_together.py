@@ -90,7 +90,7 @@ def test_real_folders_name_outputs_where_they_are_in_the_end(tmp_path: Path) -> 
         app.run(f"seed={seeds}", *options, cluster="inline")
         rows = json.loads((tmp_path / "sweep/sweep.json").read_bytes())
         pointers = [tmp_path / "sweep" / row["folder"] / "exca-output.txt" for row in rows]
-        shown = [Path(each.read_text().strip() if each.exists() else each.parent) for each in pointers]
+        shown = [Path(each.read_text().splitlines()[0] if each.exists() else each.parent) for each in pointers]
         marks = [
             [(place / "mark").read_text() for place in (Path(row["output"]), one)]
             for row, one in zip(rows, shown, strict=True)

@@ -9,8 +9,9 @@ import re
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files, paths
+from hydra_exca import paths
 from hydra_exca.errors import CacheError, CorruptEntryError
+from hydra_exca.store import folder_pointers
 
 _SHOWN = 20
 _SIMILARITY = 0.5  # of names that are shown because they are near
@@ -84,9 +85,11 @@ def _read_pointer(folder: Path) -> Path | None:
     """The entry, or its output, of a directory in a sweep folder that is no link."""
     for name in (paths.OUTPUT_OWNER, paths.OUTPUT_POINTER):
         try:
-            return Path(files.read_text(folder / name))
+            pointer = folder_pointers.read_pointer(folder / name)
         except (OSError, CorruptEntryError):
             continue
+        if pointer is not None:
+            return Path(pointer)
     return None
 
 

@@ -173,7 +173,7 @@ def _read_entries(path: Path, *, trusted: bool) -> dict[str, tp.Any]:
         data, owner = files.read_owned(path)
         if trusted and not is_trusted_owner(owner):
             return {}
-        entries = checksums.parse_json(data)["files"]
+        entries = checksums.parse_record(data)["files"]
     except (OSError, CorruptEntryError, *records.DAMAGES):
         return {}
     return entries if isinstance(entries, dict) else {}
@@ -186,4 +186,4 @@ def _write(path: Path, content: dict[str, tp.Any]) -> None:
         files.make_shared_folder(path.parent.parent)
         files.make_folder(path.parent)
         files.clear_leftovers(path.parent)
-        files.write_file(path, files.dump_json(content), durable=False)
+        files.write_file(path, checksums.dump_record(content), durable=False)

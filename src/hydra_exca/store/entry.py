@@ -15,7 +15,7 @@ from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.status import Status
 
-from . import claims, values
+from . import claims, folder_pointers, values
 from .claims import Claim, ClaimState
 
 if tp.TYPE_CHECKING:
@@ -148,10 +148,21 @@ class Entry:
 
     def output_folder(self) -> str:
         """The folder of the task's outputs: here, or where `record_output_folder` says."""
+        own = f"{self._text}/{paths.OUTPUT}"
         try:
-            return files.read_text(f"{self._text}/{paths.OUTPUT_POINTER}")
-        except (FileNotFoundError, CorruptEntryError):
-            return f"{self._text}/{paths.OUTPUT}"
+            elsewhere = folder_pointers.read_pointer(f"{self._text}/{paths.OUTPUT_POINTER}")
+        except CorruptEntryError as error:
+            log.warning("exca: %s; its outputs are where that was written", error)
+            return own
+        return own if elsewhere is None or self._is_anothers(elsewhere) else elsewhere
+
+    def _is_anothers(self, folder: str) -> bool:
+        """Whether a folder holds the outputs of another entry by now."""
+        try:
+            owner = folder_pointers.read_pointer(f"{folder}/{paths.OUTPUT_OWNER}")
+        except (OSError, CorruptEntryError):
+            return False
+        return owner is not None and owner.split("/")[-2:] != self._text.split("/")[-2:]  # caches are moved
 
     def log_paths(self, number: int) -> tuple[Path, Path]:
         """Standard output and standard error of the attempt that holds claim ``number``."""
@@ -380,7 +391,7 @@ class Entry:
 
     def record_output_folder(self, folder: Path) -> None:
         """Records that the outputs are in ``folder``, where links are unwanted or impossible."""
-        files.write_file(self.path / paths.OUTPUT_POINTER, f"{folder}\n".encode())
+        folder_pointers.write_pointer(self.path / paths.OUTPUT_POINTER, folder)
 
     def _drop_previous(self) -> None:
         if not self.has_previous():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hydra_exca import files, paths
 from hydra_exca.errors import CorruptEntryError
-from hydra_exca.store import ClaimState, Entry
+from hydra_exca.store import ClaimState, Entry, folder_pointers
 
 log = logging.getLogger("exca.sweep")
 
@@ -47,7 +47,7 @@ class SweepFolder:
             folder.unlink()
         if make_way(folder, None):
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_file(folder / paths.OUTPUT_POINTER, f"{output}\n".encode())
+            folder_pointers.write_pointer(folder / paths.OUTPUT_POINTER, output)
 
     def _relative_target(self, output: str, parent: str) -> str:
         """The path of an output for a link in the folder ``parent``."""
@@ -89,19 +89,20 @@ def make_way(job_folder: Path, entry: Entry | None) -> bool:
     if entry is not None:
         job_folder.mkdir(parents=True, exist_ok=True)
         files.clear_leftovers(job_folder)
-        files.write_file(mark, f"{entry.path}\n".encode())
+        folder_pointers.write_pointer(mark, entry.path)
     return True
 
 
 def _read_owner(mark: Path) -> Entry | None:
-    """The entry whose outputs a folder holds, None if it holds none."""
+    """The entry whose outputs a folder holds, None if it holds none. A folder whose mark is damaged is set aside."""
     try:
-        return Entry(files.read_text(mark))
-    except (FileNotFoundError, NotADirectoryError):
+        owner = folder_pointers.read_pointer(mark)
+    except NotADirectoryError:
         return None
     except CorruptEntryError as error:
-        log.warning("exca: %s; it is set aside as %s", error, files.move_aside(mark))
+        log.warning("exca: %s; the folder is set aside as %s", error, files.move_aside(mark.parent))
         return None
+    return None if owner is None else Entry(owner)
 
 
 def _is_running(entry: Entry) -> bool:

@@ -6,12 +6,16 @@ import dataclasses
 import json
 import os
 import pickle
+import shutil
 import typing as tp
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import map_models
 import numpy as np
 import pytest
+from apps import App
 
 from hydra_exca import checksums, paths
 from hydra_exca.clusters import process
@@ -21,6 +25,7 @@ from hydra_exca.job import checkpoints, payload
 from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Items, ItemWriter, Outcome, launches
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
+from hydra_exca.sweep import outputs
 
 IDENTITY = uid.make_identity("train.main", "0", {"x": 1})
 PROJECT = {"remote": "host/project", "path": "src"}
@@ -157,6 +162,101 @@ def test_what_a_checkpoint_left_is_never_another_call(tmp_path: Path) -> None:
             assert checkpoints.read_resumed_call(tmp_path, 0) == call, flip
         except CacheError:
             continue
+
+
+def test_a_flipped_bit_never_names_the_outputs_of_another_task(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = make_entry(tmp_path, 10.5)
+    entry.record_output_folder(tmp_path / "sweep" / "0")
+    for flip in flips(entry.path / paths.OUTPUT_POINTER):
+        caplog.clear()
+        assert entry.output_folder() == str(entry.output), flip
+        assert "exca-output.txt is not what was written" in caplog.text
+    assert entry.output_folder() == str(tmp_path / "sweep" / "0")
+
+
+def test_a_folder_whose_mark_is_damaged_is_set_aside(tmp_path: Path) -> None:
+    """So are the outputs in it, which are another task's."""
+    one, other = (make_entry(tmp_path / name, 10.5) for name in ("one", "other"))
+    folder = tmp_path / "sweep"
+    assert outputs.make_way(folder, one)
+    written = (folder / paths.OUTPUT_OWNER).read_bytes()
+    for position in range(len(written)):
+        for bit in range(8):
+            (folder / "result.txt").touch()
+            (folder / paths.OUTPUT_OWNER).write_bytes(
+                written[:position] + bytes([written[position] ^ 1 << bit]) + written[position + 1 :]
+            )
+            assert outputs.make_way(folder, other)
+            assert os.listdir(folder) == [paths.OUTPUT_OWNER], f"bit {bit} of byte {position}"
+
+
+def test_a_folder_that_another_task_has_by_now_shows_no_outputs_of_this_one(tmp_path: Path) -> None:
+    entry, folder = make_entry(tmp_path, 10.5), tmp_path / "sweep"
+    outputs.make_way(folder, entry)
+    entry.record_output_folder(folder)
+    assert entry.output_folder() == str(folder)
+    shutil.rmtree(folder)
+    outputs.make_way(folder, Entry(entry.path.with_name("x=2-01234567")))
+    assert entry.output_folder() == str(entry.output)
+
+
+# -- all files of a cache
+
+TASK = """
+if cfg.seed == 3:
+    raise ValueError("no luck")
+return {1: 10.5, 2: ("a", "tuple")}[cfg.seed]
+"""
+READ_BACK = {  # by the test that flips their bits
+    "exca/*/*/outcome.json": test_a_flipped_bit_in_an_outcome_is_always_found,
+    "exca/*/*/value.*": test_a_flipped_bit_never_gives_another_value,
+    "exca/*/*/claim.*.json": test_a_flipped_bit_in_a_claim_makes_it_nobodys,
+    "exca/*/project.json": test_a_flipped_bit_beside_an_outcome_changes_nothing_or_is_found,
+    "exca/*/.names/*": test_a_flipped_bit_beside_an_outcome_changes_nothing_or_is_found,
+    "exca/*/*/exca-output.txt": test_a_flipped_bit_never_names_the_outputs_of_another_task,
+    "sweep/*/.exca-entry": test_a_folder_whose_mark_is_damaged_is_set_aside,
+    "exca/launches/*/launch.json": test_a_flipped_bit_in_the_record_of_a_launch_makes_it_empty,
+    "exca/launches/*/payload.pkl": test_a_job_never_reads_another_program_or_argument,
+    "exca/launches/*/arguments.bin": test_a_job_never_reads_another_program_or_argument,
+    "exca/map_models.*/*/items/[!c]*": test_a_flipped_bit_never_gives_another_item,
+    "exca/map_models.*/*/items/claims/*": test_a_flipped_bit_in_a_claim_on_items_makes_it_nobodys,
+    "exca/code/.*/*": "tests/unit/code/test_snapshots.py",
+    "exca/code/[0-9a-f]*/*": "tests/unit/code/test_snapshots.py",
+}
+FOR_PEOPLE = [  # shown as they are, and nothing is decided by them
+    "exca/CACHEDIR.TAG",
+    "exca/.gitignore",
+    "exca/*/*/uid.yaml",
+    "exca/*/*/config.yaml",  # iter_cached compares the identity of what it makes of one
+    "exca/*/*/provenance.json",
+    "exca/*/*/changes.patch",  # if these sources have changed since the last commit
+    "exca/*/*/logs/*",
+    "exca/launches/*/*.log",
+    "sweep/sweep.json",
+    "sweep/multirun.yaml",
+    "sweep/*/.hydra/*.yaml",
+    "sweep/*/train.log",
+]
+
+
+@pytest.mark.app
+def test_all_files_that_are_read_back_have_their_bits_flipped_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes.txt"))
+    app = App(tmp_path, TASK)
+    options = ["hydra.launcher.link_outputs=false"]
+    app.run("seed=1,2,3", *options, cluster="local")
+    app.run("seed=1", *options, "hydra.launcher.mode=force")
+    assert list(map_models.Listed(infra={"folder": tmp_path / "exca"}).of([1, 2]))
+    files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    files = [name for name in files if name.startswith(("exca/", "sweep/"))]
+    kinds = [*READ_BACK, *FOR_PEOPLE]
+    assert [name for name in files if not any(fnmatchcase(name, kind) for kind in kinds)] == []
+    unused = [kind for kind in kinds if not any(fnmatchcase(name, kind) for name in files)]
+    assert unused in ([], ["exca/*/*/changes.patch"])
 
 
 # -- what was written before there were checksums
