@@ -2,6 +2,7 @@
 # make check  lint, types, and all tests that start neither a program nor Slurm; run it while you work
 # make test   lint, types, and all tests against the installed package, with a real Slurm where possible
 # make coverage   all tests with branch coverage
+# make matrix  with Hydra 1.4, in a fresh environment (.venv14): its own tests, those of sweeps, and its launcher suites
 # make lint   lint and types only
 # make bench  compares everything with similar libraries and writes docs/benchmarks.md
 PYTHON ?= python3
@@ -10,7 +11,10 @@ SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pypro
 # cluster=local, because the Slurm of the tests may be installed but stopped, and an sbatch that does not answer is an error
 DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca hydra/launcher/cluster=local
 
-.PHONY: demo check test coverage lint bench clean
+# the pre-releases by name: so pip takes no pre-release of anything else
+HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 hydra-submitit-launcher==1.4.0rc3
+
+.PHONY: demo check test coverage matrix lint bench clean
 
 demo: .venv/demo
 	cd examples/digits && $(DEMO)
@@ -28,6 +32,13 @@ test: lint
 
 coverage: .venv/test
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term
+
+matrix:
+	rm -rf .venv14 build
+	$(PYTHON) -m venv .venv14
+	.venv14/bin/pip install --quiet $(HYDRA_14) '.[test]'
+	.venv14/bin/pytest -q -n 2 --dist worksteal -m "not slurm" --hypothesis-profile=check \
+	    tests/unit/sweep tests/apps/test_hydra_14.py tests/contract/test_hydra_suites.py
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -60,4 +71,4 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info src/*.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv14 build dist *.egg-info src/*.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -170,3 +170,12 @@ def test_an_unset_variable_stops_a_sweep_unless_it_may_be(tmp_path: Path) -> Non
     assert is_one_message(refused) and "hydra.launcher.node_env" in refused.stderr and app.entries == []
     result = app.run("seed=1,2", "hydra.launcher.on_unresolved=warn")
     assert result.values == [1, 2] and "data: ${oc.env:NO_SUCH_VARIABLE} does not resolve" in result.text
+
+
+def test_what_refers_to_an_allowed_missing_value_is_missing_for_the_model_too(tmp_path: Path) -> None:
+    model = "class Config(pydantic.BaseModel):\n    seed: int\n    a: int = 5\n    b: int = 6\n"
+    head = f"import hydra_exca, pydantic\n{model}"
+    config = "seed: 1\na: ${b}\nb: ???\n"
+    app = App(tmp_path, "return [cfg.a, cfg.b]", config=config, head=head, main="hydra_exca.main", argument="Config")
+    assert app.run("hydra.launcher.allow_missing=[b]").values == [[5, 6]]
+    assert "b: " in app.run().stderr

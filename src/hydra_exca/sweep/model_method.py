@@ -18,7 +18,7 @@ from hydra_exca.globs import matches_key
 from hydra_exca.identity import pydantic_types
 
 from . import schema
-from .configs.tree import raw, to_resolved
+from .configs.tree import MISSING, dotted, leaves_of, raw, to_resolved
 from .hydra_errors import as_compact_error, shown_cause
 from .schema import Method
 
@@ -115,7 +115,9 @@ def receive_config(kind: type[pydantic.BaseModel], config: DictConfig) -> tp.Any
 
 def _make_model(kind: type[pydantic.BaseModel], config: DictConfig, hydra: tp.Any) -> pydantic.BaseModel:
     allowed = () if hydra is None else OmegaConf.select(hydra, "launcher.allow_missing") or ()
-    missing = sorted(key for key in OmegaConf.missing_keys(config) if not matches_key(key, allowed))
+    # not OmegaConf.missing_keys: 2.4 has what refers to a missing value among them, and 2.3 raises
+    unset = (dotted(path) for path, value in leaves_of(raw(config)) if isinstance(value, str) and value == MISSING)
+    missing = sorted(key for key in unset if not matches_key(key, allowed))
     problems = [Problem("it is ??? and must be given", key) for key in missing]
     values = {} if missing else schema.without_missing(to_resolved(config))
     problems = problems or schema.model_problems(kind, values)
