@@ -35,6 +35,11 @@ _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # link(2), and FUSE
 
+log = logging.getLogger("exca.store")
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # in all less than a claim that commits is waited for
+_T = tp.TypeVar("_T")
+
 
 def random_token() -> str:
     return os.urandom(6).hex()
@@ -87,6 +92,23 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False, within: Path
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def keep_trying(write: tp.Callable[[], _T], path: Path) -> _T:
+    """Calls ``write``, again and again for half a minute while the disk is full or does not answer.
+
+    Raises CacheError, with ``path``, if that does not help or if it fails for another reason.
+    """
+    for pause in (*_PAUSES_S, None):
+        try:
+            return write()
+        except OSError as error:
+            if pause is None or error.errno not in _PASSING:
+                raise CacheError(f"{path} cannot be written: {error.strerror}") from error
+            if pause == _PAUSES_S[0]:
+                log.warning("exca: %s cannot be written: %s. Trying again", path, error.strerror)
+            time.sleep(pause)
+    raise AssertionError
 
 
 def _link(source: str, path: Path) -> None:

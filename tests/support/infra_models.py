@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -217,3 +218,20 @@ class AsksSubmitit(pydantic.BaseModel):
 
         job = submitit.JobEnvironment()
         return job.cluster, job.job_id, job.num_tasks, job.global_rank, str(job.paths.folder)
+
+
+class Fills(pydantic.BaseModel):
+    """Fills the disk of ``ballast`` while it computes, as others may do."""
+
+    size: int = 1
+    ballast: str = ""
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply(exclude_from_cache_uid=["ballast"])
+    def fit(self) -> bytes:
+        note("fit", self.size)
+        if self.ballast:
+            with open(self.ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(b"0" * 512):
+                    pass
+        return b"x" * self.size

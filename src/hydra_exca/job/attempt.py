@@ -20,11 +20,13 @@ from hydra_exca import files, paths
 from hydra_exca.clusters import process
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.errors import CacheError
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status
-from hydra_exca.store import Claim, ClaimState, Entry, Outcome
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome, values
 
+from . import lost
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
 from .enclosing import EnclosingTask, computing, identity_key
 from .error_report import RankError, describe_error
@@ -89,18 +91,57 @@ def attempt_task(
     Does nothing, and returns None, if the claim is no longer that launch's or the outcome is there. Otherwise returns
     the status. ``shared`` says that the job has computed other tasks before. ``code`` is the digest of the code, if
     that is known.
+
+    Raises CacheError if the disk does not take what has to be written: that is not the task's outcome. The claim is
+    released then.
     """
-    claim = _take_claim(entry, token, shared)
-    if claim is None:
-        return None
+    claim = None
+    try:
+        claim = _take_claim(entry, token, shared)
+        if claim is None:
+            return None
+        _link_code(entry, copy)
+        attempt = Attempt(entry, claim, code=code)
+        redirect(attempt)
+        return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
+    except (CacheError, OSError) as error:
+        problem = error if isinstance(error, CacheError) else _disk_error(entry, error)
+        if claim is not None:
+            _give_up(entry, claim, identity, problem)
+        raise problem from error
+
+
+def _disk_error(entry: Entry, error: OSError) -> CacheError:
+    return CacheError(f"{error.filename or entry.path} cannot be written: {error.strerror}")
+
+
+def _link_code(entry: Entry, copy: Snapshot | None) -> None:
+    """Links the copy of the code from the entry, or removes the link of an earlier attempt."""
     link = entry.path / paths.CODE
     if copy is not None:
         copy.link(entry.path)
-    elif link.is_symlink():  # left by an earlier attempt
+    elif link.is_symlink():
         link.unlink()
-    attempt = Attempt(entry, claim, code=code)
-    redirect(attempt)
-    return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
+
+
+def _give_up(entry: Entry, claim: Claim, identity: dict[str, tp.Any], problem: CacheError) -> None:
+    """Releases the claim of an attempt, or the one under which it was to commit, with a note of the problem."""
+    loss = Outcome(
+        status=Status.FAILED,
+        claim=claim.number,
+        identity=identity,
+        error={"kind": "disk", "type": "CacheError", "message": str(problem), "traceback": ""},
+        ended=time.time(),
+        cluster=claim.cluster,
+        job=claim.job,
+        token=claim.token,
+    )
+    with contextlib.suppress(OSError, CacheError):
+        owner = entry.current_claim()
+        if owner is None or owner.token != claim.token or entry.outcome() is not None:
+            return
+        if owner.number == claim.number or (owner.number, owner.state) == (claim.number + 1, ClaimState.COMMITTING):
+            files.keep_trying(lambda: lost.give_up_lost_job(entry, owner, loss), entry.path)
 
 
 def attempt_part(
@@ -160,13 +201,15 @@ def _compute_and_commit(
         recorder.record_start(entry, claim, started, attempt.code)
     guard.watch_attempt(attempt)
     try:
-        value = entry.store_value(claim, _compute_value(attempt, compute, guard))
+        encoded = values.encode_value(claim.number, _compute_value(attempt, compute, guard))
     except KeyboardInterrupt:
         raise
     except BaseException as raised:
         if guard.exit_request is not None and raised is guard.exit_request:
             raise
         error = raised.description if isinstance(raised, RankError) else describe_error(raised)
+    else:
+        value = entry.write_value(encoded)
     outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=attempt_log_paths(attempt)[0])
     if recorder is not None:
         recorder.record_end(entry, claim, outcome)

@@ -6,7 +6,7 @@ import dataclasses
 import typing as tp
 
 from hydra_exca import files
-from hydra_exca.errors import CorruptEntryError, ExcaError, JobLostError, TaskFailedError
+from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError, TaskFailedError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Outcome
 
@@ -58,9 +58,11 @@ def stored_error(entry: Entry, outcome: Outcome, factory: str) -> ExcaError:
     return TaskFailedError(message, **kept, **job)
 
 
-def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool = True) -> JobLostError:
+def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool = True) -> ExcaError:
     """The error of a task whose job has left no outcome. ``is_stored``: it is the outcome of the task now."""
     assert outcome.error is not None
+    if outcome.error["kind"] == "disk":
+        return CacheError(f"{outcome.error['message']}. Nothing is stored: the same command computes {entry.uid} again")
     reason, log_path = outcome.error["message"], entry.log_path(outcome)
     job = " ".join(filter(None, [outcome.cluster, outcome.job]))
     if entry.has_value():

@@ -255,7 +255,11 @@ class Entry:
 
     def store_value(self, claim: Claim, value: tp.Any) -> Json:
         """Writes the value that the owner of ``claim`` computed; it is not visible before the outcome names it."""
-        return values.store_value(self.path, claim.number, value)
+        return self.write_value(values.encode_value(claim.number, value))
+
+    def write_value(self, value: values.EncodedValue) -> Json:
+        """The same, of a value that is encoded already. Raises CacheError if the disk stays full."""
+        return files.keep_trying(lambda: value.write(self.path), self.path)
 
     def commit_outcome(self, claim: Claim, outcome: Outcome, is_computed: bool = False) -> bool:
         """Writes the outcome if ``claim`` still owns the entry; False, and nothing is written, if it does not.
@@ -263,6 +267,8 @@ class Entry:
         What ``is_computed`` is also accepted from a job that was believed to be lost, as long as no other outcome is
         there. The next claim is published first, so that no other job can start between the check and the write. A
         process that then stalls for so long that another job takes over may find an outcome: the first one stays.
+
+        Raises CacheError if the disk stays full.
         """
         owner = claim if self.owns(claim) else self._heir_of(claim) if is_computed else None
         if owner is None:
@@ -270,10 +276,10 @@ class Entry:
         committing = dataclasses.replace(claim.next(ClaimState.COMMITTING), number=owner.number + 1, lost=())
         _committing.append(claim.token)
         try:
-            if not self.publish_claim(committing):
+            if not files.keep_trying(lambda: self.publish_claim(committing), self.path):
                 return False
-            outcome = dataclasses.replace(outcome, claim=committing.number)
-            if not files.publish_file(self.path / paths.OUTCOME, outcome.to_json(), durable=True):
+            data, path = dataclasses.replace(outcome, claim=committing.number).to_json(), self.path / paths.OUTCOME
+            if not files.keep_trying(lambda: files.publish_file(path, data, durable=True) or _holds(path, data), path):
                 return False
         finally:
             _committing.remove(claim.token)
@@ -404,3 +410,8 @@ class Entry:
         if old.value is not None and paths.is_value_name(old.value.get("file")):
             (self.path / old.value["file"]).unlink(missing_ok=True)
         shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether an earlier try has written the file after all: its folder could not be synced, say."""
+    return path.read_bytes() == data

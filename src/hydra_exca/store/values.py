@@ -6,6 +6,7 @@ The outcome has the format, the size and the digest of the file; size and digest
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import typing as tp
 from pathlib import Path
@@ -15,7 +16,7 @@ from hydra_exca.errors import CacheError, CorruptEntryError
 
 from .formats import registry
 
-__all__ = ["INLINE_BYTES", "load_value", "store_value"]
+__all__ = ["INLINE_BYTES", "EncodedValue", "encode_value", "load_value", "store_value"]
 
 INLINE_BYTES = 4096
 _NPY = "npy"  # an array in a file of its own
@@ -23,16 +24,39 @@ _FILE = {"file": (str,), "format": (str,), "size": (int,), "sha256": (str,)}
 Record = dict[str, tp.Any]
 
 
-def store_value(folder: Path, number: int, value: tp.Any) -> Record:
-    """Writes ``value`` into an entry's folder (or inline if small) and returns its record for the outcome."""
+@dataclasses.dataclass(frozen=True)
+class EncodedValue:
+    """A value in the form in which it is stored: its record for the outcome, and the content of its file if it has one.
+
+    ``mode`` is the mode of the file.
+    """
+
+    record: Record
+    data: bytes | None = None
+    mode: int = files.SHARED
+
+    def write(self, folder: Path) -> Record:
+        """Writes the file into an entry's folder, and returns the record."""
+        if self.data is not None:
+            files.write_file(folder / self.record["file"], self.data, mode=self.mode)
+        return self.record
+
+
+def encode_value(number: int, value: tp.Any) -> EncodedValue:
+    """Encodes what the owner of claim ``number`` computed: small values inside the record, others for a file."""
     chosen, data = registry.encode_value(value, "the result")
     inline = registry.JSON.dump(value) if chosen is registry.TEXT else data
     if chosen in (registry.TEXT, registry.JSON) and len(inline) <= INLINE_BYTES:
-        return {"format": registry.JSON.name, "inline": value}
+        return EncodedValue({"format": registry.JSON.name, "inline": value})
     suffix = _NPY if chosen is registry.ARRAY else chosen.name
-    name = paths.value_name(number, suffix)
-    files.write_file(folder / name, data, mode=files.OWN_CODE if chosen.runs_code else files.SHARED)
-    return {"format": suffix, "file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    name, digest = paths.value_name(number, suffix), hashlib.sha256(data).hexdigest()
+    record = {"format": suffix, "file": name, "size": len(data), "sha256": digest}
+    return EncodedValue(record, data, files.OWN_CODE if chosen.runs_code else files.SHARED)
+
+
+def store_value(folder: Path, number: int, value: tp.Any) -> Record:
+    """Writes ``value`` into an entry's folder (or inline if small) and returns its record for the outcome."""
+    return encode_value(number, value).write(folder)
 
 
 def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:

@@ -1,0 +1,70 @@
+"""A disk that is full: no task has failed by that, and nothing that was computed is thrown away in silence."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from infra_models import Fills
+
+from hydra_exca import files
+from hydra_exca.errors import CacheError, ExcaError
+
+pytestmark = pytest.mark.app  # it mounts a disk
+SIZES = [1, 200_000]  # a value in the outcome, and one in a file of its own
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A disk with room for about 400 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], check=True)
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr(files, "_PAUSES_S", (0.0, 0.0))
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def model(disk: Path, size: int, fills: bool = False) -> Fills:
+    infra = {"folder": disk / "cache"}
+    return Fills(size=size, ballast=str(disk / "ballast") if fills else "", infra=infra)  # type: ignore[arg-type]
+
+
+def runs(disk: Path) -> int:
+    return len((disk.parent / "notes").read_text().splitlines())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_value_that_cannot_be_written_is_no_failure_of_its_task(disk: Path, size: int) -> None:
+    with pytest.raises(CacheError, match=rf"{disk}/cache/.* cannot be written: No space left on device"):
+        model(disk, size, fills=True).fit()
+    (disk / "ballast").unlink()
+    again = model(disk, size)
+    assert again.infra.status() == "not submitted"
+    assert (again.fit(), model(disk, size).fit(), runs(disk)) == (b"x" * size, b"x" * size, 2)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_value_is_written_once_there_is_room(disk: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    warned = []
+
+    def make_room(record: logging.LogRecord) -> bool:
+        warned.append(record.getMessage())
+        (disk / "ballast").unlink()
+        return True
+
+    monkeypatch.setattr(files.log, "filters", [make_room])
+    assert model(disk, size, fills=True).fit() == b"x" * size
+    assert len(warned) == 1 and "No space left on device. Trying again" in warned[0]
+    assert (model(disk, size).fit(), runs(disk)) == (b"x" * size, 1)
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_an_error_that_names_it(disk: Path) -> None:
+    Fills(ballast=str(disk / "ballast")).fit()
+    with pytest.raises(ExcaError, match=rf"{disk}/cache.* cannot be written: No space left on device"):
+        model(disk, 1).fit()
+    assert runs(disk) == 1
