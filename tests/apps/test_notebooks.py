@@ -257,6 +257,13 @@ def test_a_notebook_that_another_one_runs_does_not_take_its_name(tmp_path: Path)
     assert inner.stdout.strip() == "interactive.Train.fit", inner
 
 
+def test_vs_code_names_the_notebook_in_a_variable(tmp_path: Path) -> None:
+    with notebook(tmp_path / "a.ipynb", named=False) as book:
+        book.run(f"__vsc_ipynb_file__ = {str(tmp_path / 'b.ipynb')!r}")
+        output = book.run(fit(1) + "\nprint(Train().infra.factory())")
+    assert output.stdout == "b.ipynb.Train.fit\n"
+
+
 def test_nested_results_of_a_job_belong_to_the_code_that_the_notebook_had(tmp_path: Path) -> None:
     outer = """
         class Outer(pydantic.BaseModel):
