@@ -120,22 +120,20 @@ _SESSION = "JPY_SESSION_NAME"
 
 def original_arguments() -> list[str] | None:
     """The arguments that this program was started with, whatever it has made of ``sys.argv``; None if unknown."""
-    for position, given in enumerate(sys.orig_argv[1:], 2):
-        if _is_name_of_program(given):
-            has_code = sys.argv[:1] == ["-c"]
-            return sys.orig_argv[position + has_code :]
-    return None
+    started = sys.orig_argv[1:]
+    if sys.argv[:1] == ["-c"]:
+        positions = [number + 1 for number, given in enumerate(started) if re.fullmatch(r"-\w*c", given)]
+    else:  # the first is right under a profiler or debugger, too, the second if the program has changed it
+        positions = [number for number, given in enumerate(started) if given in sys.argv[:1]]
+        positions += [number for number, given in enumerate(started) if _names_program(given)]
+    return started[positions[0] + 1 :] if positions else None
 
 
-def _is_name_of_program(given: str) -> bool:
-    """Whether this part of the command line says what python runs: a file, a module, or code."""
+def _names_program(given: str) -> bool:
+    """Whether this part of a command line names the file, the module or the folder that python runs."""
     main = sys.modules.get("__main__")
     module = getattr(getattr(main, "__spec__", None), "name", None)
     path = getattr(main, "__file__", None) or ""
-    if sys.argv[:1] == ["-c"]:
-        return re.fullmatch(r"-\w*c", given) is not None
-    if given in sys.argv[:1]:  # under a profiler or debugger, too
-        return True
     if module is not None and module != "__main__":
         named = re.sub(r"^-\w*m", "", given)  # -mpkg.train, or in two parts
         return named == str(module).removesuffix(".__main__")

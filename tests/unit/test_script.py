@@ -196,6 +196,42 @@ def test_what_only_the_program_binds_is_below_the_guard(tmp_path: Path) -> None:
     assert run("train.py", cwd=tmp_path) == [False, True, True, True, True]
 
 
+STARTED = """
+import json, sys
+from hydra_exca import script
+sys.argv = [sys.argv[0]]
+print(json.dumps(script.original_arguments()))
+"""
+STARTS_OF_PYTHON = [
+    ["train.py"],
+    ["./train.py"],
+    ["-u", "-W", "ignore", "train.py"],
+    ["-OO", "-X", "utf8", "train.py"],
+    ["-m", "pkg.train"],
+    ["-mpkg.train"],
+    ["-Bum", "pkg.train"],
+    ["-m", "pkg"],
+    ["pkg"],
+    ["-c", STARTED],
+    ["-Bc", STARTED],
+    ["-m", "cProfile", "-o", "profile", "train.py"],
+    ["-m", "cProfile", "-o", "profile", "-m", "pkg.train"],
+    ["-m", "trace", "--count", "--missing", "-C", "counts", "train.py"],
+]
+
+
+@pytest.mark.app
+@pytest.mark.parametrize("start", STARTS_OF_PYTHON, ids=lambda start: " ".join(start).partition(STARTED)[0])
+def test_the_arguments_that_a_program_was_started_with_are_known(tmp_path: Path, start: list[str]) -> None:
+    """However python was started, and whatever the program has made of them."""
+    for name, text in {"pkg/__init__": "", "train": STARTED, "pkg/train": STARTED, "pkg/__main__": STARTED}.items():
+        write(tmp_path, f"{name}.py", text)
+    given = ["--offset", "10", "-m", "train.py=1"]
+    command = [sys.executable, *start, *given]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert json.dumps(given) in done.stdout.splitlines(), done.stderr
+
+
 # -- how things are called
 
 
