@@ -266,6 +266,13 @@ def test_what_has_no_identity_is_an_error_that_names_the_option(tmp_path: Path, 
     assert app.run("hydra.launcher.exclude_from_uid=[script.LOCK]", cluster=cluster).values == [cluster == "inline"]
 
 
+def test_a_part_of_a_value_may_be_left_out(tmp_path: Path) -> None:
+    app = state_app(tmp_path, "LOCK = {'lock': threading.Lock(), 'x': 1}\ntrain()", LOCKED)
+    assert "exclude_from_uid=[script.LOCK.lock]" in app.run().stderr
+    assert app.run("hydra.launcher.exclude_from_uid=[script.LOCK.lock]").values == [True]
+    assert "x: 1" in (app.entries[0] / "uid.yaml").read_text()
+
+
 @pytest.mark.parametrize("cluster", ["local"])
 def test_what_cannot_be_pickled_is_an_error_that_names_the_option(tmp_path: Path, cluster: str) -> None:
     unpicklable = (

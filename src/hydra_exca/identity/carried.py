@@ -99,12 +99,16 @@ def value_form(value: tp.Any) -> Json:
     return None if reader.problems else form
 
 
-def value_forms(values: tp.Mapping[str, tp.Any], convert: tp.Callable[[tp.Any], tp.Any]) -> dict[str, Json]:
-    """The canonical forms of values of the script, as those that its functions carry.
+def value_forms(
+    values: tp.Mapping[str, tp.Any],
+    left_out: tp.Callable[[str], bool],
+    convert: tp.Callable[[tp.Any], tp.Any],
+) -> dict[str, Json]:
+    """The canonical forms of values of the script, as those that its functions carry: see `carried_values`.
 
     Raises ConfigError that names all values without a canonical form.
     """
-    reader = _CarriedReader(script.main_name().partition(".")[0], lambda name: False, convert)
+    reader = _CarriedReader(script.main_name().partition(".")[0], left_out, convert)
     forms = reader.named_forms([(name, name, value) for name, value in values.items()], "")
     if reader.problems:
         raise ConfigError("the script has values that have no identity", reader.problems)

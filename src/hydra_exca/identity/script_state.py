@@ -188,7 +188,10 @@ class _Statement:
 
 
 class _Store(tp.NamedTuple):
-    """``how``: "stored" is certain; "called" is a method's call, "passed" an argument of what ``callee`` names."""
+    """``how``: "stored" is certain, "called" the call of the method ``callee``.
+
+    "passed" and "given" is an argument of what ``callee`` names; the result of the second is not used.
+    """
 
     path: _Path
     how: str
@@ -267,7 +270,7 @@ def _changed_by_call(call: ast.Call, is_unused: bool) -> tp.Iterator[_Store]:
     if isinstance(call.func, ast.Attribute):
         owner = _path(call.func.value)
         if owner is not None:
-            yield _Store(owner, "stored" if call.func.attr in _CHANGING else "called")
+            yield _Store(owner, "stored" if call.func.attr in _CHANGING else "called", call.func.attr)
     given = [*call.args, *(each.value for each in call.keywords)]
     if callee in (("setattr",), ("delattr",)) and len(given) > 1 and isinstance(given[1], ast.Constant):
         owner = _path(given[0])
@@ -399,7 +402,7 @@ class _ScriptReader:
         """The other globals that are the same object."""
         value = self._names[path[0]]
         is_shared = len(path) == 1 and (isinstance(value, _PLAIN) or self._is_own_class(type(value)))
-        return [(name,) for name, other in self._names.items() if is_shared and other is value]
+        return [(name,) for name, other in list(self._names.items()) if is_shared and other is value]
 
     def _called_by(self, below: tp.Sequence[_Statement]) -> list[_Statement]:
         """The functions and methods of the script that these statements may call, without the task function."""
@@ -423,10 +426,33 @@ class _ScriptReader:
             value = inspect.getattr_static(value, attribute, None)
         is_own = not isinstance(value, (type, types.ModuleType)) and self._is_own_class(type(value))
         if store.how == "called":
-            return is_own
+            return is_own and self._changes_itself(type(value), store.callee, set())
         callee = store.callee
         is_own_call = callee not in vars(builtins) and (store.how == "given" or not self._is_of_library(callee))
         return is_own_call and (is_own or isinstance(value, _PLAIN))
+
+    def _changes_itself(self, cls: type, method: str, seen: set[str]) -> bool:
+        """Whether a method may change its object: one that is not in this text, or stores into it."""
+        owner = next((base for base in cls.__mro__ if method in vars(base)), cls)
+        classes = [
+            each.node for each in self._leading_on.get(owner.__name__, ()) if isinstance(each.node, ast.ClassDef)
+        ]
+        definitions = [part for node in classes for part in node.body if getattr(part, "name", None) == method]
+        if len(definitions) != 1 or not isinstance(definitions[0], _FUNCTIONS) or not definitions[0].args.args:
+            return True
+        own, aliases = definitions[0].args.args[0].arg, dict(_aliases(definitions[0]))
+        for store in _stores(definitions[0]):
+            if store.how in ("passed", "given") and store.callee in vars(builtins):
+                continue
+            path = aliases.get(store.path[0], store.path)
+            is_own_method = store.how == "called" and path == (own,)
+            if is_own_method and store.callee not in seen:
+                seen.add(store.callee)
+                if self._changes_itself(cls, store.callee, seen):
+                    return True
+            elif path[0] == own and not is_own_method:
+                return True
+        return False
 
     def _is_own_class(self, cls: type) -> bool:
         return cls.__module__ == "__main__" or carried.is_users_module(cls.__module__)

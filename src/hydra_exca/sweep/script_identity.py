@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import sys
 import typing as tp
@@ -68,25 +67,26 @@ def read_script_identity(function: tp.Any, overrides: tp.Collection[str], patter
 
     ``overrides`` are those that Hydra was given. Raises ConfigError for what has no canonical form.
     """
-    own = [pattern for pattern in patterns if pattern.startswith(_PREFIX)]
-    is_excluded = functools.partial(_is_excluded, patterns=own)
+    matched: set[str] = set()
+
+    def is_excluded(name: str) -> bool:
+        fitting = [each for each in patterns if each.startswith(_PREFIX) and matches_key(_PREFIX + name, [each])]
+        matched.update(fitting)
+        return bool(fitting)
+
     changes = script_state.read_changes(function)
-    values = {each.name: each.value for each in changes if each.has_value() and not is_excluded(each.name)}
+    excluded = frozenset(filter(is_excluded, [_ARGUMENTS, *(each.name for each in changes)]))
     try:
-        counting = carried.value_forms(values, copy_tree)
+        values = {each.name: each.value for each in changes if each.has_value() and not each.is_deleted}
+        counting = carried.value_forms(values, is_excluded, copy_tree)
     except ConfigError as error:
-        raise ConfigError("", [_with_advice(problem) for problem in error.problems]) from None
-    counting |= {each.name: _DELETED for each in changes if each.is_deleted and not is_excluded(each.name)}
+        problems = [_with_advice(problem) for problem in error.problems]
+        raise ConfigError("What the script sets below its guard has no identity; nothing was run.", problems) from None
+    counting |= {each.name: _DELETED for each in changes if each.is_deleted and each.name not in excluded}
     arguments = unseen_arguments(overrides)
-    if arguments and not is_excluded(_ARGUMENTS):
+    if arguments and _ARGUMENTS not in excluded:
         counting[_ARGUMENTS] = list(arguments)
-    names = [_ARGUMENTS, *(each.name for each in changes)]
-    matched = {pattern for pattern in own for name in names if _is_excluded(name, [pattern])}
-    return ScriptIdentity(counting, tuple(changes), frozenset(filter(is_excluded, names)), frozenset(matched))
-
-
-def _is_excluded(name: str, patterns: tp.Sequence[str]) -> bool:
-    return matches_key(_PREFIX + name, patterns)
+    return ScriptIdentity(counting, tuple(changes), excluded, frozenset(matched))
 
 
 def unseen_arguments(overrides: tp.Collection[str]) -> list[str]:

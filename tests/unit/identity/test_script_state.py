@@ -40,6 +40,21 @@ class Holder:
     def change(self, y):
         self.y = y
 
+    def change_inside(self):
+        self.show()
+        self.change(3)
+
+    def change_by_another_name(self):
+        inner = self.inner
+        inner["x"] = 1
+
+    def show(self):
+        text = str(self.y)
+        self.show_again() if not text else print(text)
+
+    def show_again(self):
+        self.show()
+
 
 HOLDER = Holder()
 
@@ -126,6 +141,8 @@ STORING = {
     "a class method": ("Holder.configure(10)", "Holder.x"),
     "an attribute of an object": ("HOLDER.y = 10", "HOLDER.y"),
     "a method of an object": ("HOLDER.change(10)", "HOLDER"),
+    "a method that calls a method": ("HOLDER.change_inside()", "HOLDER"),
+    "a method with another name": ("HOLDER.change_by_another_name()", "HOLDER"),
     "another name": ("conf = CONF\nconf['k'] = 10", "CONF"),
     "another name in a function": ("def f():\n    conf = CONF['k']\n    conf['deep'] = 10\nf()", "CONF"),
     "elements": ("def f():\n    for each in ITEMS:\n        each['x'] = 3\nf()", "ITEMS"),
@@ -150,6 +167,7 @@ UNCHANGED = {
     "a call": "train({})",
     "another function's": "OTHER = 10",
     "a read": "print(SCALE, CONF, CONF['k'], ITEMS[0]['x'], Holder.x, HOLDER.y, len(ITEMS))",
+    "a method that reads": "HOLDER.show()",
     "a local name": "def f():\n    SCALE = 10\n    CONF = {}\n    CONF['k'] = SCALE\nf()",
     "a parameter": "def f(SCALE, ITEMS):\n    ITEMS.append(SCALE)\nf(10, [])",
     "a library": "os.environ['X'] = '1'\nlogging.root.name = 'root'\nrandom.seed(3)\nPath.other = 1\ndel Path.other",
