@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 import typing as tp
 
 from hydra_exca.errors import ConfigError, Problem
@@ -212,6 +213,18 @@ class Walk:
         non_default, with_defaults = self.forms(_PLAIN[base](value), expect, skip)
         return {"~sub": [class_name(cls), non_default]}, {"~sub": [class_name(cls), with_defaults]}
 
+    def module_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
+        """A module of torch: its class and all attributes, but those of torch's own that are as in an empty module."""
+        empty = vars(sys.modules["torch"].nn.Module())
+        attributes = {
+            name: collections.OrderedDict(held) if name in _ORDERED_IN_MODULES else held
+            for name, held in sorted(vars(value).items())
+            if name not in empty or name == "training" or held != empty[name]
+        }
+        forms = {escape_key(name): self._child_forms(name, held, ANYTHING)[1] for name, held in attributes.items()}
+        form = {"~module": [class_name(type(value)), forms]}
+        return form, form
+
     # -- records
 
     def record_forms(self, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:
@@ -372,6 +385,7 @@ _SECRETS = ("SecretStr", "SecretBytes", "Secret")
 _REACHED = (Walk.mapping_forms, Walk.subclass_forms, Walk.record_forms)  # where the names to leave out lead somewhere
 
 
+_ORDERED_IN_MODULES = ("_parameters", "_buffers", "_modules")  # a Sequential computes in this order
 _PLAIN_CONTAINERS = frozenset((list, tuple, dict))
 
 
@@ -391,7 +405,15 @@ def _part_rule(cls: type) -> PartRule:
     plain = any(base in _PLAIN for base in cls.__mro__)
     if model_schema.is_record(cls) and not plain:  # a dataclass that is a dict too holds more than its fields
         return Walk.record_forms
+    if _is_module_of_torch(cls):
+        return Walk.module_forms
     return Walk.subclass_forms if plain else _refuse
+
+
+def _is_module_of_torch(cls: type) -> bool:
+    """Whether all of such an object is in its attributes; one that is compiled has more."""
+    torch = sys.modules.get("torch")
+    return torch is not None and issubclass(cls, torch.nn.Module) and not issubclass(cls, torch.jit.ScriptModule)
 
 
 def _refuse(walk: Walk, value: tp.Any, expect: ExpectedType, skip: NameTree) -> FormPair:

@@ -169,9 +169,14 @@ def _little_endian(dtype: tp.Any) -> tp.Any:
 
 def _tensor(value: tp.Any) -> Json:
     torch = sys.modules["torch"]
-    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+    if value.layout is not torch.strided or value.is_quantized:
         raise UnfitError("only dense tensors have a rule: convert it, or leave the field out of the uid")
-    plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if value.is_meta:  # it has no elements
+        return {"~tensor": [str(value.dtype), list(value.shape), None]}
+    own = value.detach() if value.element_size() > 1 else value.detach().view(torch.uint8)  # int4 cannot be copied
+    own = own.cpu().resolve_conj().resolve_neg()
+    # contiguous() leaves one element of a view with the steps of that
+    plain = own.clone(memory_format=torch.contiguous_format).reshape(-1)
     data = plain.view(torch.uint8).numpy().tobytes()
     return {"~tensor": [str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import re
 import sys
 import types
 import typing as tp
@@ -44,8 +45,11 @@ class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
             return script.attribute, reference
         if isinstance(obj, types.CodeType):
             return _code, (*self.dispatch_table[types.CodeType](obj)[:2], obj.co_filename)
-        if type(obj) is getattr(sys.modules.get("torch"), "UntypedStorage", None):
+        torch: tp.Any = sys.modules.get("torch")
+        if type(obj) is getattr(torch, "UntypedStorage", None):
             return _load_storage, (_dump_storage(obj),)
+        if type(obj) is getattr(torch, "Tensor", None) and _SUB_BYTE.fullmatch(str(obj.dtype)):
+            return _view_as, (obj.view(torch.uint8), str(obj.dtype).partition(".")[2])
         return super().reducer_override(obj)
 
     def _reference(self, obj: type | types.FunctionType) -> tuple[str, str, int] | None:
@@ -103,6 +107,13 @@ def _dump_storage(storage: tp.Any) -> bytes:
 
 def _load_storage(data: bytes) -> tp.Any:
     return importlib.import_module("torch").load(io.BytesIO(data), weights_only=True)
+
+
+_SUB_BYTE = re.compile(r"torch\.u?int[1-7]")  # torch 2.13 pickles none of them
+
+
+def _view_as(data: tp.Any, dtype: str) -> tp.Any:
+    return data.view(getattr(importlib.import_module("torch"), dtype))
 
 
 def _describe_culprit(value: tp.Any, error: Exception) -> str:

@@ -10,7 +10,8 @@ import pydantic
 import pytest
 from stored import as_item, as_result
 
-from hydra_exca.errors import CacheError
+from hydra_exca.errors import CacheError, ConfigError
+from hydra_exca.identity import uid
 from hydra_exca.store import pickles
 from hydra_exca.store.formats import registry
 
@@ -58,6 +59,7 @@ def parts(value: tp.Any) -> list[tp.Any]:
 def bits(tensor: tp.Any) -> bytes:
     torch: tp.Any = sys.modules["torch"]
     dense = tensor.detach().to_dense() if tensor.layout is not torch.strided else tensor.detach()
+    dense = dense if dense.element_size() > 1 else dense.view(torch.uint8)
     plain = dense.resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format).reshape(-1)
     return bytes(plain.view(torch.uint8).numpy().tobytes())
 
@@ -97,6 +99,8 @@ OTHERS: dict[str, Make] = {  # these are pickled
     "sparse": lambda torch: plain(torch).to_sparse(),
     "uint16": lambda torch: torch.ones(2, dtype=torch.uint16),
     "uint16 in a dict": lambda torch: {"tokens": torch.arange(3).to(torch.uint16)[1:]},
+    "uint4": lambda torch: torch.tensor([1, 255], dtype=torch.uint8).view(torch.uint4),
+    "int2 in a dict": lambda torch: {"a": torch.arange(6, dtype=torch.uint8).reshape(2, 3).t()[1:].view(torch.int2)},
     "float8": lambda torch: torch.ones(2).to(torch.float8_e4m3fn),
     "a state dict in float8": lambda torch: torch.nn.Linear(2, 2).to(torch.float8_e4m3fn).state_dict(),
     "a module": lambda torch: torch.nn.Linear(2, 3),
@@ -153,3 +157,52 @@ def test_a_tensor_is_loaded_without_running_code(torch: tp.Any) -> None:
     evil = pickles.pickle_value(print, "it")
     with pytest.raises(CacheError, match="intact"):
         registry.decode_value(registry.format_for("torch", "it"), evil, "it")
+
+
+# -- in the fields of tasks
+
+
+def changed(torch: tp.Any, change: tp.Callable[[tp.Any], tp.Any]) -> tp.Any:
+    torch.manual_seed(0)
+    made = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.5))
+    change(made)
+    return made
+
+
+CHANGES: dict[str, tp.Callable[[tp.Any], tp.Any]] = {
+    "a weight": lambda made: made[0].weight.data.add_(1),
+    "a buffer": lambda made: made[1].running_mean.add_(1),
+    "an option": lambda made: setattr(made[2], "p", 0.25),
+    "its mode": lambda made: made.eval(),
+    "an attribute": lambda made: setattr(made, "scale", 2),
+    "the order": lambda made: made._modules.update({"0": made._modules.pop("0")}),
+    "the class": lambda made: setattr(made[2], "__class__", type(made[0])),
+    "a part less": lambda made: made._modules.popitem(),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_value_in_a_field_has_an_identity(torch: tp.Any, name: str) -> None:
+    value = ALL[name](torch)
+    if name == "sparse":
+        with pytest.raises(ConfigError, match="only dense tensors have a rule"):
+            uid.canonical(value)
+    else:
+        assert uid.canonical(Model(field=value)) == uid.canonical(Model(field=as_result(value)))
+
+
+def test_modules_count_by_all_that_they_hold(torch: tp.Any) -> None:
+    modules = [changed(torch, change) for change in (lambda made: made, *CHANGES.values())]
+    assert len({uid.encode(uid.canonical(module)) for module in modules}) == len(CHANGES) + 1
+    assert uid.canonical(modules[0]) == uid.canonical(changed(torch, lambda made: made.requires_grad_(False)))
+
+
+def test_a_module_with_hooks_that_have_no_name_is_refused(torch: tp.Any) -> None:
+    hooked = changed(torch, lambda made: made.register_forward_hook(lambda *_: None))
+    with pytest.raises(ConfigError, match="_forward_hooks"):
+        uid.canonical(hooked)
+
+
+def test_tensors_on_the_meta_device_count_by_shape_and_dtype(torch: tp.Any) -> None:
+    meta = [torch.empty(2, device="meta"), torch.empty(3, device="meta"), torch.empty(2, device="meta").half()]
+    assert len({uid.encode(uid.canonical(value)) for value in [*meta, torch.zeros(2)]}) == 4
