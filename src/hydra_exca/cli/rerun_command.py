@@ -18,6 +18,7 @@ import click
 from hydra_exca import files, paths
 from hydra_exca.clusters.process import end_processes, exit_reason
 from hydra_exca.errors import CacheError
+from hydra_exca.records import parse as parse_record
 from hydra_exca.rerun import comparison, rerun
 from hydra_exca.store import Entry
 
@@ -96,9 +97,10 @@ def _choose_python(found: FoundEntry, recorded: Json) -> str:
     executable = recorded.get("executable")
     if not isinstance(executable, str) or recorded.get("prefix") == sys.prefix:
         return sys.executable
+    path = found.path / paths.PROVENANCE
     try:
-        files.read_trusted(found.path / paths.PROVENANCE, ())
-        if os.access(executable, os.X_OK):
+        trusted = parse_record(path, files.read_trusted(path, ())).get("python")
+        if trusted == recorded and os.access(executable, os.X_OK):
             return executable
     except (OSError, CacheError):
         pass

@@ -9,7 +9,8 @@ import os
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import paths
+from hydra_exca import files, paths
+from hydra_exca.errors import CorruptEntryError
 
 _SLURM = "slurm_"
 AGAIN = 75  # the exit code of a local job that asks to be started again: EX_TEMPFAIL of sysexits.h
@@ -27,8 +28,12 @@ def job_command(python: str, module: str, folder: Path) -> list[str]:
 
 def count_timeouts(launch: Path, number: int) -> int:
     """How often a job of a launch has reached its time limit and asked to be started again."""
-    path = paths.timeout_counts(launch, number)
-    return path.stat().st_size if path.exists() else 0
+    try:
+        descriptor, status = files.open_file(paths.timeout_counts(launch, number))
+    except (FileNotFoundError, CorruptEntryError):
+        return 0
+    os.close(descriptor)
+    return status.st_size
 
 
 class JobState(enum.Enum):

@@ -26,6 +26,7 @@ from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Payload
 from hydra_exca.launch.cell_code import CellCode, reached_cells
 from hydra_exca.launch.settings import Settings
+from hydra_exca.launch.slurm_job import read_description
 from hydra_exca.provenance import launch_record, project
 from hydra_exca.status import Mode, OnCodeChange
 from hydra_exca.store import CacheFolder, Entry
@@ -306,7 +307,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             if stored is None:
                 continue
             try:
-                config = dict(ConfDict.from_yaml(entry.path / paths.CONFIG_YAML))
+                config = dict(read_description(entry.path / paths.CONFIG_YAML))
                 config.pop(self._name, None)
                 obj = type(owner).model_validate({**config, **self._as_field()})
                 infra = getattr(obj, self._name)

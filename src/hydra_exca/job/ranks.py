@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
 from hydra_exca.clusters import process
+from hydra_exca.errors import CorruptEntryError
 from hydra_exca.polling import Pause
 from hydra_exca.store import Entry, Outcome, check_error
 
@@ -71,14 +72,18 @@ class Ranks:
         """Reads the earliest error of another rank, None if there is none."""
         ranks = (paths.rank_error(self.folder, self.position, self.start, rank) for rank in range(1, self.count))
         errors = sorted((path for path in ranks if path.exists()), key=lambda path: path.stat().st_mtime_ns)
-        return _read_error(errors[0]) if errors else None
+        return next((error for error in map(_read_error, errors) if error is not None), None)
 
 
-def _read_error(path: Path) -> dict[str, tp.Any]:
-    error = records.read_record(path)
-    with records.damage_named(path):
-        check_error(error)
-    return error
+def _read_error(path: Path) -> dict[str, tp.Any] | None:
+    try:
+        error = records.read_record(path)
+        with records.damage_named(path):
+            check_error(error)
+        return error
+    except CorruptEntryError as damage:
+        log.warning("%s; what that rank raised is not known", damage)
+        return None
 
 
 def as_first_rank(ranks: Ranks, compute: Compute) -> Compute:

@@ -162,8 +162,17 @@ class SlurmJob:
             if folder == self.launch.parent.parent:
                 break
             if path.is_file():
-                return ConfDict.from_yaml(path) if path.stat().st_size else ConfDict()
+                return read_description(path)
         raise CacheError(f"{self.path} has no {name} (any more): the entry of job {self.job_id} was removed")
+
+
+def read_description(path: Path) -> ConfDict:
+    """The description that an entry has for people. Raises CorruptEntryError if it is damaged."""
+    text = files.read_text(path)
+    try:
+        return ConfDict.from_yaml(f"{text}\n") if text else ConfDict()
+    except Exception as error:  # that of yaml, which is imported only there
+        raise CorruptEntryError(f"{path} is damaged: {error}") from error
 
 
 def _is_running(path: Path, token: str) -> bool:

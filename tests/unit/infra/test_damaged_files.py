@@ -160,3 +160,12 @@ def test_an_outcome_names_no_file_elsewhere(tmp_path: Path) -> None:
         outcome = Entry(tmp_path / "entry")
         with pytest.raises(CorruptEntryError, match="does not say where its value is"):
             outcome.load_value(tp.cast(tp.Any, type("Stored", (), {"value": record})))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_objects_whose_description_is_damaged_are_left_out(stored: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(stored, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("config.yaml"):
+        DAMAGES[damage](path)
+    infra = Train(rate=0.5, infra={"folder": tmp_path / "copy"}).infra  # type: ignore[arg-type]
+    assert [obj.rate for obj in infra.iter_cached()] in ([], [0.5])
