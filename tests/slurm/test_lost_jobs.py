@@ -184,9 +184,10 @@ def test_who_has_joined_a_job_that_is_cancelled_submits_the_task_once(tmp_path: 
             first.kill()
             subprocess.run(["scancel", first_array], check=True)
             wait_until(lambda: len(app.notes) == 6, "the tasks to run again")
-            subprocess.run(["scancel", array(jobs(app)[0])], check=True)
+            again = [job for launch in sorted(app.launches)[1:] for job in launch_jobs(launch)]
+            subprocess.run(["scancel", *again], check=True)
             result = second.result()
-    assert is_lost(result, "CANCELLED") and len(app.launches) == 2 and runs_now(app)
+    assert is_lost(result, "CANCELLED") and len(again) == 3 and runs_now(app)
 
 
 # -- the same through infras -------------------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ def test_a_job_that_slurm_does_not_show_is_submitted_once_more_and_then_an_error
     app = App(tmp_path, WAIT)
     hidden = counted(tmp_path / "counted", over={**os.environ, **hiding_jobs(tmp_path / "hidden")})
     result = swept(app, seeds="seed=1", env=hidden)
-    first, second = (launch_jobs(launch) for launch in app.launches)
+    first, second = (launch_jobs(launch) for launch in sorted(app.launches))
     assert is_lost(result, "VANISHED", 1) and "neither squeue nor sacct shows it" in result.text
     assert submissions(tmp_path / "counted") == 2
     assert [call.arguments for call in calls(tmp_path / "counted", "scancel")] == [first[0]]
@@ -301,7 +302,7 @@ def test_what_a_vanished_job_still_commits_is_taken(tmp_path: Path) -> None:
         wait_until(lambda: len(app.notes) == 2, "the task to run twice")
         app.write("go", "")
         result = launch.result()
-    subprocess.run(["scancel", launch_jobs(app.launches[1])[0]], check=True)
+    subprocess.run(["scancel", launch_jobs(sorted(app.launches)[1])[0]], check=True)
     assert (result.values, len(app.entries)) == ([10], 1), result.text
 
 
@@ -330,6 +331,20 @@ def launch_jobs(launch: Path) -> list[str]:
 def state(job: str) -> str:
     asked = subprocess.run(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True)
     return asked.stdout.strip()
+
+
+def test_clearing_a_task_whose_job_vanished_cancels_that_job(
+    infra: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Slow(infra=infra)
+    with monkeypatch.context() as hidden:
+        hidden.setenv("PATH", hiding_jobs(tmp_path / "hidden")["PATH"])
+        with pytest.raises(JobLostError, match="VANISHED"):
+            task.fit()
+        task.infra.clear_job()
+    submitted = [job for launch in infra["folder"].glob("launches/*") for job in launch_jobs(launch)]
+    assert len(submitted) == 2
+    wait_until(lambda: {state(job) for job in submitted} == {"CANCELLED"}, "both jobs to end")
 
 
 MAP = """

@@ -213,7 +213,7 @@ def _compute_and_commit(
     outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=attempt_log_paths(attempt)[0])
     if recorder is not None:
         recorder.record_end(entry, claim, outcome)
-    if not entry.commit_outcome(claim, outcome, is_computed=True):
+    if not entry.commit_outcome(claim, outcome):
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
         return None
     return outcome.status

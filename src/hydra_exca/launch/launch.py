@@ -236,6 +236,7 @@ class Launch:
 
     def clear(self) -> None:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
+        claims: list[tuple[Entry, Claim, None]] = []
         cancelled: list[tuple[Entry, Claim]] = []
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
         for entry in entries:
@@ -244,10 +245,13 @@ class Launch:
                 cancellation.check_ours(entry.uid, claim)
         for entry in entries:
             claim = entry.current_claim()
-            if claim is not None and claim.state is not ClaimState.RELEASED:
-                entry.publish_claim(claim.next(ClaimState.RELEASED))
-                if not is_given_up(claim) and entry.outcome() is None:
-                    cancelled.append((entry, claim))
+            if claim is None or (claim.state is ClaimState.RELEASED and not claim.lost):
+                continue
+            claims.append((entry, claim, None))
+            entry.publish_claim(claim.next(ClaimState.RELEASED, lost=()))  # what is believed lost may not come back
+            if not is_given_up(claim) and entry.outcome() is None:
+                cancelled.append((entry, claim))
+        cancellation.cancel_vanished_jobs(self._lookup, claims)
         cancellation.cancel_jobs(self._lookup, cancelled)
         for entry in entries:
             entry.remove_outcome()

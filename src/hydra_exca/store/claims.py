@@ -40,7 +40,7 @@ class Claim:
 
     ``number_of_job`` is the number of the job in the launch ``token``. ``shared`` is True if the job computes other
     tasks before this one: then the end of the job, say by its time limit, may not be this task's fault. ``lost`` has
-    the launches whose jobs for this task are believed to be lost: one that is alive after all may still commit.
+    the launches whose jobs for this task are believed to be lost: one that is alive after all may still commit a value.
     """
 
     number: int

@@ -261,16 +261,18 @@ class Entry:
         """The same, of a value that is encoded already. Raises CacheError if the disk stays full."""
         return files.keep_trying(lambda: value.write(self.path), self.path)
 
-    def commit_outcome(self, claim: Claim, outcome: Outcome, is_computed: bool = False) -> bool:
+    def commit_outcome(self, claim: Claim, outcome: Outcome) -> bool:
         """Writes the outcome if ``claim`` still owns the entry; False, and nothing is written, if it does not.
 
-        What ``is_computed`` is also accepted from a job that was believed to be lost, as long as no other outcome is
-        there. The next claim is published first, so that no other job can start between the check and the write. A
-        process that then stalls for so long that another job takes over may find an outcome: the first one stays.
+        A value is also accepted from a job that was believed to be lost, as long as no other outcome is there; an error
+        may be the work of whoever cancelled that job. The next claim is published first, so that no other job can start
+        between the check and the write. A process that then stalls for so long that another job takes over may find an
+        outcome: the first one stays.
 
         Raises CacheError if the disk stays full.
         """
-        owner = claim if self.owns(claim) else self._heir_of(claim) if is_computed else None
+        is_value = outcome.status is Status.COMPLETED
+        owner = claim if self.owns(claim) else self._heir_of(claim) if is_value else None
         if owner is None:
             return False
         committing = dataclasses.replace(claim.next(ClaimState.COMMITTING), number=owner.number + 1, lost=())

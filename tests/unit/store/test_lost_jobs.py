@@ -28,7 +28,7 @@ def first(tmp_path: Path) -> Claim:
 def commits(entry: Entry, claim: Claim, value: str) -> bool:
     stored = entry.store_value(claim, value)
     outcome = Outcome(Status.COMPLETED, claim.number, IDENTITY, stored, token=claim.token)
-    return entry.commit_outcome(claim, outcome, is_computed=True)
+    return entry.commit_outcome(claim, outcome)
 
 
 def give_up(entry: Entry, claim: Claim, folder: Path) -> bool:
@@ -67,6 +67,15 @@ def test_both_lost_jobs_of_a_task_may_commit_and_the_first_outcome_stays(tmp_pat
     entry.publish_claim(second)
     give_up(entry, second, tmp_path)
     assert commits(entry, first, "of the first") and not commits(entry, second, "of the second")
+
+
+def test_an_error_of_a_lost_job_is_not_stored_as_its_cancellation_may_be_the_cause(
+    tmp_path: Path, first: Claim
+) -> None:
+    entry = Entry(tmp_path)
+    give_up(entry, first, tmp_path)
+    error = {"kind": "raised", "type": "OSError", "message": "", "traceback": ""}
+    assert not entry.commit_outcome(first, Outcome(Status.FAILED, 1, IDENTITY, error=error)) and not entry.outcome()
 
 
 def test_a_job_that_was_taken_over_for_another_reason_commits_nothing(tmp_path: Path, first: Claim) -> None:
