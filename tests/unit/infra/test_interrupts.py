@@ -72,7 +72,8 @@ class Interrupt:
         sys.settrace(None)
 
     def _trace(self, frame: types.FrameType, event: str, argument: object) -> tp.Any:
-        if not frame.f_globals.get("__name__", "").startswith("hydra_exca."):
+        is_own = frame.f_globals.get("__name__", "").startswith("hydra_exca.")
+        if not is_own or frame.f_code.co_name == "__del__":  # Python ignores what that raises
             return None
         if event == "line":
             self.left -= 1

@@ -143,7 +143,15 @@ class ItemWriter:
         return Header(index.line_rank(self.writer), index.dump_header(fields), fields)
 
     def _append(self, chosen: Format, data: bytes, alignment: int) -> int:
-        file = self._data.get(chosen.name) or self._create(chosen)
+        file = self._data.get(chosen.name)
+        if file is None:
+            try:
+                file = self._create(chosen)
+            except OSError:
+                raise
+            except BaseException:  # the file may be there, and cannot be created once more
+                self._ended = "it was interrupted"
+                raise
         try:
             return file.append(data, alignment)
         except OSError:
