@@ -362,7 +362,7 @@ def changed_parts(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, _others(value)[0]
         return
     kinds: list[tuple[Any, Callable[[Any, str], Iterator[tuple[str, Any]]]]] = [
-        (type | types.ModuleType | logging.Logger, lambda value, place: iter(())),
+        (type | types.ModuleType | logging.Logger | enum.Enum, lambda value, place: iter(())),
         (list | tuple | set | frozenset, _changed_items),
         (dict, _changed_values),
         (functools.partial, _changed_arguments),

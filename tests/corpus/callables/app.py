@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import enum
 import functools
 import logging
 from pathlib import Path
@@ -52,12 +53,25 @@ def make_task(arguments, tags):
     methods = {"scale": Scaler(2.0, ["a", "b"]).scale, "cut": Window(1, (2, 3)).cut}
     steps = [functools.partial(power, exponent=3, layers=[64]), Scaler(7, [None]), functools.partial(max, 9)]
 
+    @dataclasses.dataclass
+    class Limits:
+        low: int = 0
+
+        def allowed(self, number):
+            return [self.low, number > self.low]
+
+    class Mode(enum.Enum):
+        FAST = "fast"
+
+    limits, mode = Limits(), Mode.FAST
+
     @repeated(2)
     def task(config, offset=5):
         known = sorted(tag for tag in tags | {"x", "y"})
         made = {name: method(config.seed) for name, method in methods.items()}
         made["steps"] = [step(config.seed) for step in steps]
         own = [offset, vars(arguments), known, config.seed in {1, 2, 3}]
+        own += [limits.allowed(config.seed), mode.value]
         return [made, own, OmegaConf.to_container(config, resolve=True)]
 
     return task
