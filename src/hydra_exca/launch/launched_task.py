@@ -19,8 +19,8 @@ class LaunchedTask:
     What the lookup found stays as it was, in ``lookup``; everything else follows the launch. ``how`` is the word for
     people: cached, joined, run or not run. ``claim`` is the last one seen, ``ended`` the report on a job that has ended
     and left the task to be submitted again. Outcomes that were stored up to claim ``superseded`` do not count: this
-    launch, or the one that is joined, replaces them. ``losses`` counts the jobs for it, of whatever launch, that this
-    launch has seen end through no fault of the task, or vanish.
+    launch, or the one that is joined, replaces them. ``losses`` has the tokens of the launches, this one or others,
+    whose jobs for it were seen to end through no fault of the task, or to vanish.
     """
 
     def __init__(self, task: Task, lookup: LookupResult) -> None:
@@ -37,7 +37,7 @@ class LaunchedTask:
         self.how = "joined" if lookup.action is Action.JOIN else "cached"
         self.outcome: Outcome | None = None
         self.superseded = -1
-        self.losses = int(self.has_vanished())
+        self.losses = {lookup.claim.token} if lookup.claim is not None and self.has_vanished() else set[str]()
         self._entry = lookup.entry
         if lookup.outcome is not None:
             self.use_stored(lookup.outcome)

@@ -221,17 +221,18 @@ class Monitor:
         effect = effect_of_end(claim, report, submission.has_begun(task))
         if effect is JobEffect.FAILURE:
             self.record_lost_job(task, claim, report)
-        elif effect is JobEffect.LOSS or self._is_lost_again(task, effect):
+        elif effect is JobEffect.LOSS or self._is_lost_again(task, claim, effect):
             self.end_lost_task(task, claim, report)
         else:
             task.ended = report
             return True
         return False
 
-    def _is_lost_again(self, task: LaunchedTask, effect: JobEffect) -> bool:
-        """Counts a job that is gone through no fault of the task; whether that has happened before."""
-        task.losses += effect in (JobEffect.LOSS, JobEffect.VANISHED)
-        return task.losses > _MOST_LOSSES
+    def _is_lost_again(self, task: LaunchedTask, claim: Claim, effect: JobEffect) -> bool:
+        """Counts a job that is gone through no fault of the task; whether that has happened to another one before."""
+        if effect in (JobEffect.LOSS, JobEffect.VANISHED):
+            task.losses.add(claim.token)
+        return len(task.losses) > _MOST_LOSSES
 
     def _check_joined(self) -> None:
         """Checks the owners of joined tasks; a task without an owner has failed, or is run again."""
@@ -256,7 +257,7 @@ class Monitor:
             effect = effect_of_end(claim, report)
             if effect is JobEffect.FAILURE:
                 self.record_lost_job(task, claim, report)
-            elif self._is_lost_again(task, effect):
+            elif self._is_lost_again(task, claim, effect):
                 self.end_lost_task(task, claim, report)
             else:
                 task.ended = report
@@ -270,7 +271,7 @@ class Monitor:
         if claim is None or loss is None:
             return False
         is_own = any(submission.token == claim.token for submission in self.submissions)
-        if not is_own and not self._is_lost_again(task, JobEffect.LOSS):
+        if not is_own and not self._is_lost_again(task, claim, JobEffect.LOSS):
             return False
         if not self.collect_outcome(task):
             self._fail_lost_task(task, loss)
