@@ -167,6 +167,15 @@ ATTACKS = {
         if True:
             train()
     """,
+    "under other names": """
+        SCALE = 10
+        conf, depth, holder = [CONF], DEPTH, Holder
+        conf[0]["k"] = 10
+        depth.append(10)
+        holder.x = 10
+        del GONE
+        train()
+    """,
     "by calls": """
         def fill(target, key, value):
             target[key] = value

@@ -100,26 +100,26 @@ def _running_functions(module: types.ModuleType) -> list[str]:
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 _READ = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
-_MENTIONING = (*_READ, "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM", "LOAD_CLOSURE")
+_MENTIONING = (*_READ, "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_NAME", "IMPORT_FROM", "LOAD_CLOSURE")
 
 
 class _CodeNames(tp.NamedTuple):
     """The names in compiled code: globals that it reads, those that it binds, those that functions in it bind.
 
-    ``mentions`` are the globals and attributes that it reads, ``words`` are those in its texts.
+    ``mentions`` are the globals, attributes and modules that it reads, ``texts`` are those in it.
     """
 
     reads: set[str]
     binds: set[str]
     binds_inside: set[str]
     mentions: set[str]
-    words: set[str]
+    texts: set[str]
 
 
 def _names_in(outermost: types.CodeType) -> _CodeNames:
     names = _CodeNames(set(), set(), set(), set(), set())
     for code in carried.nested_codes(outermost):
-        names.words.update(*(re.findall(r"\w+", each) for each in code.co_consts if isinstance(each, str)))
+        names.texts.update(each for each in code.co_consts if isinstance(each, str))
         for each in dis.get_instructions(code):
             kind, _, where = each.opname.partition("_")
             if each.opname in _MENTIONING:
@@ -181,6 +181,10 @@ class _Statement:
     def decorators(self) -> set[str]:
         decorators = [getattr(each, "func", each) for each in getattr(self.node, "decorator_list", ())]
         return {path[0] for path in map(_path, decorators) if path is not None}
+
+    @property
+    def has_parents(self) -> bool:
+        return isinstance(self.node, ast.ClassDef) and bool(self.node.bases or self.node.keywords)
 
     @property
     def defined(self) -> str | None:
@@ -323,7 +327,9 @@ def _aliases(node: ast.stmt) -> tp.Iterator[tuple[str, _Path]]:
 # -- what has changed and is read --------------------------------------------------------------------------------------
 
 # what finds functions by a text: in a configuration, or in the code
-_BY_TEXT = {"instantiate", "call", "get_class", "get_method", "get_object", "modules", "globals", "eval"}
+_BY_CODE = {"globals", "eval", "exec"}
+_BY_TEXT = {*_BY_CODE, "instantiate", "call", "get_class", "get_method", "get_object", "modules"}
+_MOST_PARTS = 10_000  # of one object, that are objects themselves
 _PLAIN = (list, dict, set, bytearray, collections.deque, types.SimpleNamespace)
 
 
@@ -398,11 +404,34 @@ class _ScriptReader:
                 stored |= {store.path, *self._other_names(store.path)}
         return {(name,) for name in names if not name.startswith("__")}, stored
 
-    def _other_names(self, path: _Path) -> list[_Path]:
-        """The other globals that are the same object."""
-        value = self._names[path[0]]
-        is_shared = len(path) == 1 and (isinstance(value, _PLAIN) or self._is_own_class(type(value)))
-        return [(name,) for name, other in list(self._names.items()) if is_shared and other is value]
+    def _other_names(self, path: _Path) -> set[_Path]:
+        """The other globals that are the changed object, have it in them, or are in it."""
+        root, *attributes = path
+        owner = self._names[root]
+        others = [(name, other) for name, other in list(self._names.items()) if name != root]
+        if isinstance(owner, (type, types.ModuleType)):
+            return {(name, *attributes) for name, other in others if other is owner}
+        for attribute in attributes[:-1]:
+            owner = inspect.getattr_static(owner, attribute, None)
+        changed = set(self._parts(owner))
+        return {(name,) for name, other in others if changed and not changed.isdisjoint(self._parts(other))}
+
+    def _parts(self, value: tp.Any) -> tp.Iterator[int]:
+        """The ids of a container or object of the project, and of those in it."""
+        pending, seen = [value], set[int]()
+        while pending and len(seen) < _MOST_PARTS:
+            part = pending.pop()
+            is_plain = isinstance(part, _PLAIN)
+            if id(part) in seen or not (is_plain or self._is_own_object(part)):
+                continue
+            seen.add(id(part))
+            yield id(part)
+            if isinstance(part, (dict, list, collections.deque)):
+                pending += list(part.values()) if isinstance(part, dict) else list(part)
+            pending += list(getattr(part, "__dict__", {}).values())
+
+    def _is_own_object(self, value: tp.Any) -> bool:
+        return not isinstance(value, (type, types.ModuleType, types.FunctionType)) and self._is_own_class(type(value))
 
     def _called_by(self, below: tp.Sequence[_Statement]) -> list[_Statement]:
         """The functions and methods of the script that these statements may call, without the task function."""
@@ -485,13 +514,31 @@ class _ScriptReader:
         reached = self._reach(set().union({self._own_name}, *(code.reads for code in own)))
         codes = [*own, *(each.names for name in reached for each in self._leading_on.get(name, ()))]
         mentioned = set().union(*(code.mentions for code in codes))
+        texts = set().union(*(code.texts for code in codes))
+        found = self._handed_over
         if not mentioned.isdisjoint(_BY_TEXT):  # it may find any function, and a variable that a text names
-            below = [each for each in self._statements if each.is_program]
-            only_program = {each.defined for each in self._called_by(below)} - reached
-            defined = {each.defined for each in self._statements if each.defined is not None}
-            words = set().union(*(code.words for code in codes))
-            reached |= self._reach((defined - only_program) | words)
-        return reached
+            found = {each.defined for each in self._statements if each.defined is not None}
+        only_program = self._defined_for_program() - reached if found else set()
+        if "__main__" in mentioned | texts or {"modules", "__name__"} <= mentioned:  # sys.modules[__name__].SCALE
+            reached |= self._reach(mentioned)
+        return reached | self._reach((found - only_program) | _named_in(texts, mentioned))
+
+    def _defined_for_program(self) -> set[str]:
+        below = [each for each in self._statements if each.is_program]
+        return {each.defined for each in self._called_by(below) if each.defined is not None}
+
+    @functools.cached_property
+    def _handed_over(self) -> set[str]:
+        """The functions and classes that loading gives to other modules, which may call them.
+
+        By decorators, calls and the classes above them.
+        """
+        loading = [each for each in self._statements if not each.is_program]
+        defined = {each.defined: each for each in loading if each.defined is not None}
+        given = {name for name, each in defined.items() if each.decorators & self._imports.keys() or each.has_parents}
+        for each in loading:
+            given |= defined.keys() & each.names.reads if isinstance(each.node, ast.Expr) else set()
+        return given
 
     def _codes_of(self, function: tp.Any) -> list[_CodeNames]:
         """The names in the code of a function, of its decorators, and of what they have captured."""
@@ -556,6 +603,15 @@ class _ScriptReader:
             for name in names:
                 leading[name].append(each)
         return leading
+
+
+def _named_in(texts: tp.Iterable[str], mentioned: tp.Collection[str]) -> set[str]:
+    """The variables that texts may name, to code that finds something by a text."""
+    if _BY_TEXT.isdisjoint(mentioned):
+        return set()
+    if _BY_CODE.isdisjoint(mentioned):  # in a sentence, which is not code, no word is a name
+        texts = (text for text in texts if re.fullmatch(r"[\w.]+", text))
+    return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
 def _binds_unknown_names(statement: _Statement) -> bool:

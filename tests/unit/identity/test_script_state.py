@@ -148,6 +148,10 @@ STORING = {
     "elements": ("def f():\n    for each in ITEMS:\n        each['x'] = 3\nf()", "ITEMS"),
     "an argument": ("def f(conf):\n    conf['k'] = 10\nf(CONF)", "CONF"),
     "an argument of a library": ("random.shuffle(ITEMS)", "ITEMS"),
+    "a part with another name": ('part = CONF["k"]\npart["deep"] = 10', "CONF"),
+    "an element with another name": ("first, *_ = ITEMS\nfirst['x'] = 3", "ITEMS"),
+    "a class with another name": ("other = Holder\nother.x = 10", "Holder.x"),
+    "an object with another name": ("other = HOLDER\nother.y = 10", "HOLDER"),
     "global and in place": ("def f():\n    ITEMS.append(1)\nf()", "ITEMS"),
 }
 
@@ -157,6 +161,14 @@ def test_whatever_stores_into_a_global_below_the_guard_is_seen(
     changes_of: tp.Callable[..., dict[str, Change]], below: str, name: str
 ) -> None:
     assert list(changes_of(below)) == [name]
+
+
+@pytest.mark.parametrize("below", ["CONF['k']['deep'] = 10", "part = CONF['k']\npart['deep'] = 10"])
+def test_a_part_that_has_a_global_of_its_own_changes_with_the_whole(
+    changes_of: tp.Callable[..., dict[str, Change]], below: str
+) -> None:
+    before = "CONF = {'k': {'deep': 1}}\nPART = CONF['k']\ndef train(cfg): return PART\nif __name__ == '__main__':\n"
+    assert changes_of(below, before)["PART"].value == {"deep": 10}
 
 
 def test_a_deleted_global_is_seen(changes_of: tp.Callable[..., dict[str, Change]]) -> None:
@@ -203,6 +215,16 @@ READING = {
         "def train(cfg): return instantiate(cfg).f()"
     ),
     "by a text": "def train(cfg): return globals()['SCALE']",
+    "by code in a text": "def train(cfg): return eval(f'{cfg} * SCALE')",
+    "by the name of the script": "import sys\ndef train(cfg): return sys.modules[__name__].SCALE",
+    "by importing the script": "def train(cfg):\n    import __main__\n    return __main__.SCALE",
+    "from the script": "def train(cfg):\n    from __main__ import SCALE\n    return SCALE",
+    "by an imported decorator": "from atexit import register\n@register\ndef f(): return SCALE\ndef train(cfg): ...",
+    "by a call at loading": "import atexit\ndef f(): return SCALE\natexit.register(f)\ndef train(cfg): ...",
+    "by an imported parent": (
+        "import abc\nclass A(abc.ABC):\n    def f(self): return SCALE\n"
+        "def train(cfg): return abc.ABC.__subclasses__()[-1]().f()"
+    ),
     "of a partial": "import functools\ndef f(x, cfg): return SCALE\ntrain = functools.partial(f, 1)",
     "of a method": "class A:\n    def f(self, cfg): return SCALE\ntrain = A().f",
     "of an object that the program has made": "class A:\n    def f(self): return SCALE\ndef train(cfg): return a.f()",
@@ -277,6 +299,17 @@ def test_what_the_program_changes_in_modules_of_the_project_is_found_there(
         (name, sys.modules["settings"], PLACES[name])
     ]
     monkeypatch.delitem(sys.modules, "settings")
+
+
+def test_a_word_of_a_sentence_is_no_name_that_instantiate_finds(
+    changes_of: tp.Callable[..., dict[str, Change]],
+) -> None:
+    """Or the time at which the program has started makes each launch another task."""
+    before = (
+        "from hydra.utils import instantiate\ndef train(cfg):\n    'Start the SCALE.'\n    print('SCALE is', cfg)\n"
+        "    return instantiate(cfg)\nif __name__ == '__main__':\n"
+    )
+    assert changes_of("SCALE = 10", before) == {}
 
 
 def test_what_a_read_value_was_made_of_does_not_count(changes_of: tp.Callable[..., dict[str, Change]]) -> None:
