@@ -15,6 +15,7 @@ import typing as tp
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+_WALKS = 3  # in one of 100,000, under load, the thread leaves a generator meanwhile
 _calls: dict[str, tuple[int, types.FrameType]] = {}
 _abandoned: set[tuple[int, str, int | None]] = set()
 
@@ -55,14 +56,21 @@ def is_abandoned(token: str, job: int | None = None) -> bool:
 def _is_on_stack(token: str) -> bool:
     """Whether the call still runs; if not, it has ended without `end_call`, and its claims are nobody's.
 
-    That its frame exists says nothing: tracebacks keep it.
+    That its frame exists says nothing: tracebacks keep it. A thread that leaves a generator while its frames are walked
+    seems to have none below that, so a call is looked for more than once.
     """
     ident, frame = _calls.get(token, (0, None))
+    if any(_has_frame(ident, frame) for _ in range(_WALKS)):
+        return True
+    if _calls.pop(token, None) is not None:
+        _abandoned.add((os.getpid(), token, None))
+    return False
+
+
+def _has_frame(ident: int, frame: types.FrameType | None) -> bool:
     current = sys._current_frames().get(ident)  # noqa: SLF001  documented, and public
     while current is not None and current is not frame:
         current = current.f_back
-    if current is None and _calls.pop(token, None) is not None:
-        _abandoned.add((os.getpid(), token, None))
     return current is not None
 
 

@@ -169,6 +169,24 @@ def test_a_claim_that_can_never_be_released_hinders_no_later_call_of_the_process
     assert in_time(lambda: CALLS[kind](task(tmp_path))) == VALUES[kind]
 
 
+def test_a_call_runs_although_its_thread_leaves_a_generator_while_its_frames_are_walked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+        yield 2
+
+    generator = numbers()
+    next(generator)
+    left = generator.gi_frame  # type: ignore[attr-defined]
+    seen = [{threading.get_ident(): left}]
+    frames = sys._current_frames
+    own_calls.begin_call("token")
+    monkeypatch.setattr(sys, "_current_frames", lambda: seen.pop() if seen else frames())
+    assert own_calls.is_running("token") and not seen and not own_calls.is_abandoned("token")
+    own_calls.end_call("token")
+
+
 def unreleased(folder: Path) -> list[Path]:
     """The claims of entries and of items that some other process would wait for."""
     claims: dict[Path, Path] = {}
