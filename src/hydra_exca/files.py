@@ -83,12 +83,10 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False, within: Path
     temporary = _temporary_path(path if within is None else within / path.name)
     try:
         _create(temporary, data, SHARED, durable)
-        _link(temporary, path)
-        if durable:
+        is_made = _link(temporary, path)
+        if is_made and durable:
             sync_folder(path.parent)
-        return True
-    except FileExistsError:
-        return os.stat(temporary).st_nlink == 2
+        return is_made
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -111,10 +109,16 @@ def keep_trying(write: tp.Callable[[], _T], path: Path) -> _T:
     raise AssertionError
 
 
-def _link(source: str, path: Path) -> None:
+def _link(source: str, path: Path) -> bool:
+    """Whether this call made the link, whatever link(2) said; False if the name is taken."""
     try:
         os.link(source, path)
+        return True
     except OSError as error:
+        if os.stat(source).st_nlink == 2:
+            return True
+        if error.errno == errno.EEXIST:
+            return False
         if error.errno not in _NO_LINKS:
             raise
         raise CacheError(

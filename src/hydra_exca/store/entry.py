@@ -278,7 +278,9 @@ class Entry:
         committing = dataclasses.replace(claim.next(ClaimState.COMMITTING), number=owner.number + 1, lost=())
         _committing.append(claim.token)
         try:
-            if not files.keep_trying(lambda: self.publish_claim(committing), self.path):
+            note = self.path / paths.claim_name(committing.number)
+            content = committing.to_json()
+            if not files.keep_trying(lambda: self.publish_claim(committing) or _holds(note, content), self.path):
                 return False
             data, path = dataclasses.replace(outcome, claim=committing.number).to_json(), self.path / paths.OUTCOME
             if not files.keep_trying(lambda: files.publish_file(path, data, durable=True) or _holds(path, data), path):
@@ -415,5 +417,8 @@ class Entry:
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    """Whether an earlier try has written the file after all: its folder could not be synced, say."""
-    return path.read_bytes() == data
+    """Whether an earlier try has written the file after all: its folder could not be synced, or link(2) reported so."""
+    try:
+        return files.read_file(path) == data
+    except CorruptEntryError:
+        return False

@@ -528,17 +528,50 @@ def test_publishing_leaves_nothing_but_the_file(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"1"}
 
 
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.ETIMEDOUT, errno.EIO])
 def test_a_link_that_nfs_reports_as_failed_though_it_was_made_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    monkeypatch.setattr(os, "link", lying_link(number))
+    assert files.publish_file(tmp_path / "file", b"1", durable=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def lying_link(number: int) -> tp.Callable[[tp.Any, tp.Any], None]:
     link = os.link
 
-    def lies(source: tp.Any, target: tp.Any) -> None:
+    def lie(source: tp.Any, target: tp.Any) -> None:
         link(source, target)
-        raise FileExistsError(17, "File exists")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "link", lies)
-    assert files.publish_file(tmp_path / "file", b"1")
+    return lie
+
+
+def test_a_commit_goes_on_whose_claim_was_published_although_nfs_answered_nothing_any_more(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat_, lie, silent = os.stat, lying_link(errno.ETIMEDOUT), [True]
+
+    def unanswered(path: tp.Any, **options: tp.Any) -> os.stat_result:
+        if silent and str(path).endswith(".tmp"):
+            monkeypatch.setattr(os, "link", link)
+            silent.clear()
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        return stat_(path, **options)
+
+    link = os.link
+    entry.publish_claim(claim())
+    monkeypatch.setattr(files, "_PAUSES_S", (0.0,))
+    monkeypatch.setattr(os, "link", lie)
+    monkeypatch.setattr(os, "stat", unanswered)
+    assert entry.commit_outcome(claim(), completed({"format": "json", "inline": 1}))
+    assert not silent and entry.outcome() is not None
+
+
+def test_what_stands_in_the_place_of_an_outcome_is_not_waited_for(entry: Entry) -> None:
+    entry.publish_claim(claim())
+    os.mkfifo(entry.path / paths.OUTCOME)
+    assert not entry.commit_outcome(claim(), completed({"format": "json", "inline": 1}))
 
 
 # -- the folder and its shelves
