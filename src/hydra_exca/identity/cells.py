@@ -15,7 +15,6 @@ import types
 import typing as tp
 
 from hydra_exca import script
-from hydra_exca.errors import ConfigError
 
 from . import canonical, carried, model_schema
 from .scalars import Json
@@ -132,13 +131,13 @@ def _global_names(code: types.CodeType) -> tp.Iterator[str]:
 
 def _value_form(value: tp.Any) -> str | None:
     """The digest of a variable's value, None if it has no canonical form, or is data."""
-    if hasattr(value, "__array__") or (hasattr(value, "__len__") and len(value) > _MOST_ITEMS):
-        return None
     try:
+        if hasattr(value, "__array__") or (hasattr(value, "__len__") and len(value) > _MOST_ITEMS):
+            return None
         is_typed = isinstance(value, functools.partial) or carried.is_zen(value) or type(value).__module__ == _MAIN
         form = carried.value_form(value) if is_typed else canonical.canonical(value)
         return None if form is None and is_typed else canonical.digest(form)
-    except (ConfigError, TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - the user's code: a stream has no length
         return None
 
 
