@@ -335,7 +335,21 @@ class Walk:
         held = self._form_of_default(default.held_by_type(), expect, skip)
         # a list that is made of a set has another order in each process
         is_ordered = MISSING not in (written, held) and _count_sets(held) < _count_sets(written)
-        return MISSING if is_ordered else held
+        # what nobody validates stays as it is written, and a validator may make another value of it
+        is_other = not (default.is_validated or MISSING in (written, held) or _is_same_value(written, held))
+        return MISSING if is_ordered or is_other else held
+
+
+def _is_same_value(written: Json, held: Json) -> bool:
+    """Whether two forms may be one value in other types: another number or text is another value."""
+    for kind in (str, (int, float)):
+        if isinstance(written, kind) and isinstance(held, kind):
+            return bool(written == held)
+    if isinstance(written, dict) and isinstance(held, dict):
+        return all(_is_same_value(written[key], held[key]) for key in written.keys() & held.keys())
+    if isinstance(written, list) and isinstance(held, list):
+        return all(map(_is_same_value, written, held))
+    return True
 
 
 def _count_sets(form: Json) -> int:

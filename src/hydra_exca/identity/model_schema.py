@@ -70,14 +70,16 @@ class Default:
     """A default: a ``value``, or a ``factory`` that makes one; neither where there is none that can be known.
 
     ``field_type`` is the type of its field if that may hold the default as another value, else MISSING, and ``config``
-    is that of the model. ``forms`` holds canonical forms of ``value`` once they are computed, for walks without
-    ``by_type`` and with it: a default belongs to its class and stays.
+    is that of the model. ``is_validated``: what is written becomes that value where nothing is given, too. ``forms``
+    holds canonical forms of ``value`` once they are computed, for walks without ``by_type`` and with it: a default
+    belongs to its class and stays.
     """
 
     value: tp.Any = MISSING
     factory: tp.Callable[[], tp.Any] | None = None
     field_type: tp.Any = MISSING
     config: tp.Any = None
+    is_validated: bool = False
     forms: tuple[dict[str, tp.Any], dict[str, tp.Any]] = dataclasses.field(
         default_factory=lambda: ({}, {}), compare=False
     )
@@ -231,7 +233,8 @@ def _default_of_info(info: pydantic.fields.FieldInfo, config: tp.Any) -> Default
     factory = tp.cast("tp.Callable[[], tp.Any] | None", info.default_factory)
     if factory is None and info.is_required():
         return Default()
-    default = Default(factory=factory) if factory is not None else Default(value=info.default)
+    validates = config.get("validate_default") if info.validate_default is None else info.validate_default
+    default = Default(MISSING if factory else info.default, factory, is_validated=bool(validates))
     return _typed_default(default, info.annotation, pydantic_types.metadata_of(info), config)
 
 
