@@ -353,6 +353,21 @@ def set_foreign_link_aside(path: str | Path) -> None:
         log.warning("exca: %s is a link that %s has made; it is set aside as %s", path, owner, move_aside(Path(path)))
 
 
+def now_at(folder: Path) -> float:
+    """The time by the clock of the file system that a folder is on. Writes there, and raises OSError if it cannot."""
+    temporary = _temporary_path(folder / "now")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+        try:
+            os.write(descriptor, b".")  # a server sets the time of what is written
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
 def move_aside(path: Path) -> Path:
     """Renames a file or folder that is in the way, and returns its new path; nothing is deleted."""
     target = path.with_name(paths.aside_name(path.name, random_token()))

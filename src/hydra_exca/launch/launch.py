@@ -222,7 +222,7 @@ class Launch:
         """Cancels the job that computes the task, of this launch or another."""
         launched = self._launched[task.identity.key]
         claim = launched.entry.current_claim() if launched.has_entry else None
-        if claim is None or is_given_up(claim):
+        if claim is None or is_given_up(launched.entry, claim):
             return
         submissions = self._monitor.submissions
         if any(submission.token == claim.token and submission.cancel_task(launched) for submission in submissions):
@@ -241,7 +241,7 @@ class Launch:
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
         for entry in entries:
             claim = entry.current_claim()
-            if claim is not None and not is_given_up(claim) and entry.outcome() is None:
+            if claim is not None and not is_given_up(entry, claim) and entry.outcome() is None:
                 cancellation.check_ours(entry.uid, claim)
         for entry in entries:
             claim = entry.current_claim()
@@ -249,7 +249,7 @@ class Launch:
                 continue
             claims.append((entry, claim, None))
             entry.publish_claim(claim.next(ClaimState.RELEASED, lost=()))  # what is believed lost may not come back
-            if not is_given_up(claim) and entry.outcome() is None:
+            if not is_given_up(entry, claim) and entry.outcome() is None:
                 cancelled.append((entry, claim))
         cancellation.cancel_vanished_jobs(self._lookup, claims)
         cancellation.cancel_jobs(self._lookup, cancelled)

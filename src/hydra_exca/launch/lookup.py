@@ -6,7 +6,6 @@ import contextlib
 import enum
 import gc
 import os
-import time
 import typing as tp
 from pathlib import Path
 
@@ -180,7 +179,9 @@ class Lookup:
         if outcome is not None:
             status = outcome.status
         else:
-            status = Status.NOT_SUBMITTED if claim is None or is_given_up(claim) else Status.RUNNING
+            status = (
+                Status.NOT_SUBMITTED if claim is None or entry is None or is_given_up(entry, claim) else Status.RUNNING
+            )
         return LookupResult(identity, entry, status, outcome=outcome, claim=claim)
 
     def _read_record(self, token: str, writer: int | None = None) -> dict[str, tp.Any]:
@@ -200,8 +201,8 @@ class Lookup:
         return record
 
 
-def is_given_up(claim: Claim) -> bool:
-    """Whether nobody computes under a claim, or will store an outcome under it.
+def is_given_up(entry: Entry, claim: Claim) -> bool:
+    """Whether nobody computes under a claim on ``entry``, or will store an outcome under it.
 
     That is so for a claim of this process whose call was interrupted. Committing takes moments; an owner that is long
     past it has lost its outcome to somebody who removed it, and so has this process where none of its threads is at it.
@@ -214,7 +215,7 @@ def is_given_up(claim: Claim) -> bool:
         return True
     if claim.state is not ClaimState.COMMITTING:
         return False
-    return (is_own and not is_committing(claim)) or time.time() - claim.time > _COMMIT_S
+    return (is_own and not is_committing(claim)) or entry.claim_age(claim) > _COMMIT_S
 
 
 def is_behind_this_job(claim: Claim | None) -> bool:
@@ -256,7 +257,7 @@ def _with_owner(result: LookupResult) -> LookupResult:
         return result
     claim = result.entry.current_claim()
     states = (ClaimState.QUEUED, ClaimState.RUNNING)
-    is_running = claim is not None and claim.state in states and not is_given_up(claim)
+    is_running = claim is not None and claim.state in states and not is_given_up(result.entry, claim)
     return result._replace(claim=claim, status=Status.RUNNING if is_running else result.status)
 
 

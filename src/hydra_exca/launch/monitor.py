@@ -247,7 +247,8 @@ class Monitor:
 
     def _find_orphans(self, joined: tp.Sequence[LaunchedTask]) -> list[LaunchedTask]:
         """The tasks that nobody computes any more; ends those that have failed with their job, or lost it again."""
-        owned = {task: task.claim for task in joined if task.claim is not None and not is_given_up(task.claim)}
+        claims = {task: task.claim for task in joined if task.claim is not None}
+        owned = {task: claim for task, claim in claims.items() if not is_given_up(task.entry, claim)}
         orphans = [task for task in joined if task not in owned and not self._has_lost_job(task)]
         reports = self._lookup.ask_clusters(list(owned.values()))
         for (task, claim), report in zip(owned.items(), reports, strict=True):

@@ -217,6 +217,16 @@ class Entry:
         """The claim that owns this entry."""
         return claims.owning_claim(self.path)
 
+    def claim_age(self, claim: Claim) -> float:
+        """How many seconds ago a claim was published, by the clock of the file system; 0 if that cannot be told.
+
+        The clocks of two hosts may be minutes apart.
+        """
+        try:
+            return files.now_at(self.path) - os.stat(self.path / paths.claim_name(claim.number)).st_mtime
+        except OSError:
+            return 0.0
+
     def owns(self, claim: Claim) -> bool:
         """Whether ``claim`` owns this entry."""
         return claims.owning_number(self.path) == claim.number

@@ -39,7 +39,7 @@ from hydra_exca.launch import cancellation
 from hydra_exca.launch.actions import Action
 from hydra_exca.launch.launch import Launch, Result
 from hydra_exca.launch.launched_task import LaunchedTask
-from hydra_exca.launch.lookup import Lookup
+from hydra_exca.launch.lookup import Lookup, is_given_up
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome
@@ -359,6 +359,22 @@ def test_a_damaged_value_that_another_launch_computes_again_is_joined(tmp_path: 
     assert entry.commit_outcome(theirs, Outcome(Status.COMPLETED, 0, task().identity.to_json(), value))
     assert late.poll() == 0
     assert late.result(task()).value == "theirs" and len(runs(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_an_outcome_that_never_comes_is_given_up_whatever_the_clocks_of_hosts_say(
+    tmp_path: Path, skew: float, is_old: bool
+) -> None:
+    entry = entry_of(tmp_path)
+    owner = {**process.describe_process(), "host": "elsewhere", "boot": "another"}
+    claim = Claim(1, ClaimState.COMMITTING, "theirs", "local", None, 0, owner, time=time.time() + skew)
+    assert entry.publish_claim(claim)
+    path = entry.path / paths.claim_name(1)
+    if is_old:
+        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    assert is_given_up(entry, claim) is is_old
+    assert sorted(os.listdir(entry.path)) == [path.name]
 
 
 def test_a_record_of_a_launch_that_could_not_be_read_is_read_again(
