@@ -61,7 +61,7 @@ class OriginalPlaces(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001
         if copy is not None and isinstance(value, str) and key != "PYTHONPATH":
             original, before = copy.with_originals(value), self.get(key, "")
             if original != value:  # as it was spelled where the launch has set it, perhaps with links
-                value = before if os.path.realpath(before) == os.path.realpath(original) else original
+                value = before if before and os.path.realpath(before) == os.path.realpath(original) else original
         super().__setitem__(key, value)
 
 

@@ -154,6 +154,17 @@ def test_a_place_is_spelled_as_it_was_before(project: Path, copy: Snapshot, monk
     assert os.environ["ROOT"] == str(link)
 
 
+@pytest.mark.parametrize("before", [None, ""])
+def test_a_variable_without_a_value_gets_the_place_that_is_the_working_directory(
+    project: Path, copy: Snapshot, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.chdir(project)
+    os.environ.pop("ROOT", None)
+    os.environ.update({} if before is None else {"ROOT": before})
+    os.environ["ROOT"] = str(copy.folder)
+    assert os.environ["ROOT"] == str(project)
+
+
 def test_a_copy_below_a_link_is_recognized_however_it_is_spelled(project: Path, copy: Snapshot) -> None:
     link = project.parent / "link"
     link.symlink_to(copy.folder.parent)
