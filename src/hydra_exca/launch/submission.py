@@ -211,9 +211,12 @@ class Submission:
         if self._cluster_submission is None:  # the last claim may not have been noted any more
             for task in (task for group in self._groups for task in group if task.has_entry and not self.holds(task)):
                 self._release_claim(task, None)
-        return self._give_up_jobs(
+        given_up = self._give_up_jobs(
             self._all_jobs() if self._cluster_submission is None else self._cluster_submission.stop_submitting()
         )
+        if not self._runs_here:  # the jobs that were accepted hold the other claims
+            own_calls.end_call(self.token)
+        return given_up
 
     def cancel_unstarted(self) -> list[LaunchedTask]:
         """Cancels the jobs that have not started; gives up and returns the tasks that nobody computes yet."""

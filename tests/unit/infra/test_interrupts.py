@@ -18,6 +18,8 @@ import pytest
 from apps import wait_until
 
 from hydra_exca import MapInfra, TaskInfra, files
+from hydra_exca.clusters import local
+from hydra_exca.errors import SubmissionError
 from hydra_exca.store import own_calls
 
 LONGEST_S = 6.0
@@ -185,6 +187,20 @@ def test_a_call_runs_although_its_thread_leaves_a_generator_while_its_frames_are
     monkeypatch.setattr(sys, "_current_frames", lambda: seen.pop() if seen else frames())
     assert own_calls.is_running("token") and not seen and not own_calls.is_abandoned("token")
     own_calls.end_call("token")
+
+
+def test_jobs_that_a_cluster_has_accepted_before_it_refused_others_are_not_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(submission: object) -> None:
+        raise SubmissionError("the second array is refused")
+
+    monkeypatch.setattr(local._LocalSubmission, "start", refuse)
+    monkeypatch.setattr(local._LocalSubmission, "stop_submitting", lambda submission: [])
+    accepted = Task(infra={"folder": tmp_path, "cluster": "local"})
+    with pytest.raises(SubmissionError):
+        accepted.infra.job()
+    assert accepted.infra.status() == "running"
 
 
 def unreleased(folder: Path) -> list[Path]:
