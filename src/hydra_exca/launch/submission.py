@@ -129,6 +129,8 @@ class Submission:
         """
         if self._cluster_submission is None:
             return []
+        if self._runs_here and self.has_unstarted():
+            own_calls.begin_call(self.token)  # the call that has claimed them may be over
         try:
             reports = self._cluster_submission.poll()
         finally:

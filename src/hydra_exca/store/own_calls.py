@@ -21,13 +21,17 @@ _abandoned: set[tuple[int, str, int | None]] = set()
 
 
 def begin_call(token: str) -> None:
-    """Makes the call into this package that runs now the one that holds the claims of ``token``, until `end_call`."""
+    """Makes the call into this package that runs now the one that holds the claims of ``token``, until `end_call`.
+
+    They may be those of an earlier call that is over.
+    """
     for other in list(_calls):
         _is_on_stack(other)  # forgets those that are not
     frame = sys._getframe(1)  # noqa: SLF001  documented, and public
     while frame.f_back is not None and str(frame.f_back.f_globals.get("__name__")).startswith(_PACKAGE):
         frame = frame.f_back
     _calls[token] = threading.get_ident(), frame
+    _abandoned.discard((os.getpid(), token, None))
 
 
 def end_call(token: str) -> None:

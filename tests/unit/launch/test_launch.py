@@ -922,6 +922,27 @@ def test_after_a_full_disk_the_same_process_can_go_on(tmp_path: Path, monkeypatc
     assert elsewhere(both, 15) == "value"
 
 
+def test_a_task_that_another_call_computes_than_has_claimed_it_is_not_computed_twice(tmp_path: Path) -> None:
+    began: list[str] = []
+
+    def program(argument: tp.Any, attempt: Attempt) -> str:
+        began.append(attempt.claim.token)
+        if len(began) == 1:
+            other = threading.Thread(target=lambda: began.extend(["status", str(status())]))
+            other.start()
+            other.join()
+        return "value"
+
+    def status() -> Status:
+        return launch(tmp_path, [task()], program).look_up()[0].status
+
+    first = launch(tmp_path, [task()], program)
+    first.submit()
+    assert status() is Status.NOT_SUBMITTED  # the call is over, and nobody may ever poll
+    first.poll()
+    assert began[1:] == ["status", "running"]
+
+
 @pytest.mark.app
 def test_an_outcome_that_somebody_deleted_is_computed_again_by_the_process_that_wrote_it(tmp_path: Path) -> None:
     def both() -> tp.Any:
