@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import types
 import typing as tp
@@ -31,12 +32,25 @@ def _changed_in_place(present: tp.Any, value: tp.Any) -> tp.Any:
         return value
     if isinstance(value, (list, bytearray)):
         present[:] = value
-    elif type(value) in (dict, set):
+    elif isinstance(value, (dict, set)):
         present.clear()
         present.update(value)
-    elif type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
+    elif isinstance(value, collections.deque) and value.maxlen == present.maxlen:
+        present.clear()
+        present.extend(value)
+    elif not (type(value).__module__ == "__main__" and _is_all_in_attributes(value)):
+        return value
+    if type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
         vars(present).clear()
         vars(present).update(vars(value))
-    else:
-        return value
     return present
+
+
+def _is_all_in_attributes(value: tp.Any) -> bool:
+    """Whether attributes are all that an object consists of: no slots, and no content as that of a number."""
+    bases = type(value).__mro__[:-1]
+    is_pythons = all(base.__flags__ & _WRITTEN_IN_PYTHON for base in bases)
+    return is_pythons and not any(vars(base).get("__slots__") for base in bases)
+
+
+_WRITTEN_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class statement made it
