@@ -262,7 +262,13 @@ def _with_owner(result: LookupResult) -> LookupResult:
 
 
 def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupResult:
-    """The result once the job has ended: an older value comes back, or the task has failed, or nobody runs it."""
+    """The result once the job has ended: an older value comes back, or the task has failed, or nobody runs it.
+
+    A job that ended just now may have stored its outcome after that was looked for.
+    """
+    committed = _committed_since(result)
+    if committed is not None:
+        return committed
     outcome, status = result.outcome, Status.NOT_SUBMITTED
     previous = None if result.entry is None else result.entry.previous_outcome()
     if previous is not None:
@@ -272,6 +278,17 @@ def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupR
     elif result.claim is not None and effect_of_end(result.claim, report) is JobEffect.FAILURE:
         status = Status.FAILED
     return result._replace(ended=report, status=status, outcome=outcome)
+
+
+def _committed_since(result: LookupResult) -> LookupResult | None:
+    """The result with the outcome of the claim that it has, None if there is none."""
+    if result.entry is None or result.claim is None:
+        return None
+    with contextlib.suppress(CorruptEntryError):  # the next lookup says so
+        outcome = result.entry.outcome()
+        if outcome is not None and outcome.claim > result.claim.number:
+            return result._replace(status=outcome.status, outcome=outcome, claim=result.entry.current_claim())
+    return None
 
 
 def _decide(result: LookupResult, mode: Mode) -> LookupResult:

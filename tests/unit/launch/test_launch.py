@@ -621,6 +621,25 @@ def test_read_only_joins_what_runs(tmp_path: Path) -> None:
             assert reader.result() == "theirs"
 
 
+@pytest.mark.parametrize("mode", ["cached", "read-only", "retry"])
+def test_a_job_that_ends_while_it_is_looked_up_has_left_its_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    entry, ask = entry_of(tmp_path), Lookup.ask_clusters
+    gone = {**clusters.describe_process(), "started": 1.0}
+    claim = Claim(1, ClaimState.RUNNING, "theirs", "local", "1", 0, gone)
+    assert entry.publish_claim(claim)
+
+    def commit_first(lookup: Lookup, claims: tp.Sequence[Claim]) -> tp.Any:
+        value = {"format": "json", "inline": "theirs"}
+        entry.commit_outcome(claim, Outcome(Status.COMPLETED, 0, task().identity.to_json(), value=value))
+        return ask(lookup, claims)
+
+    monkeypatch.setattr(Lookup, "ask_clusters", commit_first)
+    result = launch(tmp_path, [task()], fails, mode).look_up()[0]
+    assert (result.status, result.action, result.value) == (Status.COMPLETED, Action.REUSE, "theirs")
+
+
 @pytest.mark.app
 def test_read_only_does_not_wait_for_a_job_that_died(tmp_path: Path) -> None:
     with Elsewhere(lambda: one(tmp_path, waits(tmp_path)).value) as owner:
