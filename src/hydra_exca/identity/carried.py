@@ -274,10 +274,15 @@ def layers(function: tp.Any) -> tp.Iterator[tp.Any]:
             function = function.func
         elif inspect.ismethod(function):
             function = function.__func__
-        elif getattr(function, "__wrapped__", None) is not None and not isinstance(function, type):
+        elif _is_wrapper(function) and not isinstance(function, type):
             function = function.__wrapped__
         else:
             return
+
+
+def _is_wrapper(function: tp.Any) -> bool:
+    """Whether it is a decorator's. Objects with a ``__getattr__`` are not asked: some have every name, or raise."""
+    return inspect.getattr_static(function, "__wrapped__", None) is not None
 
 
 def _is_of_an_object(function: tp.Any) -> bool:
@@ -298,7 +303,7 @@ def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_P
         return _method_parts(layer)
     if isinstance(layer, type):
         return _local_class(layer)
-    if getattr(layer, "__wrapped__", None) is not None:
+    if _is_wrapper(layer):
         return _wrapper_parts(layer, is_library)
     if inspect.isfunction(layer):
         return _function_parts(layer)

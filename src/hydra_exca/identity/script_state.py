@@ -428,7 +428,7 @@ class _ScriptReader:
             yield id(part)
             if isinstance(part, (dict, list, collections.deque)):
                 pending += list(part.values()) if isinstance(part, dict) else list(part)
-            pending += list(getattr(part, "__dict__", {}).values())
+            pending += list(vars(part).values()) if type(part).__dictoffset__ else []
 
     def _is_own_object(self, value: tp.Any) -> bool:
         return not isinstance(value, (type, types.ModuleType, types.FunctionType)) and self._is_own_class(type(value))
@@ -558,7 +558,8 @@ class _ScriptReader:
 
     def _names_of_classes(self, layer: tp.Any) -> set[str]:
         """The globals that are the class of a method or callable object, or a class above it."""
-        kind = layer if isinstance(layer, type) else type(getattr(layer, "__self__", layer))
+        owner = layer.__self__ if inspect.ismethod(layer) or inspect.isbuiltin(layer) else layer
+        kind = owner if isinstance(owner, type) else type(owner)
         own = str(self._names.get("__name__"))
         return {each.__qualname__.partition(".")[0] for each in kind.__mro__ if each.__module__ == own}
 

@@ -239,6 +239,22 @@ def test_whatever_the_task_function_leads_to_reads(changes_of: tp.Callable[..., 
     assert "SCALE" in changes_of(below, before)
 
 
+ATTRIBUTES = {
+    "raise a KeyError": "class A(dict):\n    __getattr__ = dict.__getitem__\n",
+    "raise another error": "class A:\n    def __getattr__(self, name): raise RuntimeError(name)\n",
+    "raise without a __dict__": "class A:\n    __slots__ = ()\n    def __getattr__(self, name): return 1 / 0\n",
+    "are all there": "class A:\n    def __getattr__(self, name): return A()\n    def __call__(self): ...\n",
+}
+
+
+@pytest.mark.parametrize("text", ATTRIBUTES.values(), ids=ATTRIBUTES.keys())
+def test_an_object_is_not_asked_for_attributes_that_it_makes_up(
+    changes_of: tp.Callable[..., dict[str, Change]], text: str
+) -> None:
+    before = f"{text}a = A()\ndef train(cfg): return a, SCALE\nif __name__ == '__main__':\n"
+    assert changes_of("SCALE = 10\nprint(type(a))\nb = [a]\nb.append(SCALE)", before)["SCALE"].value == 10
+
+
 NO_VALUES = {
     "a module": "import json as SCALE",
     "a function": "def SCALE(): ...",
