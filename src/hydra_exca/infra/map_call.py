@@ -257,7 +257,7 @@ class MapCall:
 
         try:
             finish()
-        except OSError as error:  # an error under way says more
+        except (OSError, CacheError) as error:  # an error under way says more
             log.warning("the claim on items in %s is released as soon as possible: %s", self._map_entry.folder, error)
             own_calls.abandon_claim(claim.token, claim.number, finish)
         except BaseException:

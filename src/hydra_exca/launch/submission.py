@@ -14,7 +14,7 @@ from hydra_exca import files as store_files
 from hydra_exca.code import active
 from hydra_exca.code.compare import join_digests
 from hydra_exca.code.snapshot import Snapshot
-from hydra_exca.errors import ConfigError
+from hydra_exca.errors import CacheError, ConfigError
 from hydra_exca.job import payload, worker
 from hydra_exca.job.attempt import Attempt, Program, attempt_task
 from hydra_exca.job.enclosing import EnclosingTask, computing, enclosing_tasks
@@ -311,7 +311,7 @@ class Submission:
         """Releases this launch's claim on a task, later if the disk refuses that now; False if there is none."""
         try:
             return self._try_to_release(task)
-        except OSError as error:
+        except (OSError, CacheError) as error:
             log.warning("exca: the claim on %s is released as soon as possible: %s", task.uid, error)
             own_calls.abandon_claim(self.token, job, lambda: self._try_to_release(task))
             return True

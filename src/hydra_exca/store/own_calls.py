@@ -13,6 +13,8 @@ import time
 import types
 import typing as tp
 
+from hydra_exca.errors import CacheError
+
 _PACKAGE = __name__.partition(".")[0] + "."
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 _WALKS = 3  # in one of 100,000, under load, the thread leaves a generator meanwhile
@@ -84,6 +86,6 @@ def _release(release: tp.Callable[[], object]) -> None:
         try:
             release()
             return
-        except OSError:
+        except (OSError, CacheError):
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)

@@ -17,7 +17,7 @@ import pydantic
 import pytest
 from apps import wait_until
 
-from hydra_exca import MapInfra, TaskInfra, files
+from hydra_exca import MapInfra, TaskInfra, files, paths
 from hydra_exca.clusters import local
 from hydra_exca.errors import SubmissionError
 from hydra_exca.store import own_calls
@@ -187,6 +187,23 @@ def test_a_call_runs_although_its_thread_leaves_a_generator_while_its_frames_are
     monkeypatch.setattr(sys, "_current_frames", lambda: seen.pop() if seen else frames())
     assert own_calls.is_running("token") and not seen and not own_calls.is_abandoned("token")
     own_calls.end_call("token")
+
+
+def test_an_interrupt_stays_one_where_the_entry_is_damaged_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage_and_interrupt() -> None:
+        (claim,) = tmp_path.rglob("claim.1.json")
+        (claim.parent / paths.OUTCOME).write_text("{")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[__name__], "before", [damage_and_interrupt])
+    with pytest.raises(KeyboardInterrupt):
+        task(tmp_path).fit()
+    before.clear()
+    (outcome,) = tmp_path.rglob(paths.OUTCOME)
+    outcome.unlink()
+    wait_until(lambda: not unreleased(tmp_path), "the release of the claim")
 
 
 def test_jobs_that_a_cluster_has_accepted_before_it_refused_others_are_not_submitted_again(
