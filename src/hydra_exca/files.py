@@ -109,6 +109,15 @@ def keep_trying(write: tp.Callable[[], _T], path: Path) -> _T:
     raise AssertionError
 
 
+@contextlib.contextmanager
+def disk_errors_translated(path: Path) -> tp.Iterator[None]:
+    """Raises CacheError, with ``path``, for errors of the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
+
+
 def _link(source: str, path: Path) -> bool:
     """Whether this call made the link, whatever link(2) said; False if the name is taken."""
     try:

@@ -149,7 +149,7 @@ class FactoryFolder:
         The readable part of its name depends on how the task was asked for. So the first process decides the name, once
         and for all, with more digits of the digest if another identity has the same first ones.
         """
-        with _disk_errors_translated(self.path):
+        with files.disk_errors_translated(self.path):
             entry = self.find_entry(identity)
             if entry is None:
                 return self._create(identity)
@@ -173,7 +173,7 @@ class FactoryFolder:
 
     def create(self, project: dict[str, tp.Any]) -> None:
         """Creates the folder and records its project, if known; raises CacheError if it is another project's."""
-        with _disk_errors_translated(self.path):
+        with files.disk_errors_translated(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.path / paths.NAMES):
                 files.make_folder(folder)
@@ -299,14 +299,6 @@ def _read_record(path: Path, schema: Schema, *, set_aside: bool = False) -> dict
 def _set_aside(path: Path, damage: object) -> None:
     with contextlib.suppress(FileNotFoundError):  # another launch was quicker
         log.warning("exca: %s; it is set aside as %s", damage, files.move_aside(path))
-
-
-@contextlib.contextmanager
-def _disk_errors_translated(path: Path) -> tp.Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
 
 
 def _same_project(recorded: dict[str, tp.Any], project: dict[str, tp.Any]) -> bool:

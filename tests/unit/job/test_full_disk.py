@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
+import os
 import subprocess
+import typing as tp
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +72,32 @@ def test_a_disk_that_is_full_from_the_beginning_is_an_error_that_names_it(disk: 
     with pytest.raises(ExcaError, match=rf"{disk}/cache.* cannot be written: No space left on device"):
         model(disk, 1).fit()
     assert runs(disk) == 1
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_whatever_a_launch_cannot_write_the_error_names_the_disk_and_the_next_call_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str | None
+) -> None:
+    opened, left = os.open, [0]
+
+    def fill(path: tp.Any, flags: int, *mode: tp.Any, **more: tp.Any) -> int:
+        is_made = flags & os.O_CREAT and os.fspath(path) != os.environ["NOTES"]
+        left[0] -= bool(is_made)
+        if is_made and left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return opened(path, flags, *mode, **more)
+
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr(files, "_PAUSES_S", ())
+    monkeypatch.setattr(os, "open", fill)
+    errors = []
+    for number in itertools.count(1):
+        folder, left[0] = tmp_path / str(number), number
+        try:
+            Fills(infra={"folder": folder, "cluster": cluster}).fit()
+        except ExcaError as error:
+            errors.append(str(error))
+        if left[0] > 0:
+            break
+        assert Fills(infra={"folder": folder}).fit()
+    assert len(errors) > 5 and all("cannot be written: No space left on device" in error for error in errors)
