@@ -342,16 +342,15 @@ def statements(path: str) -> list[ast.stmt] | None:
 
 def _is_at_top_level(path: str) -> bool:
     """Whether the main thread runs the script's top level, outside of a guard: loading it would run this again."""
-    line = current_line()
+    line = current_line(main_names())
     if line is None:
         return False
     here = [node for node in statements(path) or () if node.lineno <= line <= (node.end_lineno or line)]
     return not any(map(_is_guard, here))
 
 
-def current_line() -> int | None:
-    """The line of the script's top level that the main thread runs; None if it runs no script."""
-    names = vars(sys.modules["__main__"])
+def current_line(names: tp.Mapping[str, tp.Any]) -> int | None:
+    """The line of the script's top level that the main thread runs; None if it runs no script with these globals."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001  documented, and public
     while frame is not None and (frame.f_code.co_name != "<module>" or frame.f_globals is not names):
         frame = frame.f_back

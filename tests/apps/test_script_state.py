@@ -221,6 +221,17 @@ def test_what_the_script_sets_counts_by_name_and_may_be_left_out(tmp_path: Path)
     assert len(app.notes) == 3
 
 
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_what_the_script_sets_counts_below_a_profiler(tmp_path: Path, cluster: str) -> None:
+    """Before Python 3.13, ``__main__`` is then the profiler's module."""
+    app = state_app(tmp_path, "SCALE = int(sys.argv.pop())\ntrain()")
+    profiled = ["-m", "cProfile", "-o", str(tmp_path / "profile"), "train.py"]
+    for scale in (10, 20):
+        result = app.run(str(scale), cluster=cluster, script=profiled)
+        assert result.values[0][0] == scale and "this counts: SCALE" in result.stdout, result.text
+    assert len(app.notes) == 2
+
+
 IMPORTED = """
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def train(cfg):

@@ -64,23 +64,30 @@ def read_changes(function: tp.Any) -> list[Change]:
     target = carried.target_of(function)
     readers = []
     main = sys.modules.get("__main__")
-    nodes = _nodes_of(main)
-    if main is not None and nodes:
-        is_loaded = script.running_script() is not None
-        statements = list(_flat(nodes, script.current_line(), is_program=not is_loaded))
-        readers.append(_ScriptReader(main, statements, function, is_loaded))
+    names = _program_names(target)
+    nodes = _nodes_of(names)
+    if nodes:
+        is_loaded = names is not script.main_names() or script.running_script() is not None
+        statements = list(_flat(nodes, script.current_line(names), is_program=not is_loaded))
+        readers.append(_ScriptReader(None, names, statements, function, is_loaded))
     module = sys.modules.get(str(getattr(target, "__module__", None)))
     launching = [] if module is None or module is main else _running_functions(module)
     if module is not None and launching and carried.is_users_module(module.__name__):
-        statements = [each for each in _flat(_nodes_of(module), None) if not each.is_program]
+        statements = [each for each in _flat(_nodes_of(vars(module)), None) if not each.is_program]
         calls = ast.parse("\n".join(f"{name}()" for name in launching)).body
         statements += [_Statement(call, is_program=True) for call in calls]
-        readers.append(_ScriptReader(module, statements, function, is_loaded=True))
+        readers.append(_ScriptReader(module, vars(module), statements, function, is_loaded=True))
     return sorted((change for reader in readers for change in reader.changes()), key=lambda change: change.path)
 
 
-def _nodes_of(module: types.ModuleType | None) -> list[ast.stmt]:
-    path = getattr(module, "__file__", None)
+def _program_names(target: tp.Any) -> dict[str, tp.Any]:
+    """The globals of the script, which a profiler runs beside its own ``__main__``."""
+    names: dict[str, tp.Any] = target.__globals__ if inspect.isfunction(target) else {}
+    return names if names.get("__name__") == "__main__" and "__file__" in names else script.main_names()
+
+
+def _nodes_of(names: _Names) -> list[ast.stmt]:
+    path = names.get("__file__")
     return [] if path is None else script.statements(path) or []
 
 
@@ -337,16 +344,22 @@ class _ScriptReader:
     """Reads what has changed in one module: the script, or the one that has launched."""
 
     def __init__(
-        self, module: types.ModuleType, statements: list[_Statement], function: tp.Any, is_loaded: bool
+        self,
+        module: types.ModuleType | None,
+        names: _Names,
+        statements: list[_Statement],
+        function: tp.Any,
+        is_loaded: bool,
     ) -> None:
-        self._module = None if module is sys.modules["__main__"] else module
-        self._names: _Names = vars(module)
+        """``module`` is None for the script."""
+        self._module = module
+        self._names = names
         self._statements = statements
         self._function = function
         self._is_loaded_by_jobs = is_loaded
         target = carried.target_of(function)
         name, _, inside = str(getattr(target, "__qualname__", "")).partition(".")
-        is_here = getattr(target, "__module__", None) == module.__name__
+        is_here = getattr(target, "__module__", None) == names.get("__name__")
         self._own_name = name if is_here and "<" not in inside else ""
 
     def changes(self) -> tp.Iterator[Change]:
