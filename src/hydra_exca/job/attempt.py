@@ -108,11 +108,18 @@ def attempt_task(
         problem = error if isinstance(error, CacheError) else _disk_error(entry, error)
         if claim is not None:
             _give_up(entry, claim, identity, problem)
+        if problem is error:
+            raise
         raise problem from error
 
 
 def _disk_error(entry: Entry, error: OSError) -> CacheError:
     return CacheError(f"{error.filename or entry.path} cannot be written: {error.strerror}")
+
+
+def _is_disk_error(raised: BaseException) -> bool:
+    """Whether a task could not use a cache of its own, say that of its features, as the disk failed."""
+    return isinstance(raised, CacheError) and isinstance(raised.__cause__, OSError)
 
 
 def _link_code(entry: Entry, copy: Snapshot | None) -> None:
@@ -205,7 +212,7 @@ def _compute_and_commit(
     except KeyboardInterrupt:
         raise
     except BaseException as raised:
-        if guard.exit_request is not None and raised is guard.exit_request:
+        if (guard.exit_request is not None and raised is guard.exit_request) or _is_disk_error(raised):
             raise
         error = raised.description if isinstance(raised, RankError) else describe_error(raised)
     else:

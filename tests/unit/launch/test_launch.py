@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import multiprocessing
@@ -969,6 +970,27 @@ def test_an_outcome_that_somebody_deleted_is_computed_again_by_the_process_that_
         return one(tmp_path, says(tmp_path, "again")).value
 
     assert elsewhere(both, 15) == "again"
+
+
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_an_error_of_the_disk_in_a_cache_that_a_task_uses_is_no_failure_of_the_task(
+    tmp_path: Path, cluster: str
+) -> None:
+    def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
+        with files.disk_errors_translated(attempt.entry.path):
+            raise OSError(errno.ENOSPC, "No space left on device", "features")
+
+    def error() -> BaseException | None:
+        try:
+            return one(tmp_path, program, cluster=cluster).error
+        except CacheError as raised:
+            return raised
+
+    problem = error()
+    assert isinstance(problem, CacheError) and "No space left on device (features)" in str(problem)
+    assert problem.__cause__ is not problem
+    assert launch(tmp_path, [task()], program).look_up()[0].status is Status.NOT_SUBMITTED
+    assert one(tmp_path, says(tmp_path, "again")).value == "again"
 
 
 def test_an_error_that_cannot_be_shown_does_not_end_the_launch(tmp_path: Path) -> None:
