@@ -50,17 +50,21 @@ class _CellReader:
 
     def visit(self, value: tp.Any) -> None:
         """Adds what a value is made of: the functions of a function or class, the classes of an object."""
-        if id(value) in self._seen or isinstance(value, types.ModuleType):
-            return
-        self._seen.add(id(value))
+        pending = [value]  # a list of nodes, each of which leads to the next, may be long
+        while pending:
+            part = pending.pop()
+            if id(part) not in self._seen and not isinstance(part, types.ModuleType):
+                self._seen.add(id(part))
+                pending += self._visit_part(part)
+
+    def _visit_part(self, value: tp.Any) -> tp.Iterable[tp.Any]:
         if isinstance(value, type):
             self._visit_class(value)
-        elif inspect.isfunction(value):
+            return ()
+        if inspect.isfunction(value):
             self.pending += [value] if _is_typed(value) else []
-            self.visit(getattr(value, "__wrapped__", None))
-        else:
-            for part in _parts(value):
-                self.visit(part)
+            return (getattr(value, "__wrapped__", None),)
+        return _parts(value)
 
     def visit_function(self, function: types.FunctionType) -> None:
         digest, names = _read(function)
@@ -109,7 +113,8 @@ def _parts(value: tp.Any) -> tp.Iterable[tp.Any]:
     if isinstance(value, (list, tuple)):
         return value
     is_typed = type(value).__module__ == _MAIN or model_schema.is_record(type(value))
-    return [type(value), dict(getattr(value, "__dict__", {}))] if is_typed else []
+    attributes = vars(value).values() if is_typed and type(value).__dictoffset__ else ()
+    return [type(value), *attributes] if is_typed else []
 
 
 def _is_typed(function: types.FunctionType) -> bool:

@@ -22,3 +22,11 @@ def test_a_variable_whose_value_raises_does_not_count(text: str, monkeypatch: py
     exec(f"{text}\nloader = Loader()\nSCALE = 3\ndef task(cfg): return SCALE, loader", vars(module))
     reached = cells.reached_code([vars(module)["task"]])
     assert {"task", "SCALE"} <= reached.keys() and "loader" not in reached
+
+
+def test_a_variable_may_be_a_long_chain_of_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    text = "class Node:\n    def __init__(self, other): self.other = other\nnode = None\n"
+    exec(f"{text}for _ in range(5000): node = Node(node)\ndef task(cfg): return node", vars(module))
+    assert {"task", "Node.__init__"} <= cells.reached_code([vars(module)["task"]]).keys()
