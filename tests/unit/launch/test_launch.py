@@ -923,25 +923,6 @@ def test_after_a_stop_of_the_task_the_same_process_can_go_on(tmp_path: Path) -> 
     assert elsewhere(both, 15) == "value"
 
 
-@pytest.mark.app
-def test_after_a_full_disk_the_same_process_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = files.write_file
-
-    def full(path: Path, data: tp.Any, **more: tp.Any) -> None:
-        if path.name == paths.OUTCOME:
-            raise OSError(28, "No space left on device")
-        write(path, data, **more)
-
-    def both() -> tp.Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "write_file", full)
-            with contextlib.suppress(OSError):
-                one(tmp_path, says(tmp_path))
-        return one(tmp_path, says(tmp_path), "retry").value
-
-    assert elsewhere(both, 15) == "value"
-
-
 def test_a_task_that_another_call_computes_than_has_claimed_it_is_not_computed_twice(tmp_path: Path) -> None:
     began: list[str] = []
 
