@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
 import itertools
 import os
 import shutil
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +32,7 @@ SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
 # they compare the examples of a clone of Hydra's repository, which no package has
 collect_ignore = [] if os.environ.get("HYDRA_REPOSITORY") else ["property/test_hydra_examples.py"]
 MARKS_OF_FOLDERS = {"apps": "app", "contract": "app", "slurm": "slurm", "property": "property"}
+OTHER_HYDRA = "hydra_14" if importlib.metadata.version("hydra-core").startswith("1.3.") else "hydra_13"
 _FAILED = pytest.StashKey[bool]()
 _GUARD = pytest.StashKey[ProgramGuard]()
 
@@ -72,12 +74,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in MARKS_OF_FOLDERS:
             item.add_marker(MARKS_OF_FOLDERS[folder])
+    _leave_out(config, items, lambda item: item.get_closest_marker(OTHER_HYDRA) is not None)
     if config.getoption("no_programs"):
-        left_out = [item for item in items if may_start_programs(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not may_start_programs(item)]
+        _leave_out(config, items, may_start_programs)
     if hasattr(config, "workerinput"):  # one process waits for Slurm from the start, while the others compute
         items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] != "slurm")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], is_left_out: Callable[[pytest.Item], bool]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+    items[:] = [item for item in items if not is_left_out(item)]
 
 
 def pytest_collection_finish() -> None:

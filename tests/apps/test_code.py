@@ -89,13 +89,6 @@ def test_the_launch_record_has_version_commit_and_command_line(tmp_path: Path) -
     assert record["argv"][0] == "train.py" and "seed=3" in record["argv"]
 
 
-def test_a_forgotten_multirun_flag_is_a_warning(tmp_path: Path) -> None:
-    app = App(tmp_path)
-    result = app.run("seed=2", multirun=False)
-    assert "without -m" in result.text and "Traceback" not in result.text
-    assert (result.returncode, app.notes, app.cache.exists()) == (0, ["start 2"], False)
-
-
 def test_a_class_of_the_script_is_the_same_in_the_next_run(tmp_path: Path) -> None:
     head = "import dataclasses\n@dataclasses.dataclass\nclass Score:\n    value: int\n"
     app = App(tmp_path, "note('start')\nreturn Score(cfg.seed)\n", head=head)

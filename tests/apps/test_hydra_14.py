@@ -6,12 +6,11 @@ import os
 import signal
 from pathlib import Path
 
-import hydra
 import pytest
 import yaml
 from apps import App, wait_for
 
-pytestmark = pytest.mark.skipif(hydra.__version__.startswith("1.3."), reason="needs Hydra 1.4")
+pytestmark = pytest.mark.hydra_14
 
 CALLBACKS = """
 from apps import note

@@ -162,7 +162,7 @@ def test_a_corrupted_outcome_is_reported_set_aside_and_recomputed(tmp_path: Path
         (entry / "outcome.json").write_text(content)
     result = app.run(sweep)
     assert (result.values, result.returncode) == ([10, 20, 30, 40, 50, 60], 0), result.text
-    assert (result.counts["run"], result.text.count("outcome.json cannot be read")) == (5, 5)
+    assert (result.counts["run"], result.text.count("outcome.json is damaged")) == (5, 5)
     aside = [path.read_text() for path in app.cache.glob("*/*/outcome.json.aside-*")]
     assert sorted(aside) == sorted(contents)
 

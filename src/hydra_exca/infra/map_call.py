@@ -56,6 +56,7 @@ class MapEntry:
 
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
         """Makes the folders, and stores the identity of the items."""
+        self.entry.create()  # somebody may have removed all since it was opened
         for folder in (self.folder, self.claims.folder):
             files.make_folder(folder)
             files.clear_leftovers(folder)

@@ -147,7 +147,7 @@ def repository() -> Any:
     return GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
 
 
-@pytest.mark.skipif(not hydra.__version__.startswith("1.3."), reason="in Hydra 1.4 no source keeps the store")
+@pytest.mark.hydra_13  # in Hydra 1.4 no source keeps the store
 def test_whoever_copies_hydras_state_has_a_config_store_of_its_own(app: Path) -> None:
     state = copy.deepcopy(Singleton.get_state())
     copied = state["instances"][GlobalHydra].config_loader().repository

@@ -25,7 +25,7 @@ from hydra_exca.sweep.compose import loader, templates
 from hydra_exca.sweep.configs.overlay import ConfigOverlay
 
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
-HYDRA_13 = pytest.mark.skipif(not hydra.__version__.startswith("1.3."), reason="Hydra 1.4 refuses such an app")
+HYDRA_13 = pytest.mark.hydra_13  # Hydra 1.4 refuses such an app
 
 SMALL = {
     "config": """
@@ -348,7 +348,7 @@ def test_a_config_may_have_a_name_of_its_own_or_none(conf: Path) -> None:
     check(Sweep(None, name=None), [], ["+seed=1"], ["+a.b=1", "a.b=2"])
 
 
-@pytest.mark.skipif(hydra.__version__.startswith("1.3."), reason="needs Hydra 1.4")
+@pytest.mark.hydra_14
 @pytest.mark.filterwarnings("ignore:extend_list")
 def test_overrides_of_hydra_14_do_what_they_do_in_hydra(tmp_path: Path) -> None:
     text = "a: [1, 2]\nm: {a.b: 1, c: {d: 2}}\nhydra: {aliases: {seed: a, d: m.c.d, m.c.d: m.c.d}}\n"

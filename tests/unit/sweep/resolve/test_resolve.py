@@ -19,7 +19,6 @@ import uuid
 import warnings
 
 import numpy as np
-import omegaconf
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
@@ -41,7 +40,7 @@ from hydra_exca.sweep.resolve import resolve, world
 from hydra_exca.sweep.resolve import tracer as stages
 from hydra_exca.sweep.resolve.classify import Tolerance
 
-OMEGACONF_23 = pytest.mark.skipif(hasattr(omegaconf, "TupleConfig"), reason="OmegaConf 2.4 refuses such a value")
+OMEGACONF_23 = pytest.mark.hydra_13  # OmegaConf 2.4 refuses such a value
 COUNTER = itertools.count()
 GLOBAL = OmegaConf.create({"t": "${now:%f}"})
 

@@ -20,7 +20,7 @@ from hydra_exca.sweep.resolve import resolve
 
 pytestmark = [
     pytest.mark.usefixtures("hydra_restore_singletons"),
-    pytest.mark.skipif(not hasattr(omegaconf, "TupleConfig"), reason="OmegaConf 2.3 makes lists of tuples"),
+    pytest.mark.hydra_14,  # OmegaConf 2.3 makes lists of tuples
 ]
 SIZE = "${oc.decode:${oc.env:SZ}}"
 
