@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import logging
 import os
 import sys
@@ -23,6 +24,14 @@ from hydra_exca.errors import SubmissionError
 from hydra_exca.store import own_calls
 
 LONGEST_S = 6.0
+# an interrupt between the opening of a file and its with statement leaves it to the collector
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collect() -> Iterator[None]:
+    yield
+    gc.collect()  # here, where these warnings are filtered
 
 
 before: list[Callable[[], object]] = []  # called first in each computation
