@@ -19,6 +19,8 @@ from hydra_exca.code.selection import Selection, select_sources
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.code.writing import take_snapshot
 
+pytestmark = pytest.mark.app  # git, and programs that tasks start
+
 MARKED = {
     ".project-root": "# do not delete\n",
     "pyproject.toml": "[project]\n",

@@ -19,6 +19,8 @@ from hydra_exca import MapInfra, TaskInfra, checksums, files
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.store import Entry
 
+pytestmark = pytest.mark.app  # a process of its own, with little memory
+
 DEEP = 100_000
 NUMBER = "9" * 5000
 

@@ -25,7 +25,7 @@ from hydra_exca.store import own_calls
 
 LONGEST_S = 6.0
 # an interrupt between the opening of a file and its with statement leaves it to the collector
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.app, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 @pytest.fixture(autouse=True)

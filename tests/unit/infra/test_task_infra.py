@@ -1668,12 +1668,14 @@ class Imports(pydantic.BaseModel):
         return str(self.kind.__name__)
 
 
+@pytest.mark.app
 def test_a_field_with_a_class_is_stored_and_read_back(tmp_path: Path) -> None:
     model = Imports(kind="collections.Counter", infra={"folder": tmp_path})
     assert [model.fit(), Imports(kind="collections.Counter", infra={"folder": tmp_path}).fit()] == ["Counter"] * 2
     assert [stored.kind.__name__ for stored in model.infra.iter_cached()] == ["Counter"]
 
 
+@pytest.mark.app
 def test_a_description_that_cannot_be_written_does_not_stop_a_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

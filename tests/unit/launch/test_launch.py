@@ -953,6 +953,7 @@ def test_an_outcome_that_somebody_deleted_is_computed_again_by_the_process_that_
     assert elsewhere(both, 15) == "again"
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("cluster", ["inline", "local"])
 def test_an_error_of_the_disk_in_a_cache_that_a_task_uses_is_no_failure_of_the_task(
     tmp_path: Path, cluster: str

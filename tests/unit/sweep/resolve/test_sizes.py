@@ -129,6 +129,7 @@ def form_of(x: tp.Any, sizes: JobSizes, node_env: tp.Sequence[str] = ()) -> tp.A
     return canonical(with_leaves(resolved.identity, counted)["x"])
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("form", FORMS)
 def test_on_slurm_the_options_count_and_not_the_job_around_the_launch(
     form: str, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +142,7 @@ def test_on_slurm_the_options_count_and_not_the_job_around_the_launch(
     assert form_of(FORMS[form], on_slurm(2, timeout_min=5)) == two
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("form", FORMS)
 def test_elsewhere_the_value_here_counts(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
@@ -151,23 +153,27 @@ def test_elsewhere_the_value_here_counts(form: str, monkeypatch: pytest.MonkeyPa
     assert all(one != other for index, one in enumerate(found) for other in found[:index])
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("form", FORMS)
 def test_a_size_is_never_pinned(form: str) -> None:
     assert resolved_x(FORMS[form], on_slurm(2)).pins == {}
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "other name"])
 def test_node_env_leaves_a_size_out(form: str) -> None:
     found = [form_of(FORMS[form], on_slurm(nodes), ["SLURM_NTASKS"]) for nodes in (2, 3)]
     assert found[0] == found[1]
 
 
+@pytest.mark.app
 @pytest.mark.parametrize("x", ["${commit:}", "${gpu:}", "${once:}", "${oc.env:SLURM_JOB_GPUS,none}", "${now:%f}"])
 def test_what_takes_no_size_counts_as_before(x: str) -> None:
     assert form_of(x, on_slurm(2)) == form_of(x, on_slurm(3)) == form_of(x, HERE)
     assert [path for path in resolved_x(x, on_slurm(2)).sizes if path[0] == "x"] == []
 
 
+@pytest.mark.app
 def test_a_resolver_that_starts_a_program_is_still_pinned() -> None:
     assert type(resolved_x("${commit:}", on_slurm(2)).identity["x"]) is Pinned
 
