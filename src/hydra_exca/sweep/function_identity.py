@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import typing as tp
 
-from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.globs import matches_key
+from hydra_exca.errors import ConfigError
 from hydra_exca.identity import carried, cells, uid
 from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.uid import CARRIED, OF_SCRIPT, Identity
 
 from . import older_rules
 from .configs.tree import copy_tree
+from .exclusions import Exclusions, with_advice
 from .script_identity import ScriptIdentity
 
 _PREFIX = "function."
@@ -66,21 +66,16 @@ def read_function_identity(function: tp.Any, patterns: tp.Sequence[str]) -> Func
     Read it once for a sweep: tasks that run in this process may change what it carries. Raises ConfigError for what has
     no canonical form.
     """
-    matched: set[str] = set()
-
-    def is_left_out(name: str) -> bool:
-        fitting = [each for each in patterns if each.startswith(_PREFIX) and matches_key(_PREFIX + name, [each])]
-        matched.update(fitting)
-        return bool(fitting)
-
+    exclusions = Exclusions(_PREFIX, patterns)
     try:
-        values = carried.carried_values(function, is_left_out, copy_tree)
+        values = carried.carried_values(function, exclusions.excludes, copy_tree)
     except ConfigError as error:
-        raise ConfigError("", [_with_advice(problem) for problem in error.problems]) from None
+        problems = [with_advice(problem, _PREFIX, "The task function carries it") for problem in error.problems]
+        raise ConfigError("", problems) from None
     name, anchors = carried.factory_name(function), cells.anchors()
     if anchors is not None:
         values |= anchors.captured(name, [function])
-    return FunctionIdentity(name, values, frozenset(matched), _older(function))
+    return FunctionIdentity(name, values, frozenset(exclusions.matched), _older(function))
 
 
 def _older(function: tp.Any) -> tuple[str, dict[str, Json]] | None:
@@ -88,12 +83,3 @@ def _older(function: tp.Any) -> tuple[str, dict[str, Json]] | None:
         return older_rules.older_name_and_values(function)
     except Exception:  # noqa: BLE001  what the first rules could not read has no older results
         return None
-
-
-def _with_advice(problem: Problem) -> Problem:
-    name = _PREFIX + problem.key
-    message = (
-        f"{problem.message}. The task function carries it, so it may change the result. If it does not, leave it out: "
-        f"hydra.launcher.exclude_from_uid=[{name}]"
-    )
-    return Problem(message, name)

@@ -10,16 +10,17 @@ import typing as tp
 from hydra_exca import script
 from hydra_exca.code.selection import script_file
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.globs import matches_key
 from hydra_exca.identity import carried, script_state
 from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.script_state import Change
 from hydra_exca.store import pickles
 
 from .configs.tree import copy_tree
+from .exclusions import Exclusions, with_advice
 from .job.script_changes import JobChange
 
 _PREFIX = "script."
+_REASON = "The script sets it below its guard and the task function reads it"
 _ARGUMENTS = "sys.argv"
 _DELETED = {"~deleted": True}
 
@@ -54,7 +55,7 @@ class ScriptIdentity:
                 pickles.pickle_value(change.value, "it", into_main=True)
             except ConfigError as error:
                 if change.name not in self.excluded:
-                    problems.append(_with_advice(Problem(error.message, change.name)))
+                    problems.append(with_advice(Problem(error.message, change.name), _PREFIX, _REASON))
             else:
                 changes.append((*change.place, change.value, change.is_deleted))
         if problems:
@@ -67,26 +68,20 @@ def read_script_identity(function: tp.Any, overrides: tp.Collection[str], patter
 
     ``overrides`` are those that Hydra was given. Raises ConfigError for what has no canonical form.
     """
-    matched: set[str] = set()
-
-    def is_excluded(name: str) -> bool:
-        fitting = [each for each in patterns if each.startswith(_PREFIX) and matches_key(_PREFIX + name, [each])]
-        matched.update(fitting)
-        return bool(fitting)
-
+    exclusions = Exclusions(_PREFIX, patterns)
     changes = script_state.read_changes(function)
-    excluded = frozenset(filter(is_excluded, [_ARGUMENTS, *(each.name for each in changes)]))
+    excluded = frozenset(filter(exclusions.excludes, [_ARGUMENTS, *(each.name for each in changes)]))
     try:
         values = {each.name: each.value for each in changes if each.has_value() and not each.is_deleted}
-        counting = carried.value_forms(values, is_excluded, copy_tree)
+        counting = carried.value_forms(values, exclusions.excludes, copy_tree)
     except ConfigError as error:
-        problems = [_with_advice(problem) for problem in error.problems]
+        problems = [with_advice(problem, _PREFIX, _REASON) for problem in error.problems]
         raise ConfigError("What the script sets below its guard has no identity; nothing was run.", problems) from None
     counting |= {each.name: _DELETED for each in changes if each.is_deleted and each.name not in excluded}
     arguments = unseen_arguments(overrides)
     if arguments and _ARGUMENTS not in excluded:
         counting[_ARGUMENTS] = list(arguments)
-    return ScriptIdentity(counting, tuple(changes), excluded, frozenset(matched))
+    return ScriptIdentity(counting, tuple(changes), excluded, frozenset(exclusions.matched))
 
 
 def unseen_arguments(overrides: tp.Collection[str]) -> list[str]:
@@ -109,12 +104,3 @@ def unseen_arguments(overrides: tp.Collection[str]) -> list[str]:
         else:
             unseen.append(argument)
     return unseen
-
-
-def _with_advice(problem: Problem) -> Problem:
-    name = _PREFIX + problem.key
-    message = (
-        f"{problem.message}. The script sets it below its guard and the task function reads it, so it may change the "
-        f"result. If it does not, leave it out: hydra.launcher.exclude_from_uid=[{name}]"
-    )
-    return Problem(message, name)

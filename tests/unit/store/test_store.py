@@ -22,6 +22,7 @@ import pytest
 from alike import ARRAYS, JSON_LEAVES, KEYS, LEAVES, TEXT, UNUSUAL, exactly, nested
 from hypothesis import example, given
 from hypothesis_profiles import examples
+from users import as_user, needs_root
 
 from hydra_exca import checksums, files, paths
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
@@ -31,7 +32,6 @@ from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, FactoryFolder, Outcome, values
 
 stable = examples(150)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 NOBODY = 65534
 fork = multiprocessing.get_context("fork")
 PROJECT = {"remote": "host/project", "path": ""}
@@ -79,24 +79,7 @@ def open_folder() -> tp.Iterator[Path]:
 
 
 def as_nobody(function: tp.Callable[[], tp.Any]) -> tp.Any:
-    """What ``function`` returns in a process of another user; its error as text."""
-    here, there = fork.Pipe(False)
-
-    def become() -> None:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-        try:
-            there.send(function())
-        except Exception as error:  # noqa: BLE001  it is handed on
-            there.send(f"{type(error).__name__}: {error}")
-
-    child = fork.Process(target=become)
-    child.start()
-    assert here.poll(30)
-    answer = here.recv()
-    child.join(30)
-    return answer
+    return as_user(NOBODY, function)
 
 
 # -- values come back as they were

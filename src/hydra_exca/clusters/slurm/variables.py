@@ -70,17 +70,8 @@ RESOURCES = frozenset(
         *("ntasks", "ntasks_per_core", "ntasks_per_gpu", "ntasks_per_socket", "gpus", "gpus_per_socket", "mincpus"),
         *("sockets_per_node", "cores_per_socket", "threads_per_core", "extra_node_info", "hint", "core_spec"),
         *("thread_spec", "nodelist", "nodefile", "exclude", "use_min_nodes", "spread_job", "overcommit"),
-        *(
-            "tres_per_task",
-            "tres_per_node",
-            "ntasks_per_tres",
-            "reservation",
-            "qos",
-            "prefer",
-            "cluster_constraint",
-            "clusters",
-        ),
-        *("gres_flags", "srun_args", "use_srun"),
+        *("tres_per_task", "tres_per_node", "ntasks_per_tres", "reservation", "qos", "prefer", "cluster_constraint"),
+        *("clusters", "gres_flags", "srun_args", "use_srun"),
     }
 )
 _OTHER_NAMES = {"ntasks_per_node": "tasks_per_node", "num_gpus": "gpus_per_node"}
@@ -146,9 +137,7 @@ def _asked_resources(options: Options) -> dict[str, str]:
         named.setdefault(_resource_name(key), []).append(value)
     for key, value in (options.slurm.get("additional_parameters") or {}).items():
         others = named.setdefault(_resource_name(key), [])
-        if (
-            "-" not in key
-        ):  # submitit replaces its own flag; with hyphens the script has both, and it is open which wins
+        if "-" not in key:  # submitit replaces its own flag; with hyphens the script has both, and either may win
             others.clear()
         others.append(value)
     if False not in named.get("use_srun", ()):

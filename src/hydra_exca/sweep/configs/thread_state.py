@@ -62,7 +62,7 @@ def own_hydra_config(config: DictConfig) -> tp.Iterator[None]:
 
 
 class OwnEnviron(dict[bytes, bytes]):
-    """The environment of one thread. It records which variables are read, until it is told to `forget_reads`."""
+    """The environment of one thread. It records which variables were read since the last `forget_reads`."""
 
     def forget_reads(self) -> None:
         self.read: set[bytes] = set()

@@ -181,9 +181,10 @@ class Finding:
 
 
 class Tolerance(tp.NamedTuple):
-    """Which leaves may have no value: these keys may stay ``???``; what refers to a key or resolver that does not exist
+    """Which leaves may have no value.
 
-    (``absent``); and whatever else does not resolve (``any_failure``). The last two count by their text.
+    Keys in ``missing`` may stay ``???``. With ``absent``, a leaf may refer to a key or resolver that does not exist,
+    and with ``any_failure`` it may fail for any reason. Such leaves count by their text.
     """
 
     missing: tp.Sequence[str] = ()
