@@ -14,12 +14,13 @@ from pathlib import Path
 from hydra_exca import files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 
-from .formats import registry
+from .formats import registry, scalars
 
 __all__ = ["INLINE_BYTES", "EncodedValue", "encode_value", "load_value", "store_value"]
 
 INLINE_BYTES = 4096
 _NPY = "npy"  # an array in a file of its own
+_OPAQUE = {"pickle", "torch"}  # formats that nobody can read without loading them
 _FILE = {"file": (str,), "format": (str,), "size": (int,), "sha256": (str,)}
 Record = dict[str, tp.Any]
 
@@ -48,10 +49,20 @@ def encode_value(number: int, value: tp.Any) -> EncodedValue:
     inline = registry.JSON.dump(value) if chosen is registry.TEXT else data
     if chosen in (registry.TEXT, registry.JSON) and len(inline) <= INLINE_BYTES:
         return EncodedValue({"format": registry.JSON.name, "inline": value})
+    if chosen.name in _OPAQUE and (readable := _readable_record(value)):
+        return EncodedValue(readable)
     suffix = _NPY if chosen is registry.ARRAY else chosen.name
     name, digest = paths.value_name(number, suffix), hashlib.sha256(data).hexdigest()
     record = {"format": suffix, "file": name, "size": len(data), "sha256": digest}
     return EncodedValue(record, data, files.OWN_CODE if chosen.runs_code else files.SHARED)
+
+
+def _readable_record(value: tp.Any) -> Record | None:
+    """The record of a small value that is JSON but for scalars of numpy and torch, such as metrics; None for others."""
+    split = scalars.split_types(value)
+    if split is None or len(registry.JSON.dump(split)) > INLINE_BYTES:
+        return None
+    return {"format": registry.JSON.name, "inline": split[0], "types": split[1]}
 
 
 def store_value(folder: Path, number: int, value: tp.Any) -> Record:
@@ -65,6 +76,10 @@ def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[st
     Raises CorruptEntryError if the file is missing or differs from what was written, CacheError if it cannot be trusted
     or today's code cannot load it.
     """
+    if "types" in record:
+        return registry.decode_value(
+            lambda types: scalars.join_types(record["inline"], types), record["types"], f"the value in {folder}"
+        )
     if "inline" in record:
         return record["inline"]
     _check_record(folder, record)
@@ -79,7 +94,7 @@ def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[st
         raise CorruptEntryError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) != record["size"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CorruptEntryError(f"{path} is not what was written: its size or digest differs")
-    return registry.decode_value(chosen, data, str(path))
+    return registry.decode_value(chosen.load, data, str(path))
 
 
 def _check_record(folder: Path | str, record: Record) -> None:

@@ -59,7 +59,7 @@ BY_TYPE: dict[str, tuple[tp.Any, str]] = {
     "an array of records": (np.zeros(2, [("a", "i4")]), "pickle"),
     "a masked array": (np.ma.masked_equal([1, 2], 2), "pickle"),
     "an array with metadata": (np.zeros(2, np.dtype("f4", metadata={"unit": "m"})), "pickle"),
-    "a number of numpy": (np.float32(1), "pickle"),
+    "a wide number of numpy": (np.longdouble(1), "pickle"),
     "a frame": (pd.DataFrame({"a": [1]}), "parquet"),
     "a series": (pd.Series([1]), "pickle"),
     "text": ("text", "txt"),

@@ -143,10 +143,10 @@ def encode_value(value: tp.Any, what: str, forced: str | None = None, array: Dum
     raise AssertionError("pickle fits every value")
 
 
-def decode_value(format: Format, data: bytes, where: str) -> tp.Any:
-    """Decodes a value. Raises CacheError, with ``where`` in it, if today's code cannot load it."""
+def decode_value(load: tp.Callable[[tp.Any], tp.Any], data: tp.Any, where: str) -> tp.Any:
+    """Loads a value from its stored form. Raises CacheError, with ``where`` in it, if today's code cannot load it."""
     try:
-        return format.load(data)
+        return load(data)
     except Exception as error:
         raise CacheError(
             f"{where} is intact, but today's code cannot load it: {type(error).__name__}: {error}. "

@@ -163,7 +163,7 @@ class Items:
             self._check_index(writer)
         data = file.read(offset, size)
         _check(header, line, path, data)
-        return registry.decode_value(stored_format, data, f"item {key!r} in {path}")
+        return registry.decode_value(stored_format.load, data, f"item {key!r} in {path}")
 
     def _array(self, header: Header, line: Line, path: str, fresh: bool) -> tp.Any:
         key, offset, size, checksum = line
