@@ -5,6 +5,7 @@
       CacheError                  the cache folder cannot be used as asked
         DefaultsChangedError      the code's defaults changed under a stored entry
         CorruptEntryError         an entry is there and cannot be trusted
+        UnreadableFileError       the disk, or its server, does not give a file
       JobError                    something about one job; carries job id, factory, uid, log path
         SubmissionError           the scheduler refused
         TaskFailedError           the task raised
@@ -69,6 +70,16 @@ class DefaultsChangedError(CacheError):
 
 class CorruptEntryError(CacheError):
     """An entry is there and cannot be trusted."""
+
+
+class UnreadableFileError(CacheError, OSError):
+    """The disk, its server or its permissions refuse to give a file that is there; it may be whole.
+
+    ``errno``, ``strerror`` and ``filename`` are those of the OSError that it stands for.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be read: {self.strerror}"
 
 
 class JobError(ExcaError):

@@ -20,7 +20,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.errors import CacheError, CorruptEntryError
+from hydra_exca.errors import CacheError, CorruptEntryError, UnreadableFileError
 
 log = logging.getLogger("exca.store")
 SHARED = 0o666  # as the umask allows
@@ -83,7 +83,7 @@ def publish_file(path: Path, data: bytes, *, durable: bool = False, within: Path
     temporary = _temporary_path(path if within is None else within / path.name)
     try:
         _create(temporary, data, SHARED, durable)
-        is_made = _link(temporary, path)
+        is_made = link_file(temporary, path)
         if is_made and durable:
             sync_folder(path.parent)
         return is_made
@@ -111,15 +111,17 @@ def keep_trying(write: tp.Callable[[], _T], path: Path) -> _T:
 
 @contextlib.contextmanager
 def disk_errors_translated(path: Path) -> tp.Iterator[None]:
-    """Raises CacheError, with ``path``, for errors of the disk."""
+    """Raises CacheError for errors of the disk, with the file that has one, else ``path``."""
     try:
         yield
+    except CacheError:
+        raise
     except OSError as error:
-        raise CacheError(f"{path} cannot be written: {error.strerror} ({error.filename})") from error
+        raise CacheError(f"{error.filename or path} cannot be written: {error.strerror or error}") from error
 
 
-def _link(source: str, path: Path) -> bool:
-    """Whether this call made the link, whatever link(2) said; False if the name is taken."""
+def link_file(source: str | Path, path: Path) -> bool:
+    """Gives a file a second name, whatever link(2) says about it; False if the name is taken."""
     try:
         os.link(source, path)
         return True
@@ -139,16 +141,17 @@ def _link(source: str, path: Path) -> bool:
 def open_file(path: str | Path) -> tuple[int, os.stat_result]:
     """A descriptor of a file that is read back, and the state of the file.
 
-    Raises CorruptEntryError if something else is in its place: a link, a folder, a FIFO, a device.
+    Raises CorruptEntryError if something else is in its place: a link, a folder, a FIFO, a device. Raises
+    FileNotFoundError or NotADirectoryError if nothing is, and UnreadableFileError if that cannot be told.
     """
     try:
         descriptor = os.open(path, _READING)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise CorruptEntryError(f"{path} is not a file: {_kind(path)} is in its place") from error
-        raise
+        raise _read_error(path, error) from error
     try:
-        status = os.fstat(descriptor)
+        status = _reading(path, os.fstat, descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CorruptEntryError(f"{path} is not a file: {_kind(path)} is in its place")
     except BaseException:
@@ -166,11 +169,21 @@ def read_file(path: str | Path, most: int = MOST_BYTES) -> bytes:
         os.close(descriptor)
 
 
+def list_folder(path: str | Path) -> list[str]:
+    """The names in a folder, none if there is no folder. Raises UnreadableFileError if that cannot be told."""
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _read_error(path, error) from error
+
+
 def read_start(path: str | Path, size: int) -> bytes:
     """The first bytes of a file. Raises CorruptEntryError if it is none."""
     descriptor, _ = open_file(path)
     try:
-        return os.read(descriptor, size)
+        return _reading(path, os.read, descriptor, size)
     finally:
         os.close(descriptor)
 
@@ -181,7 +194,7 @@ def read_until_zero(path: str | Path, offset: int) -> bytes:
     parts: list[bytes] = []
     try:
         while not parts or (parts[-1] and b"\0" not in parts[-1]):
-            parts.append(os.pread(descriptor, _CHUNK, offset + sum(map(len, parts))))
+            parts.append(_reading(path, os.pread, descriptor, _CHUNK, offset + sum(map(len, parts))))
     finally:
         os.close(descriptor)
     return b"".join(parts).partition(b"\0")[0]
@@ -223,13 +236,28 @@ def _read_all(descriptor: int, status: os.stat_result, path: str | Path, most: i
     size = status.st_size
     if size > most:
         raise CorruptEntryError(f"{path} is damaged: it has {size} bytes, and what was written had {most} at most")
-    data = os.read(descriptor, size + 1)
+    data = _reading(path, os.read, descriptor, size + 1)
     if len(data) == size:  # as nearly always: it saves a call
         return data
     parts = [data]
     while parts[-1] and sum(map(len, parts)) <= most:  # Linux reads 2 GiB at once; it may be appended to
-        parts.append(os.read(descriptor, _CHUNK))
+        parts.append(_reading(path, os.read, descriptor, _CHUNK))
     return b"".join(parts)
+
+
+def _reading(path: str | Path, call: tp.Callable[..., _T], *arguments: int) -> _T:
+    """What a call gives for an open file. Raises UnreadableFileError, with its path."""
+    try:
+        return call(*arguments)
+    except OSError as error:
+        raise _read_error(path, error) from error
+
+
+def _read_error(path: str | Path, error: OSError) -> OSError:
+    """The error for a file that is there and cannot be read; the same one if there is none."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return error
+    return UnreadableFileError(error.errno, error.strerror, str(path))
 
 
 def _kind(path: str | Path) -> str:

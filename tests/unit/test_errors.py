@@ -21,6 +21,7 @@ from hydra_exca.errors import (
     Problem,
     SubmissionError,
     TaskFailedError,
+    UnreadableFileError,
 )
 
 JOB = {"factory": "train.main", "uid": "lr=1-0a1b2c3d", "job_id": "12_3", "log": "logs/2.out"}
@@ -30,6 +31,7 @@ EXAMPLES = [
     CacheError("what happened"),
     DefaultsChangedError("what happened"),
     CorruptEntryError("what happened"),
+    UnreadableFileError(5, "Input/output error", "/cache/outcome.json"),
     JobError("what happened", **JOB),
     NotRunError("what happened", **JOB),
     SubmissionError("what happened", **JOB),
@@ -42,6 +44,7 @@ PARENTS = {
     CacheError: ExcaError,
     DefaultsChangedError: CacheError,
     CorruptEntryError: CacheError,
+    UnreadableFileError: CacheError,
     JobError: ExcaError,
     SubmissionError: JobError,
     TaskFailedError: JobError,
@@ -52,7 +55,7 @@ PARENTS = {
 
 def test_the_tree_is_the_one_that_the_module_draws() -> None:
     found = {cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, BaseException)}
-    assert {cls: cls.__base__ for cls in found} == PARENTS
+    assert {cls: cls.__bases__[0] for cls in found} == PARENTS
 
 
 def test_every_error_has_an_example_here() -> None:

@@ -107,6 +107,6 @@ def _check_unless_known(cls: type, cache: Path, folder: FactoryFolder, state: tu
 def _stat_fields(path: str) -> tuple[int, ...] | None:
     try:
         stat = os.lstat(path)
-    except FileNotFoundError:
+    except OSError:  # reading it says why
         return None
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size

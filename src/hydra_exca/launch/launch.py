@@ -127,7 +127,8 @@ class Launch:
     def poll(self) -> int:
         """Polls once for the tasks that are waited for; returns how many are left."""
         computes = isinstance(self.settings.cluster, clusters.InlineCluster)
-        with self._giving_up_on_errors() if computes else contextlib.nullcontext():
+        translated = files.disk_errors_translated(self.settings.folder.path)
+        with self._giving_up_on_errors() if computes else translated:
             return self._monitor.poll()
 
     def record_wait(self, waits: RecordedWaits, task: Task) -> None:
@@ -182,7 +183,8 @@ class Launch:
     def _giving_up_on_errors(self) -> tp.Iterator[None]:
         """Gives up tasks that were not started: nobody else may take the claims of a process that is alive."""
         try:
-            yield
+            with files.disk_errors_translated(self.settings.folder.path):
+                yield
         except KeyboardInterrupt:
             self._interrupt()
             raise

@@ -106,13 +106,12 @@ class Submission:
             self._settings.cells.store(self._settings.folder.path)
         for task in self.claimed:
             self._prepare_entry(task)
-        with store_files.disk_errors_translated(self.folder):
-            launches.make_folder(self.folder)
-            if header is not None:
-                payload.write_payload(self.folder, header, map(self._make_part, self.claimed))
-                self._arguments.clear()
-            if self._launched.patch is not None:
-                store_files.write_file(self.folder / paths.PATCH, self._launched.patch)
+        launches.make_folder(self.folder)
+        if header is not None:
+            payload.write_payload(self.folder, header, map(self._make_part, self.claimed))
+            self._arguments.clear()
+        if self._launched.patch is not None:
+            store_files.write_file(self.folder / paths.PATCH, self._launched.patch)
         self._write_record()
         batch = clusters.Batch(self.folder, self._job_specs(), worker.__name__, self._run_in_process)
         self._cluster_submission = self._settings.cluster.prepare(batch)
@@ -248,9 +247,8 @@ class Submission:
         claim = self._next_claim(last, job, self._presumed_lost(lookup, task, last))
         if (last and last.number) != (task.claim and task.claim.number):
             return False
-        with store_files.disk_errors_translated(entry.path):
-            if not entry.publish_claim(claim):
-                return False
+        if not entry.publish_claim(claim):
+            return False
         task.claim = claim
         return True
 
@@ -432,8 +430,7 @@ class Submission:
         if self._cluster_submission is not None and self._cluster_submission.slurm_clusters:
             names = self._cluster_submission.slurm_clusters
             record["slurm_clusters"] = {str(number): name for number, name in names.items()}
-        with store_files.disk_errors_translated(self.folder):
-            launches.write_record(self.folder, record)
+        launches.write_record(self.folder, record)
 
 
 def _group_by_resources(wanted: tp.Sequence[LaunchedTask]) -> list[list[LaunchedTask]]:

@@ -213,12 +213,7 @@ class FactoryFolder:
 
     def _list(self) -> dict[str, list[str]]:
         listing: dict[str, list[str]] = {}
-        try:
-            names = os.listdir(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return listing
-        except OSError as error:
-            raise CacheError(f"{self.path} cannot be read: {error.strerror}") from error
+        names = files.list_folder(self.path)
         self._leftovers = [name for name in names if name.endswith(".tmp")]
         for name in names:
             listing.setdefault(name.rpartition("-")[2], []).append(name)

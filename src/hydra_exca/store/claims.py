@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
-import os
 import time
 import typing as tp
 from pathlib import Path
@@ -82,10 +81,7 @@ def owning_claim(folder: Path) -> Claim | None:
 
 def owning_number(folder: Path) -> int:
     """The number of the claim that owns the entry, 0 if there never was one."""
-    try:
-        return max((paths.claim_number(name) or 0 for name in os.listdir(folder)), default=0)
-    except FileNotFoundError:
-        return 0
+    return max((paths.claim_number(name) or 0 for name in files.list_folder(folder)), default=0)
 
 
 def _read(path: str, number: int) -> Claim | None:

@@ -298,7 +298,7 @@ class Entry:
         finally:
             _committing.remove(claim.token)
         if outcome.status is Status.COMPLETED:
-            self._drop_previous()
+            self._drop_previous(committing.number)
         return True
 
     def _heir_of(self, claim: Claim) -> Claim | None:
@@ -345,6 +345,7 @@ class Entry:
         old_output = self.path / paths.PREVIOUS_OUTPUT
         if outcome is not None and outcome.status is Status.COMPLETED:
             shutil.rmtree(old_output, ignore_errors=True)  # left from a value that is replaced already
+            (self.path / paths.PREVIOUS).unlink(missing_ok=True)  # of a file with both names, rename(2) removes neither
             os.replace(self.path / paths.OUTCOME, self.path / paths.PREVIOUS)
         elif outcome is not None:
             os.unlink(self.path / paths.OUTCOME)
@@ -385,7 +386,8 @@ class Entry:
             if self.output.exists():
                 files.move_aside(self.output)
             os.rename(old_output, self.output)
-        os.replace(self.path / paths.PREVIOUS, self.path / paths.OUTCOME)
+        if files.link_file(self.path / paths.PREVIOUS, self.path / paths.OUTCOME):  # one that came meanwhile stays
+            os.unlink(self.path / paths.PREVIOUS)
 
     def write_description(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
         """Writes two files for people, with what is in the uid and with everything.
@@ -413,12 +415,15 @@ class Entry:
         """Records that the outputs are in ``folder``, where links are unwanted or impossible."""
         folder_pointers.write_pointer(self.path / paths.OUTPUT_POINTER, folder)
 
-    def _drop_previous(self) -> None:
+    def _drop_previous(self, number: int) -> None:
+        """Drops the outcome that the one of claim ``number`` replaces, but not one that is to be replaced since."""
         if not self.has_previous():
             return
         old = self.previous_outcome()
         if old is None:
             files.move_aside(self.path / paths.PREVIOUS)
+            return
+        if old.claim >= number:
             return
         os.unlink(self.path / paths.PREVIOUS)
         if old.value is not None and paths.is_value_name(old.value.get("file")):

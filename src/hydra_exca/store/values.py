@@ -12,7 +12,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import files, paths, records
-from hydra_exca.errors import CacheError, CorruptEntryError
+from hydra_exca.errors import CorruptEntryError
 
 from .formats import registry, scalars
 
@@ -88,9 +88,7 @@ def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[st
     try:
         size = record["size"]
         data = files.read_trusted(path, trust_users, size) if chosen.runs_code else files.read_file(path, size)
-    except PermissionError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}") from error
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptEntryError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) != record["size"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise CorruptEntryError(f"{path} is not what was written: its size or digest differs")

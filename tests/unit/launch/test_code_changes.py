@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -477,9 +478,9 @@ def test_a_rerun_that_could_not_be_submitted_holds_nobody_up(cache: Cache) -> No
     launch = cache.launch(lambda argument, attempt: "mine", on="rerun")
 
     def fails() -> tp.Any:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CacheError, match="no space"):
         Launch([task()], launch.program, dataclasses.replace(launch.settings, here=fails)).run()
     assert launch.run()[0].value == "mine"
 

@@ -456,7 +456,7 @@ def test_a_commit_that_was_killed_before_it_dropped_the_old_can_be_forced_again(
 ) -> None:
     forced.output.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(Entry, "_drop_previous", lambda self: None)  # it died
+        patch.setattr(Entry, "_drop_previous", lambda self, number: None)  # it died
         commit(forced, "new")
     (forced.output / "new").touch()
     forced.set_previous_aside(keep_output=False)
@@ -483,6 +483,42 @@ def test_a_launch_that_was_killed_while_making_room_leaves_the_output_with_its_v
             entry.set_previous_aside(keep_output=False)
     entry.release_claim(owner_of(entry))
     assert entry.outcome() is not None and entry.output.exists()
+
+
+def test_an_old_value_that_comes_back_late_does_not_replace_the_one_that_was_committed_meanwhile(
+    forced: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As found by the model of claims (tests/torture/claim_model.py): whoever restored it had stalled."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Entry, "_drop_previous", lambda self, number: None)  # not yet
+        commit(forced, "new")
+    forced.restore_previous()
+    assert forced.load_value(tp.cast(Outcome, forced.outcome())) == "new"
+
+
+def test_a_late_commit_does_not_drop_the_value_that_is_to_be_replaced_since(
+    forced: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As found by the model of claims: it had stalled, and another forced attempt has set its outcome aside."""
+    drop = Entry._drop_previous
+
+    def stall(entry: Entry, number: int) -> None:
+        entry.publish_claim(owner_of(entry).next(ClaimState.QUEUED, token="forces, too"))
+        entry.set_previous_aside(keep_output=False)
+        drop(entry, number)
+
+    monkeypatch.setattr(Entry, "_drop_previous", stall)
+    mine = owner_of(forced)
+    assert forced.commit_outcome(mine, completed(forced.store_value(mine, "new")))
+    assert forced.load_value(tp.cast(Outcome, forced.previous_outcome())) == "new"
+
+
+def test_a_restore_that_was_killed_half_way_can_be_forced_again(forced: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", lambda path: None)  # it died
+        forced.restore_previous()
+    forced.set_previous_aside(keep_output=False)
+    assert forced.outcome() is None and forced.has_previous()
 
 
 def test_giving_up_what_another_has_taken_changes_nothing(forced: Entry) -> None:

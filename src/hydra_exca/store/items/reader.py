@@ -113,13 +113,8 @@ class Items:
         return os.path.join(self.folder, paths.items_name(writer, suffix))
 
     def _writers(self) -> list[str]:
-        try:
-            names = os.listdir(self.folder)
-        except _GONE:
-            return []
-        except OSError as error:
-            raise CacheError(f"{self.folder} cannot be read: {error.strerror}") from error
-        return [writer for writer in map(paths.index_writer, names) if writer is not None]
+        names = map(paths.index_writer, files.list_folder(self.folder))
+        return [writer for writer in names if writer is not None]
 
     def _update(self, index: _Index) -> None:
         data = self._appended(index)
@@ -146,8 +141,6 @@ class Items:
         except CorruptEntryError as error:
             _warn_of_index(str(error))
             return b""
-        except OSError as error:
-            raise CacheError(f"{path} cannot be read: {error.strerror}") from error
         return data[: data.rfind(b"\n") + 1]
 
     def _load(self, header: Header, line: Line, fresh: bool) -> tp.Any:
