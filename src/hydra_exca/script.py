@@ -183,24 +183,30 @@ def _become_main(path: str | None, spec: importlib.machinery.ModuleSpec | None) 
 
 
 class _GuardsAnswered(ast.NodeTransformer):
-    """Replaces ``__name__`` in comparisons at the top level of a script by the name that an import would give it.
+    """Replaces ``__name__`` in comparisons and guards at the top level of a script by the name of an import.
 
     Guards are not replaced themselves: some scripts say ``!=``.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._answer = _NameAnswered(name)
 
     def visit(self, node: ast.AST) -> tp.Any:
         if isinstance(node, (*_DEFINITIONS, ast.Lambda)):  # what is called later sees ``__main__``
             return node
         if isinstance(node, ast.Compare):
-            node.left, *node.comparators = map(self._answered, [node.left, *node.comparators])
+            return self._answer.visit(node)
+        if isinstance(node, (ast.If, ast.IfExp)):
+            node.test = self._answer.visit(node.test)
         return self.generic_visit(node)
 
-    def _answered(self, part: ast.expr) -> ast.expr:
-        is_name = isinstance(part, ast.Name) and part.id == "__name__"
-        return ast.copy_location(ast.Constant(self._name), part) if is_name else part
+
+class _NameAnswered(ast.NodeTransformer):
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.copy_location(ast.Constant(self._name), node) if node.id == "__name__" else node
 
 
 def is_loading() -> bool:

@@ -249,6 +249,23 @@ def test_a_clone_with_a_changed_number_differs_in_that_alone(model: Everything, 
     assert clone.infra.identity() == with_number(model, name).infra.identity()
 
 
+class Anything(pydantic.BaseModel):
+    value: tp.Any = None
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply
+    def run(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("before", [None, "a", [1], {"a": "b"}], ids=str)
+@pytest.mark.parametrize("value", [{"a": 1}, {"a": {"b": [{"c": 1}]}}], ids=str)
+def test_a_dictionary_in_a_patch_is_one_in_a_field_of_any_type(before: tp.Any, value: tp.Any) -> None:
+    clone = Anything(value=before).infra.clone_obj({"value": value})
+    assert types_of(clone.value) == types_of(value)
+    assert clone.infra.identity() == Anything(value=value).infra.identity()
+
+
 def number_at(model: Everything, name: str) -> tp.Any:
     return getattr(*owner_of(model, name))
 

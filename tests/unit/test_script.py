@@ -141,6 +141,7 @@ GUARDS = {
     "in a tuple": 'if __name__ in ("__main__", "__other__"):\n    started = True\n',
     "with more": 'if __name__ == "__main__" and True:\n    started = True\n',
     "in a condition": 'started = True if __name__ == "__main__" else False\n',
+    "in words": 'if __name__.endswith("main__"):\n    started = True\n',
     "in a loop": 'for _ in [0]:\n    started = __name__ == "__main__"\n',
 }
 

@@ -45,6 +45,8 @@ def target_of(function: tp.Any) -> tp.Any:
 
 
 def _module_of(named: tp.Any) -> str:
+    if getattr(named, "__module__", None) is None and _is_function_of_module(named):
+        return type(named.__self__).__module__
     return script.module_name(named if hasattr(named, "__module__") else named.__objclass__)  # str.join is in no module
 
 
@@ -63,11 +65,8 @@ def carried_values(
     >>> carried_values(functools.partial(print, [1, 2], end=""))
     {'argument 0': [1, 2], 'argument end': ''}
     """
-    reader = _CarriedReader(_module_of(target_of(function)).partition(".")[0], left_out, convert)
-    forms = reader.function_forms(function, "")
-    if reader.problems:
-        raise ConfigError("the function carries values that have no identity", reader.problems)
-    return forms
+    reader = _CarriedReader(_module_of(target_of(function)), left_out, convert)
+    return reader.without_problems(reader.function_forms(function, ""))
 
 
 def captured_values(functions: tp.Iterable[types.FunctionType]) -> dict[str, Json]:
@@ -82,20 +81,14 @@ def captured_values(functions: tp.Iterable[types.FunctionType]) -> dict[str, Jso
             if not any(name == known and value is part for _, known, part in parts):
                 number = sum(name == known for _, known, _ in parts)
                 parts.append((f"captured {name}" + number * "'", name, value))
-    reader = _CarriedReader("", lambda name: False, lambda value: value)
-    forms = reader.named_forms(parts, "")
-    if reader.problems:
-        raise ConfigError("captured variables have no identity", reader.problems)
-    return forms
+    reader = _CarriedReader()
+    return reader.without_problems(reader.named_forms(parts, ""))
 
 
 def value_form(value: tp.Any) -> Json:
     """The form of a value as of one that a function carries, None if it has none."""
-    reader = _CarriedReader("", lambda name: False, lambda each: each)
-    try:
-        form = reader.form(value, "")
-    except _NeverCountsError:
-        return None
+    reader = _CarriedReader()
+    form = reader.named_forms([("value", "value", value)], "").get("value")
     return None if reader.problems else form
 
 
@@ -108,11 +101,8 @@ def value_forms(
 
     Raises ConfigError that names all values without a canonical form.
     """
-    reader = _CarriedReader(script.main_name().partition(".")[0], left_out, convert)
-    forms = reader.named_forms([(name, name, value) for name, value in values.items()], "")
-    if reader.problems:
-        raise ConfigError("the script has values that have no identity", reader.problems)
-    return forms
+    reader = _CarriedReader(script.main_name(), left_out, convert)
+    return reader.without_problems(reader.named_forms([(name, name, value) for name, value in values.items()], ""))
 
 
 @model_schema.cached_per_class
@@ -132,13 +122,22 @@ class _CarriedReader:
     """Reads one function and the functions it carries. ``problems`` are the values without a canonical form."""
 
     def __init__(
-        self, package: str, left_out: tp.Callable[[str], bool], convert: tp.Callable[[tp.Any], tp.Any]
+        self,
+        module: str = "",
+        left_out: tp.Callable[[str], bool] = lambda name: False,
+        convert: tp.Callable[[tp.Any], tp.Any] = lambda value: value,
     ) -> None:
         self.problems: list[Problem] = []
-        self._package = package  # the user's own, which may be installed among the libraries
+        self._own_module = module  # it may be installed among the libraries
         self._left_out = left_out
         self._convert = convert
         self._seen: dict[int, tuple[int, tp.Any]] = {}
+
+    def without_problems(self, forms: dict[str, Json]) -> dict[str, Json]:
+        """The forms. Raises ConfigError if a value of theirs has none."""
+        if self.problems:
+            raise ConfigError("captured variables and other values of a function have no identity", self.problems)
+        return forms
 
     def function_forms(self, function: tp.Any, path: str) -> dict[str, Json]:
         forms: dict[str, Json] = {}
@@ -164,8 +163,12 @@ class _CarriedReader:
 
     def _counts_by_name(self, layer: tp.Any) -> bool:
         """Whether it is a function of a library: no method of an object, which may hold anything."""
-        is_routine = inspect.isroutine(layer) and not hasattr(layer, "__wrapped__")
-        return is_routine and self._is_library(layer) and not _is_of_an_object(layer)
+        if not inspect.isroutine(layer) or hasattr(layer, "__wrapped__"):
+            return False
+        owner = getattr(layer, "__self__", None)
+        if owner is None or isinstance(owner, (type, types.ModuleType)):
+            return self._is_library(layer)
+        return _is_function_of_module(layer) and self._is_library(type(owner))
 
     def named_forms(self, parts: tp.Iterable[_Part], path: str) -> dict[str, Json]:
         forms = {}
@@ -231,26 +234,24 @@ class _CarriedReader:
         if isinstance(value, (types.MethodDescriptorType, types.WrapperDescriptorType)):
             value = value.__objclass__
         names = getattr(value, "__globals__", {})  # a decorator's function claims the module of what it decorates
-        module = str(names.get("__name__") or getattr(value, "__module__", None))
-        if module.partition(".")[0] in (self._package, *_OURS):
-            return module.partition(".")[0] != self._package
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file is None:
-            return module in sys.builtin_module_names
-        return _is_in_library(file)
+        return _is_library_module(str(names.get("__name__") or getattr(value, "__module__", None)), self._own_module)
 
 
 def is_users_module(name: str) -> bool:
     """Whether a module that is loaded is neither Python's nor of an installed package."""
+    return getattr(sys.modules.get(name), "__file__", None) is not None and not _is_library_module(
+        name, script.main_name()
+    )
+
+
+def _is_library_module(name: str, own: str) -> bool:
+    """Whether a module comes with Python or with an installed package, and not with that of the module ``own``."""
     package = name.partition(".")[0]
-    if package in _OURS:
-        return False
+    if package == own.partition(".")[0] or package in _OURS:
+        return package in _OURS
     file = getattr(sys.modules.get(name), "__file__", None)
-    is_own_package = package == script.main_name().partition(".")[0]
-    return file is not None and (is_own_package or not _is_in_library(file))
-
-
-def _is_in_library(file: str) -> bool:
+    if file is None:
+        return name in sys.builtin_module_names
     return any(Path(file).is_relative_to(folder) for folder in _library_folders())
 
 
@@ -285,11 +286,10 @@ def _is_wrapper(function: tp.Any) -> bool:
     return inspect.getattr_static(function, "__wrapped__", None) is not None
 
 
-def _is_of_an_object(function: tp.Any) -> bool:
-    """Whether it is the method of an object, and not one that its module has as a function, as ``random.uniform``."""
-    if not inspect.ismethod(function) or isinstance(function.__self__, type):
-        return False
-    return getattr(sys.modules.get(function.__module__), function.__name__, None) != function
+def _is_function_of_module(method: tp.Any) -> bool:
+    """Whether a module has the method of an object under its name, as ``random.random``: to its users a function."""
+    module = getattr(method, "__module__", None) or type(getattr(method, "__self__", None)).__module__
+    return bool(getattr(sys.modules.get(module), method.__name__, None) == method)
 
 
 def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:

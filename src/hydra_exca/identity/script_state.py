@@ -6,15 +6,18 @@ into. Values are those at the launch.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import builtins
 import collections
+import collections.abc
 import contextlib
 import dataclasses
 import dis
 import functools
 import importlib.util
 import inspect
+import itertools
 import logging
 import re
 import sys
@@ -22,8 +25,9 @@ import types
 import typing as tp
 
 from hydra_exca import script
+from hydra_exca.errors import ConfigError
 
-from . import carried
+from . import canonical, carried, reached
 
 _Names: tp.TypeAlias = tp.Mapping[str, tp.Any]
 _Path: tp.TypeAlias = tuple[str, ...]  # a global of the script, and attributes
@@ -56,10 +60,11 @@ class Change:
         return not inspect.isroutine(value) or inspect.ismethod(value)
 
 
-def read_changes(function: tp.Any) -> list[Change]:
+def read_changes(function: tp.Any, convert: tp.Callable[[tp.Any], tp.Any] = lambda value: value) -> list[Change]:
     """What the program has changed until now and ``function``, or what it calls in the script, reads.
 
-    If the function is in another module, and a function of that module has launched, the same of that module.
+    ``convert`` gives plain values in place of those that have no canonical form, and other values as they are. If
+    the function is in another module, and a function of that module has launched, the same of that module.
     """
     target = carried.target_of(function)
     readers = []
@@ -69,14 +74,14 @@ def read_changes(function: tp.Any) -> list[Change]:
     if nodes:
         is_loaded = names is not script.main_names() or script.running_script() is not None
         statements = list(_flat(nodes, script.current_line(names), is_program=not is_loaded))
-        readers.append(_ScriptReader(None, names, statements, function, is_loaded))
+        readers.append(_ScriptReader(None, names, statements, function, is_loaded, convert))
     module = sys.modules.get(str(getattr(target, "__module__", None)))
     launching = [] if module is None or module is main else _running_functions(module)
     if module is not None and launching and carried.is_users_module(module.__name__):
         statements = [each for each in _flat(_nodes_of(vars(module)), None) if not each.is_program]
         calls = ast.parse("\n".join(f"{name}()" for name in launching)).body
         statements += [_Statement(call, is_program=True) for call in calls]
-        readers.append(_ScriptReader(module, vars(module), statements, function, is_loaded=True))
+        readers.append(_ScriptReader(module, vars(module), statements, function, True, convert))
     return sorted((change for reader in readers for change in reader.changes()), key=lambda change: change.path)
 
 
@@ -104,14 +109,14 @@ def _running_functions(module: types.ModuleType) -> list[str]:
 
 # -- statements --------------------------------------------------------------------------------------------------------
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
-_READ = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
-_MENTIONING = (*_READ, "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_NAME", "IMPORT_FROM", "LOAD_CLOSURE")
+_BINDING_GLOBAL = ("STORE_GLOBAL", "DELETE_GLOBAL")
+_BINDING = (*_BINDING_GLOBAL, "STORE_NAME", "DELETE_NAME")
+_MENTIONING = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_NAME", "IMPORT_FROM")
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class _CodeNames(tp.NamedTuple):
-    """The names in compiled code: globals that it reads, those that it binds, those that functions in it bind.
+    """The globals that compiled code reads and binds, and those that functions in it bind.
 
     ``mentions`` are the globals, attributes and modules that it reads, ``texts`` are those in it.
     """
@@ -124,20 +129,16 @@ class _CodeNames(tp.NamedTuple):
 
 
 def _names_in(outermost: types.CodeType) -> _CodeNames:
-    names = _CodeNames(set(), set(), set(), set(), set())
-    for code in carried.nested_codes(outermost):
-        names.texts.update(each for each in code.co_consts if isinstance(each, str))
-        for each in dis.get_instructions(code):
-            kind, _, where = each.opname.partition("_")
-            if each.opname in _MENTIONING:
-                names.mentions.add(str(each.argval))
-            if each.opname in _READ:
-                names.reads.add(each.argval)
-            elif kind in ("STORE", "DELETE") and where == "GLOBAL" and code is not outermost:
-                names.binds_inside.add(each.argval)
-            elif kind in ("STORE", "DELETE") and where in ("NAME", "GLOBAL") and code is outermost:
-                names.binds.add(each.argval)
-    return names
+    codes = list(carried.nested_codes(outermost))
+    steps = [(code, step.opname, step.argval) for code in codes for step in dis.get_instructions(code)]
+    reads = set(reached.global_names(outermost))
+    return _CodeNames(
+        reads,
+        binds={name for code, verb, name in steps if code is outermost and verb in _BINDING},
+        binds_inside={name for code, verb, name in steps if code is not outermost and verb in _BINDING_GLOBAL},
+        mentions=reads.union(name for _, verb, name in steps if verb in _MENTIONING),
+        texts={each for code in codes for each in code.co_consts if isinstance(each, str)},
+    )
 
 
 class _Statement:
@@ -146,67 +147,38 @@ class _Statement:
     def __init__(self, node: ast.stmt, is_program: bool) -> None:
         self.node = node
         self.is_program = is_program
+        self.defined = node.name if isinstance(node, _DEFINITIONS) else None
 
     @functools.cached_property
     def names(self) -> _CodeNames:
-        if isinstance(self.node, ast.ImportFrom) and self.node.module == "__future__":
-            return _CodeNames(set(), set(), set(), set(), set())
-        loop = ast.While(ast.Constant(True), [self.node], [])  # in which a break may stand
+        is_future = isinstance(self.node, ast.ImportFrom) and self.node.module == "__future__"
+        loop = ast.While(ast.Constant(True), [ast.Pass() if is_future else self.node], [])  # a break may stand in it
         module = ast.fix_missing_locations(ast.Module([loop], []))
         return _names_in(compile(module, "", "exec", dont_inherit=True))
-
-    @functools.cached_property
-    def stores(self) -> list[_Store]:
-        """What it, or a function that it defines, stores into or may change."""
-        aliases = dict(_aliases(self.node))
-        if isinstance(self.node, ast.ClassDef):
-            aliases["cls"] = (self.node.name,)
-        stores = []
-        for store in _stores(self.node):
-            root, *attributes = store.path
-            if root == "cls" and root in aliases:
-                stores.append(store._replace(path=(*aliases[root], *attributes)))
-            elif root in self.names.reads:
-                stores.append(store)
-            elif root in aliases:
-                stores.append(store._replace(path=aliases[root]))
-        return stores
 
     def called_parts(self, attributes: tp.Container[str]) -> list[_Statement]:
         """The function; of a class, the methods that may be called if these ``attributes`` are read."""
         if not isinstance(self.node, ast.ClassDef):
             return [self]
-        parts = []
-        for part in self.node.body:
-            name = getattr(part, "name", None)
-            if name is not None and (name in attributes or name.startswith("__")):
-                inside = ast.ClassDef(self.node.name, [], [], [part], [], **_NO_PARAMETERS)
-                parts.append(_Statement(ast.copy_location(inside, part), is_program=False))
-        return parts
+        names = [(getattr(part, "name", ""), part) for part in self.node.body]
+        called = [part for name, part in names if name in attributes or name.startswith("__")]
+        fields = {**dict(ast.iter_fields(self.node)), "bases": [], "keywords": [], "decorator_list": []}
+        return [_Statement(ast.ClassDef(**{**fields, "body": [part]}), is_program=False) for part in called]
+
+    def uses(self) -> tp.Iterator[_Use]:
+        """What is done with globals in it. In a class, ``cls`` is that class."""
+        for use in _uses(self.node):
+            root, *attributes = use.path
+            if root == "cls" and isinstance(self.node, ast.ClassDef):
+                yield use._replace(path=(self.node.name, *attributes))
+            elif root in self.names.reads:
+                yield use
 
     @property
-    def decorators(self) -> set[str]:
-        decorators = [getattr(each, "func", each) for each in getattr(self.node, "decorator_list", ())]
-        return {path[0] for path in map(_path, decorators) if path is not None}
-
-    @property
-    def has_parents(self) -> bool:
-        return isinstance(self.node, ast.ClassDef) and bool(self.node.bases or self.node.keywords)
-
-    @property
-    def defined(self) -> str | None:
-        return self.node.name if isinstance(self.node, _DEFINITIONS) else None
-
-
-class _Store(tp.NamedTuple):
-    """``how``: "stored" is certain, "called" the call of the method ``callee``.
-
-    "passed" and "given" is an argument of what ``callee`` names; the result of the second is not used.
-    """
-
-    path: _Path
-    how: str
-    callee: str = ""
+    def is_handed_over(self) -> bool:
+        """Whether loading may give it to other modules, which may call it: by decorators and the classes above it."""
+        node = self.node
+        return any(getattr(node, name, None) for name in ("decorator_list", "bases", "keywords"))
 
 
 def _flat(nodes: tp.Iterable[ast.stmt], line: int | None, is_program: bool = False) -> tp.Iterator[_Statement]:
@@ -243,101 +215,122 @@ def _without_bodies(node: ast.stmt) -> ast.stmt:
 
 
 def _asks_for_name(node: ast.stmt) -> bool:
-    """Whether a comparison in it has another result in a job than in the program."""
-    compared = [part for part in ast.walk(node) if isinstance(part, ast.Compare)]
-    return any(isinstance(part, ast.Name) and part.id == "__name__" for each in compared for part in ast.walk(each))
+    """Whether a comparison or test in it has another result in a job than in the program."""
+    tested = [part if isinstance(part, ast.Compare) else getattr(part, "test", None) for part in ast.walk(node)]
+    parts = (part for each in tested if each is not None for part in ast.walk(each))
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in parts)
 
 
-_NO_PARAMETERS: dict[str, tp.Any] = {"type_params": []} if sys.version_info >= (3, 12) else {}
-
-
-# -- what they store into ----------------------------------------------------------------------------------------------
+# -- what is done with globals -----------------------------------------------------------------------------------------
 
 _CHANGING = {
     *("append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse"),
-    *("update", "setdefault", "popitem", "add", "discard", "__setitem__", "__delitem__"),
+    *("update", "setdefault", "popitem", "add", "discard", "__setitem__", "__delitem__", "__setattr__"),
     *("difference_update", "intersection_update", "symmetric_difference_update"),
     *("appendleft", "extendleft", "popleft", "rotate", "subtract", "move_to_end"),
 }
+# builtins that return no part of their arguments; what others return may be changed, and so the argument
+_READING = {
+    *("print", "len", "str", "repr", "int", "float", "bool", "sum", "any", "all", "hash", "id", "type", "format"),
+    *("isinstance", "issubclass", "callable", "hasattr", "range", "abs", "round", "ascii"),
+}
+_CALLING = {"setattr", "delattr", "map", "filter"}  # may change their arguments
+_LOOKING = (ast.Expr, ast.Compare, ast.BinOp, ast.UnaryOp, ast.FormattedValue, ast.If, ast.While, ast.Assert)
 
 
-def _stores(node: ast.stmt) -> tp.Iterator[_Store]:
-    results = [part.value for part in ast.walk(node) if isinstance(part, ast.Expr)]
-    for part in ast.walk(node):
-        if isinstance(part, (ast.Attribute, ast.Subscript)) and not isinstance(part.ctx, ast.Load):
-            yield from _stored(part)
-        elif isinstance(part, ast.Call):
-            yield from _changed_by_call(part, is_unused=part in results)
+class _Use(tp.NamedTuple):
+    """What is done with a global, or with the attribute of one to which ``path`` leads.
+
+    ``how``: "stored" into it is certain; by "a method" of it; "given" to a call whose result is not used; "kept" where
+    code may change it later. ``callee`` is the method, or what it is an argument of. ``is_part``: with a part of it.
+    """
+
+    path: _Path
+    how: str
+    is_part: bool = False
+    callee: str = ""
 
 
-def _stored(target: ast.Attribute | ast.Subscript) -> tp.Iterator[_Store]:
-    path = _path(target)
-    if path is not None:
-        yield _Store(path, "stored")
+def _uses(tree: ast.AST) -> tp.Iterator[_Use]:
+    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+    for node in parents:
+        if isinstance(node, ast.Name):
+            yield from _Chain(node, parents).uses()
 
 
-def _changed_by_call(call: ast.Call, is_unused: bool) -> tp.Iterator[_Store]:
-    callee = _path(call.func)
-    if isinstance(call.func, ast.Attribute):
-        owner = _path(call.func.value)
-        if owner is not None:
-            yield _Store(owner, "stored" if call.func.attr in _CHANGING else "called", call.func.attr)
-    given = [*call.args, *(each.value for each in call.keywords)]
-    if callee in (("setattr",), ("delattr",)) and len(given) > 1 and isinstance(given[1], ast.Constant):
-        owner = _path(given[0])
-        if owner is not None:
-            yield _Store((*owner, str(given[1].value)), "stored")
-    for value in given:
-        value = value.value if isinstance(value, ast.Starred) else value
-        path = _path(value) if isinstance(value, (ast.Name, ast.Attribute)) else None
-        if path is not None and callee is not None:
-            yield _Store(path, "given" if is_unused else "passed", callee[0])
+class _Chain:
+    """A name, and the attributes, items, methods and builtins that lead from it to what its value is used for."""
 
+    def __init__(self, name: ast.Name, parents: tp.Mapping[ast.AST, ast.AST]) -> None:
+        self._path: _Path = (name.id,)
+        self._is_part = False
+        self._methods: list[str] = []
+        self._name = self._node = tp.cast(ast.AST, name)
+        while self._can_follow(parents.get(self._node)):
+            self._node = parents[self._node]
+        self._user = parents.get(self._node)
+        self._is_unused = isinstance(parents.get(self._user) if self._user is not None else None, ast.Expr)
 
-def _path(node: ast.expr) -> _Path | None:
-    """The name and attributes that an expression begins with, up to a subscript or a call; None if with no name."""
-    attributes: list[str] = []
-    while not isinstance(node, ast.Name):
-        if isinstance(node, ast.Attribute):
-            attributes.append(node.attr)
-            node = node.value
-        elif isinstance(node, (ast.Subscript, ast.NamedExpr)):
-            if isinstance(node, ast.Subscript):
-                attributes.clear()
-            node = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            attributes.clear()
-            node = node.func.value
+    def _can_follow(self, parent: ast.AST | None) -> bool:
+        """Whether the value of ``parent`` is the same or a part of it."""
+        node = self._node
+        if isinstance(parent, ast.Attribute):
+            self._path += () if self._is_part else (parent.attr,)
+        elif isinstance(parent, ast.Call) and parent.func is node and isinstance(node, ast.Attribute):
+            self._methods.append(node.attr)
+            self._path = self._path if self._is_part else self._path[:-1]
+            self._is_part = True
+        elif (isinstance(parent, ast.Subscript) and parent.value is node) or _is_builtin_of_parts(parent):
+            self._is_part = True
         else:
-            return None
-    return (node.id, *reversed(attributes))
+            return isinstance(parent, (ast.Starred, ast.keyword, ast.IfExp, ast.BoolOp))
+        return True
+
+    def uses(self) -> tp.Iterator[_Use]:
+        node, user = self._node, self._user
+        is_target = not isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
+        if (is_target and node is not self._name) or not _CHANGING.isdisjoint(self._methods):
+            yield self._use("stored")
+        elif self._methods:
+            yield self._use("a method", self._methods[0])
+        if isinstance(user, ast.Call) and user.func is not node:
+            yield from self._given(user)
+        elif not is_target and not isinstance(user, (ast.Call, *_LOOKING)):
+            yield self._use("kept")
+
+    def _use(self, how: str, callee: str = "") -> _Use:
+        return _Use(self._path, how, self._is_part, callee)
+
+    def _given(self, call: ast.Call) -> tp.Iterator[_Use]:
+        """What a call does with it as an argument."""
+        func: ast.AST = call.func
+        while isinstance(func, (ast.Attribute, ast.Subscript, ast.Call)):
+            func = func.func if isinstance(func, ast.Call) else func.value
+        callee = func.id if isinstance(func, ast.Name) else ""
+        if callee in ("setattr", "delattr") and self._node is call.args[0]:
+            name = call.args[1] if len(call.args) > 1 else None
+            constant = (str(name.value),) if isinstance(name, ast.Constant) else ("*",)
+            yield self._use("stored")._replace(path=self._path + constant)
+        elif callee not in _READING:
+            yield self._use("given" if self._is_unused else "kept", callee)
 
 
-def _aliases(node: ast.stmt) -> tp.Iterator[tuple[str, _Path]]:
-    """Other names that functions give to what a name leads to."""
-    for part in ast.walk(node):
-        pairs: list[tuple[ast.expr | None, ast.expr | None]] = []
-        if isinstance(part, ast.Assign):
-            pairs = [(target, part.value) for target in part.targets]
-        elif isinstance(part, (ast.AnnAssign, ast.NamedExpr)):
-            pairs = [(part.target, part.value)]
-        elif isinstance(part, (ast.For, ast.comprehension)):
-            pairs = [(part.target, part.iter)]
-        elif isinstance(part, ast.withitem):
-            pairs = [(part.optional_vars, part.context_expr)]
-        for target, value in pairs:
-            path = None if value is None else _path(value)
-            if isinstance(target, ast.Name) and path is not None:
-                yield target.id, path
+def _is_builtin_of_parts(node: ast.AST | None) -> bool:
+    is_named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    return is_named and node.func.id in vars(builtins).keys() - _READING - _CALLING  # type: ignore[union-attr]
 
 
 # -- what has changed and is read --------------------------------------------------------------------------------------
 
-# what finds functions by a text: in a configuration, or in the code
-_BY_CODE = {"globals", "eval", "exec"}
-_BY_TEXT = {*_BY_CODE, "instantiate", "call", "get_class", "get_method", "get_object", "modules"}
+# what finds functions by a text, in a configuration or in the code, and what finds variables by one
+_BY_TEXT = {"globals", "eval", "exec", "instantiate", "call", "get_class", "get_method", "get_object", "modules"}
+_VARIABLES_BY_TEXT = {"globals", "eval", "exec"}
 _MOST_PARTS = 10_000  # of one object, that are objects themselves
-_PLAIN = (list, dict, set, bytearray, collections.deque, types.SimpleNamespace)
+_MUTABLE = (
+    *(collections.abc.MutableMapping, collections.abc.MutableSequence, collections.abc.MutableSet),
+    *(types.SimpleNamespace, argparse.Namespace),
+)
+_NO_OBJECTS = (type, types.ModuleType, types.FunctionType)
 
 
 class _ScriptReader:
@@ -350,6 +343,7 @@ class _ScriptReader:
         statements: list[_Statement],
         function: tp.Any,
         is_loaded: bool,
+        convert: tp.Callable[[tp.Any], tp.Any],
     ) -> None:
         """``module`` is None for the script."""
         self._module = module
@@ -357,10 +351,15 @@ class _ScriptReader:
         self._statements = statements
         self._function = function
         self._is_loaded_by_jobs = is_loaded
+        self._convert = convert
         target = carried.target_of(function)
         name, _, inside = str(getattr(target, "__qualname__", "")).partition(".")
         is_here = getattr(target, "__module__", None) == names.get("__name__")
         self._own_name = name if is_here and "<" not in inside else ""
+        self._below = [each for each in statements if each.is_program and each.defined != self._own_name]
+        self._definitions: dict[str | None, list[_Statement]] = collections.defaultdict(list)
+        for each in statements:
+            self._definitions[each.defined].append(each)
 
     def changes(self) -> tp.Iterator[Change]:
         bound, stored = self._changed_paths()
@@ -402,40 +401,89 @@ class _ScriptReader:
 
     def _changed_paths(self) -> tuple[set[_Path], set[_Path]]:
         """What the program binds or deletes, and what it stores into."""
-        below = [each for each in self._statements if each.is_program and each.defined != self._own_name]
-        if not below:
+        if not self._below:
             return set(), set()
-        called = self._called_by(below)
-        names = set().union(*(each.names.binds | each.names.binds_inside for each in below))
-        names.update(*(each.names.binds_inside for each in called))
-        if any(map(_binds_unknown_names, (*below, *called))):
+        called = [each for each in self._statements if not each.is_program and each.defined in self._called]
+        attributes = set().union(*(each.names.mentions for each in (*self._below, *called)))
+        called = [part for each in called for part in each.called_parts(attributes)]
+        names = set().union(*(each.names.binds for each in self._below))
+        names.update(*(each.names.binds_inside for each in (*self._below, *called)))
+        if any(map(_binds_unknown_names, (*self._below, *called))):
             names.update(self._names)
             names.difference_update(*(each.names.binds for each in self._statements if each.defined is not None))
-        stored: set[_Path] = set()
-        for each in (*below, *called):
-            for store in filter(self._is_changed_by, each.stores):
-                stored |= {store.path, *self._other_names(store.path)}
-        return {(name,) for name in names if not name.startswith("__")}, stored
+        uses = [use for each in (*self._below, *called) for use in each.uses() if self._is_change(use)]
+        stored = {path for use in uses for path in self._paths_of(use)}
+        return {(name,) for name in names if not name.startswith("__")}, stored | self._other_names(stored)
 
-    def _other_names(self, path: _Path) -> set[_Path]:
-        """The other globals that are the changed object, have it in them, or are in it."""
-        root, *attributes = path
-        owner = self._names[root]
-        others = [(name, other) for name, other in list(self._names.items()) if name != root]
-        if isinstance(owner, (type, types.ModuleType)):
-            return {(name, *attributes) for name, other in others if other is owner}
-        for attribute in attributes[:-1]:
-            owner = inspect.getattr_static(owner, attribute, None)
-        changed = set(self._parts(owner))
-        return {(name,) for name, other in others if changed and not changed.isdisjoint(self._parts(other))}
+    @functools.cached_property
+    def _called(self) -> set[str]:
+        """The functions and classes of the script that the program may call, without the task function."""
+        called = self._reach(set().union(*(each.names.reads for each in self._below)), blocked=self._own_name)
+        return called.names.union(each.__qualname__.partition(".")[0] for each in called.functions + called.classes)
+
+    def _is_change(self, use: _Use) -> bool:
+        root, *attributes = use.path
+        value = self._names.get(root)
+        if root not in self._names or self._is_of_library(root):
+            return False
+        if isinstance(value, types.ModuleType) and not carried.is_users_module(value.__name__):
+            return False
+        if use.how == "stored":
+            return bool(attributes) or not isinstance(value, _NO_OBJECTS)
+        value = _look_up(value, attributes)
+        if use.how == "a method":
+            is_known = type(value).__module__ in ("builtins", "collections")  # and so are its methods that change it
+            is_own = self._is_own_object(value) or self._has_inherited(value, use.callee)
+            return is_own or (not is_known and _is_container(value) and self._has_form(value))
+        if use.how == "kept" and self._is_of_library(use.callee):
+            return False  # that makes something else of its argument
+        parts = len(list(itertools.islice(self._parts(value), 2)))  # of numbers and texts in it, copies are used
+        return parts > use.is_part and (self._is_own_object(value) or self._has_form(value))
+
+    def _has_form(self, value: tp.Any) -> bool:
+        """Whether a container counts: not those of libraries that have no canonical form."""
+        if isinstance(value, (dict, list, set, collections.deque)):
+            return True
+        try:
+            canonical.canonical(self._convert(value))
+        except ConfigError:
+            return isinstance(value, (types.SimpleNamespace, argparse.Namespace))
+        return True
+
+    def _has_inherited(self, cls: tp.Any, method: str) -> bool:
+        """Whether a class has a method from another class of the project."""
+        owners = (base for base in cls.__mro__ if method in vars(base)) if isinstance(cls, type) else ()
+        return any(owner is not cls and self._is_own(owner) for owner in itertools.islice(owners, 1))
+
+    def _paths_of(self, use: _Use) -> tp.Iterator[_Path]:
+        """Where it changes something: of a class, maybe in any attribute."""
+        path = use.path[:-1] if use.path[-1] == "*" else use.path
+        value = _look_up(self._names[path[0]], path[1:])
+        if isinstance(value, type) and (use.how == "a method" or path != use.path):
+            members = [name for name, member in vars(value).items() if not reached.functions_of_member(member)]
+            yield from ((*path, name) for name in members if not name.startswith("__"))
+        else:
+            yield path
+
+    def _other_names(self, stored: tp.Iterable[_Path]) -> set[_Path]:
+        """The other globals that are a changed object, have it in them, or are in it."""
+        others = set[_Path]()
+        for root, *attributes in stored:
+            owner = self._names[root]
+            if isinstance(owner, (type, types.ModuleType)):
+                others |= {(name, *attributes) for name, other in self._names.items() if other is owner}
+                continue
+            changed = set(self._parts(_look_up(owner, attributes[:-1])))
+            names = self._names.keys() - {root} if changed else ()
+            others |= {(name,) for name in names if not changed.isdisjoint(self._parts(self._names[name]))}
+        return others
 
     def _parts(self, value: tp.Any) -> tp.Iterator[int]:
         """The ids of a container or object of the project, and of those in it."""
         pending, seen = [value], set[int]()
         while pending and len(seen) < _MOST_PARTS:
             part = pending.pop()
-            is_plain = isinstance(part, _PLAIN)
-            if id(part) in seen or not (is_plain or self._is_own_object(part)):
+            if id(part) in seen or not (_is_container(part) or self._is_own_object(part)):
                 continue
             seen.add(id(part))
             yield id(part)
@@ -444,65 +492,16 @@ class _ScriptReader:
             pending += list(vars(part).values()) if type(part).__dictoffset__ else []
 
     def _is_own_object(self, value: tp.Any) -> bool:
-        return not isinstance(value, (type, types.ModuleType, types.FunctionType)) and self._is_own_class(type(value))
+        return not isinstance(value, _NO_OBJECTS) and self._is_own(type(value))
 
-    def _called_by(self, below: tp.Sequence[_Statement]) -> list[_Statement]:
-        """The functions and methods of the script that these statements may call, without the task function."""
-        mentioned = set().union(*(each.names.reads for each in below))
-        reached = self._reach(mentioned, blocked={self._own_name}, only_called=True)
-        definitions = [each for each in self._statements if not each.is_program and each.defined in reached]
-        called = [*below, *definitions]
-        attributes = set().union(*(each.names.mentions for each in called))
-        return [part for each in definitions for part in each.called_parts(attributes)]
-
-    def _is_changed_by(self, store: _Store) -> bool:
-        root, *attributes = store.path
-        value = self._names.get(root, _MISSING)
-        if value is _MISSING or self._is_of_library(root):
-            return False
-        if isinstance(value, types.ModuleType) and not carried.is_users_module(value.__name__):
-            return False
-        if store.how == "stored":
-            return bool(attributes) or not isinstance(value, (type, types.ModuleType, types.FunctionType))
-        for attribute in attributes:
-            value = inspect.getattr_static(value, attribute, None)
-        is_own = not isinstance(value, (type, types.ModuleType)) and self._is_own_class(type(value))
-        if store.how == "called":
-            return is_own and self._changes_itself(type(value), store.callee, set())
-        callee = store.callee
-        is_own_call = callee not in vars(builtins) and (store.how == "given" or not self._is_of_library(callee))
-        return is_own_call and (is_own or isinstance(value, _PLAIN))
-
-    def _changes_itself(self, cls: type, method: str, seen: set[str]) -> bool:
-        """Whether a method may change its object: one that is not in this text, or stores into it."""
-        owner = next((base for base in cls.__mro__ if method in vars(base)), cls)
-        classes = [
-            each.node for each in self._leading_on.get(owner.__name__, ()) if isinstance(each.node, ast.ClassDef)
-        ]
-        definitions = [part for node in classes for part in node.body if getattr(part, "name", None) == method]
-        if len(definitions) != 1 or not isinstance(definitions[0], _FUNCTIONS) or not definitions[0].args.args:
-            return True
-        own, aliases = definitions[0].args.args[0].arg, dict(_aliases(definitions[0]))
-        for store in _stores(definitions[0]):
-            if store.how in ("passed", "given") and store.callee in vars(builtins):
-                continue
-            path = aliases.get(store.path[0], store.path)
-            is_own_method = store.how == "called" and path == (own,)
-            if is_own_method and store.callee not in seen:
-                seen.add(store.callee)
-                if self._changes_itself(cls, store.callee, seen):
-                    return True
-            elif path[0] == own and not is_own_method:
-                return True
-        return False
-
-    def _is_own_class(self, cls: type) -> bool:
+    def _is_own(self, cls: type) -> bool:
         return cls.__module__ == "__main__" or carried.is_users_module(cls.__module__)
 
     @functools.cached_property
     def _imports(self) -> dict[str, tuple[str, str | None]]:
         """The module that each imported name comes from and its name there, None for the module itself."""
         imports: dict[str, tuple[str, str | None]] = {}
+        rebound: set[str] = set()
         for each in self._statements:
             node = each.node
             if isinstance(node, ast.Import):
@@ -512,8 +511,8 @@ class _ScriptReader:
                 if node.level and self._names.get("__package__"):
                     module = importlib.util.resolve_name(module, self._names["__package__"])
                 imports.update({each.asname or each.name: (module, each.name) for each in node.names})
-        others = [each for each in self._statements if not isinstance(each.node, (ast.Import, ast.ImportFrom))]
-        rebound = set().union(*(each.names.binds for each in others if each.defined is None))
+            elif each.defined is None:
+                rebound |= each.names.binds
         return {name: source for name, source in imports.items() if name not in rebound}
 
     def _is_of_library(self, name: str) -> bool:
@@ -523,114 +522,52 @@ class _ScriptReader:
     # what the task function reads
 
     def _read_names(self) -> set[str]:
-        own = self._codes_of(self._function)
-        reached = self._reach(set().union({self._own_name}, *(code.reads for code in own)))
-        codes = [*own, *(each.names for name in reached for each in self._leading_on.get(name, ()))]
+        task = self._reach({self._own_name})
+        task.add(self._function)
+        codes = [_names_in(each.__code__) for each in task.functions]
+        codes += [each.names for name in task.names for each in self._definitions.get(name, ())]
         mentioned = set().union(*(code.mentions for code in codes))
         texts = set().union(*(code.texts for code in codes))
-        found = self._handed_over
-        if not mentioned.isdisjoint(_BY_TEXT):  # it may find any function, and a variable that a text names
-            found = {each.defined for each in self._statements if each.defined is not None}
-        only_program = self._defined_for_program() - reached if found else set()
-        if "__main__" in mentioned | texts or {"modules", "__name__"} <= mentioned:  # sys.modules[__name__].SCALE
-            reached |= self._reach(mentioned)
-        return reached | self._reach((found - only_program) | _named_in(texts, mentioned))
+        is_by_text = any(map(carried.is_zen, carried.layers(self._function))) or not mentioned.isdisjoint(_BY_TEXT)
+        task.read({name for name in self._handed_over(is_by_text) if name not in self._called}, self._names)
+        if _finds_script(mentioned, texts) or not mentioned.isdisjoint(_VARIABLES_BY_TEXT):
+            task.read(mentioned | {word for text in texts for word in re.findall(r"\w+", text)}, self._names)
+        return task.names
 
-    def _defined_for_program(self) -> set[str]:
-        below = [each for each in self._statements if each.is_program]
-        return {each.defined for each in self._called_by(below) if each.defined is not None}
-
-    @functools.cached_property
-    def _handed_over(self) -> set[str]:
-        """The functions and classes that loading gives to other modules, which may call them.
-
-        By decorators, calls and the classes above them.
-        """
+    def _handed_over(self, is_by_text: bool) -> set[str]:
+        """The functions and classes that other modules may call: all, if it finds them by a text."""
         loading = [each for each in self._statements if not each.is_program]
-        defined = {each.defined: each for each in loading if each.defined is not None}
-        given = {name for name, each in defined.items() if each.decorators & self._imports.keys() or each.has_parents}
-        for each in loading:
-            given |= defined.keys() & each.names.reads if isinstance(each.node, ast.Expr) else set()
-        return given
+        given = set().union(*(each.names.reads for each in loading if isinstance(each.node, ast.Expr)))
+        defined = [each for each in self._statements if each.defined is not None]
+        return {str(each.defined) for each in defined if is_by_text or each.is_handed_over or each.defined in given}
 
-    def _codes_of(self, function: tp.Any) -> list[_CodeNames]:
-        """The names in the code of a function, of its decorators, and of what they have captured."""
-        codes, pending, seen = [], [function], set[int]()
-        while pending:
-            for layer in carried.layers(pending.pop()):
-                if id(layer) in seen:
-                    break
-                seen.add(id(layer))
-                by_name = {"instantiate"} if carried.is_zen(layer) else set[str]()
-                codes.append(_CodeNames(self._names_of_classes(layer), set(), set(), by_name, set()))
-                if inspect.isfunction(layer):
-                    pending += filter(callable, carried.captured_variables(layer).values())
-                    names = _names_in(layer.__code__)
-                    codes.append(names if layer.__globals__ is self._names else names._replace(reads=set()))
-        return codes
+    def _reach(self, names: tp.Iterable[str], blocked: str = "") -> reached.Reached:
+        """What these names lead to, without what ``blocked`` does."""
+        reach = reached.Reached(str(self._names.get("__name__")), self._read_by)
+        if blocked in self._names:
+            reach.leave_out(carried.layers(self._names[blocked]))
+        reach.read([name for name in names if name != blocked], self._names)
+        return reach
 
-    def _names_of_classes(self, layer: tp.Any) -> set[str]:
-        """The globals that are the class of a method or callable object, or a class above it."""
-        owner = layer.__self__ if inspect.ismethod(layer) or inspect.isbuiltin(layer) else layer
-        kind = owner if isinstance(owner, type) else type(owner)
-        own = str(self._names.get("__name__"))
-        return {each.__qualname__.partition(".")[0] for each in kind.__mro__ if each.__module__ == own}
-
-    def _reach(self, names: set[str], blocked: tp.Container[str] = (), only_called: bool = False) -> set[str]:
-        """These names, and what their definitions lead to. ``only_called``: not by values that loading makes."""
-        reached: set[str] = set()
-        pending = list(names)
-        while pending:
-            name = pending.pop()
-            if name in reached or name in blocked:
-                continue
-            reached.add(name)
-            for statement in self._leading_on.get(name, ()):
-                if statement.defined is not None:
-                    pending += [statement.defined, *statement.names.reads]
-                elif statement.is_program:  # its value is known
-                    pending += self._reads_of_value(name)
-                elif not only_called or self._reads_of_value(name):
-                    pending += statement.names.reads
-        return reached
-
-    def _reads_of_value(self, name: str) -> set[str]:
-        """What an object of the script's own classes, or one that calls functions of the script, may read."""
-        value = self._names.get(name)
-        if isinstance(value, (type, types.FunctionType, types.ModuleType)):
-            return set()
-        is_own = self._is_own_class(type(value))
-        return set().union(*(code.reads for code in self._codes_of(value))) if callable(value) or is_own else set()
-
-    @functools.cached_property
-    def _leading_on(self) -> dict[str, list[_Statement]]:
-        """The statements that define each name, store into it, or decorate with it."""
-        leading: dict[str, list[_Statement]] = collections.defaultdict(list)
-        loading = [each for each in self._statements if not each.is_program]
-        used_by_loading = {name for each in loading if each.defined is None for name in each.names.reads}
-        used_by_loading.update(*(each.decorators for each in loading))
-        for each in self._statements:
-            bound = each.names.binds if each.defined is None else {each.defined}  # most definitions are not compiled
-            names = bound | (each.decorators - self._imports.keys())
-            if not each.is_program and (each.defined is None or each.defined in used_by_loading):
-                names |= {store.path[0] for store in each.stores if store.how == "stored"}
-            for name in names:
-                leading[name].append(each)
-        return leading
+    def _read_by(self, name: str) -> set[str]:
+        return set().union(*(each.names.reads for each in self._definitions.get(name, ())))
 
 
-def _named_in(texts: tp.Iterable[str], mentioned: tp.Collection[str]) -> set[str]:
-    """The variables that texts may name, to code that finds something by a text."""
-    if _BY_TEXT.isdisjoint(mentioned):
-        return set()
-    if _BY_CODE.isdisjoint(mentioned):  # in a sentence, which is not code, no word is a name
-        texts = (text for text in texts if re.fullmatch(r"[\w.]+", text))
-    return {word for text in texts for word in re.findall(r"\w+", text)}
+def _is_container(value: tp.Any) -> bool:
+    return isinstance(value, _MUTABLE) or hasattr(type(value), "__array__")
+
+
+def _look_up(value: tp.Any, attributes: tp.Iterable[str]) -> tp.Any:
+    return functools.reduce(lambda owner, name: inspect.getattr_static(owner, name, None), attributes, value)
 
 
 def _binds_unknown_names(statement: _Statement) -> bool:
     is_star = isinstance(statement.node, ast.ImportFrom) and statement.node.names[0].name == "*"
-    return is_star or not statement.names.reads.isdisjoint({"globals", "exec"})
+    names = statement.names
+    return is_star or not names.reads.isdisjoint({"globals", "exec"}) or _finds_script(names.mentions, names.texts)
 
 
-_MISSING = object()
+def _finds_script(mentioned: set[str], texts: set[str]) -> bool:
+    """Whether code asks for the module of the script itself: ``sys.modules[__name__].SCALE``."""
+    finds_modules = not mentioned.isdisjoint({"modules", "import_module"})
+    return "__main__" in mentioned or (finds_modules and ("__name__" in mentioned or "__main__" in texts))

@@ -29,7 +29,7 @@ def clone(model: pydantic.BaseModel, patch: tp.Mapping[str, tp.Any]) -> tp.Any:
     _open(model, old, names)
     new = old.copy()
     new.update(patch)
-    fields = {**_infras(model), **_changed_fields(model, old, new, names)}
+    fields = {**_infras(model), **_changed_fields(model, old, _plain(new), names)}
     return _with_private_infras(type(model).model_validate(_as_input(type(model), fields)), model)
 
 
@@ -74,7 +74,7 @@ def _changed(value: tp.Any, old: _Tree, new: _Tree, patch: _Tree) -> tp.Any:
             return _changed_record(value, old, new, patch)
         if isinstance(value, dict):
             items = {_exported_key(key): (key, child) for key, child in value.items()}
-            return _pairs(new, lambda name: _changed_item(items.get(name), old, new, patch, name))
+            return type(new)(_changed_item(items.get(name), old, new, patch, name) for name in new)
     if isinstance(value, (list, tuple)) and isinstance(new, (list, tuple)) and len(value) == len(new) == len(old):
         parts = zip(value, old, new, map(str, range(len(new))), strict=True)
         return [_changed(child, before, after, patch.get(index)) for child, before, after, index in parts]
@@ -89,8 +89,11 @@ def _changed_item(item: tuple[tp.Any, tp.Any] | None, old: _Tree, new: _Tree, pa
     return item[0], _changed(item[1], dict.__getitem__(old, name), after, patch.get(name))
 
 
-def _pairs(tree: dict[str, tp.Any], pair: tp.Callable[[str], tuple[tp.Any, tp.Any]]) -> dict[tp.Any, tp.Any]:
-    return type(tree)(map(pair, tree)) if type(tree) is not ConfDict else dict(map(pair, tree))
+def _plain(tree: _Tree) -> _Tree:
+    """The dictionaries that merging has made as those of a new object: a field of any type keeps the class."""
+    if type(tree) is ConfDict:
+        return {name: _plain(child) for name, child in tree.items()}
+    return list(map(_plain, tree)) if type(tree) is list else tree
 
 
 def _exported_key(key: tp.Any) -> str:

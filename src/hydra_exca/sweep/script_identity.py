@@ -69,7 +69,7 @@ def read_script_identity(function: tp.Any, overrides: tp.Collection[str], patter
     ``overrides`` are those that Hydra was given. Raises ConfigError for what has no canonical form.
     """
     exclusions = Exclusions(_PREFIX, patterns)
-    changes = script_state.read_changes(function)
+    changes = script_state.read_changes(function, copy_tree)
     excluded = frozenset(filter(exclusions.excludes, [_ARGUMENTS, *(each.name for each in changes)]))
     try:
         values = {each.name: each.value for each in changes if each.has_value() and not each.is_deleted}

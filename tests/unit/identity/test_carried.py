@@ -23,6 +23,7 @@ import types
 import typing as tp
 
 import hydra
+import numpy as np
 import pydantic
 import pytest
 
@@ -453,6 +454,13 @@ def test_functions_of_libraries_and_methods_of_loggers_count_by_their_names(valu
     assert carried_values(functools.partial(task, value)) == {"argument 0": {"function": name}}
 
 
+@pytest.mark.parametrize("value", [random.random, random.getrandbits, np.random.rand])
+def test_a_method_that_a_library_has_as_a_function_is_one(value: tp.Any) -> None:
+    """However it is written: in C, a method knows no module."""
+    name = f"{type(value.__self__).__module__}.{value.__qualname__}".replace("numpy.random.mtrand", "numpy.random")
+    assert carried_values(capturing(value))["captured value"] == {"function": name}
+
+
 def test_a_method_of_a_librarys_object_counts_by_its_object() -> None:
     methods = [pathlib.Path("a").read_text, pathlib.Path("b").read_text]
     methods += [collections.Counter("ab").most_common, collections.Counter("abb").most_common]
@@ -460,6 +468,8 @@ def test_a_method_of_a_librarys_object_counts_by_its_object() -> None:
     assert len({canonical.encode(carried_values(functools.partial(task, method))) for method in methods}) == 6
     with pytest.raises(ConfigError, match="draw.self: a random:Random has no canonical form"):
         carried_values(functools.partial(task, draw=random.Random(1).uniform))
+    with pytest.raises(ConfigError, match="draw.self: a random:Random has no canonical form"):
+        carried_values(functools.partial(task, draw=random.Random(1).random))
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,21 @@ from hydra_exca.identity.script_state import Change, read_changes
 BEFORE = """
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import random
+import numpy as np
 from pathlib import Path
 
 SCALE = 1
 OTHER = 1
 CONF = {"k": {"deep": 1}}
 ITEMS = [{"x": 1}, {"x": 2}]
+NUMBERS = {"lr": 1}
+ARGS = argparse.Namespace(x=1)
+ARRAY = np.zeros(2)
+PARSER = argparse.ArgumentParser()
 
 
 class Holder:
@@ -41,26 +47,21 @@ class Holder:
         self.y = y
 
     def change_inside(self):
-        self.show()
         self.change(3)
 
     def change_by_another_name(self):
         inner = self.inner
         inner["x"] = 1
 
-    def show(self):
-        text = str(self.y)
-        self.show_again() if not text else print(text)
 
-    def show_again(self):
-        self.show()
+class Child(Holder): ...
 
 
 HOLDER = Holder()
 
 
 def read():
-    return SCALE, CONF, ITEMS, Holder.x, HOLDER
+    return SCALE, CONF, ITEMS, NUMBERS, ARGS, ARRAY, PARSER, Holder.x, HOLDER, Child
 
 
 def train(cfg):
@@ -117,7 +118,19 @@ def test_whatever_binds_a_global_below_the_guard_is_seen(
     assert {name: each.value for name, each in changes_of(below).items() if each.has_value()} == {"SCALE": 10}
 
 
-@pytest.mark.parametrize("below", ["globals()['SCALE'] = 10", "exec('SCALE = 10', globals())", "from new import *"])
+UNKNOWN = [
+    "import importlib\nimportlib.import_module('__main__').SCALE = 10",
+    *(
+        "globals()['SCALE'] = 10",
+        "exec('SCALE = 10', globals())",
+        "from new import *",
+        "import __main__\n__main__.SCALE = 10",
+    ),
+    *("import sys\nsys.modules[__name__].SCALE = 10", "import sys\nvars(sys.modules['__main__'])['SCALE'] = 10"),
+]
+
+
+@pytest.mark.parametrize("below", UNKNOWN)
 def test_what_binds_names_that_the_text_does_not_say_may_bind_all(
     changes_of: tp.Callable[..., dict[str, Change]], below: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +152,7 @@ STORING = {
     "setattr": ("setattr(Holder, 'x', 10)", "Holder.x"),
     "a container of a class": ("Holder.inner['x'] = 10", "Holder.inner"),
     "a class method": ("Holder.configure(10)", "Holder.x"),
+    "a class method of a parent": ("Child.configure(10)", "Child.x Holder.x"),
     "an attribute of an object": ("HOLDER.y = 10", "HOLDER.y"),
     "a method of an object": ("HOLDER.change(10)", "HOLDER"),
     "a method that calls a method": ("HOLDER.change_inside()", "HOLDER"),
@@ -151,6 +165,19 @@ STORING = {
     "a part with another name": ('part = CONF["k"]\npart["deep"] = 10', "CONF"),
     "an element with another name": ("first, *_ = ITEMS\nfirst['x'] = 3", "ITEMS"),
     "a class with another name": ("other = Holder\nother.x = 10", "Holder.x"),
+    "attributes whose names are values": (
+        "for k, v in {'x': 10}.items(): setattr(Holder, k, v)",
+        "Holder.inner Holder.x",
+    ),
+    "attributes of an object": ("for k, v in {'y': 10}.items(): setattr(HOLDER, k, v)", "HOLDER"),
+    "the result of a function": ("def f(): return CONF\nf()['k'] = 10", "CONF"),
+    "a part that a builtin gives": ("for part in sorted(ITEMS, key=str):\n    part['x'] = 3", "ITEMS"),
+    "a method of an array": ("ARRAY.fill(3)", "ARRAY"),
+    "an array as an argument": ("random.shuffle(ARRAY)", "ARRAY"),
+    "a builtin that calls": ("list(map(lambda item: item.clear(), ITEMS))", "ITEMS"),
+    "a part that a method gives": ("CONF.get('k')['deep'] = 10", "CONF"),
+    "a part in another container": ("parts = {'k': CONF['k']}\nparts['k']['deep'] = 10", "CONF"),
+    "a namespace that a parser fills": ("import argparse\nargparse.ArgumentParser().parse_args([], ARGS)", "ARGS"),
     "an object with another name": ("other = HOLDER\nother.y = 10", "HOLDER"),
     "global and in place": ("def f():\n    ITEMS.append(1)\nf()", "ITEMS"),
 }
@@ -160,7 +187,7 @@ STORING = {
 def test_whatever_stores_into_a_global_below_the_guard_is_seen(
     changes_of: tp.Callable[..., dict[str, Change]], below: str, name: str
 ) -> None:
-    assert list(changes_of(below)) == [name]
+    assert list(changes_of(below)) == name.split()
 
 
 @pytest.mark.parametrize("below", ["CONF['k']['deep'] = 10", "part = CONF['k']\npart['deep'] = 10"])
@@ -179,10 +206,13 @@ UNCHANGED = {
     "a call": "train({})",
     "another function's": "OTHER = 10",
     "a read": "print(SCALE, CONF, CONF['k'], ITEMS[0]['x'], Holder.x, HOLDER.y, len(ITEMS))",
-    "a method that reads": "HOLDER.show()",
     "a local name": "def f():\n    SCALE = 10\n    CONF = {}\n    CONF['k'] = SCALE\nf()",
     "a parameter": "def f(SCALE, ITEMS):\n    ITEMS.append(SCALE)\nf(10, [])",
     "a library": "os.environ['X'] = '1'\nlogging.root.name = 'root'\nrandom.seed(3)\nPath.other = 1\ndel Path.other",
+    "numbers of a container": "k = ITEMS[0]['x'] + 1\nprint(f'{CONF}', len(ITEMS) == k)",
+    "numbers with another name": "copied = NUMBERS['lr']\nfor each in NUMBERS.values(): print(each)",
+    "what a library makes something of": "import json\ntext = json.dumps(CONF)",
+    "a method of a library's object": "PARSER.parse_args([])\nprint(PARSER)\nlogging.info(PARSER)",
     "a key": "f = dict(SCALE=10)",
     "an attribute": "class A: ...\nA.SCALE = 10",
 }
