@@ -46,10 +46,7 @@ def overrides(cluster: str) -> list[str]:
 
 
 class TestLauncher(LauncherTestSuite):
-    if hasattr(LauncherTestSuite, "test_failure_preserves_task_traceback"):  # Hydra 1.4
-        test_failure_preserves_task_traceback = pytest.mark.xfail(
-            reason="a stored error is the task's as text, and no exception of its own type", strict=True
-        )(LauncherTestSuite.test_failure_preserves_task_traceback)
+    pass
 
 
 class TestBatchedSweeper(BatchedSweeperTestSuite):

@@ -8,6 +8,7 @@ import typing as tp
 
 from hydra_exca.code import active
 from hydra_exca.errors import ConfigError
+from hydra_exca.store.formats.builtin import is_json
 
 _PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "runpy"}
 
@@ -40,7 +41,26 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
         "type": f"{module}{kind.__qualname__}",
         "message": message,
         "traceback": text,
+        "content": _content(error),
     }
+
+
+def _content(error: BaseException) -> dict[str, tp.Any] | None:
+    """What makes the error once more, None if JSON does not keep all of it or its class has a way of its own.
+
+    A pickle would do for all, but reading one runs code, and others may be allowed to write what this is stored in.
+    """
+    kind = type(error)
+    if not isinstance(kind.__reduce__, types.MethodDescriptorType):  # one of Python's own
+        return None
+    reduced: tuple[tp.Any, ...] = tuple(error.__reduce__())  # class, arguments, and attributes if there are any
+    content = {
+        "module": kind.__module__,
+        "class": kind.__qualname__,
+        "args": [*reduced[1]],
+        "state": dict(*reduced[2:]),
+    }
+    return content if is_json(content) else None
 
 
 def _is_plumbing(frame: types.TracebackType) -> bool:

@@ -28,7 +28,7 @@ _HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
 _FINAL = {str(status): status for status in (Status.COMPLETED, Status.FAILED)}
 _IDENTITY = {"factory": (str,), "version": (str,), "fields": (dict,), "full": (dict,)}
 _TEXT = (str, type(None))
-_ERROR = {"kind": (str,), "type": _TEXT, "message": _TEXT, "traceback": _TEXT}
+_ERROR = {"kind": (str,), "type": _TEXT, "message": _TEXT, "traceback": _TEXT, "content": (dict, type(None))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
+import sys
 import typing as tp
 
 from hydra.errors import CompactHydraException
 
-from hydra_exca.errors import ExcaError
+from hydra_exca.errors import ExcaError, TaskFailedError
+
+from .compose import hydra_private
 
 
 def as_compact_error(error: ExcaError) -> ExcaError:
@@ -23,6 +27,32 @@ def as_compact_error(error: ExcaError) -> ExcaError:
 def shown_cause(error: BaseException) -> BaseException | None:
     """The cause to raise a compact error from: Hydra prints it with HYDRA_FULL_ERROR=1."""
     return error if os.environ.get("HYDRA_FULL_ERROR") == "1" else None
+
+
+def task_exception(failed: TaskFailedError, content: dict[str, tp.Any] | None) -> Exception:
+    """What a task raised, as Hydra's own launchers give it, from what is stored of it; ``failed`` is its cause.
+
+    It is ``failed`` itself, compact, if that cannot be made: not all of it was stored, or this program has not imported
+    its class, and so cannot ask for it. Likewise where Hydra would show its own frames, and not those of the task.
+    """
+    shown_by_hydra = hydra_private.is_under_main() and not hydra_private.SHOWS_REMOTE_TRACEBACKS
+    original = None if shown_by_hydra or content is None else _remake(content)
+    if original is None or str(original) != failed.text:
+        return as_compact_error(failed)
+    original.__cause__ = failed
+    return original
+
+
+def _remake(content: dict[str, tp.Any]) -> Exception | None:
+    """Without the ``__init__`` of its class, whose arguments may be others than those of the error."""
+    try:
+        kind = operator.attrgetter(content["class"])(sys.modules[content["module"]])
+        error = kind.__new__(kind, *content["args"])
+        error.__setstate__(content["state"])
+        str(error)
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return None
+    return error if isinstance(error, Exception) else None
 
 
 class _Compact(CompactHydraException):

@@ -11,13 +11,13 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from hydra_exca.clusters.base import IN_PROCESS
-from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.errors import ConfigError, Problem, TaskFailedError
 from hydra_exca.launch.results import Result
 from hydra_exca.status import Status
 
 from .compose import hydra_private
 from .configs.tree import raw, without_hydra
-from .hydra_errors import as_compact_error
+from .hydra_errors import as_compact_error, task_exception
 from .options import INVALID_OPTIONS
 from .tasks import SweepTask
 
@@ -40,11 +40,12 @@ class TaskReturn(JobReturn):
     """The return of a task that has ended, with what Hydra's own launcher would return.
 
     Few sweepers look at configs, so they are composed on access. It pickles as ``pickled_as``.
+    ``traceback`` is that of a task that has raised.
     """
 
     pickled_as: type[JobReturn] = JobReturn
 
-    def __init__(self, task: SweepTask, job_id: str, status: JobStatus, value: tp.Any) -> None:
+    def __init__(self, task: SweepTask, job_id: str, status: JobStatus, value: tp.Any, traceback: str = "") -> None:
         # that of JobReturn would set the configs, too
         self._task = task
         self._job_id = job_id
@@ -52,6 +53,8 @@ class TaskReturn(JobReturn):
         self.task_name = str(JobRuntime.instance().get("name"))
         self.status = status
         self._return_value = value
+        self._traceback = traceback
+        vars(self).update(hydra_private.remote_fields(traceback))
 
     @functools.cached_property
     def overrides(self) -> tp.Sequence[str]:  # type: ignore[override]
@@ -88,7 +91,11 @@ class TaskReturn(JobReturn):
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
         names = ("overrides", "cfg", "hydra_cfg", "working_dir", "task_name", "status", "_return_value")
-        return self.pickled_as, tuple(getattr(self, name) for name in names)
+        return (
+            self.pickled_as,
+            tuple(getattr(self, name) for name in names),
+            hydra_private.remote_fields(self._traceback),
+        )
 
 
 class HeldTaskReturn(UnraisedReturn, TaskReturn):
@@ -129,5 +136,8 @@ def task_return(task: SweepTask, result: Result, hold: bool) -> JobReturn:
     job_id = str(outcome.job if outcome is not None and has_job else task.job.number)
     failed = result.status is not Status.COMPLETED or error is not None
     status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-    value = result.value if error is None else as_compact_error(error)
-    return (HeldTaskReturn if hold and failed else TaskReturn)(task, job_id, status, value)
+    kind = HeldTaskReturn if hold and failed else TaskReturn
+    if not isinstance(error, TaskFailedError):
+        return kind(task, job_id, status, result.value if error is None else as_compact_error(error))
+    content = outcome.error.get("content") if outcome is not None and outcome.error is not None else None
+    return kind(task, job_id, status, task_exception(error, content), error.traceback)

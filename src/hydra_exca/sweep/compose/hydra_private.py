@@ -18,6 +18,7 @@ import omegaconf
 from hydra import version
 from hydra._internal import config_loader_impl, utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core import utils as job_utils
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
@@ -37,6 +38,7 @@ class _Hydra13:
 
     RESOLVERS: tp.ClassVar[frozenset[str]] = frozenset()
     MAIN_ARGUMENTS: tp.ClassVar[dict[str, tp.Any]] = {"version_base": "1.3"}
+    SHOWS_REMOTE_TRACEBACKS = False
 
     @staticmethod
     def defaults_list(loader: tp.Any, config_name: str | None, lines: list[str], run_mode: RunMode) -> tp.Any:
@@ -68,6 +70,7 @@ class _Hydra14:
 
     RESOLVERS: tp.ClassVar[frozenset[str]] = frozenset({"hydra_override_dirname", "hydra_deprecated_override_dirname"})
     MAIN_ARGUMENTS: tp.ClassVar[dict[str, tp.Any]] = {}
+    SHOWS_REMOTE_TRACEBACKS = True
 
     @staticmethod
     def defaults_list(loader: tp.Any, config_name: str | None, lines: list[str], run_mode: RunMode) -> tp.Any:
@@ -98,6 +101,9 @@ class _Hydra14:
             config.hydra.overrides.hydra = kept
 
 
+_FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
+
+
 def _minor(version_text: str) -> str:
     return ".".join(version_text.split(".")[:2])
 
@@ -111,6 +117,10 @@ RESOLVERS = _THIS.RESOLVERS
 
 MAIN_ARGUMENTS = _THIS.MAIN_ARGUMENTS
 """What hydra.main is to be given, unless the program gives something else: without it, Hydra 1.3 warns."""
+
+
+SHOWS_REMOTE_TRACEBACKS = _THIS.SHOWS_REMOTE_TRACEBACKS
+"""Whether a JobReturn raises an error of another process with its frames there, and Hydra prints those alone."""
 
 
 def why_unknown(loader: ConfigLoader) -> str:
@@ -211,6 +221,19 @@ def callbacks_of(context: HydraContext) -> list[tp.Any]:
 def changes_directory(chdir: bool | None) -> bool:
     """Whether jobs with this ``hydra.job.chdir`` run in their output directory."""
     return _THIS.changes_directory(chdir)
+
+
+def remote_fields(traceback: str) -> dict[str, tp.Any]:
+    """The fields of a JobReturn with the frames of a task that has raised, if this Hydra has them.
+
+    Hydra prints those below its own function, which stored texts do not have.
+    """
+    frames = _FRAME.findall(traceback.rpartition("Traceback (most recent call last):\n")[2])
+    if not frames or not SHOWS_REMOTE_TRACEBACKS:
+        return {}
+    run_job = job_utils.run_job.__code__
+    above = (run_job.co_filename, run_job.co_name, run_job.co_firstlineno)
+    return {"_remote_traceback": [above, *((file, name, int(line)) for file, line, name in frames)]}
 
 
 def leave_out_of_jobs(config: DictConfig, key: str) -> None:
