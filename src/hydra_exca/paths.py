@@ -2,6 +2,7 @@
 
 <folder>/
   CACHEDIR.TAG  .gitignore
+  .claims.lock            in which each process that has claims locks a byte, and says so in them
   <factory>,<version>/
     project.json          which project's code computes here
     .names/<digest>       the name an identity's entry was given, decided once
@@ -44,6 +45,7 @@ Signature: 8a477f597d28d172789f06886806bc55
 GITIGNORE = ".gitignore"
 PROJECT = "project.json"
 NAMES = ".names"
+CLAIMS_LOCK = ".claims.lock"
 OUTCOME = "outcome.json"
 OUTPUT = "output"
 PREVIOUS = "previous.json"
@@ -93,6 +95,16 @@ def version_of(name: str, factory: str) -> str | None:
     """The version that a `factory_folder` of this name is of, None if it is none of that factory."""
     version = name.removeprefix(f"{factory},")
     return version if version != name and is_version(version) else None
+
+
+def claims_lock(folder: Path) -> Path:
+    """The lock file for the claims in a folder: of an entry, of the entry of a map's job, or of claims on items."""
+    *_, above, parent, name = folder.parts
+    if (above, parent) == (ITEMS, ITEM_JOBS):
+        folder = folder.parents[2]
+    elif (parent, name) == (ITEMS, ITEM_CLAIMS):
+        folder = folder.parents[1]
+    return folder.parents[1] / CLAIMS_LOCK
 
 
 def claim_name(number: int) -> str:

@@ -2,7 +2,7 @@
 
 from .base import AGAIN, Batch, Cluster, ClusterSubmission, JobEnd, JobReference, JobReport, JobSpec, JobState, Options
 from .inline import InlineCluster
-from .process import describe_process, keep_until_ended
+from .process import describe_process, is_this_process, keep_until_ended
 from .process import is_alive as process_alive
 from .select import CLUSTERS, get_cluster, inline_cluster
 
@@ -22,6 +22,7 @@ __all__ = [
     "describe_process",
     "get_cluster",
     "inline_cluster",
+    "is_this_process",
     "keep_until_ended",
     "process_alive",
 ]

@@ -12,6 +12,8 @@ import time
 import typing as tp
 from pathlib import Path
 
+from . import process_lock
+
 if tp.TYPE_CHECKING:
     import subprocess
 
@@ -21,17 +23,32 @@ _GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _PAUSE_S = 0.01
 
 
-def describe_process(pid: int | None = None) -> dict[str, tp.Any]:
-    """A description of this process (or ``pid``) for `is_alive`, which holds after a reboot and in containers, too."""
+def describe_process(pid: int | None = None, lock_file: Path | None = None) -> dict[str, tp.Any]:
+    """A description of this process (or ``pid``) for `is_alive`, which holds after a reboot and in containers, too.
+
+    With ``lock_file`` other containers can see its end: this process then holds a lock in that file.
+    """
     pid = os.getpid() if pid is None else pid
-    return {**_machine(), "pid": pid, "started": _start_time(pid), "user": os.getuid()}
+    lock = None if lock_file is None else process_lock.hold_lock(str(lock_file))
+    description = {**_machine(), "pid": pid, "started": _start_time(pid), "user": os.getuid()}
+    return description if lock is None else {**description, "lock": lock}
+
+
+def is_this_process(owner: tp.Mapping[str, tp.Any]) -> bool:
+    """Whether a description is that of this process."""
+    return owner.get("pid") == os.getpid() and owner.items() >= describe_process().items()
 
 
 def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
-    """Whether the described process runs; None if that cannot be told from here."""
+    """Whether the described process runs; None if that cannot be told from here.
+
+    On one kernel, a process whose lock is free has ended, whatever its number and host name say.
+    """
     import psutil  # here and below: a job starts without
 
     here = _machine()
+    if owner.get("lock") and owner.get("boot") == here["boot"] and process_lock.is_free(owner["lock"]):
+        return False
     if any(owner.get(key) != here[key] for key in ("host", "machine")):
         return None
     if owner.get("boot") != here["boot"]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
-from hydra_exca.clusters import describe_process, process
+from hydra_exca.clusters import is_this_process, process
 from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError
 from hydra_exca.identity import uid
@@ -18,7 +18,7 @@ from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity, own_calls
+from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity, describe_owner, own_calls
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 from hydra_exca.store.items.reader import Items
 
@@ -85,7 +85,7 @@ class MapEntry:
         if own_calls.is_running(claim.token) and not is_over:
             return claim.keys
         # this process's own, left behind by a call that is over, is nobody's
-        launcher = claim.owner != describe_process() and process.is_alive(claim.owner) is not False
+        launcher = not is_this_process(claim.owner) and process.is_alive(claim.owner) is not False
         if claim.cluster is None:
             return claim.keys if launcher else frozenset()
         return frozenset(
@@ -199,7 +199,8 @@ class MapCall:
             return None
         self._check_allowed(free)
         chunks = tuple(map(tuple, self._divide(free)))
-        return ItemClaim(self._token, describe_process(), chunks, self._cluster)
+        owner = describe_owner(self._map_entry.claims.folder)
+        return ItemClaim(self._token, owner, chunks, self._cluster)
 
     def _held_by_others(self, claim: ItemClaim) -> frozenset[str]:
         if claim.token == self._token or claim.token in outer_claims.get():  # a turn that is over; who waits for this

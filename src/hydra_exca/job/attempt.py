@@ -17,14 +17,14 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import files, paths
-from hydra_exca.clusters import process
+from hydra_exca.clusters import describe_process, process_alive
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status
-from hydra_exca.store import Claim, ClaimState, Entry, Outcome, values
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome, describe_owner, values
 
 from . import lost
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
@@ -183,7 +183,8 @@ def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
     if _runs_elsewhere(owner, job):
         log.warning("%s is not computed here: job %s of the same launch computes it", entry.uid, owner.job)
         return None
-    claim = owner.next(ClaimState.RUNNING, owner=process.describe_process(), job=job, shared=shared)
+    process = describe_process() if owner.cluster == "slurm" else describe_owner(entry.path)  # Slurm knows its jobs
+    claim = owner.next(ClaimState.RUNNING, owner=process, job=job, shared=shared)
     if not entry.publish_claim(claim):
         log.warning("%s is not computed here: another job was faster", entry.uid)
         return None
@@ -196,7 +197,7 @@ def _runs_elsewhere(owner: Claim, job: str) -> bool:
         return False
     if owner.cluster == "slurm":
         return owner.job is not None and owner.job != job and not own_job.has_ended(owner.job)
-    return owner.owner.get("pid") != os.getpid() and process.is_alive(owner.owner) is True
+    return owner.owner.get("pid") != os.getpid() and process_alive(owner.owner) is True
 
 
 def _compute_and_commit(

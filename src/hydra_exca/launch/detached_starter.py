@@ -17,7 +17,7 @@ from hydra_exca import clusters, paths
 from hydra_exca.errors import SubmissionError
 from hydra_exca.job import lost, payload
 from hydra_exca.job.attempt import is_wanted
-from hydra_exca.store import Claim, ClaimState, Entry
+from hydra_exca.store import Claim, ClaimState, Entry, describe_owner
 
 from .lookup import JobEffect, effect_of_end
 
@@ -85,7 +85,7 @@ def _claim_job(folder: Path, header: payload.Payload, number: int) -> list[tuple
 def _claim_entry(entry: Entry, claim: Claim | None, token: str) -> bool:
     if claim is None or claim.token != token or claim.state is not ClaimState.QUEUED:
         return False
-    return entry.publish_claim(claim.next(ClaimState.QUEUED, owner=clusters.describe_process()))
+    return entry.publish_claim(claim.next(ClaimState.QUEUED, owner=describe_owner(entry.path)))
 
 
 def _record_end(

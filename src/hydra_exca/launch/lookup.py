@@ -210,7 +210,7 @@ def is_given_up(entry: Entry, claim: Claim) -> bool:
     """
     if claim.state is ClaimState.RELEASED:
         return True
-    is_own = claim.owner.get("pid") == os.getpid() and claim.owner == clusters.describe_process()
+    is_own = clusters.is_this_process(claim.owner)
     if is_own and own_calls.is_abandoned(claim.token, claim.number_of_job):
         return True
     if claim.state is not ClaimState.COMMITTING:

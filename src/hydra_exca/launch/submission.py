@@ -21,7 +21,7 @@ from hydra_exca.job.enclosing import EnclosingTask, computing, enclosing_tasks
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Mode
-from hydra_exca.store import Claim, ClaimState, launches, own_calls
+from hydra_exca.store import Claim, ClaimState, describe_owner, launches, own_calls
 from hydra_exca.text import count_noun
 
 from . import detached_starter
@@ -88,7 +88,6 @@ class Submission:
         wanted = [task for group in self._groups for task in group]
         for folder in {lookup.factory_folder(task.task.identity): None for task in wanted}:
             folder.create(self._settings.project)
-        self._owner = clusters.describe_process()
         own_calls.begin_call(self.token)
         for group in self._groups:
             job = None
@@ -241,6 +240,7 @@ class Submission:
         """Claims a task, unless somebody has claimed it since the lookup."""
         entry = lookup.factory_folder(task.task.identity).open_entry(task.task.identity)
         task.set_entry(entry)
+        self._owner = self._owner or describe_owner(entry.path)
         last = entry.current_claim()
         if last is not None and last.token:
             store_files.clear_leftovers(paths.launch_folder(self._settings.folder.path, last.token))

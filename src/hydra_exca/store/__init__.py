@@ -1,7 +1,7 @@
 """Entries, claims and items on a file system."""
 
 from .cache_folder import CacheFolder, FactoryFolder
-from .claims import Claim, ClaimState
+from .claims import Claim, ClaimState, describe_owner
 from .entry import Entry, EntryState, Outcome, check_error, check_identity, is_committing
 from .items.reader import Items, ItemWriter
 
@@ -17,5 +17,6 @@ __all__ = [
     "Outcome",
     "check_error",
     "check_identity",
+    "describe_owner",
     "is_committing",
 ]

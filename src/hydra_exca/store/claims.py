@@ -16,11 +16,13 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
+from hydra_exca.clusters import process
 from hydra_exca.errors import CorruptEntryError
 
 log = logging.getLogger("exca.store")
 _NONE = type(None)
 _PROCESS = {"pid": (int,), "started": (int, float), "user": (int, _NONE), "host": (str, _NONE)}
+_LOCK = {"file": (str,), "device": (int,), "inode": (int,), "byte": (int,)}
 _UNKNOWN_PROCESS = {name: (*kinds, _NONE) for name, kinds in _PROCESS.items()}
 
 
@@ -103,7 +105,7 @@ def read_claim(path: str | Path, number: int) -> Claim:
         if fields["number_of_job"] < 0:
             raise ValueError(f"'number_of_job' cannot be {fields['number_of_job']}")
         if fields["state"] != ClaimState.RELEASED:
-            check_process(fields["owner"])
+            check_owner(fields["owner"], path)
         lost = fields.get("lost", [])
         if not isinstance(lost, list) or not all(map(_is_token, (fields["token"], *lost))):
             raise ValueError(f"'token' and 'lost' cannot be {fields['token']!r:.60} and {lost!r:.60}")
@@ -116,8 +118,19 @@ def _is_token(token: tp.Any) -> bool:
     return isinstance(token, str) and "/" not in token and token not in (".", "..")
 
 
-def check_process(owner: tp.Any) -> None:
-    """Raises ValueError if the description of a claim's owner is damaged; one that says nothing is not."""
+def describe_owner(folder: Path) -> dict[str, tp.Any]:
+    """A description of this process as the owner of claims in a folder."""
+    return process.describe_process(lock_file=paths.claims_lock(folder))
+
+
+def check_owner(owner: tp.Any, path: str | Path) -> None:
+    """Raises ValueError if the description of the owner of the claim at ``path`` is damaged; an empty one is not.
+
+    Its lock is looked for beside the claim, as another container may have the cache in another place.
+    """
     records.check_fields(owner, _PROCESS if "boot" in owner else _UNKNOWN_PROCESS)
     if owner.get("pid") is not None and owner["pid"] <= 0:
         raise ValueError(f"'pid' cannot be {owner['pid']}")
+    if owner.get("lock") is not None:
+        records.check_fields(owner["lock"], _LOCK)
+        owner["lock"]["file"] = str(paths.claims_lock(Path(path).parent))

@@ -228,6 +228,7 @@ READ_BACK = {  # by the test that flips their bits
 FOR_PEOPLE = [  # shown as they are, and nothing is decided by them
     "exca/CACHEDIR.TAG",
     "exca/.gitignore",
+    "exca/.claims.lock",  # empty
     "exca/*/*/uid.yaml",
     "exca/*/*/config.yaml",  # iter_cached compares the identity of what it makes of one
     "exca/*/*/provenance.json",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CorruptEntryError
-from hydra_exca.store.claims import check_process
+from hydra_exca.store.claims import check_owner
 
 log = logging.getLogger("exca.store")
 
@@ -106,7 +106,7 @@ class ItemClaims:
 
 def _build(path: Path, fields: records.Json, number: int) -> ItemClaim:
     with records.damage_named(path):
-        check_process(fields["owner"])
+        check_owner(fields["owner"], path)
         chunks = tuple(map(tuple, fields["chunks"]))
         if not all(type(key) is str for chunk in chunks for key in chunk):
             raise ValueError("'chunks' has other things than keys")
