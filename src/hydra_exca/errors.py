@@ -23,7 +23,13 @@ import typing as tp
 
 
 class ExcaError(Exception):
-    """Anything raised on purpose by this package."""
+    """Anything raised on purpose by this package.
+
+    ``is_passing`` says that nothing was stored and that the same call may succeed later, through no change of the code.
+    A task that gets such an error from another one, and raises it, has no outcome either.
+    """
+
+    is_passing = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +113,8 @@ class JobError(ExcaError):
 
 class SubmissionError(JobError):
     """The scheduler refused: its stderr and the options that were sent are in the message."""
+
+    is_passing = True
 
 
 class TaskFailedError(JobError):

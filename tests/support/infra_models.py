@@ -235,3 +235,16 @@ class Fills(pydantic.BaseModel):
                 while file.write(b"0" * 512):
                     pass
         return b"x" * self.size
+
+
+class Asks(pydantic.BaseModel):
+    """Asks a model whose result another job computes, once there is a file ``begun``."""
+
+    of: Counted | Fills
+    begun: str = ""
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply(exclude_from_cache_uid=["begun"])
+    def fit(self) -> tp.Any:
+        Path(self.begun).touch()
+        return self.of.fit()

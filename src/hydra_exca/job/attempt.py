@@ -20,7 +20,7 @@ from hydra_exca import files, paths
 from hydra_exca.clusters import describe_process, process_alive
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.code.snapshot import Snapshot
-from hydra_exca.errors import CacheError
+from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
 from hydra_exca.status import Status
@@ -92,8 +92,8 @@ def attempt_task(
     the status. ``shared`` says that the job has computed other tasks before. ``code`` is the digest of the code, if
     that is known.
 
-    Raises CacheError if the disk does not take what has to be written: that is not the task's outcome. The claim is
-    released then.
+    Raises CacheError if the disk does not take what has to be written: that is not the task's outcome. Nor is an error
+    that `_is_passing`, which is raised, too. The claim is released then.
     """
     claim = None
     try:
@@ -104,8 +104,8 @@ def attempt_task(
         attempt = Attempt(entry, claim, code=code)
         redirect(attempt)
         return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
-    except (CacheError, OSError) as error:
-        problem = error if isinstance(error, CacheError) else _disk_error(entry, error)
+    except (ExcaError, OSError) as error:
+        problem = error if isinstance(error, ExcaError) else _disk_error(entry, error)
         if claim is not None:
             _give_up(entry, claim, identity, problem)
         if problem is error:
@@ -117,9 +117,10 @@ def _disk_error(entry: Entry, error: OSError) -> CacheError:
     return CacheError(f"{error.filename or entry.path} cannot be written: {error.strerror}")
 
 
-def _is_disk_error(raised: BaseException) -> bool:
-    """Whether a task could not use a cache of its own, say that of its features, as the disk failed."""
-    return isinstance(raised, CacheError) and isinstance(raised.__cause__, OSError)
+def _is_passing(raised: BaseException) -> bool:
+    """Whether a task has no result of another one, say its features, as the disk failed or the job was lost."""
+    is_disk_error = isinstance(raised, CacheError) and isinstance(raised.__cause__ or raised, OSError)
+    return is_disk_error or (isinstance(raised, ExcaError) and raised.is_passing)
 
 
 def _link_code(entry: Entry, copy: Snapshot | None) -> None:
@@ -131,13 +132,14 @@ def _link_code(entry: Entry, copy: Snapshot | None) -> None:
         link.unlink()
 
 
-def _give_up(entry: Entry, claim: Claim, identity: dict[str, tp.Any], problem: CacheError) -> None:
+def _give_up(entry: Entry, claim: Claim, identity: dict[str, tp.Any], problem: ExcaError) -> None:
     """Releases the claim of an attempt, or the one under which it was to commit, with a note of the problem."""
+    kind = "disk" if isinstance(problem, CacheError) else "nested"
     loss = Outcome(
         status=Status.FAILED,
         claim=claim.number,
         identity=identity,
-        error={"kind": "disk", "type": "CacheError", "message": str(problem), "traceback": ""},
+        error={"kind": kind, "type": type(problem).__name__, "message": str(problem), "traceback": ""},
         ended=time.time(),
         cluster=claim.cluster,
         job=claim.job,
@@ -213,7 +215,7 @@ def _compute_and_commit(
     except KeyboardInterrupt:
         raise
     except BaseException as raised:
-        if (guard.exit_request is not None and raised is guard.exit_request) or _is_disk_error(raised):
+        if (guard.exit_request is not None and raised is guard.exit_request) or _is_passing(raised):
             raise
         error = raised.description if isinstance(raised, RankError) else describe_error(raised)
     else:

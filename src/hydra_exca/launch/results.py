@@ -13,6 +13,7 @@ from hydra_exca.store import Entry, Outcome
 from .settings import Task
 
 _TAIL_BYTES = 1 << 16
+_NOTHING_STORED = "Nothing is stored: the same command computes {} again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,10 @@ def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool
     """The error of a task whose job has left no outcome. ``is_stored``: it is the outcome of the task now."""
     assert outcome.error is not None
     if outcome.error["kind"] == "disk":
-        return CacheError(f"{outcome.error['message']}. Nothing is stored: the same command computes {entry.uid} again")
+        return _passing(CacheError(f"{outcome.error['message']}. {_NOTHING_STORED.format(entry.uid)}"))
+    if outcome.error["kind"] == "nested":
+        message = f"{entry.uid} asks for another task: {outcome.error['message']}\n{_NOTHING_STORED.format(entry.uid)}"
+        return _passing(JobLostError(message, factory=factory, uid=entry.uid, job_id=outcome.job))
     reason, log_path = outcome.error["message"], entry.log_path(outcome)
     job = " ".join(filter(None, [outcome.cluster, outcome.job]))
     if entry.has_value():
@@ -70,7 +74,7 @@ def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool
     else:
         then = "" if is_stored else ". Nothing is stored: the same command or call submits the task again"
     log_lines = f"\n  log: {log_path}{_tail(log_path)}" if log_path else "\n  log: none, it printed nothing"
-    return JobLostError(
+    error = JobLostError(
         f"{entry.uid}: its job ({job}) ended without a result: {reason}{then}{log_lines}",
         state=reason,
         factory=factory,
@@ -78,6 +82,12 @@ def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool
         job_id=outcome.job,
         log=log_path,
     )
+    return error if is_stored else _passing(error)
+
+
+def _passing(error: ExcaError) -> ExcaError:
+    error.is_passing = True
+    return error
 
 
 def _tail(path: str | None, lines: int = 10) -> str:
