@@ -289,7 +289,9 @@ def _is_wrapper(function: tp.Any) -> bool:
 def _is_function_of_module(method: tp.Any) -> bool:
     """Whether a module has the method of an object under its name, as ``random.random``: to its users a function."""
     module = getattr(method, "__module__", None) or type(getattr(method, "__self__", None)).__module__
-    return bool(getattr(sys.modules.get(module), method.__name__, None) == method)
+    name = str(getattr(method, "__name__", None))  # of an object that is bound as a method, there is none
+    named = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return type(named) is type(method) and bool(named == method)
 
 
 def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_Part]:
@@ -333,7 +335,7 @@ def _method_parts(method: types.MethodType) -> list[_Part]:
     """The state of the object that a method is bound to, and its class where the method's name does not say it."""
     owner: tp.Any = method.__self__
     cls = owner if isinstance(owner, type) else type(owner)
-    is_own = method.__func__.__qualname__.rpartition(".")[0] == cls.__qualname__
+    is_own = getattr(method.__func__, "__qualname__", "").rpartition(".")[0] == cls.__qualname__
     parts: list[_Part] = _local_class(cls) if is_own else [("class", "class", cls)]
     if isinstance(owner, (type, *_NEVER_COUNTED)):
         return parts

@@ -122,6 +122,11 @@ class PickledSlots(Slotted):
         return None
 
 
+def bound(value: tp.Any) -> tp.Any:
+    """An object that another one is bound to as a method."""
+    return types.MethodType(Trainer(value), OtherTrainer(1))
+
+
 def local_class(value: tp.Any) -> tp.Any:
     class Local:
         def run(self, config: tp.Any) -> tp.Any:
@@ -195,6 +200,7 @@ CARRIERS: dict[str, tp.Callable[[tp.Any], tp.Any]] = {
     "an object in a captured one": lambda value: capturing(holding(value)),
     "a default of a lambda": with_default,
     "the object of a method": lambda value: Trainer(value).run,
+    "an object that is a method": bound,
     "the slots of its object": lambda value: Slotted(value).run,
     "the fields of its model": lambda value: Model(layers=value).run,
     "the extra fields of its model": lambda value: Model(more=value).run,
