@@ -1,7 +1,7 @@
 """Pickles of values, with the script's classes and functions by name, and errors that name what cannot be pickled.
 
-Loading one runs code: see `files.check_trusted`. Stored pickles name `_code`, `_load_storage` and `script.attribute` by
-their modules: moving or renaming any of them makes these pickles unreadable.
+Loading one runs code: see `files.check_trusted`. Stored pickles name `_code`, `_load_storage`, `_tensor_in_storage`
+and `script.attribute` by their modules: moving or renaming any of them makes these pickles unreadable.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import cloudpickle
 
 from hydra_exca import script
 from hydra_exca.errors import ConfigError
+
+from .formats.builtin import is_dense_tensor
 
 
 def pickle_value(value: tp.Any, what: str, *, into_main: bool = False) -> bytes:
@@ -50,6 +52,9 @@ class _ValuePickler(cloudpickle.Pickler):  # type: ignore[misc,unused-ignore]
             return _load_storage, (_dump_storage(obj),)
         if type(obj) is getattr(torch, "Tensor", None) and _SUB_BYTE.fullmatch(str(obj.dtype)):
             return _view_as, (obj.view(torch.uint8), str(obj.dtype).partition(".")[2])
+        if is_dense_tensor(obj) and not (obj.is_conj() or obj.is_neg()):
+            place = obj.storage_offset(), tuple(obj.shape), obj.stride()
+            return _tensor_in_storage, (obj.untyped_storage(), obj.dtype, *place, obj.requires_grad)
         return super().reducer_override(obj)
 
     def _reference(self, obj: type | types.FunctionType) -> tuple[str, str, int] | None:
@@ -96,17 +101,23 @@ def _code(make: tp.Callable[..., types.CodeType], arguments: tuple[tp.Any, ...],
 
 
 def _dump_storage(storage: tp.Any) -> bytes:
-    """The memory of tensors whose dtype is younger than torch's own pickles, which write it and cannot read it.
-
-    Such are float8 and uint16 (torch 2.13: UntypedStorage has no attribute 'dtype').
-    """
+    """The memory of tensors. Torch's own pickles cannot read that of float8 and uint16, which they write (2.13)."""
+    torch: tp.Any = sys.modules["torch"]
     buffer = io.BytesIO()
-    sys.modules["torch"].save(storage, buffer)
+    torch.save(torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage), buffer)
     return buffer.getvalue()
 
 
 def _load_storage(data: bytes) -> tp.Any:
-    return importlib.import_module("torch").load(io.BytesIO(data), weights_only=True)
+    loaded = importlib.import_module("torch").load(io.BytesIO(data), weights_only=True)
+    return loaded.untyped_storage() if hasattr(loaded, "untyped_storage") else loaded  # else of an earlier version
+
+
+def _tensor_in_storage(storage: tp.Any, dtype: tp.Any, *place: tp.Any) -> tp.Any:
+    """A tensor that shares its memory with others of the pickle, as tied weights do. Torch's own pickles copy it."""
+    *where, requires_grad = place
+    empty = importlib.import_module("torch").empty(0, dtype=dtype, device=storage.device)
+    return empty.set_(storage, *where).requires_grad_(requires_grad)
 
 
 _SUB_BYTE = re.compile(r"torch\.u?int[1-7]")  # torch 2.13 pickles none of them

@@ -28,7 +28,10 @@ def _older_name(function: tp.Any) -> str:
         function = function.func
     function = inspect.unwrap(function)
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{script.module_name(named)}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
+    module = script.module_name(named)
+    if script.notebook_path() is not None and module == script.main_name():
+        module = "interactive"  # so all notebooks were called
+    return f"{module}.{named.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def _older_values(function: tp.Any) -> dict[str, Json]:

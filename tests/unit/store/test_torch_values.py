@@ -206,3 +206,12 @@ def test_a_module_with_hooks_that_have_no_name_is_refused(torch: tp.Any) -> None
 def test_tensors_on_the_meta_device_count_by_shape_and_dtype(torch: tp.Any) -> None:
     meta = [torch.empty(2, device="meta"), torch.empty(3, device="meta"), torch.empty(2, device="meta").half()]
     assert len({uid.encode(uid.canonical(value)) for value in [*meta, torch.zeros(2)]}) == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn"])
+def test_tensors_of_one_value_share_their_memory_as_before(torch: tp.Any, dtype: str) -> None:
+    """Tied weights, in a state dict: what changes one changes the other."""
+    whole = torch.zeros(2, 3).to(getattr(torch, dtype))
+    back = as_result({"whole": whole, "row": whole[1], "again": [whole.T]})
+    back["row"].fill_(1)
+    assert back["whole"][1].float().sum() == back["again"][0].float().sum() == 3

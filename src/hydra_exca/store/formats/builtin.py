@@ -77,6 +77,11 @@ def load_npy(data: bytes) -> tp.Any:
 
 
 def is_tensor(value: tp.Any) -> bool:
+    """Whether it is a dense tensor of a dtype that every version of torch reads."""
+    return is_dense_tensor(value) and _DTYPE.fullmatch(str(value.dtype)) is not None
+
+
+def is_dense_tensor(value: tp.Any) -> bool:
     """Whether it is a plain tensor: no subclass, dense, with data, without names or attributes of its own."""
     torch: tp.Any = sys.modules.get("torch")
     return (
@@ -84,7 +89,6 @@ def is_tensor(value: tp.Any) -> bool:
         and value.layout is torch.strided
         and value.device.type != "meta"
         and not (value.is_quantized or value.is_nested or any(getattr(value, "names", ())) or vars(value))
-        and _DTYPE.fullmatch(str(value.dtype)) is not None
     )
 
 
