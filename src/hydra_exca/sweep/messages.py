@@ -76,7 +76,7 @@ def say_plan(
         older = _count_older(distinct, folder, older_identities)
         if older:
             log.warning(
-                "exca: %s not reused: when stored, not all that the function carries and the script sets counted",
+                "exca: %s not reused: less of the function, its script or its notebook counted then",
                 count_noun(older, "older result is", "older results are"),
             )
 

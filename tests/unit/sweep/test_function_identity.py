@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra_zen import zen
 
-from hydra_exca import paths
+from hydra_exca import paths, script
 from hydra_exca.errors import ConfigError
 from hydra_exca.identity import uid
 from hydra_exca.launch.lookup import LookupResult
@@ -100,6 +100,16 @@ def test_what_counted_before_has_its_identity_still() -> None:
 def test_what_was_dropped_before_had_another_identity() -> None:
     found = older(functools.partial(train, layers=[64], n=1), {"x": 1})
     assert found is not None and found.fields == {"x": 1, uid.CARRIED: {"argument n": 1}}
+
+
+def test_the_functions_of_all_notebooks_had_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, tp.Any] = {"__name__": "__main__"}
+    exec("def task(config): ...", names)
+    assert older(names["task"], {"x": 1}) is None
+    monkeypatch.setattr(script, "notebook_path", lambda: "/project/a.ipynb")
+    monkeypatch.setattr(script, "main_name", lambda: "a.ipynb")
+    found = older(names["task"], {"x": 1})
+    assert found is not None and found.factory == "interactive.task@project"
 
 
 def test_what_the_first_rules_could_not_read_has_no_older_identity() -> None:
