@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
+from hydra_exca.identity.redaction import SECRET_KEYS
 from hydra_exca.sweep.workdir_conf import WorkdirConf
 
 
@@ -76,4 +77,6 @@ class ExcaLauncherConf(SlurmQueueConf):
     on_code_change: str = "warn"
     # environment variables to record with each launch and task
     record_env: list[str] = field(default_factory=list)
+    # keys whose values are not spelled out in names and records, such as *_token
+    secret_keys: list[str] = field(default_factory=lambda: list(SECRET_KEYS))
     workdir: WorkdirConf = field(default_factory=WorkdirConf)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from apps import PACKED, App, wait_until
+from apps import PACKED, SWEEP, App, wait_until
 
 CLUSTERS = ["inline", "local", PACKED, pytest.param("slurm", marks=pytest.mark.slurm)]
 
@@ -332,3 +332,25 @@ def test_a_pinned_value_is_what_the_launch_saw_and_stays_off_the_disk(cluster: s
     holding = [path for path in app.cache.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert [path.name for path in holding if path.stat().st_mode & 0o077] == []
     assert {path.name for path in holding} <= {"payload.pkl", "arguments.bin"}
+
+
+def test_a_value_named_like_a_secret_reaches_the_job_and_is_in_no_name_and_no_record(
+    cluster: str, tmp_path: Path
+) -> None:
+    head = "from hydra.core.hydra_config import HydraConfig\n"
+    body = "note(cfg.db.password, cfg.url, *HydraConfig.get().overrides.task)\nreturn cfg.seed"
+    config = "seed: 1\nmax_tokens: 512\ndb: {user: me, password: none}\nurl: https://${db.password}@host\n"
+    app = App(tmp_path, body, config=config, head=head)
+    secret = f"db={{user:me,password:{SECRET}}}", f"+api_key={SECRET}"
+    first = app.run(*secret, "seed=1,2", cluster=cluster)
+    assert first.values == [1, 2]
+    given = f"{SECRET} https://{SECRET}@host {' '.join(secret)}"
+    assert sorted(app.notes) == [f"{given} seed={seed}" for seed in (1, 2)]
+    assert app.run(*secret, "seed=1,2", cluster=cluster).counts["cached"] == 2
+    assert app.run(secret[0], f"{secret[1]}x", "seed=1", cluster=cluster).counts["run"] == 1
+    places = [*app.cache.rglob("*"), *(tmp_path / SWEEP).glob("sweep.json")]
+    holding = [path for path in places if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert [path for path in holding if path.stat().st_mode & 0o077] == []
+    assert {path.name for path in holding} <= {"payload.pkl", "arguments.bin"}
+    assert [path for path in places if SECRET in path.name] == []
+    assert SECRET not in first.stderr

@@ -11,13 +11,13 @@ import json
 import types
 import typing as tp
 
-from hydra_exca.errors import CacheError
 from hydra_exca.globs import matches_key
 
 from . import model_schema
 from .canonical import SCHEME, NamedErrors, Pinned, Walk, canonical, digest, encode
 from .label import legal_label, readable_label
 from .names import flatten, is_tagged, unescape_key
+from .redaction import DEFAULT, Redaction, is_same_redacted
 from .scalars import Json, RunDependent, is_same_form
 
 if tp.TYPE_CHECKING:
@@ -80,6 +80,7 @@ def model_identity(
     model: pydantic.BaseModel,
     leave_out: tp.Sequence[str] = (),
     captured: tp.Mapping[str, Json] = types.MappingProxyType({}),
+    redaction: Redaction = DEFAULT,
 ) -> Identity:
     """The identity of a validated model, without what its classes and ``leave_out`` leave out.
 
@@ -87,9 +88,11 @@ def model_identity(
     """
     fields, full, excluded = model_fields(model, leave_out)
     if not captured:
-        return make_identity(factory, version, fields, full, excluded=excluded)
-    label, own = readable_label(fields), {CARRIED: captured}
-    return make_identity(factory, version, {**fields, **own}, {**full, **own}, label, excluded)
+        return make_identity(factory, version, fields, full, excluded=excluded, redaction=redaction)
+    own = {CARRIED: captured}
+    redaction = redaction.including(full)
+    label = readable_label(redaction.redact_form(fields))
+    return make_identity(factory, version, {**fields, **own}, {**full, **own}, label, excluded, redaction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,8 @@ class Identity:
     """The identity of a result.
 
     ``fields`` is the canonical form that is hashed, ``full`` the same with defaults. ``excluded`` are the dotted
-    names left out, known so that a field left out since is not taken for one that is gone.
+    names left out, known so that a field left out since is not taken for one that is gone. What is stored and shown
+    has digests where ``redaction`` finds secrets.
     """
 
     factory: str
@@ -107,6 +111,7 @@ class Identity:
     label: str
     digest: str
     excluded: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    redaction: Redaction = dataclasses.field(default=DEFAULT, compare=False)
     lasts: bool = dataclasses.field(default=False, compare=False, repr=False)
 
     def uid(self, length: int = 8) -> str:
@@ -120,15 +125,26 @@ class Identity:
 
     def to_json(self) -> dict[str, Json]:
         """The JSON form: it is stored with a result and compared on every hit."""
+        fields = self.shown_fields
         return {
             "scheme": SCHEME,
             "factory": self.factory,
             "version": self.version,
             "label": self.label,
             "digest": self.digest,
-            "fields": self.fields,
-            "full": self.full,
+            "fields": fields,
+            "full": fields if self.full is self.fields else self._shown(self.full),
         }
+
+    @property
+    def shown_fields(self) -> dict[str, Json]:
+        """The ``fields`` as they are stored."""
+        return self._shown(self.fields)
+
+    def _shown(self, fields: dict[str, Json]) -> dict[str, Json]:
+        if self.full is not self.fields and self.redaction.finds_secrets(self.full):
+            return tp.cast("dict[str, Json]", self.redaction.including(self.full).redact_form(fields))
+        return tp.cast("dict[str, Json]", self.redaction.redact_form(fields))
 
     def stored_bytes(self) -> bytes:
         """The bytes of ``to_json`` as an outcome has them; a reader that finds them need not parse the identity."""
@@ -142,29 +158,17 @@ class Identity:
         form = self.to_json()
         if self.full is not self.fields:
             return _STORED.encode(form).encode("ascii")
-        del form["fields"], form["full"]  # one and the same, and most of the work
-        fields = _STORED.encode(self.fields)
+        fields = _STORED.encode(form.pop("fields"))  # one and the same as "full", and most of the work
+        del form["full"]
         return f'{_STORED.encode(form)[:-1]},"fields":{fields},"full":{fields}}}'.encode("ascii")
 
-    @classmethod
-    def from_json(cls, stored: tp.Mapping[str, Json]) -> Identity:
-        """The inverse of ``to_json``. Raises CacheError for another scheme, or if it was changed since."""
-        names = ("factory", "version", "fields", "full", "label", "digest")
-        if not isinstance(stored, tp.Mapping) or not all(name in stored for name in ("scheme", *names)):
-            raise CacheError("a stored identity is incomplete: the entry was not written by this library")
-        if stored["scheme"] != SCHEME:
-            raise CacheError(f"a stored identity has scheme {stored['scheme']!r}, and this version reads only {SCHEME}")
-        if stored["digest"] != digest(stored["fields"]):
-            raise CacheError("a stored identity does not match its digest: the entry was changed after it was written")
-        return cls(**{name: stored[name] for name in names})
-
     def same_as(self, stored: tp.Mapping[str, Json]) -> bool:
-        """Whether a stored identity is this one: all of it, not only the digest."""
-        mine = self.to_json()
-        return all(name in stored and is_same_form(stored[name], mine[name]) for name in _COMPARED)
+        """Whether a stored identity is this one: all of it, not only the digest; redacted in any way, or not."""
+        mine = {"scheme": SCHEME, "factory": self.factory, "version": self.version}
+        is_same = all(is_same_form(stored.get(name), value) for name, value in mine.items())
+        return is_same and "fields" in stored and is_same_redacted(stored["fields"], self.fields)
 
 
-_COMPARED = ("scheme", "factory", "version", "fields")
 _STORED = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
@@ -175,21 +179,23 @@ def make_identity(
     full: tp.Mapping[str, Json] | None = None,
     label: str | None = None,
     excluded: tp.Sequence[str] = (),
+    redaction: Redaction = DEFAULT,
 ) -> Identity:
     """The identity of canonical ``fields``; ``label`` replaces the readable part, which is made of them by default."""
     own = dict(fields)
-    return Identity(
+    unlabelled = Identity(
         factory=factory,
         version=version,
         fields=own,
         full=own if full is None else dict(full),
-        label=_readable(own) if label is None else legal_label(label),
+        label="" if label is None else legal_label(label),
         digest=digest(own),
         excluded=tuple(excluded),
+        redaction=redaction,
     )
-
-
-_readable = readable_label
+    if label is not None:
+        return unlabelled
+    return dataclasses.replace(unlabelled, label=readable_label(unlabelled.shown_fields))
 
 
 def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str]:
@@ -199,8 +205,12 @@ def changed_defaults(stored: tp.Mapping[str, Json], today: Identity) -> list[str
     """
     if is_same_form(stored["full"], today.full):
         return []
+
+    def text(path: str, value: Json) -> str:
+        return "gone" if value is _GONE else _short_text(today.redaction.redact_form(value, path))
+
     return [
-        f"{path}: stored {_short_text(old)}, {'gone' if new is _GONE else _short_text(new)} today"
+        f"{path}: stored {text(path, old)}, {text(path, new)} today"
         for path, old, new in _changed_leaves("", stored["full"], stored["fields"], today.full)
         if not matches_key(path, today.excluded)
     ]
@@ -218,7 +228,7 @@ def _changed_leaves(path: str, old: Json, given: Json, new: Json) -> tp.Iterator
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (child, today) in enumerate(zip(old, new, strict=True)):
             yield from _changed_leaves(f"{path}.{index}", child, _child(given, index), today)
-    elif not is_same_form(old, new) and not is_same_form(old, given):
+    elif (new is _GONE or not is_same_redacted(old, new)) and not is_same_form(old, given):
         yield path, old, new
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import logging
 import operator
+import sys
 import time
 import types
 import typing as tp
@@ -21,6 +22,7 @@ from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import ConfigError, ExcaError, Problem, TaskFailedError
 from hydra_exca.identity import carried, cells, uid
 from hydra_exca.identity.contents import model_contents
+from hydra_exca.identity.redaction import SECRET_KEYS, Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Payload
@@ -78,6 +80,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     logs: Path | str = launch_settings.LOGS
     max_pickle_size_gb: float | None = None
     on_code_change: tp.Literal["warn", "ignore", "error", "rerun"] = "warn"
+    secret_keys: tuple[str, ...] = SECRET_KEYS
 
     _owner: tp.Any = pydantic.PrivateAttr(None)
     _name: str = pydantic.PrivateAttr("")
@@ -200,7 +203,12 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def identity(self) -> Identity:
         """The identity of this object's result. Computing it changes nothing in the object."""
         owner, applied = self._bound()
-        factory, version, left_out = inputs = (self.factory(), self.version, applied.exclusions(owner))
+        factory, version, left_out, keys = inputs = (
+            self.factory(),
+            self.version,
+            applied.exclusions(owner),
+            tuple(self.secret_keys),
+        )
         capturing = _capturing_functions(type(owner))
         anchors = cells.anchors()
         contents, state = model_contents(owner, left_out), private(self)
@@ -213,7 +221,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             captured = carried.captured_values(capturing)
             if anchors is not None:
                 captured |= anchors.captured(factory, [owner])
-            identity = uid.model_identity(factory, version, owner, left_out, captured)
+            identity = uid.model_identity(factory, version, owner, left_out, captured, Redaction(keys))
         except ConfigError as error:
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
         # another thread may have changed the object while its identity was computed
@@ -279,8 +287,13 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
                 parent = parent.rpartition(".")[0]
         return config
 
+    def _redaction(self) -> Redaction:
+        return Redaction(tuple(self.secret_keys))
+
     def _describe(self) -> tuple[str, str]:
-        return self.config(uid=True, exclude_defaults=True).to_yaml(), self.config(uid=False).to_yaml()
+        counting, whole = self.config(uid=True, exclude_defaults=True), self.config(uid=False)
+        redaction = self._redaction().including(whole)
+        return ConfDict.to_yaml(redaction.redact_tree(counting)), ConfDict.to_yaml(redaction.redact_tree(whole))
 
     def clone_obj(self, *args: dict[str, tp.Any], **kwargs: tp.Any) -> tp.Any:
         """A copy of the owner with some fields changed.
@@ -319,7 +332,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             if same:
                 yield obj
             else:
-                log.warning("%s is left out: its configuration makes a different object today", entry.path)
+                hides = "its secrets are not stored" if "~secret" in str(stored) else ""
+                why = hides or "its configuration makes a different object today"
+                log.warning("%s is left out: %s", entry.path, why)
 
     def _as_field(self) -> dict[str, tp.Any]:
         """This infra as its owner's class can be given it; one in a private attribute cannot be."""
@@ -392,7 +407,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         """The record of a launch. In this process many small ones may follow one another."""
         folder = project.project_folder(type(self._bound()[0]), active.current()) or active.home()
         max_age_s = _CHANGE_S if isinstance(cluster, clusters.InlineCluster) else 0.0
-        return launch_record.describe_launch(folder, max_age_s=max_age_s)
+        argv = self._redaction().redact_arguments(sys.argv)
+        return launch_record.describe_launch(folder, max_age_s=max_age_s, argv=argv)
 
     def _resources(self) -> dict[str, tp.Any]:
         """The resources that were set: tasks of one array that differ in them get arrays of their own."""
@@ -439,7 +455,7 @@ def _capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
 class _RememberedIdentity(tp.NamedTuple):
     """The last identity of an object, and everything that it was computed from."""
 
-    inputs: tuple[str, str, tuple[str, ...]]  # factory, version, what is left out
+    inputs: tuple[str, str, tuple[str, ...], tuple[str, ...]]  # factory, version, what is left out, secret keys
     contents: list[tp.Any] | None
     identity: Identity
 

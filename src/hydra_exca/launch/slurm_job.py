@@ -11,7 +11,6 @@ from pathlib import Path
 from hydra_exca import clusters, files, paths, records
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
-from hydra_exca.identity.uid import Identity
 from hydra_exca.status import Status
 from hydra_exca.store import ClaimState, Entry, Outcome, launches
 
@@ -120,7 +119,7 @@ class SlurmJob:
 
     def _error(self, outcome: Outcome | None) -> ExcaError:
         if outcome is not None:
-            return stored_error(Entry(self.path), outcome, Identity.from_json(outcome.identity).factory)
+            return stored_error(Entry(self.path), outcome, outcome.identity["factory"])
         claim = Entry(self.path).current_claim()
         later = claim is not None and claim.token != self.launch.name
         hint = "; a later launch has computed the task again" if later else ""

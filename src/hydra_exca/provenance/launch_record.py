@@ -11,7 +11,6 @@ import functools
 import os
 import platform
 import socket
-import sys
 import time
 import typing as tp
 from pathlib import Path
@@ -43,8 +42,9 @@ def describe_launch(
     max_mb: float = 50.0,
     left_out: tp.Collection[Path] = (),
     max_age_s: float = 0.0,
+    argv: tp.Sequence[str] = (),
 ) -> LaunchDescription:
-    """The record of a launch from this process, whose code is in ``folder``.
+    """The record of a launch from this process, whose code is in ``folder``, and its command line ``argv``.
 
     ``env`` names the variables of the environment that are recorded, here and in the jobs. A patch of more than
     ``max_mb`` is left out, and so are untracked files below the folders ``left_out``. What git says may be
@@ -55,7 +55,7 @@ def describe_launch(
         state = _recent_git_state(folder, max_mb, tuple(left_out), int(time.monotonic() / max_age_s))
     code, omitted, patch = state or _git_state(folder, max_mb, tuple(left_out))
     record = {
-        "argv": list(sys.argv),
+        "argv": list(argv),
         "user": host.describe_user(),
         "host": socket.gethostname(),
         "working_directory": os.getcwd(),

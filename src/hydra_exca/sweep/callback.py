@@ -30,6 +30,7 @@ if tp.TYPE_CHECKING:
     from hydra.types import HydraContext
 
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
+    from hydra_exca.identity.redaction import Redaction
     from hydra_exca.provenance.launch_record import LaunchDescription
 
     from .job_returns import HeldTaskReturn
@@ -95,7 +96,7 @@ def add_callback(context: HydraContext, options: tp.Mapping[str, tp.Any], config
     callbacks = hydra_private.callbacks_of(context)
     if any(isinstance(callback, ExcaCallback) for callback in callbacks):
         return
-    names = ("folder", "version", "record_env", "workdir")
+    names = ("folder", "version", "record_env", "secret_keys", "workdir")
     ours = ExcaCallback(**{name: options_module.to_plain(options[name]) for name in names if name in options})
     callbacks.append(ours)
     ours.on_multirun_start(config)
@@ -113,11 +114,13 @@ class ExcaCallback(Callback):
         folder: str = "exca",
         version: str = "0",
         record_env: tp.Sequence[str] = (),
+        secret_keys: tp.Sequence[str] | None = None,
         workdir: tp.Mapping[str, tp.Any] | None = None,
     ) -> None:
         self.folder = folder
         self.version = str(version)
         self.record_env = tuple(record_env)
+        self._secret_keys = None if secret_keys is None else tuple(secret_keys)
         self.workdir = dict(workdir or {})
         self._key = "hydra.callbacks.exca.workdir"  # where its options are, for messages
         self._sent: SentCode | None = None
@@ -126,7 +129,7 @@ class ExcaCallback(Callback):
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
         """Makes the process of a job import from the copy: unpickling the callback is the first thing it does."""
-        vars(self).update({"_recorded": None, **state})
+        vars(self).update({"_recorded": None, "_secret_keys": None, **state})
         if self._sent is not None:
             self._sent.enter()
             self._recorded = self._sent.launched, self._sent.launch  # those queued by an earlier version have none
@@ -203,7 +206,7 @@ class ExcaCallback(Callback):
         from . import other_launchers
 
         if self._recorded is not None:
-            other_launchers.record_job(*self._recorded, self._started, config, job_return)
+            other_launchers.record_job(*self._recorded, self._started, self._redaction(), config, job_return)
 
     def _start_sweep(self, config: DictConfig) -> None:
         global _sweep_state
@@ -242,6 +245,11 @@ class ExcaCallback(Callback):
             with read_write(config.hydra):
                 hydra_private.leave_out_of_jobs(config, KEY)
 
+    def _redaction(self) -> Redaction:
+        from hydra_exca.identity.redaction import Redaction
+
+        return Redaction() if self._secret_keys is None else Redaction(self._secret_keys)
+
     def _read_options(self, config: DictConfig) -> CodeOptions:
         from . import code_options
 
@@ -275,7 +283,8 @@ class ExcaCallback(Callback):
         assert max_mb is not None
         left_out = [*options.rules.never_copied, *filter(None, [options.folder])]
         with _as_config_error():  # our launcher calls this later, when Hydra would show a traceback
-            described = launch_record.describe_launch(folder, self.record_env, max_mb, left_out)
+            argv = self._redaction().redact_arguments(sys.argv)
+            described = launch_record.describe_launch(folder, self.record_env, max_mb, left_out, argv=argv)
         return dataclasses.replace(described, record={"version": self.version, **described.record})
 
 

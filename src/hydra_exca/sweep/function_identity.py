@@ -57,6 +57,7 @@ class FunctionIdentity:
             replaced(identity.full),
             identity.label,
             identity.excluded,
+            identity.redaction,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 import typing as tp
 
 from hydra.core.utils import filter_overrides
@@ -12,7 +13,7 @@ from hydra.core.utils import filter_overrides
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_glob
 from hydra_exca.identity import names as names_module
-from hydra_exca.identity import uid
+from hydra_exca.identity import redaction, uid
 from hydra_exca.identity.uid import Identity
 
 from . import schema
@@ -44,6 +45,7 @@ class Identifier:
         self._function = function
         self._matched = {*function.matched, *function.script.matched}
         self._unmatched: dict[str, Problem] = {}
+        self.redaction = redaction.Redaction(options.secret_keys).including_arguments(sys.argv[1:])
 
     def problems(self) -> list[Problem]:
         """Problems of the options, which are known when all tasks have an identity."""
@@ -61,19 +63,21 @@ class Identifier:
         environment = uid.canonical(sizes.count_all(facts.env_set), "hydra.job.env_set")
         extra = {"hydra.job.env_set": environment} if environment else {}
         extra.update(self._function.counting())
-        make = functools.partial(uid.make_identity, self._factory(model), self._version(model))
+        redacting = self.redaction.including(resolved.values)
+        make = functools.partial(uid.make_identity, self._factory(model), self._version(model), redaction=redacting)
         if self._schema.receives and model is not None:
             fields, full, excluded = self._model_fields(model, resolved, sizes)
             # a model may make other fields of a size, also ones that are equal in all worlds
             taken = self.counted_sizes(resolved, {}, excluded)
-            readable = uid.readable_label({**fields, **extra}) if taken else None  # the digest tells sizes apart
+            # the digest tells sizes apart
+            readable = uid.readable_label(redacting.redact_form({**fields, **extra})) if taken else None
             extra.update({SIZES: uid.canonical(sizes.count_all(taken))} if taken else {})
             return make({**fields, **extra}, {**full, **extra}, readable, excluded)
         counted = with_leaves(resolved.identity, {path: sizes.count(leaf) for path, leaf in resolved.sizes.items()})
         fields = self._exclude(_merge_fields(uid.canonical(counted), extra))
         types = {_path_text(path): kind for path, kind in facts.types.items() if not self._is_excluded(dotted(path))}
         fields = _merge_fields(fields, {"hydra.types": types} if types else {})
-        return make(fields, label=uid.readable_label(self._swept_values(overrides)))
+        return make(fields, label=uid.readable_label(redacting.redact_form(self._swept_values(overrides))))
 
     def counted_sizes(
         self, resolved: resolve.Resolved, env_set: tp.Mapping[str, tp.Any], excluded: tp.Collection[str]
@@ -161,7 +165,8 @@ class Identifier:
         if self._schema.infra(real) is not None:  # in Python it is given the values themselves, and finds these results
             return fields, full, excluded
         secrets = dict(_find_pinned(resolved.identity))
-        return _redact(fields, secrets), _redact(full, secrets), excluded
+        shown = functools.partial(_pinned_form, secrets)
+        return redaction.replace_parts(fields, shown), redaction.replace_parts(full, shown), excluded
 
     def _steady_fields(
         self, resolved: resolve.Resolved, fields: Fields, full: Fields, sizes: JobSizes
@@ -299,15 +304,14 @@ def _find_pinned(identity: tp.Any, path: str = "") -> tp.Iterator[tuple[str, uid
             yield from _find_pinned(value, _join(path, key))
 
 
-def _redact(fields: tp.Any, secrets: dict[str, uid.Pinned], path: str = "") -> tp.Any:
-    """A model's fields with text and digest in place of values that are not to be stored, wherever it put them."""
-    if isinstance(fields, (dict, list)):
-        shown = {key: _redact(value, secrets, _join(path, key)) for key, value in _items(fields).items()}
-        return shown if isinstance(fields, dict) else list(shown.values())
-    for place, secret in secrets.items():
-        if _is_part(path, place) or _contains_secret(fields, secret.value):
-            return uid.canonical(secret)
-    return fields
+def _pinned_form(pinned: tp.Mapping[str, uid.Pinned], path: str, part: tp.Any) -> tp.Any:
+    """The text and digest that stand for a part of a model's fields, if it has a pinned value, wherever it was put."""
+    if isinstance(part, (dict, list)):
+        return None
+    for place, leaf in pinned.items():
+        if _is_part(path, place) or redaction.contains_secret(part, leaf.value):
+            return uid.canonical(leaf)
+    return None
 
 
 def _is_part(path: str, place: str) -> bool:
@@ -319,7 +323,3 @@ def _is_part(path: str, place: str) -> bool:
 
 
 _CONTAINER_TAGS = ("~set", "~dict", "~ordered")
-
-
-def _contains_secret(leaf: tp.Any, secret: tp.Any) -> bool:
-    return isinstance(leaf, str) and isinstance(secret, str) and len(secret) > 3 and secret in leaf

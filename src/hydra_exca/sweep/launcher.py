@@ -11,7 +11,7 @@ import typing as tp
 from collections import Counter
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, configure_log, filter_overrides, setup_globals
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -136,7 +136,7 @@ class _Batch:
             if notice not in self._said:
                 log.warning("exca: %s", notice)
                 self._said.add(notice)
-        messages.say_what_counts(self._function_identity.script, self._said)
+        messages.say_what_counts(self._function_identity.script, composer.redaction, self._said)
         return batch
 
     @property
@@ -316,7 +316,7 @@ def _engine_task(task: SweepTask, shared: tp.Collection[Template]) -> Task:
     if job.composition.template in shared:
         job = dataclasses.replace(job, composition=job.composition.without_template())
     describe = functools.partial(tasks.describe_task, task)
-    return Task(task.identity, job, tuple(filter_overrides(task.overrides)), describe, task.resources)
+    return Task(task.identity, job, task.shown, describe, task.resources)
 
 
 def _targets(batch: tp.Sequence[SweepTask]) -> set[str]:
@@ -332,7 +332,7 @@ def _targets(batch: tp.Sequence[SweepTask]) -> set[str]:
 def _index_row(task: SweepTask, result: Result, output: str | None) -> dict[str, tp.Any]:
     return {
         "number": task.job.number,
-        "overrides": list(filter_overrides(task.overrides)),
+        "overrides": list(task.shown),
         "uid": result.uid,
         "status": str(result.status),
         "how": result.how,

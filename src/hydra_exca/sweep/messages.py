@@ -11,9 +11,8 @@ import typing as tp
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from hydra.core.utils import filter_overrides
-
 from hydra_exca.errors import ExcaError, JobLostError, NotRunError
+from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import actions
 from hydra_exca.launch.code_changes import CodeChanges
@@ -38,9 +37,9 @@ _OF_SCRIPT = "what the script knows"
 _CONFIRM_S = 2.0  # how long a second Ctrl-C is waited for
 
 
-def say_what_counts(of_script: ScriptIdentity, said: set[str]) -> None:
+def say_what_counts(of_script: ScriptIdentity, redaction: Redaction, said: set[str]) -> None:
     """Says once what the script knows beside the configuration, if anything."""
-    shown = of_script.shown()
+    shown = of_script.shown(redaction)
     if shown and _OF_SCRIPT not in said:
         said.add(_OF_SCRIPT)
         log.info(
@@ -161,7 +160,7 @@ def say_dry_run(
     """Lists what would be done; returns it in a few words, one text for each job."""
     lines = []
     for task, lookup in zip(batch, lookups, strict=True):
-        overrides = " ".join(filter_overrides(task.overrides))
+        overrides = " ".join(task.shown)
         would = f"refused: {lookup.problem}" if lookup.problem else f"would {lookup.action}"
         lines.append(f"#{task.job.number} {overrides} -> {lookup.uid}: {lookup.status}, {would}")
     lines += tasks.split_by_excluded(batch, chosen.exclude_from_uid)

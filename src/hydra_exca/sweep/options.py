@@ -30,7 +30,7 @@ _ENUMS: dict[str, type[enum.Enum]] = {
     "on_code_change": OnCodeChange,
     "on_unresolved": OnUnresolved,
 }
-_LISTS = ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env")
+_LISTS = ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env", "secret_keys")
 _MINIMA = {"tasks_per_job": 1, "workers_per_job": 1, "max_queued": 1, "array_parallelism": 1, "max_num_timeout": 0}
 _OF_SUBMISSION = (
     "python",
@@ -72,6 +72,7 @@ class SweepOptions:
     workdir: dict[str, tp.Any]
     on_code_change: OnCodeChange
     record_env: tuple[str, ...]
+    secret_keys: tuple[str, ...]
     tasks_per_job: int
     workers_per_job: int
     per_task: dict[str, str]

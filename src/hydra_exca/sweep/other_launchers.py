@@ -19,6 +19,7 @@ from hydra_exca.code import active, selection
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.code.manifest import check_copy
 from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.identity.redaction import Redaction
 from hydra_exca.provenance import launch_record, task_record
 from hydra_exca.store import CacheFolder, launches
 
@@ -127,14 +128,19 @@ def _import_from(copy: Snapshot | None) -> None:
 
 
 def record_job(
-    launched: tp.Mapping[str, tp.Any], patch: bytes | Path | None, started: float, config: DictConfig, result: JobReturn
+    launched: tp.Mapping[str, tp.Any],
+    patch: bytes | Path | None,
+    started: float,
+    redaction: Redaction,
+    config: DictConfig,
+    result: JobReturn,
 ) -> None:
     """Writes into a job's output directory how it was computed; what goes wrong is logged, and the job goes on.
 
     ``patch`` is the patch itself, or the folder of the launch that has it.
     """
     folder = Path(config.hydra.runtime.output_dir)
-    overrides = raw(config.hydra.overrides.task)
+    overrides = redaction.redact_arguments(raw(config.hydra.overrides.task))
     error = result._return_value  # noqa: SLF001  the public name raises it
     how = "completed" if result.status is JobStatus.COMPLETED else f"failed: {type(error).__name__}"
     try:

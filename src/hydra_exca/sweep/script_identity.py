@@ -11,6 +11,7 @@ from hydra_exca import script
 from hydra_exca.code.selection import script_file
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.identity import carried, script_state
+from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.scalars import Json
 from hydra_exca.identity.script_state import Change
 from hydra_exca.store import pickles
@@ -37,9 +38,9 @@ class ScriptIdentity:
     excluded: frozenset[str] = frozenset()
     matched: frozenset[str] = frozenset()
 
-    def shown(self) -> str:
-        """What counts, by name; the arguments as they were given."""
-        arguments = tp.cast("list[str]", self.counting.get(_ARGUMENTS, []))
+    def shown(self, redaction: Redaction) -> str:
+        """What counts, by name; the arguments as they were given, but for secrets."""
+        arguments = redaction.redact_arguments(tp.cast("list[str]", self.counting.get(_ARGUMENTS, [])))
         names = [name for name in self.counting if name != _ARGUMENTS]
         return ", ".join([*names, *([f"{_ARGUMENTS} ({' '.join(arguments)})"] if arguments else [])])
 

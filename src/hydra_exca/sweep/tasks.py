@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.globs import matches_key
 from hydra_exca.identity import names, uid
+from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.status import OnUnresolved
 
@@ -46,10 +47,12 @@ class SweepTask:
     """One job of a sweep, and the task that it is.
 
     ``infra`` is that of the model's method whose result this is. ``resources`` are those that its config asks for.
+    ``shown`` are the overrides for people and records: without those that Hydra has added, and without secrets.
     """
 
     job: HydraJob
     overrides: tuple[str, ...]
+    shown: tuple[str, ...]
     identity: Identity
     notices: tuple[str, ...]
     infra: TaskInfra | None
@@ -93,6 +96,10 @@ class Composer:
         self._sizes = JobSizes(options.jobs if cluster == "slurm" else None)
         self._expected_sizes = self._sizes.expected(options.per_task)
 
+    @property
+    def redaction(self) -> Redaction:
+        return self._identifier.redaction
+
     def tasks(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         """One task for each job. Raises ConfigError that lists every problem of every job."""
         groups: dict[int, list[_ComposedJob]] = defaultdict(list)
@@ -111,7 +118,7 @@ class Composer:
         try:
             yield
         except ConfigError as error:
-            shown = tuple(filter_overrides(overrides))
+            shown = tuple(self.redaction.redact_arguments(filter_overrides(overrides)))
             self._problems += [_of_task(problem, shown) for problem in error.problems or (Problem(error.message),)]
 
     def _group_of(self, job: _ComposedJob) -> int:
@@ -180,8 +187,11 @@ class Composer:
             *sizes.notices(self._identifier.counted_sizes(resolved, facts.env_set, identity.excluded)),
             *_folder_notices(infra, self._options.folder),
         )
-        hydra_job = HydraJob(job.composition, job.number, resolved.pins, *folders, environment)
-        return SweepTask(hydra_job, job.overrides, identity, notices, infra, resources)
+        redaction = identity.redaction
+        hiding = redaction if redaction.finds_secrets(resolved.values) else None
+        shown = tuple(redaction.redact_arguments(filter_overrides(job.overrides)))
+        hydra_job = HydraJob(job.composition, job.number, resolved.pins, *folders, environment, hiding)
+        return SweepTask(hydra_job, job.overrides, shown, identity, notices, infra, resources)
 
     def _compose(self, overrides: list[str]) -> Composition:
         try:
@@ -223,7 +233,9 @@ def describe_task(task: SweepTask) -> tuple[str, str]:
     """
     if task.infra is not None:
         return task.infra.task().describe()
-    return yaml_text.fields_yaml(task.identity.fields), yaml_text.composition_yaml(task.job.composition)
+    identity = task.identity
+    config = yaml_text.composition_yaml(task.job.composition, identity.redaction.redact_tree)
+    return yaml_text.fields_yaml(identity.shown_fields), config
 
 
 def split_by_excluded(batch: tp.Sequence[SweepTask], patterns: tp.Sequence[str]) -> list[str]:

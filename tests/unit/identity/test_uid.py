@@ -28,7 +28,7 @@ from hypothesis_profiles import examples
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypeAliasType
 
-from hydra_exca.errors import CacheError, ConfigError
+from hydra_exca.errors import ConfigError
 from hydra_exca.identity import label, uid
 from hydra_exca.identity import names as names_module
 
@@ -888,7 +888,6 @@ def test_a_uid_is_a_label_and_a_digest() -> None:
 def test_an_identity_survives_being_stored() -> None:
     identity = identity_of(Task(seed=3, extra={"a": [NAN, -0.0, 10**40, "\ud800"]}))
     stored = json.loads(json.dumps(identity.to_json()))
-    assert uid.Identity.from_json(stored) == identity
     assert identity.same_as(stored)
     assert {"scheme", "factory", "version", "digest", "fields", "full"} <= stored.keys()
 
@@ -909,14 +908,6 @@ def test_any_difference_is_another_identity_even_with_the_same_digest(change: di
     assert identity.same_as(identity.to_json())
     assert not identity.same_as(identity.to_json() | change)
     assert not identity.same_as({})
-
-
-@pytest.mark.parametrize("change", [{"scheme": 0}, {"fields": {"x": 2}}, {"digest": "0"}])
-def test_a_stored_identity_that_cannot_be_trusted_is_an_error(change: dict[str, tp.Any]) -> None:
-    with pytest.raises(CacheError):
-        uid.Identity.from_json(uid.make_identity("f", "1", {"x": 1}).to_json() | change)
-    with pytest.raises(CacheError, match="incomplete"):
-        uid.Identity.from_json({"scheme": uid.SCHEME})
 
 
 def model_with(**defaults: tp.Any) -> type[BaseModel]:

@@ -8,7 +8,7 @@ import typing as tp
 import weakref
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_exca.sweep.compose.composition import Composition, Template
 
@@ -29,17 +29,30 @@ class _ConfigDumper(_Fast):  # type: ignore[misc]
 _plain: weakref.WeakKeyDictionary[Template, tp.Any] = weakref.WeakKeyDictionary()
 
 
-def composition_yaml(composition: Composition) -> str:
-    """The yaml of a job's config, without ``hydra``. Its template is converted once for all jobs."""
+def composition_yaml(composition: Composition, redact: tp.Callable[[tp.Any], tp.Any] = lambda tree: tree) -> str:
+    """The yaml of a job's config, without ``hydra``. Its template is converted once for all jobs.
+
+    ``redact`` gets the config in plain containers, and returns another if something in it must not be shown.
+    """
     if composition.leaves is None:
-        return OmegaConf.to_yaml(without_hydra(composition.config()))
-    template = composition.template
-    if template not in _plain:
-        config = without_hydra(template.copy())
-        _plain[template] = _with_lists(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
-    leaves = {path: value.name if isinstance(value, enum.Enum) else value for path, value in composition.leaves.items()}
-    quick = _config_yaml_by_libyaml(with_leaves(_plain[template], leaves))
-    return OmegaConf.to_yaml(without_hydra(composition.config())) if quick is None else quick
+        tree, quick = plain_config(without_hydra(composition.config())), None
+    else:
+        template = composition.template
+        if template not in _plain:
+            _plain[template] = plain_config(without_hydra(template.copy()))
+        leaves = composition.leaves.items()
+        named = {path: value.name if isinstance(value, enum.Enum) else value for path, value in leaves}
+        tree = with_leaves(_plain[template], named)
+        quick = _config_yaml_by_libyaml(redact(tree))
+    if quick is not None:
+        return quick
+    shown = redact(tree)
+    return OmegaConf.to_yaml(without_hydra(composition.config()) if shown is tree else OmegaConf.create(shown))
+
+
+def plain_config(config: DictConfig) -> tp.Any:
+    """A config in the plain containers that its yaml is written from."""
+    return _with_lists(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
 
 
 def _with_lists(value: tp.Any) -> tp.Any:

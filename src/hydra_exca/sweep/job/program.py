@@ -10,17 +10,20 @@ import sys
 import typing as tp
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import env_override, run_job, setup_globals
 from hydra.types import HydraContext
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from hydra_exca import files
 from hydra_exca.clusters.base import IN_PROCESS
+from hydra_exca.identity.redaction import Redaction
 from hydra_exca.job.checkpoints import Checkpoint, CheckpointCall, checkpoint_of_object
 from hydra_exca.sweep import model_method, outputs, schema
 from hydra_exca.sweep.compose.composition import Composition, Template
 from hydra_exca.sweep.configs.tree import Path as Place
+from hydra_exca.sweep.configs.yaml_text import plain_config
 
 from . import pins, script_changes
 
@@ -36,7 +39,7 @@ class HydraJob:
     """One job: what makes its config, and where its outputs are shown.
 
     ``pins`` are the values it gets instead of interpolations that were part of the identity, ``environment`` those of
-    ``hydra.job.env_set``.
+    ``hydra.job.env_set``. ``redaction`` hides the secrets of its config, if it has any.
     """
 
     composition: Composition
@@ -45,6 +48,7 @@ class HydraJob:
     sweep_folder: str
     subfolder: str
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    redaction: Redaction | None = None
 
 
 class HydraProgram:
@@ -121,6 +125,8 @@ class HydraProgram:
 
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
+            if job.redaction is not None:
+                _redact_saved(config, job.redaction)
             with env_override(job.environment):  # what Hydra has set is what the texts mean here
                 pins.put_pins(config, job.pins)
                 return self._call(config, attempt)
@@ -157,6 +163,19 @@ class HydraProgram:
         if self._link_outputs:
             outputs.SweepFolder(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
         return entry.output
+
+
+def _redact_saved(config: DictConfig, redaction: Redaction) -> None:
+    """Puts digests in the place of secrets in what Hydra has just written to the task's output folder."""
+    hydra: tp.Any = HydraConfig.instance().cfg
+    if hydra.hydra.output_subdir is None:
+        return
+    folder = Path(hydra.hydra.runtime.output_dir, hydra.hydra.output_subdir)
+    written = (("config", config), ("hydra", hydra))
+    trees = {name: redaction.redact_tree(plain_config(node)) for name, node in written}
+    trees["overrides"] = redaction.redact_arguments(hydra.hydra.overrides.task)
+    for name, tree in trees.items():
+        files.write_file(folder / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(tree)).encode(), durable=False)
 
 
 def _checkpoint(function: tp.Any, argument: tp.Any) -> Checkpoint | None:
