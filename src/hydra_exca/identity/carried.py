@@ -145,9 +145,7 @@ class _CarriedReader:
             if self._counts_by_name(layer):
                 continue
             holder = layer.__self__ if inspect.ismethod(layer) else layer
-            is_by_name = isinstance(holder, type) or (
-                inspect.isroutine(holder) and not getattr(holder, "__closure__", 0)
-            )
+            is_by_name = isinstance(holder, type) or (is_routine(holder) and not getattr(holder, "__closure__", 0))
             number = None if is_by_name else self._number_if_seen(holder)
             if number is not None:
                 return {**forms, "~seen": number}
@@ -163,7 +161,7 @@ class _CarriedReader:
 
     def _counts_by_name(self, layer: tp.Any) -> bool:
         """Whether it is a function of a library: no method of an object, which may hold anything."""
-        if not inspect.isroutine(layer) or hasattr(layer, "__wrapped__"):
+        if not is_routine(layer) or hasattr(layer, "__wrapped__"):
             return False
         owner = getattr(layer, "__self__", None)
         if owner is None or isinstance(owner, (type, types.ModuleType)):
@@ -188,7 +186,7 @@ class _CarriedReader:
             value = {key: part for key, part in value.items() if not self._left_out(f"{path}.{key}")}
         if isinstance(value, _NEVER_COUNTED):
             raise _NeverCountsError
-        if inspect.isroutine(value) or isinstance(value, functools.partial) or is_zen(value):
+        if is_routine(value) or isinstance(value, functools.partial) or is_zen(value):
             return {"function": factory_name(value), **self.function_forms(value, f"{path}.")}
         try:
             form = canonical.canonical(value)
@@ -318,7 +316,7 @@ def _parts_of(layer: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> list[_P
 def _object_parts(layer: tp.Any) -> list[_Part]:
     """The state of a callable object."""
     state = _state_of(layer)
-    if state is None and inspect.isroutine(layer):  # a compiled function has a name, other objects with a __get__ none
+    if state is None and is_routine(layer):  # a compiled function has a name, other objects with a __get__ none
         return [] if hasattr(layer, "__qualname__") else _whole(object())
     return _whole(layer) if state is None else _local_class(type(layer)) + _attributes(state)
 
@@ -494,6 +492,11 @@ def _is_added(function: tp.Any, is_library: tp.Callable[[tp.Any], bool]) -> bool
     """Whether Python or a library has added it to a class: a generated function is in no file."""
     code = getattr(function, "__code__", None)
     return is_library(function) or (code is not None and code.co_filename == "<string>")
+
+
+def is_routine(value: tp.Any) -> bool:
+    """Whether it is a function or a method of any kind: for Python 3.14 a partial is one, which has a ``__get__``."""
+    return inspect.isroutine(value) and not isinstance(value, functools.partial)
 
 
 def functions_in(member: tp.Any) -> list[tp.Any]:

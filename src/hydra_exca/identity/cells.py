@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import inspect
 import linecache
 import types
 import typing as tp
@@ -54,7 +53,7 @@ def _code_digest(function: types.FunctionType) -> str:
 
 def _value_form(value: tp.Any) -> str | None:
     """The digest of a variable's value, None if it is code or data, or has no canonical form."""
-    if inspect.isroutine(value) or isinstance(value, (type, types.ModuleType)):
+    if carried.is_routine(value) or isinstance(value, (type, types.ModuleType)):
         return None
     try:
         if hasattr(value, "__array__") or (hasattr(value, "__len__") and len(value) > _MOST_ITEMS):

@@ -57,7 +57,7 @@ class Change:
             return False
         if inspect.isfunction(value):
             return value.__closure__ is not None
-        return not inspect.isroutine(value) or inspect.ismethod(value)
+        return not carried.is_routine(value) or inspect.ismethod(value)
 
 
 def read_changes(function: tp.Any, convert: tp.Callable[[tp.Any], tp.Any] = lambda value: value) -> list[Change]:

@@ -506,7 +506,7 @@ def functions_of(path: pathlib.Path, text: str) -> dict[str, tp.Any]:
     """What a file defines. pytest changes the code of tests themselves."""
     path.write_text(text)
     names: dict[str, tp.Any] = {}
-    exec(compile(text, str(path), "exec"), names)
+    exec(compile(text, str(path), "exec", dont_inherit=True), names)
     return names
 
 
@@ -569,7 +569,7 @@ def outer(k):
     return f
 """
     assert code_digest(functions_of(tmp_path / "a.py", text)["outer"](1)) == (
-        "e261022612ac93bec5640e56420203653d0a64ec5cf9ed7a96153917128caae9"
+        "6786d2681504fed7172b2069b5466cb934ef8fb82e5d4225ec67971a6b17b822"
     )
 
 
