@@ -55,7 +55,7 @@ class App:
 
 def finished(app: App, tasks: int) -> Ended:
     done = app.sweep(tasks, "exca", "hydra/launcher/cluster=local")
-    if f" {tasks} cached" not in done.output:
+    if f" {tasks} reused" not in done.output:
         raise RefusedError(f"not everything was cached: {done.output[-300:]}")
     return done
 

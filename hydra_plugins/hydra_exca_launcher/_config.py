@@ -18,8 +18,10 @@ class ExcaLauncherConf(SlurmQueueConf):
 
     _target_: str = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
-    # two of submitit's options with other defaults: logs go to the cache folder; only Slurm has a limit, 60 minutes
+    # three of submitit's options with other defaults: logs go to the cache folder, one for both streams; only Slurm has
+    # a limit, 60 minutes
     submitit_folder: str | None = None  # type: ignore[assignment]
+    stderr_to_stdout: bool = True
     timeout_min: int | None = None  # type: ignore[assignment]
 
     # options that hydra-submitit-launcher has since 1.4, here with every version; null, so that + works as before

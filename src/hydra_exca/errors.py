@@ -22,7 +22,7 @@ import dataclasses
 import typing as tp
 
 
-class ExcaError(Exception):
+class ExcaError(RuntimeError):
     """Anything raised on purpose by this package.
 
     ``is_passing`` says that nothing was stored and that the same call may succeed later, through no change of the code.
@@ -47,7 +47,7 @@ class Problem:
         return f"{self.key}: {self.message}" if self.key else self.message
 
 
-class ConfigError(ExcaError):
+class ConfigError(ExcaError, ValueError):
     """The configuration cannot work; nothing was run. ``problems`` lists all that is wrong with it."""
 
     def __init__(self, message: str, problems: tp.Sequence[Problem] = ()) -> None:

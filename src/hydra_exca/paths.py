@@ -13,7 +13,7 @@
       value.<n>.<format>  a large or binary value, of the n-th claim
       uid.yaml config.yaml
       output/             the Hydra output directory of the task
-      logs/<n>.out .err   one log per attempt, or a link to it
+      logs/<n>.log        one log per attempt, or a link to it; latest leads to the newest
       code                link to the snapshot that computed it
       provenance.json     who computed it, where, when, with what
       changes.patch       how the code differed from its commit; of each launch too
@@ -181,9 +181,12 @@ def aside_name(name: str, unique: str) -> str:
     return f"{name}.aside-{unique}"
 
 
-def log_names(number: int) -> tuple[str, str]:
-    """The log files of the attempt that holds claim ``number``: standard output and standard error."""
-    return f"{number}.out", f"{number}.err"
+LATEST_LOG = "latest"  # a link to the log of the newest attempt
+
+
+def log_names(stem: str, is_split: bool) -> tuple[str, str]:
+    """The log files for standard output and standard error: one for both, unless ``is_split``."""
+    return (f"{stem}.out", f"{stem}.err") if is_split else (f"{stem}.log", f"{stem}.log")
 
 
 def attempt_end(number: int) -> str:
@@ -205,9 +208,9 @@ def waits(launch: Path) -> Path:
     return launch / _WAITS
 
 
-def rank_log_names(job: str, rank: int) -> tuple[str, str]:
-    """Those of another rank than the first of a job with several."""
-    return f"{job}.rank{rank}.out", f"{job}.rank{rank}.err"
+def rank_log_stem(job: str, rank: int) -> str:
+    """What the names of the logs of another rank than the first begin with, of a job with several."""
+    return f"{job}.rank{rank}"
 
 
 def rank_error(launch: Path, position: int, start: str, rank: int) -> Path:

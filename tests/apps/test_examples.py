@@ -32,4 +32,4 @@ def test_an_example_returns_its_accuracy_keeps_its_picture_and_runs_once(example
     outcomes = [json.loads(path.read_bytes()) for path in example.glob("exca/*/*/outcome.json")]
     assert all(Path(row["output"], "confusion_matrix.png").stat().st_size > 1000 for row in rows)
     assert all(0.9 < outcome["value"]["inline"] <= 1 for outcome in outcomes) and len(outcomes) == 2
-    assert "2 cached, 0 joined, 0 run" in sweep(example, "model=svm,forest", "hydra.sweep.dir=again")
+    assert "2 tasks: 2 reused in" in sweep(example, "model=svm,forest", "hydra.sweep.dir=again")

@@ -149,7 +149,7 @@ def test_a_stored_failure_stops_like_one_that_happens_now(tmp_path: Path) -> Non
 
 def test_a_task_that_was_not_run_names_the_one_that_failed_and_is_counted(tmp_path: Path) -> None:
     result = App(tmp_path, UNLUCKY).run("seed=2,3", on_failure("stop"))
-    assert "1 run, 1 not run, 1 failed" in result.stdout
+    assert "2 tasks: 1 failed, 1 not run in" in result.stdout
     assert "seed=2 failed" in result.returns[1]["error"] and "on_failure=stop" in result.returns[1]["error"]
 
 

@@ -50,7 +50,7 @@ def test_what_is_stored_is_returned_without_waiting(tmp_path: Path, cluster: str
 def test_the_console_says_how_many_were_submitted(tmp_path: Path, cluster: str) -> None:
     app = App(tmp_path)
     result = app.run("seed=1,2", NO_WAIT, cluster=cluster)
-    assert "0 run, 2 submitted, 0 failed" in result.stdout
+    assert "2 tasks: 2 submitted in" in result.stdout
     wait_until(lambda: len(app.entries) == 2, "the tasks to end")
 
 

@@ -78,4 +78,4 @@ def test_both_ranks_of_each_task_train_that_task(tmp_path: Path, cluster: str, o
     assert [folder for *_, output, run in ranks for folder in (output, run)] == sorted(2 * outputs)
     assert sorted(path.name for path in tmp_path.glob("sweep/*")) == ["0", "1", "multirun.yaml", "sweep.json"]
     assert len(app.entries) == 2 and len(result.values) == 2
-    assert not any("torchrun started" in log.read_text() for log in tmp_path.glob("exca/*/*/logs/*.out"))
+    assert not any("torchrun started" in log.read_text() for log in tmp_path.glob("exca/*/*/logs/*.log"))

@@ -50,7 +50,7 @@ def test_workers_per_job_compute_at_a_time(tmp_path: Path, cluster: str) -> None
 def test_each_task_of_a_job_has_a_log_of_its_own(tmp_path: Path) -> None:
     app = App(tmp_path, NOTE_PID)
     app.run("seed=1,2,3", *packed(3), cluster="local")
-    logs = [[path.read_text() for path in entry.glob("logs/*.out")] for entry in app.entries]
+    logs = [[path.read_text() for path in entry.glob("logs/*.log")] for entry in app.entries]
     assert logs == [["printed by 1\n"], ["printed by 2\n"], ["printed by 3\n"]]
 
 

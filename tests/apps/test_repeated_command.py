@@ -253,7 +253,7 @@ with open(f"out.{cfg.seed}", "w") as out:
     done = subprocess.run(command, env={**os.environ, "RETURNS": os.devnull}, stdout=out, stderr=subprocess.STDOUT)
 if cfg.seed == 1 and done.returncode == 0:
     wait_for("out.5")
-    while not any(text in Path("out.5").read_text() for text in ("1 joined", "1 cached", "itself")):
+    while not any(text in Path("out.5").read_text() for text in ("1 joined", "1 reused", "itself")):
         time.sleep(0.1)
 return [done.returncode, Path(f"out.{cfg.seed}").read_text()]
 """

@@ -52,4 +52,4 @@ def test_a_process_that_a_task_has_forked_does_not_end_the_task(tmp_path: Path, 
     app = App(tmp_path, FORKS.format(child=child))
     result = app.run("seed=1,2", cluster=cluster)
     assert (result.values, result.returncode) == ([10, 20], 0)
-    assert result.stdout.count("2 run, 0 failed") == 1
+    assert result.stdout.count("2 tasks: 2 computed in") == 1

@@ -152,7 +152,7 @@ def test_what_refers_to_nothing_stops_no_function_that_does_not_read_it(tmp_path
         result.text.count("opt.rate: ${special.rate} does not resolve: Interpolation key 'special.rate' not found") == 1
     )
     again = app.run("seed=1,2", cluster=cluster)
-    assert again.values == [10, 20] and "2 cached" in again.text
+    assert again.values == [10, 20] and "2 reused" in again.text
     assert "1 to run" in app.run("seed=1", "opt.rate=${special.other}", cluster=cluster).text
 
 

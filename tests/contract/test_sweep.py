@@ -117,7 +117,7 @@ def test_the_job_log_is_where_hydra_users_look_for_it(story: SimpleNamespace) ->
 
 def test_what_a_task_prints_is_in_its_log(story: SimpleNamespace, cluster: str) -> None:
     """In this process it is on the console."""
-    logs = "".join(path.read_text() for path in story.app.cache.glob("*/*/logs/*.out"))
+    logs = "".join(path.read_text() for path in story.app.cache.glob("*/*/logs/*.log"))
     assert "printed by 3" in (story.first.stdout if cluster == "inline" else logs)
 
 
@@ -232,7 +232,11 @@ def test_no_frames_of_ours_are_printed_for_a_failed_task(failures: SimpleNamespa
 
 def test_a_failed_task_returns_its_error_again_without_running(failures: SimpleNamespace) -> None:
     assert failures.started_again == []
-    assert [told["error"] for told in failures.again.returns] == [told["error"] for told in failures.first.returns]
+    told = [(each["error"] or "").splitlines() for each in failures.again.returns]
+    noted = [[line for line in lines if line.startswith("  it failed on ")] for lines in told]
+    assert [len(lines) for lines in noted] == [0, 1, 1, 0] and "mode=retry" in noted[1][0]
+    without = ["\n".join(line for line in lines if line not in note) for lines, note in zip(told, noted, strict=True)]
+    assert without == [(each["error"] or "").rstrip("\n") for each in failures.first.returns]
 
 
 def test_the_message_of_a_stored_error_says_how_to_retry(failures: SimpleNamespace) -> None:
@@ -292,7 +296,7 @@ def test_a_killed_launch_loses_nothing_and_the_next_joins_what_runs(cluster: str
         wait_until(lambda: "start 2" in app.notes and len(app.entries) == 1, "one task to end, another to run")
         launch.kill()
     with app.start("seed=1,2", cluster=cluster) as again:
-        wait_until(lambda: again.says("1 cached"), "the next launch to find out")
+        wait_until(lambda: again.says("1 reused"), "the next launch to find out")
         app.write("go", "")
         result = again.result()
     assert (result.values, result.returncode) == ([10, 20], 0)

@@ -109,7 +109,7 @@ def test_what_is_requeued_runs_again_from_what_it_had_saved(
         slurm.scontrol("requeue", held_job(app))
         result = launch.result()
     assert is_as_it_would_have_been(app, result, overrides), result.text
-    logs = [path.read_text() for path in sorted(entry_of(app, 2).glob("logs/*.out"))]
+    logs = [path.read_text() for path in sorted(entry_of(app, 2).glob("logs/*.log"))]
     assert [text.splitlines() for text in logs] == [["attempt"], ["attempt"]]
 
 

@@ -143,9 +143,13 @@ class Result:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers of the last summary on the console: cached, joined, run, failed."""
-        found = re.findall(r"(\d+) cached, (\d+) joined, (\d+) run, (\d+) failed", self.stdout)
-        return dict(zip(("cached", "joined", "run", "failed"), map(int, found[-1]), strict=True))
+        """The numbers of the last summary on the console: cached, joined, run, failed, now or earlier."""
+        (summary,) = re.findall(r"tasks?(?: \(for \d+ jobs\))?: (.*) in [0-9.]+ s$", self.stdout, re.MULTILINE)[-1:]
+        said = {what: int(count) for count, what in re.findall(r"(\d+) ([a-z ]+)", summary)}
+        reused, earlier, joined, computed, failed = (
+            said.get(what, 0) for what in ("reused", "failed earlier ", "joined", "computed", "failed")
+        )
+        return {"cached": reused + earlier, "joined": joined, "run": computed + failed, "failed": failed + earlier}
 
 
 class Started:

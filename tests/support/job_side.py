@@ -62,7 +62,7 @@ class JobSide:
             assert entry.publish_claim(self.claim(1, x))
             self.entries.append(entry)
             parts.append(payload.Part(str(entry.path), identity.to_json(), payload.pickle_named({"x": x}, "x")))
-        header = payload.Payload.of_this_process(cluster, payload.pickle_named(program, "the program"), False)
+        header = payload.Payload.of_this_process(cluster, payload.pickle_named(program, "the program"), True)
         header = dataclasses.replace(header, jobs=tuple(tuple(each) for each in self.jobs), script=None, **settings)
         payload.write_payload(self.launch, header, parts)
 

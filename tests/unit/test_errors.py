@@ -39,7 +39,7 @@ EXAMPLES = [
     JobLostError("what happened", state="OUT_OF_MEMORY", **JOB),
 ]
 PARENTS = {
-    ExcaError: Exception,
+    ExcaError: RuntimeError,
     ConfigError: ExcaError,
     CacheError: ExcaError,
     DefaultsChangedError: CacheError,
@@ -56,6 +56,10 @@ PARENTS = {
 def test_the_tree_is_the_one_that_the_module_draws() -> None:
     found = {cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, BaseException)}
     assert {cls: cls.__bases__[0] for cls in found} == PARENTS
+
+
+def test_errors_are_also_the_builtin_ones_that_callers_catch() -> None:
+    assert issubclass(errors.ExcaError, RuntimeError) and issubclass(errors.ConfigError, ValueError)
 
 
 def test_every_error_has_an_example_here() -> None:

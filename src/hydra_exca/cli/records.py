@@ -93,8 +93,8 @@ def _log(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str | No
     """The path of the last attempt's log."""
     if outcome is not None:
         return entry.log_path(outcome)
-    path = None if claim is None else entry.log_paths(claim.number)[0]
-    return str(path) if path is not None and path.exists() else None
+    logs = None if claim is None else entry.log_paths(claim)
+    return str(logs[0]) if logs is not None and logs[0].exists() else None
 
 
 def _snapshot(found: FoundEntry, code: str | None) -> str | None:

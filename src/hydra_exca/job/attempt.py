@@ -30,7 +30,7 @@ from . import lost
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
 from .enclosing import EnclosingTask, computing, identity_key
 from .error_report import RankError, describe_error
-from .logs import link_logs, redirect_output
+from .logs import Logs, link_latest, link_logs, redirect_output, write_missing_traceback
 from .payload import Part, Payload
 
 log = logging.getLogger("exca.worker")
@@ -51,6 +51,7 @@ class Attempt:
     resumed: CheckpointCall | None = None
     is_computed: bool = False  # from here on the result is stored, whatever signal comes
     code: str | None = None
+    logs: Logs | None = None  # for standard output and standard error; None in the process of the launch
 
     @property
     def job_id(self) -> str:
@@ -186,7 +187,7 @@ def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
         log.warning("%s is not computed here: job %s of the same launch computes it", entry.uid, owner.job)
         return None
     process = describe_process() if owner.cluster == "slurm" else describe_owner(entry.path)  # Slurm knows its jobs
-    claim = owner.next(ClaimState.RUNNING, owner=process, job=job, shared=shared)
+    claim = owner.next(ClaimState.RUNNING, owner=process, job=job, shared=shared, attempt=owner.attempt + 1)
     if not entry.publish_claim(claim):
         log.warning("%s is not computed here: another job was faster", entry.uid)
         return None
@@ -217,16 +218,24 @@ def _compute_and_commit(
     except BaseException as raised:
         if (guard.exit_request is not None and raised is guard.exit_request) or _is_passing(raised):
             raise
-        error = raised.description if isinstance(raised, RankError) else describe_error(raised)
+        error = _log_error(attempt, raised)
     else:
         value = entry.write_value(encoded)
-    outcome = make_outcome(attempt, identity, started, value=value, error=error, log_path=attempt_log_paths(attempt)[0])
+    outcome = make_outcome(attempt, identity, started, value=value, error=error)
     if recorder is not None:
         recorder.record_end(entry, claim, outcome)
     if not entry.commit_outcome(claim, outcome):
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
         return None
     return outcome.status
+
+
+def _log_error(attempt: Attempt, raised: BaseException) -> dict[str, tp.Any]:
+    """The description of an error, which the log of the attempt has in any case."""
+    error = raised.description if isinstance(raised, RankError) else describe_error(raised)
+    if attempt.logs is not None:
+        write_missing_traceback(error["traceback"], attempt.logs[1])
+    return error
 
 
 def _compute_value(attempt: Attempt, compute: Compute, guard: AttemptGuard) -> tp.Any:
@@ -269,10 +278,10 @@ def make_outcome(
     *,
     value: dict[str, tp.Any] | None = None,
     error: dict[str, tp.Any] | None = None,
-    log_path: Path,
 ) -> Outcome:
-    """The outcome of an attempt that ends now, with a value or with an error."""
+    """The outcome of an attempt that ends now, with a value or with an error. Its log is the one with the traceback."""
     claim = attempt.claim
+    log_path = None if attempt.logs is None else attempt.logs[0 if error is None else 1]
     return Outcome(
         status=Status.FAILED if error else Status.COMPLETED,
         claim=claim.number,
@@ -285,7 +294,7 @@ def make_outcome(
         cluster=claim.cluster,
         job=attempt.job_id,
         token=claim.token,
-        log=attempt.entry.relative_log(log_path),
+        log=None if log_path is None else attempt.entry.relative_log(log_path),
         code=attempt.code,
     )
 
@@ -294,27 +303,19 @@ def make_outcome(
 
 
 def redirect_to_log(attempt: Attempt, payload: Payload, rank: int = 0) -> None:
-    """Redirects the output of this process, and of those that it starts, to the log of the attempt.
-
-    Ranks other than the first have logs of their own only if a folder for logs was chosen.
-    """
-    logs = attempt_log_paths(attempt, rank)
-    if rank and payload.logs is None:
-        return
-    files.make_folder(logs[0].parent)
+    """Redirects the output of this process, and of those that it starts, to the log of the attempt."""
+    stem = paths.rank_log_stem(attempt.job_id, rank) if rank else str(attempt.claim.attempt)
+    folder = attempt.entry.path / paths.LOGS
+    out, err = paths.log_names(stem, is_split=not payload.stderr_to_stdout)
+    logs = attempt.logs = folder / out, folder / err
+    files.make_folder(folder)
     if payload.logs is not None:
         place = payload.logs.replace("%j", attempt.job_id).replace("{folder}", str(attempt.entry.path))
         stem = logs[0].stem if "{folder}" in payload.logs else f"{attempt.entry.uid}.{logs[0].stem}"
         link_logs(logs, Path(place), stem)
-    redirect_output(logs, payload.stderr_to_stdout)
-
-
-def attempt_log_paths(attempt: Attempt, rank: int = 0) -> tuple[Path, Path]:
-    """The files for standard output and standard error of a rank."""
-    if rank == 0:
-        return attempt.entry.log_paths(attempt.claim.number)
-    out, err = paths.rank_log_names(attempt.job_id, rank)
-    return attempt.entry.path / paths.LOGS / out, attempt.entry.path / paths.LOGS / err
+    redirect_output(logs)
+    if not rank:
+        link_latest(logs[0])
 
 
 def current_job_id(cluster: str) -> str:

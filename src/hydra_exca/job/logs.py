@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import files
+from hydra_exca import files, paths
+from hydra_exca.errors import CorruptEntryError
 
 log = logging.getLogger("exca.clusters")
+_END_BYTES = 1 << 14  # after a traceback, a task may print some more
 Logs: tp.TypeAlias = tuple[Path, Path]
 
 
-def redirect_output(logs: Logs, stderr_to_stdout: bool = False) -> None:
-    """Redirects standard output and standard error of this process, and of those that it starts, to files."""
-    out, err = logs
-    for stream, path in ((sys.stdout, out), (sys.stderr, out if stderr_to_stdout else err)):
+def redirect_output(logs: Logs) -> None:
+    """Redirects standard output and standard error of this process, and of those that it starts, to files.
+
+    Each line is written when it ends, so that both streams are in order where they share a file.
+    """
+    for stream, path in zip((sys.stdout, sys.stderr), logs, strict=True):
         stream.flush()
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
         files.set_foreign_link_aside(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, stream.fileno())
@@ -29,12 +37,33 @@ def link_logs(logs: Logs, folder: Path, stem: str) -> None:
     """Makes the logs links to new files in ``folder``. If that fails, the logs are files in their usual place."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for link in logs:
+        for link in dict.fromkeys(logs):
             if not link.is_symlink():  # of a job that starts again
                 file = _create_file(folder, stem, link.suffix)
                 os.symlink(os.path.relpath(file, link.parent.resolve()), link)
     except OSError as error:
         log.warning("the logs stay in %s: %s cannot be written: %s", logs[0].parent, folder, error.strerror)
+
+
+def link_latest(path: Path) -> None:
+    """Makes the link to the newest log lead to this one, if the file system has links."""
+    temporary = path.with_name(files.temporary_name(paths.LATEST_LOG))
+    with contextlib.suppress(OSError):
+        os.symlink(path.name, temporary)
+        os.replace(temporary, path.with_name(paths.LATEST_LOG))
+
+
+def write_missing_traceback(traceback: str, log_path: Path) -> None:
+    """Writes a traceback to standard error, unless the log that it goes to ends with it: whoever raised may have."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    last = traceback.rstrip().rpartition("\n")[2]
+    try:
+        is_there = last in files.read_end(log_path, len(traceback.encode()) + _END_BYTES)
+    except (OSError, CorruptEntryError):
+        is_there = False
+    if not is_there:
+        print(traceback, end="", file=sys.stderr, flush=True)
 
 
 def write_to_log(message: str) -> None:

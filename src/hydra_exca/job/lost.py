@@ -92,7 +92,7 @@ def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
 def _find_log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:
     """The log with the last output: that of the attempt, or else that of the job."""
     job_log = paths.job_log(paths.launch_folder(cache, claim.token), claim.number_of_job)
-    candidates = [*reversed(entry.log_paths(claim.number)), job_log]
+    candidates = [*reversed(entry.log_paths(claim) or ()), job_log]
     candidates += sorted(logs.glob(f"{job}_0_log.*")) if job is not None else []
     written = [path for path in candidates if path.exists() and path.stat().st_size]
     return entry.relative_log(written[0]) if written else None

@@ -22,7 +22,6 @@ from .attempt import (
     Attempt,
     Compute,
     LoadedProgram,
-    attempt_log_paths,
     current_job_id,
     is_wanted,
     make_outcome,
@@ -129,8 +128,7 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
         error = describe_error(raised)
         error["message"] = f"{error['message']} (in rank {ranks.rank} of {ranks.count})"
         ranks.write_error(error)
-        log_path = attempt_log_paths(attempt, ranks.rank)[0]
-        if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error, log_path=log_path)):
+        if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error)):
             raise
         log.exception("this rank raised; the first rank has ended")
 

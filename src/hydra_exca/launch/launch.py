@@ -29,7 +29,7 @@ from .code_changes import CodeChanges, CodeCheck
 from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, LookupResult, effect_of_end, is_given_up
 from .monitor import Monitor
-from .results import Result, stored_error
+from .results import Result, describe_earlier_failure, stored_error
 from .settings import Settings, Task
 from .waits import RecordedWaits, wait_error, would_wait_for_itself
 
@@ -164,7 +164,8 @@ class Launch:
             how = "joined"  # another launch has taken it over
         error = launched.problem
         if error is None and outcome is not None and launched.status is not Status.COMPLETED:
-            error = stored_error(launched.entry, outcome, task.identity.factory)
+            note = describe_earlier_failure(outcome, self.settings.option_prefix) if how == "cached" else ""
+            error = stored_error(launched.entry, outcome, task.identity.factory, note)
         entry = launched.entry if launched.has_entry else None
         return Result(task, how, launched.status, launched.uid, entry, outcome, launched.value, error)
 
@@ -172,10 +173,7 @@ class Launch:
         """Standard output and error of the task's last attempt, None where it has none yet."""
         launched = self._launched[task.identity.key]
         claim = launched.entry.current_claim() if launched.has_entry else None
-        if claim is None:
-            return None, None
-        number = claim.number - 1 if claim.state is ClaimState.COMMITTING else claim.number
-        return launched.entry.log_paths(number)
+        return (claim and launched.entry.log_paths(claim)) or (None, None)
 
     # ending it early
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import typing as tp
 
 from hydra_exca import files
@@ -44,22 +45,32 @@ class Result:
         return self.entry_or_none
 
 
-def stored_error(entry: Entry, outcome: Outcome, factory: str) -> ExcaError:
-    """The error that an outcome without a value stands for: what the task raised, or how its job was lost."""
+def describe_earlier_failure(outcome: Outcome, option_prefix: str) -> str:
+    """When a stored failure happened, and the option that runs the task again."""
+    ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(outcome.ended))
+    return f"it failed on {ended} and was not run again: {option_prefix}mode=retry runs what failed"
+
+
+def stored_error(entry: Entry, outcome: Outcome, factory: str, note: str = "") -> ExcaError:
+    """The error that an outcome without a value stands for: what the task raised, or how its job was lost.
+
+    ``note`` is a further line of the message.
+    """
     assert outcome.error is not None
     stored = {"type": "an error", "message": "", "traceback": "", **outcome.error}
-    log_path = entry.log_path(outcome)
-    job: dict[str, tp.Any] = {"factory": factory, "uid": entry.uid, "job_id": outcome.job, "log": log_path}
-    log_line = f"\n  log: {log_path}" if log_path else ""
     if stored["kind"] == "lost":
-        return lost_job_error(entry, outcome, factory)
-    kept_line = f"\n  an earlier value is kept in {entry.path}" if entry.has_previous() else ""
-    message = f"{entry.uid} raised {stored['type']}: {stored['message']}{log_line}{kept_line}\n{stored['traceback']}"
+        return lost_job_error(entry, outcome, factory, note=note)
+    log_path = entry.log_path(outcome)
+    lines = [f"{entry.uid} raised {stored['type']}: {stored['message']}"]
+    lines += [f"  log: {log_path}"] if log_path else []
+    lines += [f"  {note}"] if note else []
+    lines += [f"  an earlier value is kept in {entry.path}"] if entry.has_previous() else []
+    job: dict[str, tp.Any] = {"factory": factory, "uid": entry.uid, "job_id": outcome.job, "log": log_path}
     kept = {"type": stored["type"], "text": stored["message"], "traceback": stored["traceback"]}
-    return TaskFailedError(message, **kept, **job)
+    return TaskFailedError("\n".join([*lines, stored["traceback"]]), **kept, **job)
 
 
-def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool = True) -> ExcaError:
+def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool = True, note: str = "") -> ExcaError:
     """The error of a task whose job has left no outcome. ``is_stored``: it is the outcome of the task now."""
     assert outcome.error is not None
     if outcome.error["kind"] == "disk":
@@ -73,14 +84,11 @@ def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool
         then = "; the earlier value is stored again"
     else:
         then = "" if is_stored else ". Nothing is stored: the same command or call submits the task again"
-    log_lines = f"\n  log: {log_path}{_tail(log_path)}" if log_path else "\n  log: none, it printed nothing"
+    lines = [f"{entry.uid}: its job ({job}) ended without a result: {reason}{then}"]
+    lines += [f"  {note}"] if note else []
+    lines += [f"  log: {log_path}{_tail(log_path)}" if log_path else "  log: none, it printed nothing"]
     error = JobLostError(
-        f"{entry.uid}: its job ({job}) ended without a result: {reason}{then}{log_lines}",
-        state=reason,
-        factory=factory,
-        uid=entry.uid,
-        job_id=outcome.job,
-        log=log_path,
+        "\n".join(lines), state=reason, factory=factory, uid=entry.uid, job_id=outcome.job, log=log_path
     )
     return error if is_stored else _passing(error)
 

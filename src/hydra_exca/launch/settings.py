@@ -56,7 +56,7 @@ class Settings:
     mode: Mode = Mode.CACHED
     project: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
     record: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
-    stderr_to_stdout: bool = False
+    stderr_to_stdout: bool = True
     check: tp.Callable[[], None] = lambda: None
     prepare: tp.Callable[[payload.Payload], payload.Payload] = lambda unchanged: unchanged
     chdir: bool = True

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters, files, paths, records
+from hydra_exca import clusters, files, paths
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
 from hydra_exca.status import Status
-from hydra_exca.store import ClaimState, Entry, Outcome, launches
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome, launches
+from hydra_exca.store.claims import read_claim
 
 from .results import stored_error
 
@@ -59,9 +61,10 @@ class SlurmJob:
     @property
     def paths(self) -> JobPaths:
         """The logs of the last attempt; until the job has begun to compute, those that Slurm writes."""
-        own = [self.logs / f"{self.job_id}_0_log.{end}" for end in ("out", "err")]
-        number = self._attempt()
-        logs = own if number is None else Entry(self.path).log_paths(number)
+        stdout, stderr = (self.logs / f"{self.job_id}_0_log.{end}" for end in ("out", "err"))
+        own = (stdout, stderr if stderr.exists() else stdout)
+        claim = self._running_claim()
+        logs = (claim and Entry(self.path).log_paths(claim)) or own
         return JobPaths(logs[0], logs[1], self.logs, own[0], own[1])
 
     def stdout(self) -> str | None:
@@ -145,14 +148,15 @@ class SlurmJob:
         )
         return clusters.get_cluster("slurm", clusters.Options()).query_jobs([reference])[0]
 
-    def _attempt(self) -> int | None:
-        """The number of the last claim under which this job has computed."""
-        numbers = []
-        for name in os.listdir(self.path) if self.path.is_dir() else ():
-            number = paths.claim_number(name)
-            if number is not None and _is_running(self.path / name, self.launch.name):
-                numbers.append(number)
-        return max(numbers, default=None)
+    def _running_claim(self) -> Claim | None:
+        """The last claim under which this job has computed."""
+        names = os.listdir(self.path) if self.path.is_dir() else ()
+        for number in sorted(filter(None, map(paths.claim_number, names)), reverse=True):
+            with contextlib.suppress(OSError, CorruptEntryError):
+                claim = read_claim(self.path / paths.claim_name(number), number)
+                if claim.token == self.launch.name and claim.state is ClaimState.RUNNING:
+                    return claim
+        return None
 
     def _description(self, name: str) -> ConfDict:
         """Of the entry, or (of a map's job) of what it is part of."""
@@ -172,15 +176,6 @@ def read_description(path: Path) -> ConfDict:
         return ConfDict.from_yaml(f"{text}\n") if text else ConfDict()
     except Exception as error:  # that of yaml, which is imported only there
         raise CorruptEntryError(f"{path} is damaged: {error}") from error
-
-
-def _is_running(path: Path, token: str) -> bool:
-    """Whether a claim says that a job of this launch computes."""
-    try:
-        claim = records.read_record(path)
-        return bool(claim.get("token") == token and claim.get("state") == ClaimState.RUNNING)
-    except (OSError, CorruptEntryError):
-        return False
 
 
 def _text(path: Path) -> str | None:

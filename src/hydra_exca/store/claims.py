@@ -42,6 +42,7 @@ class Claim:
     ``number_of_job`` is the number of the job in the launch ``token``. ``shared`` is True if the job computes other
     tasks before this one: then the end of the job, say by its time limit, may not be this task's fault. ``lost`` has
     the launches whose jobs for this task are believed to be lost: one that is alive after all may still commit a value.
+    ``attempt`` counts the starts of the task, and names the log of the newest.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Claim:
     shared: bool = False
     time: float = dataclasses.field(default_factory=time.time)
     lost: tuple[str, ...] = ()
+    attempt: int = 0
     writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
     """The user who owns the file, None before it is read back: what a claim says of a process is believed of theirs."""
 
@@ -102,8 +104,9 @@ def read_claim(path: str | Path, number: int) -> Claim:
     data, writer = files.read_owned(path)
     fields = records.parse(path, data)
     with records.damage_named(path):
-        if fields["number_of_job"] < 0:
-            raise ValueError(f"'number_of_job' cannot be {fields['number_of_job']}")
+        for name in ("number_of_job", "attempt"):
+            if fields.get(name, 0) < 0:
+                raise ValueError(f"{name!r} cannot be {fields[name]}")
         if fields["state"] != ClaimState.RELEASED:
             check_owner(fields["owner"], path)
         lost = fields.get("lost", [])

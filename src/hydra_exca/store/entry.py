@@ -164,10 +164,13 @@ class Entry:
             return False
         return owner is not None and owner.split("/")[-2:] != self._text.split("/")[-2:]  # caches are moved
 
-    def log_paths(self, number: int) -> tuple[Path, Path]:
-        """Standard output and standard error of the attempt that holds claim ``number``."""
-        out, err = paths.log_names(number)
-        return self.path / paths.LOGS / out, self.path / paths.LOGS / err
+    def log_paths(self, claim: Claim) -> tuple[Path, Path] | None:
+        """Where the attempt of a claim writes standard output and standard error; None before it has begun."""
+        if claim.attempt == 0 or claim.state is ClaimState.QUEUED:
+            return None
+        folder, stem = self.path / paths.LOGS, str(claim.attempt)
+        out, err = paths.log_names(stem, is_split=os.path.lexists(folder / paths.log_names(stem, is_split=True)[0]))
+        return folder / out, folder / err
 
     def relative_log(self, path: Path) -> str | None:
         """The path of a log as outcomes store it: relative, as cache folders are moved. None without a file."""

@@ -32,7 +32,7 @@ from hydra_exca.provenance import project
 from hydra_exca.status import OnFailure
 from hydra_exca.store import CacheFolder
 
-from . import callback, code_options, job_returns, messages, options, outputs, schema, tasks
+from . import callback, code_options, failure_messages, job_returns, messages, options, outputs, schema, tasks
 from .compose import hydra_private, loader
 from .compose.composition import Template
 from .function_identity import FunctionIdentity, read_function_identity
@@ -123,7 +123,7 @@ class _Batch:
             return [job_returns.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
         older_identities = self._function_identity.older_identities
         messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identities)
-        launch.on_result = messages.FailureMessages()
+        launch.on_result = functools.partial(failure_messages.say_failure, {})
         return self._finish(batch, self._run(launch))
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:

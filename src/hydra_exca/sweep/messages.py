@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import textwrap
 import time
 import typing as tp
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from hydra_exca.errors import ExcaError, JobLostError, NotRunError
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import actions
@@ -19,12 +17,11 @@ from hydra_exca.launch.code_changes import CodeChanges
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import LookupResult
 from hydra_exca.launch.results import Result
-from hydra_exca.status import Status
 from hydra_exca.store import CacheFolder
 from hydra_exca.store.cache_folder import MOST_COUNTED
 from hydra_exca.text import count_noun, relative_path
 
-from . import tasks
+from . import failure_messages, tasks
 from .compose import hydra_private
 from .options import SweepOptions
 from .script_identity import ScriptIdentity
@@ -32,7 +29,8 @@ from .tasks import SweepTask
 
 log = logging.getLogger("exca.sweep")
 _OTHER_VERSIONS = "results of other versions"  # the key of a message that is given once
-_SHOWN_LOSSES = 5  # tasks whose jobs ended in the same way
+_FAILED_EARLIER = "failed earlier (not run again)"
+_ENDINGS = ("reused", _FAILED_EARLIER, "joined", "computed", "failed", "submitted", "not run")
 _OF_SCRIPT = "what the script knows"
 _CONFIRM_S = 2.0  # how long a second Ctrl-C is waited for
 
@@ -56,7 +54,7 @@ def say_plan(
     said: set[str],
     older_identities: tp.Callable[[Identity], tp.Iterable[Identity]],
 ) -> None:
-    """Says what is cached, joined and to be run, unless all is cached.
+    """Says what is reused, joined and to be run, unless all is stored.
 
     If anything is to be run, says also what other versions hold, and what was stored under their ``older_identities``.
     ``said`` has the messages that are given once.
@@ -65,9 +63,15 @@ def say_plan(
     to_run = _count_missing(distinct)
     joined = sum(lookup.action is actions.Action.JOIN for lookup in distinct)
     if to_run + joined:
-        where = f"{to_run} to run on {cluster}" if to_run else "nothing to run"
-        cached = len(distinct) - to_run - joined
-        log.info("exca: %s: %d cached, %d joined, %s", _count_tasks(lookups, distinct), cached, joined, where)
+        earlier = sum(lookup.action is actions.Action.RAISE for lookup in distinct)
+        counts = {
+            "reused": len(distinct) - to_run - joined - earlier,
+            _FAILED_EARLIER: earlier,
+            "joined": joined,
+            f"to run on {cluster}": to_run,
+        }
+        plan = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        log.info("exca: %s: %s", _count_tasks(lookups, distinct), plan)
     if to_run and _OTHER_VERSIONS not in said:
         said.add(_OTHER_VERSIONS)
         for line in _unused_versions(distinct, folder):
@@ -94,61 +98,31 @@ def _is_stored(identity: Identity, folder: CacheFolder) -> bool:
     return folder.factory_folder(identity.factory, identity.version).read_stored(identity) is not None
 
 
-class FailureMessages:
-    """One line for each task that has failed, as soon as it has; a few for those whose jobs ended in the same way."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def __call__(self, result: Result) -> None:
-        if result.error is None or isinstance(result.error, NotRunError):
-            return
-        why = getattr(result.error, "state", "") or _class_name(result.error)
-        if isinstance(result.error, JobLostError):
-            self._counts[why] += 1
-        if self._counts[why] <= _SHOWN_LOSSES:
-            log.error("exca: %s failed: %s%s", _name(result), why, _log_hint(result.error))
-        elif self._counts[why] == _SHOWN_LOSSES + 1:
-            log.error("exca: more tasks failed: %s", why)
-
-
 def say_end(results: tp.Sequence[Result], seconds: float, sweep_folder: Path) -> list[Result]:
     """How the tasks ended and where their results are; returns those that failed, each once."""
     distinct = list({result.task.identity.key: result for result in results}.values())
     failed = [result for result in distinct if result.error is not None and result.how != "not run"]
-    counts = _count_endings(distinct)
-    log.info("exca: %s: %s, %d failed in %.1f s", _count_tasks(results, distinct), counts, len(failed), seconds)
+    log.info("exca: %s: %s in %.1f s", _count_tasks(results, distinct), _count_endings(distinct), seconds)
     folders = dict.fromkeys(result.entry.factory_folder for result in results if result.entry_or_none is not None)
     if folders:
         results_in = ", ".join(relative_path(Path(folder)) for folder in folders)
         log.info("exca: results in %s, outputs in %s", results_in, relative_path(sweep_folder))
-    for group in _group_losses(failed):
-        if len(group) == 1:
-            log.error("exca: failed: %s -> %s", _name(group[0]), _headline(group[0]))
-        else:
-            names, more = ", ".join(map(_name, group[:_SHOWN_LOSSES])), len(group) - _SHOWN_LOSSES
-            log.error("exca: failed: %s and %d more -> %s", names, more, _headline_of_group(group))
+    failure_messages.say_failures(failed)
     return failed
 
 
-def _group_losses(failed: tp.Iterable[Result]) -> tp.Iterator[list[Result]]:
-    """Each failed result alone, but many whose jobs ended in the same way together."""
-    groups: dict[tp.Hashable, list[Result]] = {}
-    for result in failed:
-        is_lost = isinstance(result.error, JobLostError)
-        key = (getattr(result.error, "state", ""), result.status, result.how) if is_lost else id(result)
-        groups.setdefault(key, []).append(result)
-    for group in groups.values():
-        if len(group) > _SHOWN_LOSSES:
-            yield group
-        else:
-            yield from ([result] for result in group)
-
-
 def _count_endings(distinct: tp.Iterable[Result]) -> str:
-    counts = Counter("submitted" if result.is_open and result.how == "run" else result.how for result in distinct)
-    rare = [how for how in ("submitted", "not run") if counts[how]]
-    return ", ".join(f"{counts[how]} {how}" for how in ("cached", "joined", "run", *rare))
+    """How the tasks ended, in words; each counts once."""
+    counts = Counter(map(_ending, distinct))
+    return ", ".join(f"{counts[ending]} {ending}" for ending in _ENDINGS if counts[ending])
+
+
+def _ending(result: Result) -> str:
+    if result.error is not None and result.how != "not run":
+        return _FAILED_EARLIER if result.how == "cached" else "failed"
+    if result.is_open and result.how == "run":
+        return "submitted"
+    return {"cached": "reused", "run": "computed"}.get(result.how, result.how)
 
 
 def say_dry_run(
@@ -192,43 +166,6 @@ def _unused_versions(lookups: tp.Sequence[LookupResult], folder: CacheFolder) ->
         for version, count in folder.other_versions(factory, *versions).items():
             counted = count_noun(count, "result", "results") + (" or more" if count == MOST_COUNTED else "")
             yield f"version {version}{whose} has {counted} that this launch does not use"
-
-
-def _headline(result: Result) -> str:
-    error = result.error
-    assert error is not None
-    message = str(error).replace(getattr(error, "type", "") or "\0", _class_name(error))
-    first = textwrap.shorten(message.splitlines()[0], 300)
-    return f"{first}{_log_hint(error)}{_retry_hint(result)}"
-
-
-def _headline_of_group(results: tp.Sequence[Result]) -> str:
-    """What became of tasks whose jobs ended in the same way."""
-    first = results[0]
-    is_stored = first.status is Status.FAILED
-    then = _retry_hint(first) if is_stored else ". Nothing is stored: the same command submits the tasks again"
-    why, hint = getattr(first.error, "state", ""), _log_hint(first.error)
-    return f"their jobs ended without a result: {why}{hint and f', for example{hint}'}{then}"
-
-
-def _retry_hint(result: Result) -> str:
-    is_stored = result.how == "cached"
-    return "; it was not run again: hydra.launcher.mode=retry runs what failed" if is_stored else ""
-
-
-def _name(result: Result) -> str:
-    """The task by its overrides."""
-    return " ".join(result.task.overrides) or result.uid
-
-
-def _log_hint(error: ExcaError | None) -> str:
-    path = getattr(error, "log", None)
-    return f" (log: {relative_path(Path(path))})" if path else ""
-
-
-def _class_name(error: ExcaError) -> str:
-    """The class of what a task raised, without its module."""
-    return str(getattr(error, "type", "") or type(error).__name__).rpartition(".")[2]
 
 
 def _count_tasks(jobs: tp.Sequence[tp.Any], distinct: tp.Sequence[tp.Any]) -> str:

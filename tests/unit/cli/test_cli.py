@@ -260,7 +260,7 @@ def test_the_command_line_that_is_shown_can_be_pasted(tmp_path: Path) -> None:
     command = known(app.folder, "name=it_is,seed=1")["again"]
     environment = {**environment_in(app.folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", command], env=environment, cwd="/", capture_output=True, text=True)
-    assert "2 tasks: 2 cached" in done.stdout
+    assert "2 tasks: 2 reused" in done.stdout
 
 
 def test_of_a_module_the_command_line_starts_the_module(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_failure_is_shown_with_its_log(kinds: App) -> None:
     assert [" ".join(line.split()) for line in lines if line.split()[0] in ("status", "error", "log")] == [
         "status failed",
         "error ValueError: no luck",
-        f"log {entry}/logs/2.out",
+        f"log {entry}/logs/1.log",
     ]
 
 
@@ -298,7 +298,7 @@ def test_of_a_task_that_runs_it_is_shown_that_it_does(tmp_path: Path) -> None:
         shown = known(tmp_path, "seed=1")
         app.write("go", "")
         started.result()
-    assert (shown["status"], Path(shown["log"]).name) == ("running", "2.out")
+    assert (shown["status"], Path(shown["log"]).name) == ("running", "1.log")
 
 
 def test_a_damaged_outcome_is_shown_as_such(app: App) -> None:

@@ -197,15 +197,15 @@ def test_the_logs_of_a_job_are_where_they_are_asked_for_and_found_from_its_entry
     task = Talks(infra={"folder": folder, "cluster": cluster, **({} if logs is None else {"logs": logs})})
     assert task.fit() == 1
     job = task.infra.job()
-    assert ("to stdout 1\n" in str(job.stdout()), "to stderr 1\n" in str(job.stderr())) == (True, True)
-    out, err = logs_of(task)[-1].with_suffix(".out"), logs_of(task)[-1].with_suffix(".err")
-    assert ("to stdout 1\n" in out.read_text(), "to stderr 1\n" in err.read_text()) == (True, True)
+    assert job.stdout() == job.stderr() == "to stdout 1\nto stderr 1\n"
+    (log,) = logs_of(task)
+    assert log.read_text() == (log.parent / "latest").read_text() == job.stdout()
     (claim,) = (task.infra.uid_folder()).glob("claim.2.json")  # type: ignore[union-attr]
     id_ = re.search(r'"job":"(\w+)"', claim.read_text())[1]  # type: ignore[index]
     user = subprocess.run(["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
     given = "{folder}/logs/{user}/%j" if logs is None else logs
     place = given.replace("{folder}", str(task.infra.uid_folder())).replace("{user}", user).replace("%j", id_)
-    assert out.resolve().parent == (folder.parent / place).resolve()
+    assert log.resolve().parent == (folder.parent / place).resolve()
 
 
 @pytest.mark.app
@@ -214,15 +214,15 @@ def test_the_logs_move_with_the_cache(folder: Path) -> None:
     task.fit()
     os.rename(folder, folder.with_name("moved"))
     moved = Talks(infra={"folder": folder.with_name("moved"), "cluster": "local"})
-    assert moved.infra.job().stdout() == "to stdout 1\n"
+    assert moved.infra.job().stdout() == "to stdout 1\nto stderr 1\n"
 
 
 @pytest.mark.app
 def test_two_jobs_with_logs_in_one_folder_have_files_of_their_own(folder: Path) -> None:
     tasks = [Talks(x=x, infra={"folder": folder, "cluster": "local", "logs": folder.parent / "all"}) for x in (1, 2)]
     assert [task.fit() for task in tasks] == [1, 2]
-    assert [task.infra.job().stdout() for task in tasks] == ["to stdout 1\n", "to stdout 2\n"]
-    assert len(list((folder.parent / "all").iterdir())) == 4
+    assert [task.infra.job().stdout() for task in tasks] == [f"to stdout {x}\nto stderr {x}\n" for x in (1, 2)]
+    assert len(list((folder.parent / "all").iterdir())) == 2
 
 
 @pytest.mark.app
@@ -239,7 +239,7 @@ def test_logs_that_can_be_nowhere_else_stay_with_the_entry(folder: Path) -> None
     (folder.parent / "file").write_text("")
     task = Talks(infra={"folder": folder, "cluster": "local", "logs": folder.parent / "file/logs"})
     assert task.fit() == 1
-    assert task.infra.job().stdout() == "to stdout 1\n"
+    assert task.infra.job().stdout() == "to stdout 1\nto stderr 1\n"
 
 
 @pytest.mark.parametrize("wrong", ["{folders}/logs", "logs/%t", "logs/{}"])
@@ -270,7 +270,7 @@ def test_each_rank_has_a_log_of_its_own(ranked: dict[str, tp.Any]) -> None:
     task.fit()
     wait_for_end(task)
     assert "this is rank 0" in str(task.infra.job().stdout())
-    said = "".join(path.read_text() for path in logs_of(task) if path.suffix == ".out")
+    said = "".join(path.read_text() for path in logs_of(task))
     assert sorted(re.findall("this is rank .", said)) == [f"this is rank {rank}" for rank in range(4)]
 
 
@@ -280,7 +280,7 @@ def test_what_another_rank_raises_while_the_first_waits_is_the_error_of_the_task
     with pytest.raises(TaskFailedError, match=r"rank 2 has no luck \(in rank 2 of 4\)") as caught:
         task.fit()
     assert (caught.value.type, "rank2" in str(caught.value.log)) == ("ValueError", True)
-    assert "this is rank 2" in Path(str(caught.value.log)).with_suffix(".out").read_text()
+    assert "this is rank 2" in Path(str(caught.value.log)).read_text()
 
 
 @pytest.mark.slurm

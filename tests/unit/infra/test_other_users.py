@@ -101,7 +101,7 @@ def test_a_recorded_name_that_leads_elsewhere_is_not_followed(shared: Path) -> N
     assert_untouched(shared)
 
 
-@pytest.mark.parametrize("inside", [paths.OUTPUT, paths.LOGS, f"{paths.LOGS}/1.out", paths.PREVIOUS_OUTPUT])
+@pytest.mark.parametrize("inside", [paths.OUTPUT, paths.LOGS, f"{paths.LOGS}/1.log", paths.PREVIOUS_OUTPUT])
 def test_what_is_in_an_entry_and_leads_to_a_home_is_not_followed(shared: Path, inside: str) -> None:
     entry = entry_path(shared)
     assert as_user(VICTIM, lambda: call(shared)) == 1.0

@@ -70,7 +70,7 @@ def test_all_tasks_of_a_job_are_computed_in_their_order(tmp_path: Path) -> None:
 def test_each_task_has_a_log_of_its_own(tmp_path: Path) -> None:
     side = JobSide(tmp_path, doing(tmp_path, lambda x: print(f"this is {x}")), THREE)
     side.run()
-    logs = [entry.log_paths(2)[0].read_text() for entry in side.entries]
+    logs = [(entry.path / "logs/1.log").read_text() for entry in side.entries]
     assert logs == ["this is 0\n", "this is 1\n", "this is 2\n"]
 
 
@@ -82,7 +82,7 @@ def test_what_a_c_library_prints_is_in_the_log_of_its_task(tmp_path: Path) -> No
 
     side = JobSide(tmp_path, doing(tmp_path, printing), THREE)
     side.run()
-    logs = [entry.log_paths(2)[0].read_text() for entry in side.entries]
+    logs = [(entry.path / "logs/1.log").read_text() for entry in side.entries]
     assert logs == ["C says 0\n", "C says 1\n", "C says 2\n"]
 
 
@@ -175,7 +175,7 @@ def test_what_tasks_commonly_change_in_their_process_is_as_before_for_the_next(t
 def test_a_task_that_closes_its_output_takes_it_from_no_other(tmp_path: Path) -> None:
     side = JobSide(tmp_path, doing(tmp_path, lambda x: sys.stdout.close() if x == 0 else print("heard") or x), THREE)
     side.run()
-    assert side.values() == [None, 1, 2] and side.entries[2].log_paths(2)[0].read_text() == "heard\n"
+    assert side.values() == [None, 1, 2] and (side.entries[2].path / "logs/1.log").read_text() == "heard\n"
 
 
 def test_the_program_is_loaded_once_for_all_tasks_of_a_process(tmp_path: Path) -> None:

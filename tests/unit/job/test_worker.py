@@ -269,7 +269,7 @@ def test_an_error_of_a_checkpoint_is_in_the_log_and_the_task_starts_again(tmp_pa
 
     side = JobSide(tmp_path, waiting(tmp_path, checkpoint), max_num_timeout=1)
     code = told(side, signal.SIGUSR2)
-    told_in_log = side.entry.log_paths(2)[1].read_text()
+    told_in_log = (side.entry.path / "logs/1.log").read_text()
     assert code == AGAIN and "Traceback" in told_in_log and "ValueError: disk full" in told_in_log
 
 

@@ -138,7 +138,11 @@ def check_options(options: Options) -> None:
 
 def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
     """The options under submitit's names, without those that are left to submitit and the site."""
-    parameters = {**options.common, **{f"slurm_{key}": value for key, value in options.slurm.items()}}
+    parameters = {
+        "stderr_to_stdout": True,
+        **options.common,
+        **{f"slurm_{key}": value for key, value in options.slurm.items()},
+    }
     parameters["slurm_array_parallelism"] = options.array_parallelism
     if parameters.get("timeout_min") is None:
         parameters["timeout_min"] = DEFAULT_TIMEOUT_MIN

@@ -1,0 +1,135 @@
+"""The messages about failed tasks: equal failures once as they happen, and once, with their number, at the end."""
+
+from __future__ import annotations
+
+import logging
+import re
+import textwrap
+import typing as tp
+from pathlib import Path
+
+from hydra_exca import paths
+from hydra_exca.errors import ExcaError, JobLostError, NotRunError, TaskFailedError
+from hydra_exca.launch.results import Result, describe_earlier_failure
+from hydra_exca.status import Status
+from hydra_exca.text import relative_path
+
+log = logging.getLogger("exca.sweep")
+_SHOWN_TASKS = 5  # of those that failed in the same way
+_SHOWN_FRAMES = 3
+_MESSAGE_LENGTH = 300
+_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?:    (?P<code>\S.*)\n)?', re.M)
+_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3[^/]*/|^<")
+_COPY = re.compile(rf"^.*/{paths.CODE}/[0-9a-f]{{16}}/")
+
+
+class Frame(tp.NamedTuple):
+    """One line of a traceback."""
+
+    file: str
+    line: str
+    name: str
+    code: str | None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}, in {self.name}" + (f": {self.code}" if self.code else "")
+
+
+def own_frames(traceback: str) -> list[Frame]:
+    """The frames of the user's own code in a traceback as text, of its last error; if it has none, all frames.
+
+    Files in a copy of the code are named as in the project.
+    """
+    frames = [Frame(**match.groupdict()) for match in _FRAME.finditer(_last_error(traceback))]
+    own = [frame for frame in frames if not _LIBRARY.search(frame.file)] or frames
+    return [frame._replace(file=_COPY.sub("", relative_path(Path(frame.file)))) for frame in own]
+
+
+def _last_error(traceback: str) -> str:
+    return traceback.rpartition("Traceback (most recent call last):\n")[2]
+
+
+def say_failure(said: dict[tp.Hashable, int], result: Result) -> None:
+    """Logs a failure as it happens, unless equal ones were logged before; ``said`` counts them."""
+    error = result.error
+    if error is None or isinstance(error, NotRunError):
+        return
+    kind = _kind_of_failure(result)
+    said[kind] = said.get(kind, 0) + 1
+    if said[kind] == 1:
+        log.error("exca: %s failed: %s", name_task(result), _describe(error))
+    elif said[kind] == 2:
+        log.error("exca: %s failed in the same way; more like it are counted at the end", name_task(result))
+
+
+def say_failures(failed: tp.Sequence[Result]) -> None:
+    """Logs the failures of a sweep at its end: each kind in one line, with an example."""
+    groups: dict[tp.Hashable, list[Result]] = {}
+    for result in failed:
+        groups.setdefault(_kind_of_failure(result), []).append(result)
+    for group in groups.values():
+        names, more = ", ".join(map(name_task, group[:_SHOWN_TASKS])), len(group) - _SHOWN_TASKS
+        names += f" and {more} more" if more > 0 else ""
+        log.error("exca: failed: %s -> %s", names, _headline(group[0], len(group)))
+
+
+def name_task(result: Result) -> str:
+    """The task by its overrides."""
+    return " ".join(result.task.overrides) or result.uid
+
+
+def _kind_of_failure(result: Result) -> tp.Hashable:
+    """Equal for tasks that failed in the same way: by the same error at the same place, or by one end of their jobs."""
+    error = result.error
+    if isinstance(error, JobLostError):
+        return error.state, result.status, result.how
+    if isinstance(error, TaskFailedError):
+        place = [frame[:3] for frame in own_frames(error.traceback)[-1:]]
+        return error.type, place[0] if place else error.text, result.how
+    return type(error), str(error).replace(result.uid, ""), result.how
+
+
+def _describe(error: ExcaError) -> str:
+    """What happened, where in the user's code, and the log."""
+    if not isinstance(error, TaskFailedError):
+        return f"{getattr(error, 'state', '') or type(error).__name__}{_log_hint(error)}"
+    lines = [f"{_class_name(error)}{_first_line(error)}", *map(str, own_frames(error.traceback)[-_SHOWN_FRAMES:])]
+    lines += [f"log: {relative_path(Path(error.log))}"] if error.log else []
+    return "\n    ".join(lines)
+
+
+def _first_line(error: TaskFailedError) -> str:
+    return f": {_shorten(error.text)}" if error.text else ""
+
+
+def _headline(first: Result, count: int) -> str:
+    """What became of a task, and of others like it, in one line."""
+    error = first.error
+    assert error is not None
+    if isinstance(error, JobLostError) and count > 1:
+        then = "" if first.status is Status.FAILED else ". Nothing is stored: the same command submits the tasks again"
+        hint = _log_hint(error)
+        example = f", for example{hint}" if hint else ""
+        return f"their jobs ended without a result: {error.state}{example}{then}{_retry_hint(first)}"
+    message = str(error).replace(getattr(error, "type", "") or "\0", _class_name(error))
+    return f"{'for example ' if count > 1 else ''}{_shorten(message)}{_log_hint(error)}{_retry_hint(first)}"
+
+
+def _shorten(text: str) -> str:
+    return textwrap.shorten((text.splitlines() or [""])[0], _MESSAGE_LENGTH)
+
+
+def _retry_hint(result: Result) -> str:
+    if result.how != "cached" or result.outcome is None or result.outcome.error is None:
+        return ""
+    return f"; {describe_earlier_failure(result.outcome, 'hydra.launcher.')}"
+
+
+def _log_hint(error: ExcaError) -> str:
+    path = getattr(error, "log", None)
+    return f" (log: {relative_path(Path(path))})" if path else ""
+
+
+def _class_name(error: ExcaError) -> str:
+    """The class of what a task raised, without its module."""
+    return str(getattr(error, "type", "") or type(error).__name__).rpartition(".")[2]
