@@ -6,11 +6,14 @@ import collections
 import dis
 import functools
 import inspect
+import itertools
 import types
 import typing as tp
 
 from . import carried, model_schema
+from .scalars import SCALARS
 
+_MOST_ITEMS = 10_000  # of one container
 _READ = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
@@ -37,7 +40,7 @@ class Reached:
         pending = list(values)
         while pending:
             value = pending.pop()
-            if id(value) not in self._seen and not isinstance(value, types.ModuleType):
+            if type(value) not in SCALARS and id(value) not in self._seen and not isinstance(value, types.ModuleType):
                 self._seen[id(value)] = value
                 pending += self._parts(value)
 
@@ -63,9 +66,9 @@ class Reached:
         if inspect.ismethod(value):
             return value.__func__, value.__self__
         if isinstance(value, dict):
-            return *_attributes(value, self._module), *value.values()
+            return *_attributes(value, self._module), *_items(value.values())
         if isinstance(value, (list, tuple, set, frozenset, collections.deque)):
-            return value
+            return _items(value)
         if isinstance(value, functools.partial):
             return value.func, value.args, value.keywords
         return _attributes(value, self._module)
@@ -88,6 +91,11 @@ class Reached:
         for member in vars(cls).values():
             parts += functions_of_member(member) or [member]
         return parts
+
+
+def _items(values: tp.Iterable[tp.Any]) -> list[tp.Any]:
+    """What may lead on of a container: no data, of which there may be much."""
+    return [value for value in itertools.islice(values, _MOST_ITEMS) if type(value) not in SCALARS]
 
 
 def _attributes(value: tp.Any, module: str) -> tp.Iterable[tp.Any]:

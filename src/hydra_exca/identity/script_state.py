@@ -28,6 +28,7 @@ from hydra_exca import script
 from hydra_exca.errors import ConfigError
 
 from . import canonical, carried, reached
+from .scalars import SCALARS
 
 _Names: tp.TypeAlias = tp.Mapping[str, tp.Any]
 _Path: tp.TypeAlias = tuple[str, ...]  # a global of the script, and attributes
@@ -418,7 +419,11 @@ class _ScriptReader:
     @functools.cached_property
     def _called(self) -> set[str]:
         """The functions and classes of the script that the program may call, without the task function."""
-        called = self._reach(set().union(*(each.names.reads for each in self._below)), blocked=self._own_name)
+        called = self._reach(self._read_by_definition)
+        if self._own_name in self._names:
+            called.leave_out(carried.layers(self._names[self._own_name]))
+        read = set().union(*(each.names.reads for each in self._below))
+        called.read(read - {self._own_name}, self._names)
         return called.names.union(each.__qualname__.partition(".")[0] for each in called.functions + called.classes)
 
     def _is_change(self, use: _Use) -> bool:
@@ -468,14 +473,15 @@ class _ScriptReader:
     def _other_names(self, stored: tp.Iterable[_Path]) -> set[_Path]:
         """The other globals that are a changed object, have it in them, or are in it."""
         others = set[_Path]()
+        parts: dict[str, set[int]] = {}
         for root, *attributes in stored:
             owner = self._names[root]
             if isinstance(owner, (type, types.ModuleType)):
                 others |= {(name, *attributes) for name, other in self._names.items() if other is owner}
                 continue
             changed = set(self._parts(_look_up(owner, attributes[:-1])))
-            names = self._names.keys() - {root} if changed else ()
-            others |= {(name,) for name in names if not changed.isdisjoint(self._parts(self._names[name]))}
+            parts = parts or {name: set(self._parts(value)) for name, value in self._names.items()}
+            others |= {(name,) for name in parts.keys() - {root} if not changed.isdisjoint(parts[name])}
         return others
 
     def _parts(self, value: tp.Any) -> tp.Iterator[int]:
@@ -488,7 +494,8 @@ class _ScriptReader:
             seen.add(id(part))
             yield id(part)
             if isinstance(part, (dict, list, collections.deque)):
-                pending += list(part.values()) if isinstance(part, dict) else list(part)
+                items = list(part.values()) if isinstance(part, dict) else list(part)
+                pending += [item for item in items if type(item) not in SCALARS]
             pending += list(vars(part).values()) if type(part).__dictoffset__ else []
 
     def _is_own_object(self, value: tp.Any) -> bool:
@@ -522,7 +529,8 @@ class _ScriptReader:
     # what the task function reads
 
     def _read_names(self) -> set[str]:
-        task = self._reach({self._own_name})
+        task = self._reach(lambda name: self._read_by_definition(name) | self._read_for_value[name])
+        task.read({self._own_name}, self._names)
         task.add(self._function)
         codes = [_names_in(each.__code__) for each in task.functions]
         codes += [each.names for name in task.names for each in self._definitions.get(name, ())]
@@ -541,16 +549,21 @@ class _ScriptReader:
         defined = [each for each in self._statements if each.defined is not None]
         return {str(each.defined) for each in defined if is_by_text or each.is_handed_over or each.defined in given}
 
-    def _reach(self, names: tp.Iterable[str], blocked: str = "") -> reached.Reached:
-        """What these names lead to, without what ``blocked`` does."""
-        reach = reached.Reached(str(self._names.get("__name__")), self._read_by)
-        if blocked in self._names:
-            reach.leave_out(carried.layers(self._names[blocked]))
-        reach.read([name for name in names if name != blocked], self._names)
-        return reach
+    def _reach(self, read_by: tp.Callable[[str], set[str]]) -> reached.Reached:
+        return reached.Reached(str(self._names.get("__name__")), read_by)
 
-    def _read_by(self, name: str) -> set[str]:
+    def _read_by_definition(self, name: str) -> set[str]:
         return set().union(*(each.names.reads for each in self._definitions.get(name, ())))
+
+    @functools.cached_property
+    def _read_for_value(self) -> dict[str, set[str]]:
+        """What loading reads to make the value of a global: an object of a library may hide functions that it calls."""
+        read: dict[str, set[str]] = collections.defaultdict(set)
+        for each in self._statements:
+            if not each.is_program and each.defined is None:
+                for name in each.names.binds.union(use.path[0] for use in each.uses() if use.how == "stored"):
+                    read[name] |= each.names.reads
+        return read
 
 
 def _is_container(value: tp.Any) -> bool:

@@ -177,7 +177,7 @@ STORING = {
     "a builtin that calls": ("list(map(lambda item: item.clear(), ITEMS))", "ITEMS"),
     "a part that a method gives": ("CONF.get('k')['deep'] = 10", "CONF"),
     "a part in another container": ("parts = {'k': CONF['k']}\nparts['k']['deep'] = 10", "CONF"),
-    "a namespace that a parser fills": ("import argparse\nargparse.ArgumentParser().parse_args([], ARGS)", "ARGS"),
+    "a namespace that a parser fills": ("argparse.ArgumentParser().parse_args([], ARGS)", "ARGS"),
     "an object with another name": ("other = HOLDER\nother.y = 10", "HOLDER"),
     "global and in place": ("def f():\n    ITEMS.append(1)\nf()", "ITEMS"),
 }
@@ -240,6 +240,13 @@ READING = {
     ),
     "in an object": "class A:\n    def f(self): return SCALE\na = A()\ndef train(cfg): return a.f()",
     "in a nested function": "def train(cfg):\n    def f(): return SCALE\n    return f()",
+    "in a library's object": (
+        "import numpy as np\ndef f(x): return SCALE\nv = np.vectorize(f)\ndef train(cfg): return v(1)"
+    ),
+    "in one in a container": (
+        "import numpy as np\nFS = {}\ndef f(x): return SCALE\nFS['v'] = np.vectorize(f)\n"
+        "def train(cfg): return FS['v'](1)"
+    ),
     "by hydra": (
         "from hydra.utils import instantiate\nclass A:\n    def f(self): return SCALE\n"
         "def train(cfg): return instantiate(cfg).f()"
