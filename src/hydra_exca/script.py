@@ -286,6 +286,11 @@ def module_name(obj: tp.Any) -> str:
     return _dotted(os.path.abspath(path))  # under a profiler, say
 
 
+def module_of(cls: type) -> str:
+    """The module that a class was defined in, by the name that ``__main__`` has at present; takes no look at files."""
+    return main_name() if cls.__module__ in _MAIN else cls.__module__
+
+
 def set_main_name(name: str | None, notebook: str | None = None) -> None:
     """Makes this process, a job, call what its launch defined in ``__main__`` as the launch does."""
     _state.main_name, _state.notebook = name, notebook
@@ -299,7 +304,7 @@ def main_name() -> str:
 def _main_name() -> str:
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
-    if path is None or not os.path.isfile(path):
+    if path is None or not _is_file(path):
         notebook = notebook_path()
         return "interactive" if notebook is None else f"{_dotted(notebook)}{_NOTEBOOK}"
     spec = getattr(getattr(main, "__spec__", None), "name", None)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import logging
 import operator
+import os
 import sys
 import time
 import types
@@ -86,6 +87,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     _name: str = pydantic.PrivateAttr("")
     _applied: AppliedMethod | None = pydantic.PrivateAttr(None)
     _remembered: tp.Any = pydantic.PrivateAttr(None)
+    _remembered_name: tp.Any = pydantic.PrivateAttr(None)
 
     def __set_name__(self, owner: type, name: str) -> None:
         if self._name:
@@ -203,21 +205,18 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def identity(self) -> Identity:
         """The identity of this object's result. Computing it changes nothing in the object."""
         owner, applied = self._bound()
-        factory, version, left_out, keys = inputs = (
-            self.factory(),
-            self.version,
-            applied.exclusions(owner),
-            tuple(self.secret_keys),
-        )
-        capturing = _capturing_functions(type(owner))
-        anchors = cells.anchors()
-        contents, state = model_contents(owner, left_out), private(self)
-        last: _RememberedIdentity | None = None if capturing else state["_remembered"]  # captured variables may change
+        cls, state = type(owner), private(self)
+        version, left_out, keys = self.version, applied.exclusions(owner), tuple(self.secret_keys)
+        # the first three are what `factory` depends on
+        inputs = cls, getattr(cls, applied.method.__name__, None), script.module_of(cls), version, left_out, keys
+        contents = model_contents(owner, left_out)
+        last: _RememberedIdentity | None = state["_remembered"]
         if last is not None and last.inputs == inputs and _are_same_objects(last.contents, contents):
             if not last.identity.lasts:
                 state["_remembered"] = last = last._replace(identity=dataclasses.replace(last.identity, lasts=True))
             return last.identity
         try:
+            factory, anchors, capturing = self.factory(), cells.anchors(), _capturing_functions(cls)
             captured = carried.captured_values(capturing)
             if anchors is not None:
                 captured |= anchors.captured(factory, [owner])
@@ -226,7 +225,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             raise ConfigError(f"{type(owner).__qualname__} has no uid", [Problem(str(error))]) from error
         # another thread may have changed the object while its identity was computed
         is_unchanged = _are_same_objects(contents, model_contents(owner, left_out))
-        state["_remembered"] = _RememberedIdentity(inputs, contents, identity) if is_unchanged else None
+        lasts = is_unchanged and not capturing  # captured variables may change
+        state["_remembered"] = _RememberedIdentity(inputs, contents, identity) if lasts else None
         return identity
 
     def left_out(self) -> tuple[str, ...]:
@@ -236,8 +236,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def uid(self) -> str:
         """Factory, version and uid, as they name the folder below ``folder``: ``pkg.Train.fit,1/seed=3-4f4ca7cb``."""
-        identity = self.identity()
-        return f"{identity.factory},{identity.version}/{self._entry_name(identity)}"
+        identity, state = self.identity(), private(self)
+        last: _RememberedName | None = state["_remembered_name"]
+        if last is None or last.identity is not identity or not last.is_valid(self.folder):
+            state["_remembered_name"] = last = self._find_name(identity)
+        return last.uid
 
     def uid_folder(self, create: bool = False) -> Path | None:
         """The folder of this object's results, None without a ``folder``."""
@@ -252,12 +255,16 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         factory_folder.create(self._project(cache))
         return factory_folder.open_entry(identity).path
 
-    def _entry_name(self, identity: Identity) -> str:
-        cache = self._cache()
-        if cache is None or fast_lookup.stored_outcome(cache, identity) is not None:
-            return identity.uid()
+    def _find_name(self, identity: Identity) -> _RememberedName:
+        uid, cache = f"{identity.factory},{identity.version}/{identity.uid()}", self._cache()
+        if cache is None:
+            return _RememberedName(identity, uid, None)
+        witness = f"{cache.path}/{uid}/{paths.OUTCOME}"
+        before = fast_lookup.file_state(witness) if str(self.folder)[:1] == os.sep else None
+        if fast_lookup.stored_outcome(cache, identity) is not None:
+            return _RememberedName(identity, uid, self.folder, witness, before)
         entry = cache.factory_folder(identity.factory, identity.version).find_entry(identity)
-        return identity.uid() if entry is None else entry.uid
+        return _RememberedName(identity, uid if entry is None else f"{uid.rpartition('/')[0]}/{entry.uid}", self.folder)
 
     def _cache(self) -> CacheFolder | None:
         return None if self.folder is None else fast_lookup.cache_folder(self.folder)
@@ -455,9 +462,27 @@ def _capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:
 class _RememberedIdentity(tp.NamedTuple):
     """The last identity of an object, and everything that it was computed from."""
 
-    inputs: tuple[str, str, tuple[str, ...], tuple[str, ...]]  # factory, version, what is left out, secret keys
+    inputs: tuple[tp.Any, ...]
     contents: list[tp.Any] | None
     identity: Identity
+
+
+class _RememberedName(tp.NamedTuple):
+    """The name of an identity's entry, valid as long as there is no folder, or the same file is its outcome.
+
+    A file that was replaced has another inode or time; without an outcome, others may still give the entry its name.
+    """
+
+    identity: Identity
+    uid: str
+    folder: Path | str | None
+    witness: str = ""
+    state: tuple[int, ...] | None = None
+
+    def is_valid(self, folder: Path | str | None) -> bool:
+        if folder is None:
+            return self.folder is None
+        return self.state is not None and folder == self.folder and fast_lookup.file_state(self.witness) == self.state
 
 
 def _are_same_objects(one: list[tp.Any] | None, other: list[tp.Any] | None) -> bool:

@@ -91,7 +91,7 @@ def _check_project(cls: type, cache: CacheFolder, folder: FactoryFolder) -> None
     """Raises CacheError for the results of another project."""
     copy = active.current()
     if copy is None:
-        _check_unless_known(cls, cache.path, folder, _stat_fields(f"{folder.path}/{paths.PROJECT}"))
+        _check_unless_known(cls, cache.path, folder, file_state(f"{folder.path}/{paths.PROJECT}"))
     else:
         folder.check_project(project.describe_project(cls, cache.path, copy=copy))
 
@@ -104,7 +104,8 @@ def _check_unless_known(cls: type, cache: Path, folder: FactoryFolder, state: tu
     folder.record_remote(described)
 
 
-def _stat_fields(path: str) -> tuple[int, ...] | None:
+def file_state(path: str) -> tuple[int, ...] | None:
+    """What differs if another file is in its place, or it was written; None if there is none."""
     try:
         stat = os.lstat(path)
     except OSError:  # reading it says why

@@ -33,7 +33,7 @@ from hydra_exca.store.items.claims import ItemClaim
 from hydra_exca.text import count_noun
 
 from . import binding, launch_settings, map_compute, pools
-from .base import BaseInfra
+from .base import BaseInfra, private
 from .binding import Exclusions
 from .map_call import MapCall, MapEntry
 from .map_compute import AppliedMapMethod, Pairs
@@ -115,13 +115,16 @@ class MapInfra(BaseInfra):
 
         @functools.wraps(method)
         def mapped(obj: tp.Any, *args: tp.Any, **kwargs: tp.Any) -> tp.Any:
-            given = signature.bind(obj, *args, **kwargs)
-            given.apply_defaults()
-            items = given.args[1]
-            infra = getattr(obj, self._name, None)
-            if isinstance(infra, MapInfra) and infra._owner is None:
+            if len(args) == 1 and not kwargs:  # nearly always, and binding takes as long as all else
+                items = args[0]
+            else:
+                given = signature.bind(obj, *args, **kwargs)
+                given.apply_defaults()
+                items = given.args[1]
+            infra = getattr(obj, private(self)["_name"], None)
+            if isinstance(infra, MapInfra) and private(infra)["_owner"] is None:
                 binding.attach_infra(obj)  # an object that was made without validation
-            if not isinstance(infra, MapInfra) or infra._applied is not applied:
+            if not isinstance(infra, MapInfra) or private(infra)["_applied"] is not applied:
                 return method(obj, items)  # a subclass has given that infra to another method
             return infra._call(items)
 
@@ -135,14 +138,16 @@ class MapInfra(BaseInfra):
 
     def _call(self, items: tp.Iterable[tp.Any]) -> tp.Iterator[tp.Any]:
         """Computes the missing items before it returns; the iterator it returns only reads."""
-        _, applied = self._map()
-        pairs = [(applied.key(item), item) for item in items]
-        keys, wanted = [key for key, _ in pairs], dict(reversed(pairs))  # of a name the first item
-        identity = self.identity()
-        cache = self._key(identity) + (map_compute.cell_digest(self._bound()[0]) or "")
-        kept = self._kept.setdefault(cache, {}) if self.keep_in_ram else {}
-        computed = self._computed.setdefault(cache, set())
-        redo = self.mode == "force"
+        owner, applied = self._map()
+        items = list(items)
+        keys = list(map(applied.key, items))
+        identity, state, redo = self.identity(), private(self), self.mode == "force"
+        cache = self._key(identity) + (map_compute.cell_digest(owner) or "")
+        kept = state["_kept"].setdefault(cache, {}) if self.keep_in_ram else {}
+        if not redo and all(map(kept.__contains__, keys)):  # kept for this very identity and code: no look at the disk
+            return map(_independent_copy, [kept[key] for key in keys])
+        wanted = dict(zip(reversed(keys), reversed(items), strict=True))  # of a name the first item
+        computed = state["_computed"].setdefault(cache, set())
         done = computed & kept.keys() if redo and self.folder is None else computed if redo else kept.keys()
         needed = {key: wanted[key] for key in dict.fromkeys(keys) if key not in done}
         if self.folder is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -24,6 +25,7 @@ log = logging.getLogger("exca.store")
 _NAME = {"name": (str,), "digest": (str,)}
 _PROJECT = dict.fromkeys(("name", "package", "remote", "path", "folder"), (str, type(None)))
 Schema = tp.Mapping[str, tuple[type, ...]]
+_SEARCHED = 32  # names that are searched for one by one
 _LENGTHS = (8, 16)  # digits of the digest in a name; more are used if another identity has the same first ones
 
 
@@ -91,7 +93,7 @@ class FactoryFolder:
         self.path = path
         self.trust_users = trust_users
         self._text = str(path)
-        self._listing: dict[str, list[str]] | None = None
+        self._listing: _Listing | None = None
         self._leftovers: list[str] = []
 
     def find_entry(self, identity: Identity) -> Entry | None:
@@ -126,7 +128,7 @@ class FactoryFolder:
 
     def entries(self) -> list[Entry]:
         """All entries, by name."""
-        names = sorted(name for listed in self._list().values() for name in listed if name != paths.PROJECT)
+        names = sorted(name for name in files.list_folder(self.path) if name != paths.PROJECT)
         return [self._entry(name) for name in names if not name.startswith(".")]
 
     def count_results(self) -> int:
@@ -204,20 +206,10 @@ class FactoryFolder:
     def _candidates(self, identity: Identity) -> tp.Sequence[str]:
         """The listed names that may belong to ``identity``: usually one, or none."""
         if self._listing is None:
-            self._listing = self._list()
-        named = self._listing.get
-        listed = [named(identity.digest[:length], ()) for length in _LENGTHS]
-        if not identity.fields:
-            listed.insert(0, named("default", ()))
-        return [name for names in listed for name in names]
-
-    def _list(self) -> dict[str, list[str]]:
-        listing: dict[str, list[str]] = {}
-        names = files.list_folder(self.path)
-        self._leftovers = [name for name in names if name.endswith(".tmp")]
-        for name in names:
-            listing.setdefault(name.rpartition("-")[2], []).append(name)
-        return listing
+            self._listing = _Listing(files.list_folder(self.path))
+            self._leftovers = [name for name in self._listing.names_with(".tmp/") if name.endswith(".tmp")]
+        named = self._listing.named(*(identity.digest[:length] for length in _LENGTHS))
+        return named if identity.fields else [*self._listing.named("default"), *named]
 
     def _belongs(self, entry: Entry, identity: Identity) -> bool:
         """Whether an entry without an outcome belongs to this identity, according to the record of its name."""
@@ -259,6 +251,40 @@ class FactoryFolder:
 
     def _name_path(self, identity: Identity, length: int) -> Path:
         return self.path / paths.NAMES / identity.digest[:length]
+
+
+class _Listing:
+    """The names in a folder. A few of 100,000 are found in their text: sorting all of them takes as long as listing."""
+
+    def __init__(self, names: tp.Sequence[str]) -> None:
+        self._names = names
+        self._text = "/".join(("", *names, ""))
+        self._asked = 0
+
+    def named(self, *digits: str) -> list[str]:
+        """The names that end in any of these, after the last hyphen; each of these begins with the one before."""
+        self._asked += 1
+        if self._asked > _SEARCHED:
+            return [name for each in digits for name in self._sorted.get(each, ())]
+        named = [name for name in self.names_with(digits[0]) if name.rpartition("-")[2] in digits]
+        return sorted(named, key=lambda name: len(name.rpartition("-")[2]))
+
+    def names_with(self, part: str) -> list[str]:
+        """The names with this text in them, or at their end if it ends in a slash."""
+        names = []
+        start = self._text.find(part)
+        while start >= 0:
+            end = self._text.index("/", start)
+            names.append(self._text[self._text.rindex("/", 0, start) + 1 : end])
+            start = self._text.find(part, end)
+        return names
+
+    @functools.cached_property
+    def _sorted(self) -> dict[str, list[str]]:
+        by_digits: dict[str, list[str]] = {}
+        for name in self._names:
+            by_digits.setdefault(name.rpartition("-")[2], []).append(name)
+        return by_digits
 
 
 def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Outcome | None:
