@@ -109,8 +109,8 @@ class Submission:
         if header is not None:
             payload.write_payload(self.folder, header, map(self._make_part, self.claimed))
             self._arguments.clear()
-        if self._launched.patch is not None:
-            store_files.write_file(self.folder / paths.PATCH, self._launched.patch)
+        if self._launched.kept_patch is not None:
+            self._launched.kept_patch.write(self.folder / paths.PATCH)
         self._write_record()
         batch = clusters.Batch(self.folder, self._job_specs(), worker.__name__, self._run_in_process)
         self._cluster_submission = self._settings.cluster.prepare(batch)

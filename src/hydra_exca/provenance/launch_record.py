@@ -28,12 +28,40 @@ _LISTED = 1000  # changed files: the record is written for every task
 _OF_THE_LAUNCH = ("argv", "user", "working_directory", "git", "git_omitted")
 
 
+class Patch:
+    """How the code of a launch differs from its commit.
+
+    It may be large, so it is in memory only until it is written for the first time, and afterwards in that file.
+    """
+
+    def __init__(self, content: bytes | Path) -> None:
+        self._content = content
+
+    def read(self) -> bytes:
+        """Raises OSError if its file is gone."""
+        return files.read_file(self._content) if isinstance(self._content, Path) else self._content
+
+    def write(self, path: Path, *, durable: bool = True) -> None:
+        if path != self._content:
+            files.write_file(path, self.read(), durable=durable)
+            self._content = path
+
+    def is_gone(self) -> bool:
+        """Whether the file that has it was removed."""
+        return isinstance(self._content, Path) and not self._content.exists()
+
+
 @dataclasses.dataclass(frozen=True)
 class LaunchDescription:
-    """The record of a launch. ``patch`` is the difference of its code from the commit, None if it is not kept."""
+    """The record of a launch, and the difference of its code from the commit, None if that is not kept."""
 
     record: Record
-    patch: bytes | None = None
+    kept_patch: Patch | None = None
+
+    @property
+    def patch(self) -> bytes | None:
+        """The difference from the commit."""
+        return None if self.kept_patch is None else self.kept_patch.read()
 
 
 def describe_launch(
@@ -53,6 +81,7 @@ def describe_launch(
     state = _enclosing_git_state(folder)
     if state is None and max_age_s:
         state = _recent_git_state(folder, max_mb, tuple(left_out), int(time.monotonic() / max_age_s))
+        state = None if state[2] is not None and state[2].is_gone() else state
     code, omitted, patch = state or _git_state(folder, max_mb, tuple(left_out))
     record = {
         "argv": list(argv),
@@ -118,7 +147,7 @@ def set_enclosing_launch(launched: Record, patch: Path) -> None:
     _enclosing = launched, patch
 
 
-_GitState = tuple[Record | None, str | None, bytes | None]
+_GitState = tuple[Record | None, str | None, Patch | None]
 """What git says of the code, why it says nothing, and the patch."""
 
 
@@ -133,7 +162,7 @@ def _enclosing_git_state(folder: Path) -> _GitState | None:
     if code["patch"] is None:
         return code, None, None
     try:
-        return code, None, files.read_file(patch)
+        return code, None, Patch(files.read_file(patch))
     except (OSError, CorruptEntryError) as error:
         return {**code, "patch": None, "patch_omitted": str(error)}, None, None
 
@@ -167,7 +196,7 @@ def _git_state(folder: Path, max_mb: float, left_out: tuple[Path, ...]) -> _GitS
         "patch": paths.PATCH if patch else None,
         "patch_omitted": patch_omitted,
     }
-    return record, None, patch
+    return record, None, None if patch is None else Patch(patch)
 
 
 def _make_patch(root: Path, commit: str | None, max_mb: float) -> bytes | None:

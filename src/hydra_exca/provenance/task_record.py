@@ -56,10 +56,10 @@ class Recorder:
 def write_record(entry: Entry, launched: launch_record.LaunchDescription) -> None:
     """Records in an entry the process that computes it from now on, without a launch."""
     with _logged(entry):
-        if launched.patch is None:
+        if launched.kept_patch is None:
             (entry.path / paths.PATCH).unlink(missing_ok=True)
         else:
-            files.write_file(entry.path / paths.PATCH, launched.patch, durable=False)
+            launched.kept_patch.write(entry.path / paths.PATCH, durable=False)
         record = launch_record.describe_job(launched.record, started=time.time())
         files.write_file(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
 

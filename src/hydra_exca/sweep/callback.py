@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hydra_exca import script
+from hydra_exca import paths, script
 from hydra_exca.errors import ConfigError, ExcaError, Problem
 from hydra_exca.text import count_noun
 
@@ -31,7 +31,7 @@ if tp.TYPE_CHECKING:
 
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
     from hydra_exca.identity.redaction import Redaction
-    from hydra_exca.provenance.launch_record import LaunchDescription
+    from hydra_exca.provenance.launch_record import LaunchDescription, Patch
 
     from .job_returns import HeldTaskReturn
     from .other_launchers import SentCode
@@ -124,7 +124,7 @@ class ExcaCallback(Callback):
         self.workdir = dict(workdir or {})
         self._key = "hydra.callbacks.exca.workdir"  # where its options are, for messages
         self._sent: SentCode | None = None
-        self._recorded: tuple[dict[str, tp.Any], bytes | Path | None] | None = None
+        self._recorded: tuple[dict[str, tp.Any], Patch | Path | None] | None = None
         self._started = 0.0
 
     def __setstate__(self, state: dict[str, tp.Any]) -> None:
@@ -181,7 +181,7 @@ class ExcaCallback(Callback):
             if code is not None:
                 code.check()
             launched = self._describe_launch(options, _folder_of_script(config))
-            self._recorded = launched.record, launched.patch
+            self._recorded = launched.record, launched.kept_patch
 
     def on_job_start(self, config: DictConfig, *, task_function: tp.Any, **kwargs: tp.Any) -> None:
         """Validates in a plain run what a sweep would have validated; ends the program if it is invalid."""
@@ -200,6 +200,14 @@ class ExcaCallback(Callback):
                     raise ConfigError("The configuration does not fit its schema; nothing was run.", problems)
         except ExcaError as error:
             raise SystemExit(str(error)) from None
+        self._write_patch(config)
+
+    def _write_patch(self, config: DictConfig) -> None:
+        """Writes the patch before the job runs, which may take days: it is not to stay in memory."""
+        patch = None if self._recorded is None else self._recorded[1]
+        if patch is not None and not isinstance(patch, Path):
+            with contextlib.suppress(OSError):  # `on_job_end` tries again, and says so
+                patch.write(Path(config.hydra.runtime.output_dir) / paths.PATCH, durable=False)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: tp.Any) -> None:
         """Records how the job was computed, unless the launcher does."""

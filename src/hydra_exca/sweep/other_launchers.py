@@ -86,8 +86,8 @@ def send_code(
     token = launches.new_token()
     launch = paths.launch_folder(cache, token)
     launches.make_folder(launch)
-    if launched.patch is not None:
-        files.write_file(launch / paths.PATCH, launched.patch)
+    if launched.kept_patch is not None:
+        launched.kept_patch.write(launch / paths.PATCH)
     record = {**launched.record, "code": None if copy is None else copy.digest}
     launcher = str(OmegaConf.select(config, "hydra.launcher._target_"))
     of_launch = {**record, "started": time.time(), "token": token, "cluster": launcher}
@@ -129,7 +129,7 @@ def _import_from(copy: Snapshot | None) -> None:
 
 def record_job(
     launched: tp.Mapping[str, tp.Any],
-    patch: bytes | Path | None,
+    patch: launch_record.Patch | Path | None,
     started: float,
     redaction: Redaction,
     config: DictConfig,
@@ -149,7 +149,7 @@ def record_job(
         if isinstance(patch, Path):
             task_record.copy_patch(launched, patch, folder)
         elif patch is not None:
-            files.write_file(folder / paths.PATCH, patch, durable=False)
+            patch.write(folder / paths.PATCH, durable=False)
     except Exception as problem:  # noqa: BLE001  a result is worth more than its record
         log.warning("%s: how it was computed could not be recorded: %s", folder, problem)
 

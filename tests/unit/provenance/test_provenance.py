@@ -194,6 +194,31 @@ def test_what_git_says_may_be_as_old_as_is_allowed(root: Path) -> None:
     assert launch_record.describe_launch(root).record["git"]["dirty"]
 
 
+@pytest.mark.app
+def test_a_patch_stays_in_memory_only_until_it_is_written(root: Path, tmp_path: Path) -> None:
+    (root / "train.py").write_text("seed = 2\n" * 100_000)
+    launched = [launch_record.describe_launch(root, max_age_s=3600) for _ in range(2)]
+    patch = launched[0].patch
+    assert patch is not None and launched[0].kept_patch is not None and launched[1].kept_patch is not None
+    for number, each in enumerate(launched):
+        assert each.kept_patch is not None
+        each.kept_patch.write(tmp_path / str(number))
+    assert [(tmp_path / name).read_bytes() for name in "01"] == [patch, patch]
+    patches = [each.kept_patch for each in launched]
+    assert not any(isinstance(value, bytes) for each in patches for value in vars(each).values())
+
+
+@pytest.mark.app
+def test_git_is_asked_again_for_a_patch_whose_file_was_removed(root: Path, tmp_path: Path) -> None:
+    (root / "train.py").write_text("seed = 2\n")
+    first = launch_record.describe_launch(root, max_age_s=3600)
+    assert first.kept_patch is not None
+    patch = first.patch
+    first.kept_patch.write(tmp_path / "patch")
+    (tmp_path / "patch").unlink()
+    assert launch_record.describe_launch(root, max_age_s=3600).patch == patch
+
+
 # -- of a task ---------------------------------------------------------------------------------------------------------
 
 
