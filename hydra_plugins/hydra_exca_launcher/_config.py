@@ -75,6 +75,9 @@ class ExcaLauncherConf(SlurmQueueConf):
     on_failure: str = "continue"
     # on Ctrl-C: detach (the jobs keep running) or cancel; null: detach on Slurm, cancel on this machine
     on_interrupt: str | None = None
+    # how a launch that waits says how far it is: auto (a line that lives on a terminal, else plain), plain (a line
+    # every minute), off
+    progress: str = "auto"
     # stored results that were computed with different code: warn, ignore, error, rerun
     on_code_change: str = "warn"
     # environment variables to record with each launch and task

@@ -57,3 +57,11 @@ class OnCodeChange(enum.StrEnum):
     IGNORE = "ignore"
     ERROR = "error"
     RERUN = "rerun"
+
+
+class ProgressKind(enum.StrEnum):
+    """How a launch that waits says how far it is."""
+
+    AUTO = "auto"  # a line that lives on a terminal, else as plain
+    PLAIN = "plain"
+    OFF = "off"

@@ -222,6 +222,10 @@ class ClusterSubmission(abc.ABC):
         """The jobs that only this process can still start or submit, in `poll`."""
         return ()
 
+    def waiting_jobs(self) -> tp.Mapping[int, str]:
+        """The jobs that have not begun to run, with the reason where the cluster says it."""
+        return dict.fromkeys(self.unstarted_jobs(), "")
+
     @abc.abstractmethod
     def stop_submitting(self) -> tp.Sequence[int]:
         """Submits no more jobs, and returns those that were not submitted. The others continue."""

@@ -29,6 +29,7 @@ from .code_changes import CodeChanges, CodeCheck
 from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, LookupResult, effect_of_end, is_given_up
 from .monitor import Monitor
+from .progress import Progress
 from .results import Result, describe_earlier_failure, stored_error
 from .settings import Settings, Task
 from .waits import RecordedWaits, wait_error, would_wait_for_itself
@@ -48,7 +49,8 @@ class Launch:
     ``computed`` has the keys of what earlier launches of the same object have computed: modes ``force`` and ``retry``
     apply once, so for these it is ``cached``. The launch adds its own. ``said`` are the messages that are given once
     and that launches of the same object have given. ``on_result`` is called with the result of each task that is
-    waited for, as it comes. ``code_changes`` is what the last lookup found of different code, None if nothing.
+    waited for, as it comes, ``on_poll`` after each poll. ``code_changes`` is what the last lookup found of different
+    code, None if nothing.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Launch:
         self.code_changes: CodeChanges | None = None
         self.is_detached = False
         self.on_result: tp.Callable[[Result], None] = lambda result: None
+        self.on_poll: tp.Callable[[], None] = lambda: None
         self._said = set() if said is None else said
         self._lookup = Lookup(settings.folder)
         self._code_check = CodeCheck(settings, self._lookup.code_digest)
@@ -74,7 +77,9 @@ class Launch:
             self._distinct.setdefault(task.identity.key, task)
         self._launched: dict[str, LaunchedTask] = {}
         poll_s = settings.cluster.options.poll_s
-        self._monitor = Monitor(settings.folder, self._lookup, self._run_again, self._handle_end, poll_s)
+        self._monitor = Monitor(
+            settings.folder, self._lookup, self._run_again, self._handle_end, lambda: self.on_poll(), poll_s
+        )
         self._failed: LaunchedTask | None = None
 
     def plan_tasks(self) -> list[LookupResult]:
@@ -150,6 +155,10 @@ class Launch:
     def has_unstarted(self) -> bool:
         """Whether jobs wait for this process to start them."""
         return any(submission.has_unstarted() for submission in self._monitor.submissions)
+
+    def progress(self) -> Progress:
+        """How many of the tasks that are waited for have ended, run and are queued."""
+        return self._monitor.progress(len(self._with_action(Action.REUSE)))
 
     def open_submissions(self) -> list[str]:
         """The submissions that this launch still waits for, in words."""

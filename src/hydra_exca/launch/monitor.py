@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import typing as tp
+from collections import Counter
 
 from hydra_exca import clusters
 from hydra_exca.clusters import JobState
@@ -16,6 +17,7 @@ from hydra_exca.store import CacheFolder, Claim, ClaimState, Outcome
 
 from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, effect_of_end, is_given_up
+from .progress import Progress
 from .results import lost_job_error
 from .waits import RecordedWaits, wait_error
 
@@ -25,7 +27,6 @@ if tp.TYPE_CHECKING:
 log = logging.getLogger("exca.launch")
 _PAUSE_PER_READ = 4.0  # of the time that reading outcomes takes, which is long on a network file system
 _PAUSE_PER_FULL_READ = 20.0
-_PROGRESS_S = 60.0  # how often a launch that waits says how far it is
 _MOST_LOSSES = 1  # of jobs for one task: after another one, it is an error
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at first, where that costs a scheduler
 
@@ -34,7 +35,8 @@ class Monitor:
     """Follows the tasks that a launch waits for, until they end.
 
     ``run_again`` is called with tasks that have not failed and that nobody computes any more, ``on_end`` with each task
-    that has ended. Slurm is asked about the jobs of other launches at least every ``poll_s`` seconds.
+    that has ended, ``on_poll`` after each poll. Slurm is asked about the jobs of other launches at least every
+    ``poll_s`` seconds.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Monitor:
         lookup: Lookup,
         run_again: tp.Callable[[list[LaunchedTask]], None],
         on_end: tp.Callable[[LaunchedTask], None],
+        on_poll: tp.Callable[[], None],
         poll_s: float,
     ) -> None:
         self._folder = folder
         self._lookup = lookup
         self._run_again = run_again
         self._on_end = on_end
+        self._on_poll = on_poll
         self.submissions: list[Submission] = []
         self._waiting: dict[LaunchedTask, None] = {}
         self._joined: dict[LaunchedTask, None] = {}
@@ -58,7 +62,7 @@ class Monitor:
         self._poll_s = poll_s
         self._interval = min(_ASK_OWNERS_S, poll_s)
         self._read_s = self._next_full_read = 0.0
-        self._owners_asked = self._progress_said = time.monotonic()
+        self._owners_asked = time.monotonic()
 
     def watch(self, own: tp.Sequence[LaunchedTask], joined: tp.Sequence[LaunchedTask]) -> None:
         """Waits for these tasks from now on. Joined ones are computed by another launch, as far as is known."""
@@ -109,10 +113,19 @@ class Monitor:
             self._check_joined()
             self._owners_asked = time.monotonic()
         self._collect_outcomes(is_full or time.monotonic() >= self._next_full_read)
-        if time.monotonic() - self._progress_said > _PROGRESS_S:
-            log.info("exca: %d of %d done", self._total - len(self._waiting), self._total)
-            self._progress_said = time.monotonic()
+        self._on_poll()
         return len(self._waiting)
+
+    def progress(self, reused: int) -> Progress:
+        """How far a launch is that reuses as many tasks besides."""
+        running, queued = 0, Counter[str]()
+        for submission in self.submissions:
+            running_there, queued_there = submission.count_tasks()
+            running += running_there
+            queued += queued_there
+        joined = sum(task in self._waiting for task in self._joined)
+        left = len(self._waiting)
+        return Progress(self._total, self._total - left, running, queued.total(), joined, reused, queued)
 
     def collect_outcome(self, task: LaunchedTask) -> bool:
         """Reads the outcome and the value of a task, if they are there; whether the task has ended."""

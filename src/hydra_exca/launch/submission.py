@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import typing as tp
+from collections import Counter
 
 from hydra_exca import clusters, paths
 from hydra_exca import files as store_files
@@ -148,6 +149,16 @@ class Submission:
             self._cluster_submission.stop_tracking(job.number)
         if self._runs_here and not any(other.left for other in self._jobs):
             own_calls.end_call(self.token)
+
+    def count_tasks(self) -> tuple[int, Counter[str]]:
+        """How many tasks without an outcome run, and how many are queued, by the reason that the cluster gives."""
+        waiting = {} if self._cluster_submission is None else self._cluster_submission.waiting_jobs()
+        running, queued = 0, Counter[str]()
+        for job in self._jobs:
+            running_now = 0 if job.number in waiting else min(self._settings.workers_per_job, len(job.left))
+            running += running_now
+            queued[waiting.get(job.number, "")] += len(job.left) - running_now
+        return running, +queued
 
     def due_tasks(self) -> list[LaunchedTask]:
         """The tasks that may have an outcome by now: the next few of each job.

@@ -39,6 +39,7 @@ from .function_identity import FunctionIdentity, read_function_identity
 from .hydra_errors import as_compact_error, shown_cause
 from .job.program import HydraProgram
 from .model_method import Computation
+from .progress import shown_progress
 from .script_identity import read_script_identity
 from .tasks import SweepTask
 
@@ -246,7 +247,7 @@ class _Batch:
     # running
 
     def _run(self, launch: Launch) -> list[Result]:
-        with messages.explain_interrupt(launch), self._importing_from_copy(launch):
+        with messages.explain_interrupt(launch), self._importing_from_copy(launch), self._showing_progress(launch):
             if self._options.wait:
                 return launch.run()
             launch.submit()
@@ -254,6 +255,9 @@ class _Batch:
         if left:
             log.warning("exca: the queue has no room for %d of them yet: the same command submits them later", left)
         return [launch.result(task) for task in launch.tasks]
+
+    def _showing_progress(self, launch: Launch) -> tp.ContextManager[None]:
+        return shown_progress(launch, self._options.progress, isinstance(self._cluster, clusters.InlineCluster))
 
     @contextlib.contextmanager
     def _importing_from_copy(self, launch: Launch) -> tp.Iterator[None]:

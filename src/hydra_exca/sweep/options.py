@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import clusters, paths, text
 from hydra_exca.errors import ConfigError, Problem
-from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt, OnUnresolved
+from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt, OnUnresolved, ProgressKind
 
 from .configs.tree import to_resolved
 
@@ -29,6 +29,7 @@ _ENUMS: dict[str, type[enum.Enum]] = {
     "on_interrupt": OnInterrupt,
     "on_code_change": OnCodeChange,
     "on_unresolved": OnUnresolved,
+    "progress": ProgressKind,
 }
 _LISTS = ("exclude_from_uid", "allow_missing", "node_env", "trust_users", "record_env", "secret_keys")
 _MINIMA = {"tasks_per_job": 1, "workers_per_job": 1, "max_queued": 1, "array_parallelism": 1, "max_num_timeout": 0}
@@ -79,6 +80,7 @@ class SweepOptions:
     wait: bool
     on_failure: OnFailure
     on_interrupt: OnInterrupt | None
+    progress: ProgressKind
     jobs: clusters.Options
 
 

@@ -42,6 +42,7 @@ class SlurmSubmission(ClusterSubmission):
         self._clusters: dict[int, str] = {}
         self._array_clusters: dict[str, str] = {}
         self._open: dict[int, JobReference] = {}
+        self._pending: dict[int, str] = {}  # the reason of each job that has not begun
         self._suspects: set[int] = set()
         self._cancelled: list[int] = []
         self._silent = False
@@ -62,6 +63,10 @@ class SlurmSubmission(ClusterSubmission):
 
     def stop_tracking(self, number: int) -> None:
         self._open.pop(number, None)
+        self._pending.pop(number, None)
+
+    def waiting_jobs(self) -> tp.Mapping[int, str]:
+        return {**super().waiting_jobs(), **self._pending}
 
     def poll(self) -> dict[int, JobReport]:
         cancelled = {
@@ -80,6 +85,11 @@ class SlurmSubmission(ClusterSubmission):
         self._log_whether_slurm_answers(all(report.state is not JobState.UNKNOWN for report in reports))
         self._interval = min(self._options.poll_s, 1.5 * self._interval)
         self._next = time.monotonic() + self._interval
+        self._pending = {
+            number: report.reason
+            for number, report in zip(numbers, reports, strict=True)
+            if report.state is JobState.PENDING
+        }
         news = {n: report for n, report in zip(numbers, reports, strict=True) if self._is_news(n, report)}
         for number, report in news.items():
             if report.state is JobState.ENDED:
@@ -174,6 +184,7 @@ class SlurmSubmission(ClusterSubmission):
         for index, job in enumerate(jobs):
             name = f"{job_id}_{index}" if len(jobs) > 1 else job_id
             self._ids[job.number] = name
+            self._pending[job.number] = ""
             self._open[job.number] = JobReference(self._batch.token, job.number, name, {}, True, time.time(), cluster)
         self._backlog = self._backlog[len(jobs) :]
         return job_id
