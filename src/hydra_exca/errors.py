@@ -84,6 +84,9 @@ class UnreadableFileError(CacheError, OSError):
     ``errno``, ``strerror`` and ``filename`` are those of the OSError that it stands for.
     """
 
+    def __init__(self, *args: tp.Any) -> None:
+        OSError.__init__(self, *args)  # else that of Exception is inherited, and sets none of these
+
     def __str__(self) -> str:
         return f"{self.filename} cannot be read: {self.strerror}"
 

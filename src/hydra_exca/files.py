@@ -295,11 +295,12 @@ def clear_leftover(path: str, remove: tp.Callable[[str], object] = os.unlink) ->
 
 def clear_linked() -> None:
     """Does so in the folders where this process has read a file that has a second name."""
-    while _linked:
-        folder = _linked.pop()
-        if folder not in _cleared:
-            _cleared.add(folder)
-            clear_leftovers(folder)
+    with contextlib.suppress(KeyError):  # none is left: another thread may have taken the last one
+        while True:
+            folder = _linked.pop()
+            if folder not in _cleared:
+                _cleared.add(folder)
+                clear_leftovers(folder)
 
 
 def _is_left(path: str, owner: str) -> bool:

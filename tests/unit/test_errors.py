@@ -116,3 +116,9 @@ def test_a_problem_of_all_tasks_is_shown_without_overrides() -> None:
 
 def test_a_problem_without_a_key_is_its_message() -> None:
     assert str(Problem("is wrong")) == "is wrong"
+
+
+def test_an_unreadable_file_is_named_also_in_another_process() -> None:
+    error = UnreadableFileError(5, "Input/output error", "/cache/outcome.json")
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert (each.errno, str(each)) == (5, "/cache/outcome.json cannot be read: Input/output error")

@@ -102,3 +102,14 @@ def test_the_next_call_removes_what_one_has_left_that_was_killed_at_any_write(tm
     for _ in range(2):
         assert call(tmp_path) == [0.5] * 2000
     assert leftovers(tmp_path) == []
+
+
+def test_another_thread_may_take_the_last_folder_to_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken(set[str]):
+        """Is empty by the time something is taken out of it."""
+
+        def __len__(self) -> int:
+            return 1
+
+    monkeypatch.setattr(files, "_linked", Taken())
+    files.clear_linked()

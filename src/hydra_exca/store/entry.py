@@ -284,8 +284,7 @@ class Entry:
 
         Raises CacheError if the disk stays full.
         """
-        is_value = outcome.status is Status.COMPLETED
-        owner = claim if self.owns(claim) else self._heir_of(claim) if is_value else None
+        owner = files.keep_trying(lambda: self._find_owner(claim, outcome), self.path)
         if owner is None:
             return False
         committing = dataclasses.replace(claim.next(ClaimState.COMMITTING), number=owner.number + 1, lost=())
@@ -304,9 +303,15 @@ class Entry:
             self._drop_previous(committing.number)
         return True
 
-    def _heir_of(self, claim: Claim) -> Claim | None:
-        """The owning claim if it was taken, or given up, because the job of ``claim`` was believed to be lost."""
-        owner = self.current_claim()
+    def _find_owner(self, claim: Claim, outcome: Outcome) -> Claim | None:
+        """The owning claim, if the outcome of ``claim`` may follow it.
+
+        That is the claim itself or, for a value, one that was taken, or given up, because the job of ``claim`` was
+        believed to be lost.
+        """
+        if self.owns(claim):
+            return claim
+        owner = self.current_claim() if outcome.status is Status.COMPLETED else None
         return owner if owner is not None and owner.is_heir_of(claim) and self.outcome() is None else None
 
     def release_claim(self, claim: Claim, is_lost: bool = False) -> bool:

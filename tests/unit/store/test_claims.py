@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import tempfile
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from hypothesis_profiles import examples
 
+from hydra_exca import files
 from hydra_exca.identity import uid
 from hydra_exca.job.attempt import Attempt, AttemptGuard, attempt_task
 from hydra_exca.status import Status
@@ -353,3 +355,19 @@ def test_in_any_order_of_events_only_the_owner_changes_the_outcome() -> None:
         Claims,
         settings=examples(60, stateful_step_count=25),
     )
+
+
+def test_an_outcome_is_committed_though_the_disk_does_not_answer_at_first(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, listed, failures = claim(), os.listdir, [errno.EIO, errno.ESTALE]
+    entry.publish_claim(mine)
+
+    def list_folder(path: tp.Any) -> list[str]:
+        if failures:
+            raise OSError(failures.pop(), "the disk does not answer", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(files, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(os, "listdir", list_folder)
+    assert entry.commit_outcome(mine, outcome("value"))
