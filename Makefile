@@ -3,6 +3,7 @@
 # make test   lint, types, and all tests against the installed package, with a real Slurm where possible
 # make coverage   all tests with branch coverage
 # make matrix  with Hydra 1.4, in a fresh environment (.venv14): its own tests, those of sweeps, and its launcher suites
+# make torture  a kill, an error or a damage at every file-system call and file, races, and the model of claims
 # make lint   lint and types only
 # make bench  compares everything with similar libraries and writes docs/benchmarks.md
 PYTHON ?= python3
@@ -14,7 +15,7 @@ DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher
 # the pre-releases by name: so pip takes no pre-release of anything else
 HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 hydra-submitit-launcher==1.4.0rc3
 
-.PHONY: demo check test coverage matrix lint bench clean
+.PHONY: demo check test coverage matrix torture lint bench clean
 
 demo: .venv/demo
 	cd examples/digits && $(DEMO)
@@ -39,6 +40,10 @@ matrix:
 	.venv14/bin/pip install --quiet $(HYDRA_14) '.[test]'
 	.venv14/bin/pytest -q -n 2 --dist worksteal -m "not slurm" --hypothesis-profile=check \
 	    tests/unit/sweep tests/apps/test_hydra_14.py tests/contract/test_hydra_suites.py
+
+# Prints figures, and what is wrong with the command that repeats it. SEED=n makes another run.
+torture: .venv/test
+	$(BIN)/python tests/torture --seed $(or $(SEED),0)
 
 lint: .venv/test
 	$(BIN)/ruff check .

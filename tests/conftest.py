@@ -31,7 +31,7 @@ SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
 
 # they compare the examples of a clone of Hydra's repository, which no package has
 collect_ignore = [] if os.environ.get("HYDRA_REPOSITORY") else ["property/test_hydra_examples.py"]
-MARKS_OF_FOLDERS = {"apps": "app", "contract": "app", "slurm": "slurm", "property": "property"}
+MARKS_OF_FOLDERS = {"apps": "app", "contract": "app", "slurm": "slurm", "property": "property", "torture": "app"}
 OTHER_HYDRA = "hydra_14" if importlib.metadata.version("hydra-core").startswith("1.3.") else "hydra_13"
 _FAILED = pytest.StashKey[bool]()
 _GUARD = pytest.StashKey[ProgramGuard]()

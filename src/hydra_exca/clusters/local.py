@@ -209,7 +209,6 @@ class _LocalSubmission(ClusterSubmission):
             if taken is None:
                 self._ask_again = time.monotonic() + _ASK_S
                 return
-            del self._waiting[spec.number]
             with contextlib.closing(taken):
                 self._start(spec, taken)
 
@@ -236,6 +235,7 @@ class _LocalSubmission(ClusterSubmission):
                     **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
                 },
             )
+        del self._waiting[spec.number]  # not before: if it cannot be started now, the next poll tries again
         self._running[spec.number] = _LocalProcess(process, spec, time.monotonic(), timeouts)
         self._pids[spec.number] = str(process.pid)
         keep_until_ended(process)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import typing as tp
 
 from hydra_exca import clusters, files
-from hydra_exca.errors import ExcaError
+from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
@@ -18,6 +19,7 @@ from hydra_exca.launch.waits import RecordedWaits
 from .binding import AppliedMethod
 from .progress import ProgressBar
 
+log = logging.getLogger("exca.infra")
 _PAUSE_S = 0.02
 
 
@@ -160,9 +162,16 @@ def submit_launch(launch: Launch, name: str) -> list[TaskJob]:
 
 
 def _start_rest(launch: Launch, lock: threading.RLock) -> None:
+    """Starts jobs until all have been; while the disk refuses that, again and again, as others wait for them."""
+    warned = False
     while True:
         with lock:
-            launch.poll()
+            try:
+                launch.poll()
+            except CacheError as error:
+                if not warned:
+                    log.warning("exca: jobs cannot be started: %s. Trying again", error)
+                warned = True
             if not launch.has_unstarted():
                 return
         time.sleep(_PAUSE_S)

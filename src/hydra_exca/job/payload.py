@@ -214,10 +214,9 @@ def read_pickle(path: Path) -> tp.Any:
     """Reads a pickle of a launch or job. Raises CacheError if it is damaged or others could have written it."""
     data = files.read_trusted(path, (), _MOST_BYTES)
     try:
-        content = checksums.remove_checksum(data)
-    except ValueError as error:
+        return pickle.loads(checksums.remove_checksum(data))
+    except (ValueError, pickle.UnpicklingError, EOFError) as error:  # one that was cut has no checksum
         raise _damaged(path, error) from error
-    return pickle.loads(content)
 
 
 def _damaged(path: Path, error: Exception) -> CorruptEntryError:

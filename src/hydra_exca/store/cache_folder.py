@@ -68,7 +68,9 @@ class CacheFolder:
     def check_writable(self) -> None:
         """Raises ConfigError if results could not be written here. Writes nothing."""
         parent = next(folder for folder in (self.path, *self.path.parents) if os.path.lexists(folder))
-        if not parent.is_dir():
+        with files.disk_errors_translated(parent):
+            is_folder = parent.is_dir()
+        if not is_folder:
             raise _folder_error(f"{parent} is not a folder; choose another place for the results")
         if not os.access(parent, os.W_OK | os.X_OK):
             raise _folder_error(f"{parent} cannot be written by {files.user_name(os.getuid())}")

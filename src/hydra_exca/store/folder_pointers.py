@@ -17,7 +17,7 @@ def read_pointer(path: Path | str) -> str | None:
     """The folder that is named there, None without a file. Raises CorruptEntryError if it is not what was written."""
     try:
         content = checksums.remove_checksum(files.read_file(path)).decode().strip()
-        if "\n" in content or content[:-16].endswith("checksum "):  # the mark before the checksum is damaged
+        if not {"\n", "\0"}.isdisjoint(content) or content[:-16].endswith("checksum "):  # its mark is damaged
             raise ValueError("its checksum differs")
     except FileNotFoundError:
         return None

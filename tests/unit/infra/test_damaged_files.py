@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import resource
 import shutil
 import signal
 import typing as tp
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydantic
 import pytest
+from damages import DAMAGES, with_later_field
 
-from hydra_exca import MapInfra, TaskInfra, checksums, files
+from hydra_exca import MapInfra, TaskInfra, files
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.store import Entry
 
 pytestmark = pytest.mark.app  # a process of its own, with little memory
-
-DEEP = 100_000
-NUMBER = "9" * 5000
 
 
 class Train(pydantic.BaseModel):
@@ -52,39 +48,6 @@ def call(folder: Path) -> tuple[tp.Any, tp.Any]:
 
 
 VALUES = ({"loss": 1.0}, [[1, 1], [2, 2]])
-
-
-def write(data: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(data)
-
-
-def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
-    return lambda path: (path.unlink(), make(path))
-
-
-def with_later_field(path: Path) -> None:
-    with contextlib.suppress(ValueError):  # others have no fields
-        path.write_bytes(checksums.dump_record({**checksums.parse_record(path.read_bytes()), "later": [1]}))
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "empty": write(b""),
-    "true": write(b"true"),
-    "a list": write(b"[]"),
-    "an empty object": write(b"{}"),
-    "other fields": write(b'{"nobody":"knows"}'),
-    "a huge number": write(b'["1",%b,9,"00"]\n' % NUMBER.encode()),
-    "a large number": write(b'{"format":"json"}\n["1",%d,9,"00"]\n' % 10**30),
-    "deep": write(b"[" * DEEP + b"]" * DEEP),
-    "no text": write(b"\xff\xfe\x00"),
-    "a later field": with_later_field,
-    "a folder": replaced_by(Path.mkdir),
-    "a FIFO": replaced_by(os.mkfifo),
-    "a link in a circle": replaced_by(lambda path: path.symlink_to(path)),
-    "a link to nothing": replaced_by(lambda path: path.symlink_to(path.with_name("nothing"))),
-    "a link to a device": replaced_by(lambda path: path.symlink_to("/dev/zero")),
-    "sparse": lambda path: os.truncate(path, 10 << 30),
-}
 
 
 @pytest.fixture(scope="module")

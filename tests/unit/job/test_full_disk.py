@@ -15,6 +15,7 @@ import pytest
 from infra_models import Fills
 
 from hydra_exca import files
+from hydra_exca.clusters import local
 from hydra_exca.errors import CacheError, ExcaError
 
 pytestmark = pytest.mark.app  # it mounts a disk
@@ -72,6 +73,20 @@ def test_a_disk_that_is_full_from_the_beginning_is_an_error_that_names_it(disk: 
     with pytest.raises(ExcaError, match=rf"{disk}/cache.* cannot be written: No space left on device"):
         model(disk, 1).fit()
     assert runs(disk) == 1
+
+
+def test_a_job_whose_log_cannot_be_opened_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = [True]
+
+    def refuse(path: Path, mode: str) -> tp.IO[bytes]:
+        if refused and refused.pop():
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return open(path, "ab")
+
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr(local, "open", refuse, raising=False)
+    task = Fills(infra={"folder": tmp_path, "cluster": "local"})  # type: ignore[arg-type]
+    assert (task.infra.job().result(), refused) == (b"x", [])
 
 
 @pytest.mark.parametrize("cluster", [None, "local"])
