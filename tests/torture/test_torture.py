@@ -74,11 +74,13 @@ def test_the_points_show_a_call_that_waits_for_ever(monkeypatch: pytest.MonkeyPa
 def check_inputs(numbers: range) -> list[str]:
     def work(send: Callable[[tp.Any], None]) -> None:
         with damaged_inputs.damager(0, fault_points.SCRATCH) as damager:
-            send([problem for problem in map(damager.check_input, numbers) if problem])
+            for number in numbers:
+                send(damager.check_input(number))
 
     with fault_points.scratch_folder() as folder:
-        (problems,) = fault_points.start_process(work, folder).collect()
-    return problems  # type: ignore[no-any-return]
+        found = fault_points.start_process(work, folder).collect()
+    assert len(found) == len(numbers)
+    return [problem for problem in found if problem]
 
 
 def test_a_damaged_file_gives_the_value_or_an_error_that_names_it() -> None:
