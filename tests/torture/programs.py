@@ -139,8 +139,9 @@ def sweep(folder: Path, cluster: str = "inline", mode: str = "cached") -> list[t
         runpy.run_path("train.py", run_name="__main__")
     except SystemExit as end:
         if end.code:
+            sys.stdout.flush()
             sys.stderr.flush()
-            raise SweepFailedError(said.read_text()[begun:]) from end
+            raise SweepFailedError(said.read_bytes()[begun:].decode()) from end
     return [json.loads(line)["value"] for line in returns.read_text().splitlines()]
 
 
