@@ -6,21 +6,27 @@ import logging
 import threading
 import time
 import typing as tp
+from pathlib import Path
 
-from hydra_exca import clusters, files
+from hydra_exca import clusters, files, paths
 from hydra_exca.errors import CacheError, ExcaError
+from hydra_exca.identity.uid import Identity
 from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
-from hydra_exca.launch.settings import Task
+from hydra_exca.launch.settings import Settings, Task
+from hydra_exca.launch.slurm_job import JobPaths
 from hydra_exca.launch.waits import RecordedWaits
+from hydra_exca.status import Mode
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry
 
 from .binding import AppliedMethod
 from .progress import ProgressBar
 
 log = logging.getLogger("exca.infra")
 _PAUSE_S = 0.02
+_STATES = {ClaimState.QUEUED: "PENDING", ClaimState.RUNNING: "RUNNING"}
 
 
 class MethodProgram:
@@ -116,19 +122,62 @@ class TaskJob:
         """The standard error of the last attempt, None if there is none."""
         return self._log(1)
 
+    @property
+    def job_id(self) -> str | None:
+        """The id of the job that computes the task, or has computed it: of Slurm (``12_3``), or else of a process."""
+        claim = self._claim()
+        return None if claim is None else claim.job
+
+    @property
+    def paths(self) -> JobPaths:
+        """The logs of the last attempt, and their folder; they may not exist yet."""
+        entry, claim = self._entry(), self._claim()
+        folder = Path() if entry is None else entry.path / paths.LOGS
+        logs = (entry and claim and entry.log_paths(claim)) or (folder / paths.LATEST_LOG,) * 2
+        return JobPaths(*logs, folder, *logs)
+
+    def state(self) -> str:
+        """PENDING, RUNNING, COMPLETED or FAILED; UNKNOWN if nobody computes it any more."""
+        if self.done():
+            return self._end()
+        claim = self._claim()
+        return _STATES.get(claim.state, "RUNNING") if claim is not None else "PENDING"
+
+    def __repr__(self) -> str:
+        job = "" if self.job_id is None else f", job {self.job_id}"
+        return f"<{type(self).__name__} {self._task.identity.uid()}: {self.state()}{job}>"
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        folder = self._launch.settings.folder
+        return restore_job, (folder.path, tuple(folder.trust_users), self._task.identity)
+
+    def _end(self) -> str:
+        with self._lock:
+            status = self._launch.result(self._task).status
+        return status.name if status.is_final else "UNKNOWN"
+
+    def _entry(self) -> Entry | None:
+        with self._lock:
+            return self._launch.entry(self._task)
+
+    def _claim(self) -> Claim | None:
+        entry = self._entry()
+        return None if entry is None else entry.current_claim()
+
     def _result(self) -> tuple[tp.Any, ExcaError | None]:
         with self._lock:
             result = self._launch.result(self._task)
         return result.value, result.error
 
     def _log(self, which: int) -> str | None:
-        with self._lock:
-            path = self._launch.log_paths(self._task)[which]
-        return files.read_end(path) if path is not None and path.exists() else None
+        path = (self.paths.stdout, self.paths.stderr)[which]
+        return files.read_end(path) if path.exists() else None
 
 
 class ComputedTask(TaskJob):
     """A task without a folder: its method ran when the job was asked for, and nothing else is kept of it."""
+
+    job_id = None
 
     def __init__(self, value: tp.Any = None, error: ExcaError | None = None) -> None:
         self._computed = (value, error)
@@ -136,11 +185,38 @@ class ComputedTask(TaskJob):
     def done(self) -> bool:
         return True
 
+    def _end(self) -> str:
+        return "COMPLETED" if self._computed[1] is None else "FAILED"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.state()}>"
+
+    def __reduce__(self) -> tuple[tp.Any, ...]:
+        return ComputedTask, self._computed
+
+    def _entry(self) -> None:
+        return None
+
     def _result(self) -> tuple[tp.Any, ExcaError | None]:
         return self._computed
 
     def _log(self, which: int) -> None:
         return None
+
+
+def restore_job(folder: Path, trust_users: tp.Collection[str], identity: Identity) -> TaskJob:
+    """The job of a task that was submitted before, from another process maybe; it is never submitted again."""
+    settings = Settings(
+        CacheFolder(folder, trust_users), clusters.get_cluster(None, clusters.Options()), mode=Mode.READ_ONLY
+    )
+    try:
+        return submit_launch(Launch([Task(identity, None)], _no_program, settings), identity.factory)[0]
+    except CacheError as error:  # it was cancelled or removed
+        return ComputedTask(error=error)
+
+
+def _no_program(argument: tp.Any, attempt: Attempt) -> tp.Any:
+    raise AssertionError("a restored job computes nothing")
 
 
 def submit_launch(launch: Launch, name: str) -> list[TaskJob]:

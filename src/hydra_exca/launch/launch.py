@@ -13,7 +13,6 @@ import logging
 import signal
 import threading
 import typing as tp
-from pathlib import Path
 
 from hydra_exca import clusters, files
 from hydra_exca.clusters import JobEnd, JobState
@@ -178,11 +177,10 @@ class Launch:
         entry = launched.entry if launched.has_entry else None
         return Result(task, how, launched.status, launched.uid, entry, outcome, launched.value, error)
 
-    def log_paths(self, task: Task) -> tuple[Path | None, Path | None]:
-        """Standard output and error of the task's last attempt, None where it has none yet."""
+    def entry(self, task: Task) -> Entry | None:
+        """The entry of the task, None if nothing was ever stored or claimed for it."""
         launched = self._launched[task.identity.key]
-        claim = launched.entry.current_claim() if launched.has_entry else None
-        return (claim and launched.entry.log_paths(claim)) or (None, None)
+        return launched.entry if launched.has_entry else None
 
     # ending it early
 
