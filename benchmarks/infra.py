@@ -6,14 +6,19 @@ import contextlib
 import functools
 import importlib
 import io
+import itertools
 import logging
+import os
 import tempfile
 import typing as tp
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pydantic
-from harness import EXCA, OURS, Asked, Bench, Row, Samples, per_task
+from harness import EXCA, FLOOR, OURS, Asked, Bench, Row, Samples, Target, in_turn, per_task
+
+from hydra_exca import paths
 
 Figures = dict[str, float]  # by what was measured, with its unit
 
@@ -109,6 +114,14 @@ def uid(library: Library) -> Figures:
     }
 
 
+def unchanged(library: Library) -> Figures:
+    """exca freezes an object when it is asked for its uid first."""
+    first, *_ = library.objects()
+    first.fit()
+    first.infra.uid()
+    return {"uid() of an unchanged object, us": library.time(lambda: [first.infra.uid() for _ in range(library.tasks)])}
+
+
 def clone(library: Library) -> Figures:
     first, *_ = tasks = library.objects()
     return {
@@ -157,7 +170,57 @@ def items(library: Library) -> Figures:
     }
 
 
-CASES: tuple[tp.Callable[[Library], Figures], ...] = (uid, clone, status, call, array, items)
+def kept(library: Library) -> Figures:
+    """Items in memory, which 48 objects have written."""
+    asked = range(4 * library.tasks)
+    with tempfile.TemporaryDirectory(dir=library.folder) as folder, contextlib.redirect_stderr(io.StringIO()):
+        infra = {"folder": Path(folder) / "items"}
+        for start in range(_WRITERS):
+            list(library.map_model(infra=infra).of(asked[start::_WRITERS]))
+        reader = library.map_model(infra=infra)
+        list(reader.of(asked))
+        return {
+            "a kept item, asked alone, us": library.time(lambda: [list(reader.of([k])) for k in range(library.tasks)]),
+            "a kept item, all in one call, us": library.time(lambda: list(reader.of(asked))) / 4,
+        }
+
+
+CASES: tuple[tp.Callable[[Library], Figures], ...] = (uid, unchanged, clone, status, call, array, items, kept)
+TARGETS = {"uid() of an unchanged object, us": Target(most=8)}
+_WRITERS = 48
+
+
+class Crowded:
+    """Launches of three new tasks, in an empty folder and in one with many entries."""
+
+    def __init__(self, library: str, entries: int, folder: Path) -> None:
+        logging.getLogger("exca").setLevel(logging.WARNING)
+        self._model = _model(importlib.import_module(library).TaskInfra)
+        self._folder = folder
+        self._seeds = itertools.count()
+        self._launch(folder)
+        (project,) = folder.glob(f"*/{paths.PROJECT}")
+        for number in range(entries):
+            os.mkdir(f"{project.parent}/seed={number},lr=0.03-{zlib.crc32(b'%d' % number):08x}")
+
+    def empty(self) -> float:
+        with tempfile.TemporaryDirectory(dir=self._folder.parent) as folder:
+            self._launch(Path(folder))
+            return self._launch(Path(folder))
+
+    def crowded(self) -> float:
+        return self._launch(self._folder)
+
+    def _launch(self, folder: Path) -> float:
+        """Milliseconds."""
+        tasks = [self._model(seed=next(self._seeds), infra={"folder": folder}) for _ in range(3)]
+
+        def run() -> None:
+            with tasks[0].infra.job_array() as listed:
+                listed.extend(tasks)
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            return per_task(run, 1) / 1000
 
 
 def rows(bench: Bench) -> tp.Iterator[Row]:
@@ -175,7 +238,13 @@ def rows(bench: Bench) -> tp.Iterator[Row]:
                     found.setdefault(what, {}).setdefault(who, []).append(figure)
     for what, samples in found.items():
         title, _, unit = what.rpartition(", ")
-        yield Row("infra", f"infras: {title}", unit, samples)
+        yield Row("infra", f"infras: {title}", unit, samples, TARGETS.get(what))
+    entries = bench.count(100_000, 100)
+    bench.say(f"making {entries} entries")
+    with Asked(Crowded, "hydra_exca", entries, bench.place("crowded")) as launches:
+        measured = {OURS: lambda: launches.ask("crowded"), FLOOR: lambda: launches.ask("empty")}
+        title = f"infras: 3 new tasks among {entries:,} entries"
+        yield Row("infra", title, "ms", in_turn(bench.turns(), measured), note="floor: in an empty folder")
 
 
 def _of(name: str, tasks: int, folder: Path) -> Library:

@@ -30,7 +30,7 @@ _REMEMBERED = 10_000
 _LEAST = 4  # characters of a secret that is looked for in other texts
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _INTERPOLATION = re.compile(r"\$\{[\w.:@]+\}")  # without a default, which might be the secret
-_OVERRIDE = re.compile(r"([^=\s{}\[\],]+)=(.*)", re.DOTALL)
+_OVERRIDE = re.compile(r"([^=\s(){}\[\],]+)=(.*)", re.DOTALL)
 _ASSIGNMENT = re.compile(r"""([\w.-]+)(['"]?\s*[:=]\s*)("[^"]*"|'[^']*'|\$\{[^{}]*\}|[^\s,;&}\]'"]+)""")
 
 Replace: tp.TypeAlias = tp.Callable[[str, tp.Any], tp.Any]

@@ -12,6 +12,7 @@ import pydantic
 
 from hydra_exca import clusters
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem, TaskFailedError
+from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.launch import Launch
@@ -224,7 +225,7 @@ class TaskInfra(BaseInfra):
     def task(self) -> Task:
         """This infra's task, for a launch."""
         owner, _ = self._bound()
-        return Task(self.identity(), owner, LazyRepr(owner), self._describe, self._resources())
+        return Task(self.identity(), owner, LazyRepr(owner, self._redaction()), self._describe, self._resources())
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         settings = super()._settings(cache, cluster, mode)
@@ -241,16 +242,17 @@ def _run_nothing(argument: tp.Any, attempt: Attempt) -> tp.Any:
 
 
 class LazyRepr(collections.abc.Sequence[str]):
-    """A sequence of one text, the repr of an object; it is made only when a message needs it."""
+    """A sequence of one text, the repr of an object without secrets; it is made only when a message needs it."""
 
-    def __init__(self, obj: object) -> None:
+    def __init__(self, obj: object, redaction: Redaction) -> None:
         self._obj = obj
+        self._redaction = redaction
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: tp.Any) -> tp.Any:
-        return (repr(self._obj),)[index]
+        return self._redaction.redact_arguments([repr(self._obj)])[index]
 
 
 def _refuse_repeated(infras: tp.Sequence[TaskInfra], keys: tp.Sequence[str]) -> None:
@@ -259,7 +261,7 @@ def _refuse_repeated(infras: tp.Sequence[TaskInfra], keys: tp.Sequence[str]) -> 
         first = seen.get(key)
         seen[key] = infra
         if first is not None:
-            shown = [Problem(repeated.config(uid=False).to_yaml()) for repeated in (first, infra)]
+            shown = [Problem(repeated._describe()[1]) for repeated in (first, infra)]
             raise ConfigError(
                 f"two tasks of the array are the same, {infra.uid()}; allow_repeated_tasks=True allows that", shown
             )

@@ -9,8 +9,9 @@ import pydantic
 import pytest
 
 from hydra_exca import MapInfra, TaskInfra
+from hydra_exca.errors import ConfigError
 
-SECRET = "hunter2hunter2"
+SECRET = "hunter2" * 2  # not as it is: the patch of uncommitted code is stored
 
 
 class Fit(pydantic.BaseModel):
@@ -63,9 +64,9 @@ def test_what_was_stored_with_the_value_in_its_name_is_still_found(tmp_path: Pat
 
 
 def test_the_names_of_secrets_are_a_setting(tmp_path: Path) -> None:
-    task = Fit(pin=86753091, infra={"folder": tmp_path, "secret_keys": ["pin"]})  # type: ignore[arg-type]
+    task = Fit(pin=86753090 + 1, infra={"folder": tmp_path, "secret_keys": ["pin"]})  # type: ignore[arg-type]
     task.fit()
-    assert holding(tmp_path, "86753091") == []
+    assert holding(tmp_path, str(86753090 + 1)) == []
 
 
 def test_an_object_whose_secret_is_not_stored_is_left_out_of_iter_cached(
@@ -75,3 +76,12 @@ def test_an_object_whose_secret_is_not_stored_is_left_out_of_iter_cached(
         task.fit()
     assert [task.seed for task in task.infra.iter_cached()] == [1]
     assert "secret" in caplog.text and SECRET not in caplog.text
+
+
+def test_messages_name_a_task_without_its_secrets(tmp_path: Path) -> None:
+    task = Fit(seed=3, api_key=SECRET, infra={"folder": tmp_path})  # type: ignore[arg-type]
+    (name,) = task.infra.task().overrides
+    assert name.startswith("Fit(seed=3, api_key=secret_") and SECRET not in name
+    with pytest.raises(ConfigError) as raised, task.infra.job_array() as tasks:
+        tasks.extend([task, task.model_copy()])
+    assert SECRET not in str(raised.value)
