@@ -252,6 +252,10 @@ class Cluster(abc.ABC):
     def __init__(self, options: Options) -> None:
         self.options = options
 
+    def __str__(self) -> str:
+        """Where jobs go and how long they may take, for messages."""
+        return self.name
+
     def log_folder(self, launch: Path) -> Path:
         """The folder for the output of jobs whose task has no log yet. Raises ConfigError if they cannot use it."""
         return launch

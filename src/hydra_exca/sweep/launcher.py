@@ -123,7 +123,7 @@ class _Batch:
             plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)
             return [job_returns.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]
         older_identities = self._function_identity.older_identities
-        messages.say_plan(launch.plan_tasks(), self._cluster.name, self._cache, self._said, older_identities)
+        messages.say_plan(launch.plan_tasks(), str(self._cluster), self._cache, self._said, older_identities)
         launch.on_result = functools.partial(failure_messages.say_failure, {})
         return self._finish(batch, self._run(launch))
 

@@ -21,6 +21,12 @@ class SlurmCluster(Cluster):
     name = "slurm"
     detaches = True
 
+    def __str__(self) -> str:
+        partition = self.options.slurm.get("partition")
+        where = "the default partition" if partition is None else f"partition {partition}"
+        limit = self.options.common.get("timeout_min") or sbatch.DEFAULT_TIMEOUT_MIN
+        return f"{self.name} ({where}, {limit} min a job)"
+
     def log_folder(self, launch: Path) -> Path:
         return sbatch.log_folder(launch, self.options.submitit_folder)
 

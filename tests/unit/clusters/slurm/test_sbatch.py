@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hydra_exca.clusters import Options
+from hydra_exca.clusters import Options, get_cluster
 from hydra_exca.clusters.slurm import run, sbatch
 from hydra_exca.errors import ConfigError
 
@@ -158,3 +158,16 @@ def test_a_command_that_is_not_there_gives_no_answer() -> None:
 @pytest.mark.app
 def test_a_command_that_takes_too_long_gives_no_answer() -> None:
     assert run.run_command(["sleep", "60"], timeout_s=0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("common", "slurm", "shown"),
+    [
+        ({}, {}, "slurm (the default partition, 60 min a job)"),
+        ({"timeout_min": 5}, {"partition": "gpu"}, "slurm (partition gpu, 5 min a job)"),
+    ],
+)
+def test_the_cluster_says_where_its_jobs_go_and_how_long_they_may_take(
+    common: dict[str, int], slurm: dict[str, str], shown: str
+) -> None:
+    assert str(get_cluster("slurm", Options(common, slurm))) == shown
