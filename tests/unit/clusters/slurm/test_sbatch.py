@@ -78,7 +78,7 @@ def test_an_option_has_the_name_that_submitit_knows(options: Options, name: str,
 
 @pytest.mark.parametrize("options", [Options({"mem_gb": None}), Options(slurm={"account": None})])
 def test_what_is_not_set_is_left_to_the_site(options: Options) -> None:
-    assert set(sbatch.sbatch_parameters(options)) == {"timeout_min", "slurm_array_parallelism"}
+    assert set(sbatch.sbatch_parameters(options)) == {"timeout_min", "slurm_array_parallelism", "stderr_to_stdout"}
 
 
 @pytest.mark.parametrize(
