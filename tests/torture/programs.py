@@ -141,7 +141,8 @@ def sweep(folder: Path, cluster: str = "inline", mode: str = "cached") -> list[t
         if end.code:
             sys.stdout.flush()
             sys.stderr.flush()
-            raise SweepFailedError(said.read_bytes()[begun:].decode()) from end
+            message = end.code if isinstance(end.code, str) else ""  # which Python prints
+            raise SweepFailedError(said.read_bytes()[begun:].decode() + message) from end
     return [json.loads(line)["value"] for line in returns.read_text().splitlines()]
 
 
