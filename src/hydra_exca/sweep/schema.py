@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_exca import script
 from hydra_exca.errors import ConfigError, Problem
 from hydra_exca.identity import pydantic_types
+from hydra_exca.identity.redaction import DEFAULT
 
 from .configs.tree import MISSING, map_leaves
 
@@ -183,9 +184,9 @@ def _dataclass_problems(kind: tp.Any, values: dict[str, tp.Any], config: tp.Call
 
 
 def _problem(detail: tp.Any, values: dict[str, tp.Any]) -> Problem:
-    given = detail["input"]
-    shown = "" if detail["type"] == "missing" or isinstance(given, (dict, list, tuple)) else f" (given: {given!r})"
-    return Problem(f"{detail['msg']}{shown}", _dotted_key(detail["loc"], values))
+    given, key = detail["input"], _dotted_key(detail["loc"], values)
+    is_shown = detail["type"] != "missing" and not isinstance(given, (dict, list, tuple)) and not DEFAULT.is_secret(key)
+    return Problem(f"{detail['msg']} (given: {given!r})" if is_shown else detail["msg"], key)
 
 
 def _dotted_key(location: tp.Sequence[tp.Any], values: tp.Any) -> str:
