@@ -54,6 +54,21 @@ def test_the_console_says_how_many_were_submitted(tmp_path: Path, cluster: str) 
     wait_until(lambda: len(app.entries) == 2, "the tasks to end")
 
 
+@pytest.mark.parametrize(("more", "cluster"), [((NO_WAIT,), "local"), ((), "local")])
+def test_the_index_of_a_sweep_is_there_as_soon_as_its_tasks_are_submitted(
+    tmp_path: Path, more: tuple[str, ...], cluster: str
+) -> None:
+    app = App(tmp_path, HOLD)
+    with app.start("seed=1,2", *more, cluster=cluster) as launch:
+        wait_until(lambda: len(app.notes) == 2, "the tasks to run")
+        rows = app.index()
+        app.write("go", "")
+        launch.result()
+    assert [(row["how"], row["overrides"]) for row in rows] == [("submitted", ["seed=1"]), ("submitted", ["seed=2"])]
+    wait_until(lambda: len(app.entries) == 2, "the tasks to end")
+    assert [Path(row["output"]).parent for row in rows] == app.entries
+
+
 def test_what_a_launch_that_left_has_not_started_is_joined(tmp_path: Path) -> None:
     app = App(tmp_path, HOLD)
     one = "hydra.launcher.array_parallelism=1"

@@ -101,6 +101,10 @@ class Launch:
     def run(self) -> list[Result]:
         """Submits what is missing, waits for all, and returns one result a task, in order."""
         self.submit()
+        return self.wait()
+
+    def wait(self) -> list[Result]:
+        """Waits for all that was submitted or joined, and returns one result a task, in order."""
         with self._giving_up_on_errors():
             self._monitor.wait()
         for submission in self._monitor.submissions:

@@ -125,7 +125,7 @@ class _Batch:
         older_identities = self._function_identity.older_identities
         messages.say_plan(launch.plan_tasks(), str(self._cluster), self._cache, self._said, older_identities)
         launch.on_result = functools.partial(failure_messages.say_failure, {})
-        return self._finish(batch, self._run(launch))
+        return self._finish(batch, self._run(launch, batch))
 
     def _compose(self, job_overrides: tp.Sequence[tp.Sequence[str]], first: int) -> list[SweepTask]:
         composer = tasks.Composer(
@@ -246,11 +246,12 @@ class _Batch:
 
     # running
 
-    def _run(self, launch: Launch) -> list[Result]:
+    def _run(self, launch: Launch, batch: tp.Sequence[SweepTask]) -> list[Result]:
         with messages.explain_interrupt(launch), self._importing_from_copy(launch), self._showing_progress(launch):
-            if self._options.wait:
-                return launch.run()
             launch.submit()
+            self._write_index(batch, [launch.result(task) for task in launch.tasks])
+            if self._options.wait:
+                return launch.wait()
             left = launch.detach()
         if left:
             log.warning("exca: the queue has no room for %d of them yet: the same command submits them later", left)
@@ -276,10 +277,8 @@ class _Batch:
     # what a launch leaves in the sweep folder, and gives back to Hydra
 
     def _finish(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> list[JobReturn]:
-        sweep_folder = Path(str(self._config.hydra.sweep.dir)).absolute()
-        rows = self._state.setdefault("rows", [])
-        rows += map(_index_row, batch, ended, self._show_outputs(batch, ended))
-        outputs.write_index(sweep_folder, rows)
+        self._show_outputs(batch, ended)
+        sweep_folder = self._write_index(batch, ended)
         failed = messages.say_end(ended, time.time() - self._started, sweep_folder)
         hold = self._options.on_failure is OnFailure.CONTINUE and not job_returns.uses_values(self._config)
         hold = hold and callback.can_hold_failures()
@@ -288,8 +287,16 @@ class _Batch:
             callback.hold_failures(len(failed), [r for r in returns if isinstance(r, job_returns.HeldTaskReturn)])
         return returns
 
-    def _show_outputs(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> list[str | None]:
-        """Shows the outputs in the sweep folder; returns where each is, None where there is none.
+    def _write_index(self, batch: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> Path:
+        """Writes ``sweep.json`` with the tasks of all batches so far; returns the sweep folder."""
+        sweep_folder = Path(str(self._config.hydra.sweep.dir)).absolute()
+        rows = self._state.setdefault("rows", {})
+        rows.update({task.job.number: _index_row(task, result) for task, result in zip(batch, results, strict=True)})
+        outputs.write_index(sweep_folder, list(rows.values()))
+        return sweep_folder
+
+    def _show_outputs(self, batch: tp.Sequence[SweepTask], ended: tp.Sequence[Result]) -> None:
+        """Shows the outputs in the sweep folder.
 
         A real folder with the outputs of another task is moved aside, maybe after a third has named it: hence until
         nothing moves any more.
@@ -301,7 +308,6 @@ class _Batch:
             before, places = places, [self._show_output(*pair, folders) for pair in zip(batch, ended, strict=True)]
             if places == before or not any(folder.has_real_folders for folder in folders.values()):
                 break
-        return places
 
     def _show_output(
         self, task: SweepTask, result: Result, folders: tp.Mapping[str, outputs.SweepFolder]
@@ -333,13 +339,14 @@ def _targets(batch: tp.Sequence[SweepTask]) -> set[str]:
     return set().union(*names.values())
 
 
-def _index_row(task: SweepTask, result: Result, output: str | None) -> dict[str, tp.Any]:
+def _index_row(task: SweepTask, result: Result) -> dict[str, tp.Any]:
+    is_submitted = result.is_open and result.how == "run"
     return {
         "number": task.job.number,
         "overrides": list(task.shown),
         "uid": result.uid,
         "status": str(result.status),
-        "how": result.how,
+        "how": "submitted" if is_submitted else result.how,
         "folder": task.job.subfolder,
-        "output": output,
+        "output": None if result.entry_or_none is None else result.entry.output_folder(),
     }
