@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 import pydantic
 import pydantic_core
 
+from . import script
 from .errors import ConfigError
 from .identity import model_schema, uid
 from .identity.canonical import NamedErrors, Walk
@@ -367,7 +368,7 @@ def _yaml_leaf(value: tp.Any) -> tp.Any:
     if hasattr(value, "tolist"):  # of numpy and torch
         return value.tolist()
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
-        return f"{value.__module__}.{value.__qualname__}"  # as `pydantic.ImportString` reads it
+        return f"{script.module_in_each_python(value)}.{value.__qualname__}"  # as `pydantic.ImportString` reads it
     try:
         return str(value) if isinstance(value, PurePath) else pydantic_core.to_jsonable_python(value)
     except ValueError as error:

@@ -277,13 +277,22 @@ def module_name(obj: tp.Any) -> str:
 
     ``pkg/train.py`` is ``pkg.train`` where ``pkg`` is a package, whichever way it was started.
     """
-    name = str(obj.__module__)
+    name = module_in_each_python(obj)
     if name not in _MAIN:
         return name
     path = _file_of(obj)
     if path is None or path == getattr(sys.modules.get("__main__"), "__file__", None):
         return main_name()
     return _dotted(os.path.abspath(path))  # under a profiler, say
+
+
+def module_in_each_python(obj: tp.Any) -> str:
+    """The module of a class or function, by the name that Python 3.11 has for it."""
+    return _MOVED.get(obj.__module__, str(obj.__module__))
+
+
+# where some versions of Python define what others define in the module that exports it
+_MOVED = {"pathlib._local": "pathlib", "zipfile._path": "zipfile"}
 
 
 def module_of(cls: type) -> str:

@@ -242,7 +242,7 @@ def test_arrays_can_be_put_in() -> None:
     ("value", "text"),
     [
         (pathlib.PurePosixPath, "pathlib.PurePosixPath"),
-        (pathlib.Path.exists, "pathlib.Path.exists"),
+        (collections.Counter.most_common, "collections.Counter.most_common"),
         (len, "builtins.len"),
     ],
 )

@@ -20,6 +20,8 @@ import types
 import typing as tp
 import uuid
 
+from hydra_exca import script
+
 from .model_schema import UnfitError, cached_per_class
 
 Json: tp.TypeAlias = tp.Any
@@ -39,7 +41,8 @@ class RunDependent:
 
 def class_name(cls: type) -> str:
     """``module:qualname``; without module in a script, which is ``__mp_main__`` in processes of multiprocessing."""
-    return cls.__qualname__ if cls.__module__ in _SCRIPTS else f"{cls.__module__}:{cls.__qualname__}"
+    module = script.module_in_each_python(cls)
+    return cls.__qualname__ if module in _SCRIPTS else f"{module}:{cls.__qualname__}"
 
 
 _SCRIPTS = ("__main__", "__mp_main__")
@@ -86,7 +89,7 @@ def _regex(value: re.Pattern[tp.Any]) -> Json:
 
 def _named(value: tp.Any) -> Json:
     """Functions and classes by the name they are imported under; of others, two may have the same name."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    module, name = script.module_in_each_python(value), getattr(value, "__qualname__", "")
     target = sys.modules.get(module) if module and module not in _SCRIPTS else None
     for part in name.split("."):
         target = getattr(target, part, None)

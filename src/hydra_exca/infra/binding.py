@@ -87,6 +87,10 @@ def install_infras(owner: type, name: str, infra: Bindable) -> None:
     if "extra" not in owner.model_config:
         owner.model_config["extra"] = "forbid"
     owner._exca_give_infras = pydantic.model_validator(mode="wrap")(_validate_with_infras)  # type: ignore[attr-defined]
+    if "__pydantic_decorators__" in vars(owner):
+        # pydantic < 2.14 names private attributes only after it has collected the validators
+        validators = _WithInfras.__pydantic_decorators__.model_validators
+        owner.__pydantic_decorators__.model_validators.update(validators)
     for hook in ("__copy__", "__deepcopy__", "__setstate__"):
         _attach_after(owner, hook)
     if not hasattr(owner.__setattr__, "__exca_checks__"):
@@ -138,6 +142,10 @@ def _validate_with_infras(
     obj = handler(data)
     attach_infra(obj, shared=obj is not data)  # a new object of an old one's fields, where instances are validated anew
     return obj
+
+
+class _WithInfras(pydantic.BaseModel):
+    _exca_give_infras = pydantic.model_validator(mode="wrap")(_validate_with_infras)
 
 
 def _merge_settings(given: tp.Any, default: Bindable | None) -> tp.Any:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import typing as tp
 import uuid
+import zipfile
 import zoneinfo
 
 import numpy as np
@@ -123,6 +124,8 @@ GOLDEN: list[tuple[str, tp.Any, str]] = [
     ("array", np.arange(6, dtype="int32").reshape(2, 3), "cd7a7be3574e38bb"),
     ("scalar", np.float64(3.0), "7ccd500ee99fd69b"),
     ("function", json.dumps, "a2270cf322777556"),
+    ("class", pathlib.PurePosixPath, "23989355a8c1cff5"),  # of pathlib._local in Python 3.13
+    ("class that moved", zipfile.Path, "0644c1a8967d0fa4"),  # of zipfile._path since Python 3.12
     ("run", uid.RunDependent("${now:%Y}"), "deebcce5aa09b1e1"),
     ("pinned", uid.Pinned("${oc.env:A}", "x"), "de83b903751485f1"),
     ("secret", pydantic.SecretStr("x"), "01289226dd56bbe2"),

@@ -42,10 +42,6 @@ from places import SUPPORT
 from hydra_exca import ConfDict, ConfigError, JobLostError, TaskFailedError, TaskInfra
 from hydra_exca.errors import CacheError
 
-PRIVATE_INFRAS = pytest.mark.skipif(
-    tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 14), reason="private infras need pydantic 2.14"
-)
-
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 # a process that nobody waits for outlives the objects that started it
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -775,7 +771,6 @@ def test_what_was_pickled_before_a_setting_was_added_has_its_default(
     assert copied.infra.uid() == task.infra.uid()
 
 
-@PRIVATE_INFRAS
 @pytest.mark.parametrize("way", [way for way in COPIES if way != "clone_obj"])
 def test_a_copy_of_private_and_nested_infras_is_its_own(way: str) -> None:
     made, original = COPIES[way](Private(x=2)), Private(x=2)
@@ -1586,7 +1581,6 @@ def test_the_folder_may_be_relative_or_of_the_user(tmp_path: Path, monkeypatch: 
     assert Counted(infra={"folder": "~/cache"}).infra.status() == "completed"
 
 
-@PRIVATE_INFRAS
 def test_an_object_knows_all_its_infras(folder: Path) -> None:
     task = Owner()
     assert {name: infra is not None for name, infra in task.infra.obj_infras().items()} == {
@@ -1595,6 +1589,17 @@ def test_an_object_knows_all_its_infras(folder: Path) -> None:
     }
     assert task.infra.obj_infras()["pet.infra"] is task.pet.infra  # type: ignore[union-attr]
     assert list(Private()._infra.obj_infras()) == ["_infra"]
+
+
+def test_a_subclass_binds_the_private_infras_of_its_bases_whatever_it_does_after_validation() -> None:
+    class Later(Private):
+        y: int = 1
+
+        def model_post_init(self, context: tp.Any) -> None:
+            self.y = 2
+
+    assert Later(x=2)._infra.uid().endswith(f"x=2,y=2-{Later(x=2)._infra.uid()[-8:]}")
+    assert list(Later()._infra.obj_infras()) == ["_infra"]
 
 
 def test_an_infra_on_its_own_says_that_it_has_no_object() -> None:
