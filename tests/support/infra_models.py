@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pydantic
 from apps import note, wait_for
 
-from hydra_exca import TaskInfra
+from hydra_exca import TaskInfra, files
 
 if tp.TYPE_CHECKING:
     import numpy as np
@@ -235,6 +236,27 @@ class Fills(pydantic.BaseModel):
                 while file.write(b"0" * 512):
                     pass
         return b"x" * self.size
+
+
+class LosesDisk(pydantic.BaseModel):
+    """From the moment in which it computes, if there is a file ``lost``, its process can create no file any more."""
+
+    lost: str
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply(exclude_from_cache_uid=["lost"])
+    def fit(self) -> int:
+        if os.path.exists(self.lost):
+            opened = os.open
+
+            def refuse(path: tp.Any, flags: int, *mode: tp.Any, **more: tp.Any) -> int:
+                if flags & os.O_CREAT:
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+                return opened(path, flags, *mode, **more)
+
+            os.open = refuse
+            files._PAUSES_S = ()
+        return 1
 
 
 class Asks(pydantic.BaseModel):

@@ -13,7 +13,9 @@ from hydra_exca import files, paths
 from hydra_exca.errors import CorruptEntryError
 
 _SLURM = "slurm_"
-AGAIN = 75  # the exit code of a local job that asks to be started again: EX_TEMPFAIL of sysexits.h
+# exit codes of local jobs, of sysexits.h
+DISK_ERROR = os.EX_IOERR  # the disk took nothing of what the job had to write
+AGAIN = os.EX_TEMPFAIL  # the job asks to be started again
 
 
 def job_command(python: str, module: str, folder: Path) -> list[str]:

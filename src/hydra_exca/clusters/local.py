@@ -17,6 +17,7 @@ from hydra_exca.errors import ConfigError, Problem
 from . import python_environment
 from .base import (
     AGAIN,
+    DISK_ERROR,
     Batch,
     Cluster,
     ClusterSubmission,
@@ -199,6 +200,8 @@ class _LocalSubmission(ClusterSubmission):
             return None
         if running.cancelled:
             return JobReport(JobState.ENDED, "cancelled while it was running", JobEnd.REMOVED)
+        if running.process.returncode == DISK_ERROR:
+            return JobReport(JobState.ENDED, "its disk took nothing more from it", JobEnd.REMOVED)
         return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
 
     def _start_more(self) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
+from hydra_exca.clusters.base import DISK_ERROR
 from hydra_exca.clusters.slots import hold_slots
+from hydra_exca.errors import CacheError
 from hydra_exca.status import Status
 
 from .attempt import LoadedProgram, attempt_part
@@ -19,7 +22,20 @@ from .signals import RunningJob, SignalHandlers
 
 
 def run(launch: str, number: int) -> None:
-    """Computes the tasks of job ``number`` of the launch in folder ``launch``."""
+    """Computes the tasks of job ``number`` of the launch in folder ``launch``.
+
+    A job whose disk takes nothing more from it says so by its exit code, as it can leave nothing on the disk.
+    """
+    try:
+        _run_tasks(launch, number)
+    except CacheError as error:
+        if not isinstance(error.__cause__ or error, OSError):
+            raise
+        traceback.print_exception(error)
+        raise SystemExit(DISK_ERROR) from error
+
+
+def _run_tasks(launch: str, number: int) -> None:
     hold_slots()
     folder = Path(launch)
     payload = read_payload(folder)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from infra_models import Fills
+from infra_models import Fills, LosesDisk
 
 from hydra_exca import files
 from hydra_exca.clusters import local
-from hydra_exca.errors import CacheError, ExcaError
+from hydra_exca.errors import CacheError, ExcaError, JobLostError
 
 pytestmark = pytest.mark.app  # it mounts a disk
 SIZES = [1, 200_000]  # a value in the outcome, and one in a file of its own
@@ -73,6 +73,16 @@ def test_a_disk_that_is_full_from_the_beginning_is_an_error_that_names_it(disk: 
     with pytest.raises(ExcaError, match=rf"{disk}/cache.* cannot be written: No space left on device"):
         model(disk, 1).fit()
     assert runs(disk) == 1
+
+
+def test_a_job_whose_disk_takes_nothing_more_is_lost_and_has_not_failed(tmp_path: Path) -> None:
+    (tmp_path / "lost").touch()
+    task = LosesDisk(lost=str(tmp_path / "lost"), infra={"folder": tmp_path / "cache", "cluster": "local"})  # type: ignore[arg-type]
+    with pytest.raises(JobLostError, match="its disk took nothing more from it"):
+        task.fit()
+    assert task.infra.status() == "not submitted"
+    (tmp_path / "lost").unlink()
+    assert task.fit() == 1
 
 
 def test_a_job_whose_log_cannot_be_opened_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
