@@ -22,7 +22,7 @@ SECRET_KEYS = (
 """The default patterns. They match a whole part of a dotted key, in lower case and with underscores."""
 
 _TYPES = "hydra.types"  # the key of names of types
-_HIDDEN = ("~secret", "~pinned", "~run")  # forms that show no value
+_TEXTS = ("~pinned", "~run")  # forms that show the text of a value, and not what it stands for
 _PAIRS = frozenset(("~dict", "~ordered"))  # forms of a list of keys with values
 _PLAIN = (str, bytes, int, float, PurePath)
 _OPEN = frozenset(("", "null", "none", "true", "false", "???"))  # texts that are no secret
@@ -150,8 +150,8 @@ class Redaction:
                 return part
             if isinstance(part, (list, tuple)) or (isinstance(part, dict) and not is_tagged(part)):
                 return None
-            if self.is_secret(path) and not _is_open(part):
-                return stand_in(part)
+            if self.is_secret(path) and (isinstance(part, dict) or not _is_open(part)):
+                return part if _is_open(part) else stand_in(part)
             if isinstance(part, dict) and not _PAIRS.isdisjoint(part):
                 pairs = [[key, replace_parts(child, replace, f"{path}.{key}")] for key, child in _named_parts(part)]
                 return dict.fromkeys(part, pairs)
@@ -197,7 +197,7 @@ def _is_open(value: tp.Any) -> bool:
     if isinstance(value, str):
         return value.lower() in _OPEN or _INTERPOLATION.fullmatch(value) is not None
     if isinstance(value, dict):
-        return any(tag in value for tag in _HIDDEN)
+        return "~secret" in value or any(_is_open(value[tag]) for tag in _TEXTS if tag in value)
     return type(value) is bool or not isinstance(value, _PLAIN)
 
 

@@ -119,6 +119,18 @@ def test_what_pydantic_holds_as_a_secret_stays_as_it_was() -> None:
     assert uid.make_identity("f", "1", {"password": SECRET}).to_json()["fields"] == {"password": form}
 
 
+@pytest.mark.parametrize("form", [uid.canonical(pydantic.SecretStr(SECRET)), uid.canonical(uid.Pinned("${oc.env:X}", 3))])
+def test_what_is_hidden_already_is_not_hidden_again_beside_a_secret(form: tp.Any) -> None:
+    identity = uid.make_identity("f", "1", {"token": form, "password": SECRET})
+    assert identity.to_json()["fields"]["token"] == form  # type: ignore[index,call-overload]
+    assert identity.same_as(identity.to_json()) and uid.changed_defaults(identity.to_json(), identity) == []
+
+
+def test_an_interpolation_with_a_default_shows_no_secret() -> None:
+    identity = uid.make_identity("f", "1", {"token": uid.canonical(uid.Pinned(f"${{oc.env:X,{SECRET}}}", 3))})
+    assert SECRET not in stored(identity) and identity.same_as(identity.to_json())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
