@@ -29,11 +29,7 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
     frames = error.__traceback__
     while frames is not None and _is_plumbing(frames):
         frames = frames.tb_next
-    try:
-        message = str(error)
-    except Exception as second:  # noqa: BLE001  the task's own class makes it
-        message = f"its text is not available: {type(second).__name__}"
-    message += active.missing_in_copy(error)
+    message = text_of(error) + active.missing_in_copy(error)
     text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
     return {
@@ -45,13 +41,27 @@ def describe_error(error: BaseException) -> dict[str, tp.Any]:
     }
 
 
+def text_of(error: BaseException) -> str:
+    """The message of an error."""
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001  the task's own class makes it
+        return f"its text is not available: {type(second).__name__}"
+
+
+def is_made_by_python(kind: type) -> bool:
+    """Whether no code of the class itself runs when one of its objects is taken apart and made again."""
+    names = ("__new__", "__reduce__", "__setstate__", "__getattribute__", "__setattr__")
+    return not any(isinstance(getattr(kind, name, None), types.FunctionType) for name in names)
+
+
 def _content(error: BaseException) -> dict[str, tp.Any] | None:
     """What makes the error once more, None if JSON does not keep all of it or its class has a way of its own.
 
     A pickle would do for all, but reading one runs code, and others may be allowed to write what this is stored in.
     """
     kind = type(error)
-    if not isinstance(kind.__reduce__, types.MethodDescriptorType):  # one of Python's own
+    if not is_made_by_python(kind):
         return None
     reduced: tuple[tp.Any, ...] = tuple(error.__reduce__())  # class, arguments, and attributes if there are any
     content = {

@@ -11,6 +11,7 @@ import typing as tp
 from hydra.errors import CompactHydraException
 
 from hydra_exca.errors import ExcaError, TaskFailedError
+from hydra_exca.job.error_report import is_made_by_python, text_of
 
 from .compose import hydra_private
 
@@ -37,7 +38,7 @@ def task_exception(failed: TaskFailedError, content: dict[str, tp.Any] | None) -
     """
     shown_by_hydra = hydra_private.is_under_main() and not hydra_private.SHOWS_REMOTE_TRACEBACKS
     original = None if shown_by_hydra or content is None else _remake(content)
-    if original is None or str(original) != failed.text:
+    if original is None or text_of(original) != failed.text:
         return as_compact_error(failed)
     original.__cause__ = failed
     return original
@@ -47,12 +48,13 @@ def _remake(content: dict[str, tp.Any]) -> Exception | None:
     """Without the ``__init__`` of its class, whose arguments may be others than those of the error."""
     try:
         kind = operator.attrgetter(content["class"])(sys.modules[content["module"]])
+        if not issubclass(kind, Exception) or not is_made_by_python(kind):
+            return None
         error = kind.__new__(kind, *content["args"])
         error.__setstate__(content["state"])
-        str(error)
     except (KeyError, AttributeError, TypeError, ValueError):
         return None
-    return error if isinstance(error, Exception) else None
+    return error
 
 
 class _Compact(CompactHydraException):

@@ -119,7 +119,9 @@ def test_what_pydantic_holds_as_a_secret_stays_as_it_was() -> None:
     assert uid.make_identity("f", "1", {"password": SECRET}).to_json()["fields"] == {"password": form}
 
 
-@pytest.mark.parametrize("form", [uid.canonical(pydantic.SecretStr(SECRET)), uid.canonical(uid.Pinned("${oc.env:X}", 3))])
+@pytest.mark.parametrize(
+    "form", [uid.canonical(pydantic.SecretStr(SECRET)), uid.canonical(uid.Pinned("${oc.env:X}", 3))]
+)
 def test_what_is_hidden_already_is_not_hidden_again_beside_a_secret(form: tp.Any) -> None:
     identity = uid.make_identity("f", "1", {"token": form, "password": SECRET})
     assert identity.to_json()["fields"]["token"] == form  # type: ignore[index,call-overload]

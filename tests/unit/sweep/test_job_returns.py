@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import traceback
@@ -77,6 +78,26 @@ class PicklingError(Exception):
         raise AssertionError("not called")
 
 
+class WithoutTextError(Exception):
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    pass
+
+
+class OnceError(Exception):
+    made: tp.ClassVar[list[str]] = []
+
+    def __new__(cls, *args: str) -> tp.Self:
+        if cls.made:
+            raise AssertionError("made again")
+        cls.made.append("")
+        return super().__new__(cls, *args)
+
+
 def raised(error: Exception) -> tuple[dict[str, tp.Any], Exception]:
     """What is stored of an error of a task, and the error that a program gets which is not below hydra.main."""
     try:
@@ -109,10 +130,23 @@ def test_the_exception_of_a_task_is_made_again_from_what_is_stored(error: Except
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError(object()), PicklingError("it"), UnicodeDecodeError("ascii", b"x", 0, 1, "no")]
+    "error",
+    [
+        *(ValueError(object()), PicklingError("it"), UnicodeDecodeError("ascii", b"x", 0, 1, "no")),
+        *(FrozenError(), OnceError("it")),
+    ],
 )
 def test_an_exception_of_which_json_does_not_keep_all_is_the_stored_error(error: Exception) -> None:
     assert isinstance(raised(error)[1], TaskFailedError)
+
+
+def test_an_exception_without_a_text_is_made_again() -> None:
+    assert isinstance(raised(WithoutTextError())[1], WithoutTextError)
+
+
+def test_what_is_stored_makes_no_object_but_an_exception() -> None:
+    stored = raised(ValueError("no"))[0]["content"] | {"module": "builtins", "class": "bytearray", "args": [1 << 62]}
+    assert isinstance(task_exception(TaskFailedError("seed=1 raised", text="no"), stored), TaskFailedError)
 
 
 def test_an_exception_whose_class_is_gone_is_the_stored_error() -> None:
