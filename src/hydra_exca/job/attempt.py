@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import os
 import pickle
-import sys
 import time
 import traceback
 import typing as tp
@@ -30,7 +29,7 @@ from . import lost
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
 from .enclosing import EnclosingTask, computing, identity_key
 from .error_report import RankError, describe_error
-from .logs import Logs, link_latest, link_logs, redirect_output, write_missing_traceback
+from .logs import Logs, flush_output, link_latest, link_logs, redirect_output, write_missing_traceback
 from .payload import Part, Payload
 
 log = logging.getLogger("exca.worker")
@@ -218,7 +217,7 @@ def _compute_and_commit(
     except BaseException as raised:
         if (guard.exit_request is not None and raised is guard.exit_request) or _is_passing(raised):
             raise
-        error = _log_error(attempt, raised)
+        error = log_error(attempt, raised)
     else:
         value = entry.write_value(encoded)
     outcome = make_outcome(attempt, identity, started, value=value, error=error)
@@ -230,7 +229,7 @@ def _compute_and_commit(
     return outcome.status
 
 
-def _log_error(attempt: Attempt, raised: BaseException) -> dict[str, tp.Any]:
+def log_error(attempt: Attempt, raised: BaseException) -> dict[str, tp.Any]:
     """The description of an error, which the log of the attempt has in any case."""
     error = raised.description if isinstance(raised, RankError) else describe_error(raised)
     if attempt.logs is not None:
@@ -265,9 +264,7 @@ def _exit_if_forked(process: int, raised: BaseException | None) -> None:
         code = raised.code if isinstance(raised.code, int) else int(raised.code is not None)
     elif raised is not None:
         traceback.print_exception(raised)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    flush_output()
     os._exit(code & 0xFF)
 
 
@@ -346,13 +343,9 @@ class LoadedProgram:
         def compute(attempt: Attempt) -> tp.Any:
             program = self._program or self._load()
             task = EnclosingTask(str(self._launch), position, identity_key(part.identity))
-            try:
-                attempt.resumed = read_resumed_call(self._launch, position)
-                with computing(task, self._payload.enclosing):
-                    return program(pickle.loads(part.argument), attempt)
-            except Exception as error:  # for people who read only the log
-                print(describe_error(error)["traceback"], file=sys.stderr, flush=True)
-                raise
+            attempt.resumed = read_resumed_call(self._launch, position)
+            with computing(task, self._payload.enclosing):
+                return program(pickle.loads(part.argument), attempt)
 
         return compute
 

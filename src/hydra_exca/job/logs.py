@@ -53,17 +53,22 @@ def link_latest(path: Path) -> None:
         os.replace(temporary, path.with_name(paths.LATEST_LOG))
 
 
+def flush_output() -> None:
+    """Writes what is buffered for standard output and standard error; the task may have closed or replaced them."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
 def write_missing_traceback(traceback: str, log_path: Path) -> None:
-    """Writes a traceback to standard error, unless the log that it goes to ends with it: whoever raised may have."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    last = traceback.rstrip().rpartition("\n")[2]
-    try:
-        is_there = last in files.read_end(log_path, len(traceback.encode()) + _END_BYTES)
-    except (OSError, CorruptEntryError):
-        is_there = False
-    if not is_there:
-        print(traceback, end="", file=sys.stderr, flush=True)
+    """Appends a traceback to a log that does not end with it: whoever raised may have printed it."""
+    flush_output()
+    text = traceback.encode(errors="backslashreplace")  # as Python prints it
+    last_frame = text[max(0, text.rfind(b'  File "')) :].decode()
+    with contextlib.suppress(OSError, CorruptEntryError):
+        if last_frame.rstrip() not in files.read_end(log_path, len(text) + _END_BYTES):
+            with log_path.open("ab") as file:
+                file.write(text)
 
 
 def write_to_log(message: str) -> None:

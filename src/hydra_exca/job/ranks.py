@@ -24,6 +24,7 @@ from .attempt import (
     LoadedProgram,
     current_job_id,
     is_wanted,
+    log_error,
     make_outcome,
     redirect_to_log,
 )
@@ -125,7 +126,7 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
     except BaseException as raised:
         if isinstance(raised, KeyboardInterrupt) or (isinstance(raised, SystemExit) and not raised.code):
             raise
-        error = describe_error(raised)
+        error = log_error(attempt, raised)
         error["message"] = f"{error['message']} (in rank {ranks.rank} of {ranks.count})"
         ranks.write_error(error)
         if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error)):

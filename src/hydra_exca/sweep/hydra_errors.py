@@ -50,7 +50,7 @@ def _remake(content: dict[str, tp.Any]) -> Exception | None:
         kind = operator.attrgetter(content["class"])(sys.modules[content["module"]])
         if not issubclass(kind, Exception) or not is_made_by_python(kind):
             return None
-        error = kind.__new__(kind, *content["args"])
+        error: Exception = kind.__new__(kind, *content["args"])
         error.__setstate__(content["state"])
     except (KeyError, AttributeError, TypeError, ValueError):
         return None
