@@ -28,7 +28,7 @@ _RECORDED = (
 def read_entry(found: FoundEntry) -> Json:
     """Everything recorded of an entry. What was not recorded, or is damaged, is left out."""
     entry = Entry(found.path)
-    outcome, claim = _read_outcome(entry), entry.current_claim()
+    outcome, claim = entry.readable_outcome(), entry.current_claim()
     token = next((source.token for source in (outcome, claim) if source is not None), None) or None
     folders = [found.path] if token is None else [found.path, paths.launch_folder(found.cache, token)]
     of_launch = launches.read_record(folders[-1])
@@ -53,13 +53,6 @@ def read_entry(found: FoundEntry) -> Json:
         "again": _command(recorded, folders[-1]),
     }
     return {name: value for name, value in known.items() if value not in (None, {}, [], "")}
-
-
-def _read_outcome(entry: Entry) -> Outcome | None:
-    try:
-        return entry.outcome()
-    except CorruptEntryError:
-        return None
 
 
 def _read_job_record(entry: Path, token: str | None) -> Json:

@@ -11,7 +11,7 @@ import typing as tp
 import pydantic
 
 from hydra_exca import clusters
-from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem, TaskFailedError
+from hydra_exca.errors import CacheError, ConfigError, Problem, TaskFailedError
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.attempt import Attempt
@@ -164,10 +164,7 @@ class TaskInfra(BaseInfra):
     # how it is done
 
     def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
-        try:
-            outcome = entry.outcome()
-        except CorruptEntryError:
-            return None
+        outcome = entry.readable_outcome()
         return outcome.identity if outcome is not None and outcome.status is Status.COMPLETED else None
 
     def _infra_of(self, obj: tp.Any, applied: AppliedMethod) -> TaskInfra:

@@ -34,10 +34,7 @@ def compare_outcomes(stored: Entry, new: Entry) -> Comparison:
 
 def stored_failure(entry: Entry) -> str | None:
     """The stored error of a task in one line; None if it has not failed."""
-    try:
-        outcome = entry.outcome()
-    except CorruptEntryError:
-        return None
+    outcome = entry.readable_outcome()
     return None if outcome is None or outcome.error is None else _describe_error(outcome.error)
 
 

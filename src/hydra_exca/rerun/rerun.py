@@ -14,7 +14,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters, paths
-from hydra_exca.errors import CacheError, CorruptEntryError
+from hydra_exca.errors import CacheError
 from hydra_exca.job import payload as payloads
 from hydra_exca.job.attempt import Attempt, attempt_task
 from hydra_exca.job.error_report import describe_error
@@ -112,12 +112,8 @@ def _make_compute(recorded: Recorded, into: Path) -> tp.Callable[[Attempt], tp.A
 
 def _token(entry: Entry) -> str:
     """The token of the launch that computed the entry or is computing it."""
-    try:
-        outcome = entry.outcome()
-    except CorruptEntryError:
-        outcome = None
-    claim = entry.current_claim()
-    token = outcome.token if outcome is not None else claim.token if claim is not None else None
+    source = entry.readable_outcome() or entry.current_claim()
+    token = None if source is None else source.token
     if not token:
         raise CacheError(f"{entry.uid} cannot be run again: it does not record which launch computed it")
     return token

@@ -114,7 +114,7 @@ class FactoryFolder:
             return stored
         for name in self._candidates(identity):
             entry = self._entry(name)
-            outcome = _read_outcome_or_none(entry, identity)
+            outcome = entry.readable_outcome(identity)
             if outcome is not None or self._belongs(entry, identity):
                 return entry, outcome
         return None, None
@@ -215,7 +215,7 @@ class FactoryFolder:
 
     def _belongs(self, entry: Entry, identity: Identity) -> bool:
         """Whether an entry without an outcome belongs to this identity, according to the record of its name."""
-        return _read_outcome_or_none(entry) is None and any(
+        return entry.readable_outcome() is None and any(
             record is not None and record["digest"] == identity.digest and record["name"] == entry.uid
             for record in (_read_record(self._name_path(identity, length), _NAME) for length in _LENGTHS)
         )
@@ -248,7 +248,7 @@ class FactoryFolder:
         return wanted
 
     def _is_free(self, entry: Entry, identity: Identity) -> bool:
-        outcome = _read_outcome_or_none(entry)
+        outcome = entry.readable_outcome()
         return outcome is None or identity.same_as(outcome.identity)
 
     def _name_path(self, identity: Identity, length: int) -> Path:
@@ -287,14 +287,6 @@ class _Listing:
         for name in self._names:
             by_digits.setdefault(name.rpartition("-")[2], []).append(name)
         return by_digits
-
-
-def _read_outcome_or_none(entry: Entry, identity: Identity | None = None) -> Outcome | None:
-    """The outcome if it is readable and belongs to ``identity``. `Entry.read_state` raises if it is damaged."""
-    try:
-        return entry.outcome() if identity is None else entry.outcome_for(identity)
-    except CorruptEntryError:
-        return None
 
 
 def _is_name_of(name: str, identity: Identity) -> bool:

@@ -188,6 +188,13 @@ class Entry:
         """The outcome, None if there is none or if it is another identity's; raises as `outcome` does."""
         return self._read_outcome(lambda data: Outcome.parse_for(data, identity))
 
+    def readable_outcome(self, identity: Identity | None = None) -> Outcome | None:
+        """The outcome, None if there is none, if it is damaged, or if it is not that of ``identity``."""
+        try:
+            return self.outcome() if identity is None else self.outcome_for(identity)
+        except CorruptEntryError:
+            return None
+
     def _read_outcome(self, parse: tp.Callable[[bytes], Outcome | None]) -> Outcome | None:
         path = f"{self._text}/{paths.OUTCOME}"
         try:
