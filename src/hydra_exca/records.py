@@ -18,9 +18,6 @@ from hydra_exca.errors import CorruptEntryError
 T = tp.TypeVar("T")
 Json = dict[str, tp.Any]
 DAMAGES = (ValueError, TypeError, KeyError, OverflowError, RecursionError)  # by which the parser of a file may fail
-_REMEMBERED = 1024
-_complete: dict[tuple[tp.Any, ...], tuple[str, ...]] = {}
-"""The numbers in records with all fields, of these types, which fit the schema: thousands look the same."""
 _LARGEST = 1 << 63  # no size, number or time of ours comes near
 
 
@@ -49,27 +46,14 @@ def build(cls: type[T], fields: tp.Mapping[str, tp.Any]) -> T:
 
     Raises ValueError if a field is missing, or of another type. Lists and enumerations are to be converted before.
     """
-    shape = (cls, *fields, *map(type, fields.values()))
-    numbers = _complete.get(shape)
-    if numbers is None:
-        return _check_and_build(cls, fields, shape)
-    for name in numbers:
-        check_type(name, fields[name], (int,))
+    doubtful, known = _check_shape(tp.cast(tp.Hashable, cls), *fields, *map(type, fields.values()))
+    for name, kinds in doubtful.items():
+        check_type(name, fields[name], kinds)
+    if known is not None:
+        return cls(**{name: fields[name] for name in known})
     built = object.__new__(cls)
     built.__dict__.update(fields)  # as the dataclass would, one by one, in as much time as all the rest takes
     return built
-
-
-def _check_and_build(cls: type[T], fields: tp.Mapping[str, tp.Any], shape: tuple[tp.Any, ...]) -> T:
-    allowed, required = _schema(tp.cast(tp.Hashable, cls))
-    if not required <= fields.keys():
-        raise ValueError(f"it has no {min(required - fields.keys())!r}")
-    known = {name: value for name, value in fields.items() if name in allowed}
-    for name, value in known.items():
-        check_type(name, value, allowed[name])
-    if fields.keys() == allowed.keys() and len(_complete) < _REMEMBERED:
-        _complete[shape] = tuple(name for name, value in known.items() if type(value) is int)
-    return cls(**known)
 
 
 def check_fields(fields: tp.Any, schema: tp.Mapping[str, tuple[type, ...]]) -> None:
@@ -87,14 +71,23 @@ def check_type(name: str, value: tp.Any, kinds: tp.Collection[type]) -> None:
         raise ValueError(f"{name!r} cannot be {value!r:.60}")
 
 
-@functools.cache
-def _schema(cls: tp.Any) -> tuple[dict[str, frozenset[type]], frozenset[str]]:
-    """The types that each field of a dataclass may have, and the fields without a default."""
-    hints = tp.get_type_hints(cls)
-    fields = dataclasses.fields(cls)
-    missing = dataclasses.MISSING
-    required = (f.name for f in fields if f.default is missing and f.default_factory is missing)
-    return {field.name: frozenset(_kinds(hints[field.name])) for field in fields if field.init}, frozenset(required)
+@functools.lru_cache(maxsize=1024)  # thousands of records look the same
+def _check_shape(cls: tp.Any, *shape: tp.Any) -> tuple[dict[str, frozenset[type]], list[str] | None]:
+    """The fields whose values are to be checked one by one: numbers, and those of a wrong type.
+
+    ``shape`` has the names of the fields, then their types: as one tuple, it is found fastest. Also returns the fields
+    that the dataclass knows, None if it has these and no others. Raises ValueError if one is missing.
+    """
+    names = shape[: len(shape) // 2]
+    kinds = dict(zip(names, shape[len(names) :], strict=True))
+    hints, missing = tp.get_type_hints(cls), dataclasses.MISSING
+    own = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    required = {name for name, f in own.items() if f.default is missing and f.default_factory is missing}
+    if not required.issubset(names):
+        raise ValueError(f"it has no {min(required.difference(names))!r}")
+    allowed = {name: frozenset(_kinds(hints[name])) for name in names if name in own}
+    doubtful = {name: fits for name, fits in allowed.items() if kinds[name] is int or kinds[name] not in fits}
+    return doubtful, None if own.keys() == kinds.keys() else list(allowed)
 
 
 def _kinds(hint: tp.Any) -> tp.Iterator[type]:
