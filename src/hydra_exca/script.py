@@ -377,7 +377,7 @@ def current_line(names: tp.Mapping[str, tp.Any]) -> int | None:
     return None if frame is None else frame.f_lineno
 
 
-def _is_guard(node: ast.stmt) -> bool:
+def _is_guard(node: ast.AST) -> bool:
     """Whether a statement is an ``if`` that tests ``__name__``."""
     tested = ast.walk(node.test) if isinstance(node, ast.If) else ()
     return any(isinstance(part, ast.Name) and part.id == "__name__" for part in tested)
@@ -389,18 +389,21 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 @functools.cache
 def _names_below_guards(path: str) -> frozenset[str]:
     """The functions, classes and variables that guarded statements bind."""
-    names: set[str] = set()
-    pending: list[tuple[ast.AST, bool]] = [(node, False) for node in statements(path) or ()]
+    guards = [node for node in _outside_functions(statements(path) or ()) if _is_guard(node)]
+    guarded = list(_outside_functions(child for guard in guards for child in ast.iter_child_nodes(guard)))
+    defined = (node.name for node in guarded if isinstance(node, _DEFINITIONS))
+    bound = (node.id for node in guarded if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return frozenset((*defined, *bound))
+
+
+def _outside_functions(nodes: tp.Iterable[ast.AST]) -> tp.Iterator[ast.AST]:
+    """These nodes and all in them, without what is in functions and classes."""
+    pending = list(nodes)
     while pending:
-        node, is_guarded = pending.pop()
-        if is_guarded and isinstance(node, _DEFINITIONS):
-            names.add(node.name)
-        if is_guarded and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
+        node = pending.pop()
+        yield node
         if not isinstance(node, (*_DEFINITIONS, ast.Lambda)):
-            below = is_guarded or (isinstance(node, ast.stmt) and _is_guard(node))
-            pending += [(child, below) for child in ast.iter_child_nodes(node)]
-    return frozenset(names)
+            pending += ast.iter_child_nodes(node)
 
 
 def _defined_names(node: ast.stmt) -> tp.Iterator[str]:

@@ -7,7 +7,6 @@ import functools
 import os
 import signal
 import socket
-import threading
 import time
 import typing as tp
 from pathlib import Path
@@ -23,12 +22,12 @@ _GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _PAUSE_S = 0.01
 
 
-def describe_process(pid: int | None = None, lock_file: Path | None = None) -> dict[str, tp.Any]:
-    """A description of this process (or ``pid``) for `is_alive`, which holds after a reboot and in containers, too.
+def describe_process(lock_file: Path | None = None) -> dict[str, tp.Any]:
+    """A description of this process for `is_alive`, which holds after a reboot and in containers, too.
 
     With ``lock_file`` other containers can see its end: this process then holds a lock in that file.
     """
-    pid = os.getpid() if pid is None else pid
+    pid = os.getpid()
     lock = None if lock_file is None else process_lock.hold_lock(str(lock_file))
     description = {**_machine(), "pid": pid, "started": _start_time(pid), "user": os.getuid()}
     return description if lock is None else {**description, "lock": lock}
@@ -44,8 +43,6 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
 
     On one kernel, a process whose lock is free has ended, whatever its number and host name say.
     """
-    import psutil  # here and below: a job starts without
-
     here = _machine()
     if owner.get("lock") and owner.get("boot") == here["boot"] and process_lock.is_free(owner["lock"]):
         return False
@@ -55,9 +52,15 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
         return False
     if owner.get("pid_namespace") != here["pid_namespace"] or "pid" not in owner:
         return None
+    return _is_same_process(owner["pid"], owner.get("started"))
+
+
+def _is_same_process(pid: int, started: float | None) -> bool | None:
+    """Whether the process with this number runs and has started then; None if that cannot be told."""
+    import psutil  # here and below: a job starts without
+
     try:
-        process = psutil.Process(owner["pid"])
-        return _start_time(process.pid) == owner.get("started") and process.status() != psutil.STATUS_ZOMBIE
+        return _start_time(pid) == started and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -192,11 +195,9 @@ def _is_running(process: psutil.Process) -> bool:
 
 
 _processes: set[subprocess.Popen[bytes]] = set()
-_lock = threading.Lock()
 
 
 def keep_until_ended(process: subprocess.Popen[bytes]) -> None:
     """Keeps the object until its process has ended: a Popen that is collected before warns."""
-    with _lock:
-        _processes.difference_update([ended for ended in _processes if ended.poll() is not None])
-        _processes.add(process)
+    _processes.difference_update([kept for kept in tuple(_processes) if kept.poll() is not None])
+    _processes.add(process)

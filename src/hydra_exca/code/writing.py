@@ -155,13 +155,7 @@ def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
 
     Raises ChangedError if a file has changed since its fingerprint was taken.
     """
-    for parent in {os.path.dirname(name) for name in tree.files}:
-        os.makedirs(f"{folder}/{parent}", exist_ok=True)
-    for name, file in tree.files.items():
-        if file.link is None:
-            _copy_file(file, tree.fingerprints[name], f"{folder}/{name}", pool)
-        else:
-            os.symlink(file.link, f"{folder}/{name}")
+    _copy_files(tree, folder, pool)
     for name, content in tree.markers.contents.items():
         if content is None:
             os.mkdir(f"{folder}/{name}")
@@ -172,6 +166,16 @@ def _write_copy(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
     forbidden = _WRITABLE_BY_OTHERS if pool is None else _WRITABLE
     for here, _, _ in os.walk(folder, topdown=False):  # so that no job leaves files in code that others run from
         os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) & ~forbidden)
+
+
+def _copy_files(tree: Manifest, folder: Path, pool: FilePool | None) -> None:
+    for parent in {os.path.dirname(name) for name in tree.files}:
+        os.makedirs(f"{folder}/{parent}", exist_ok=True)
+    for name, file in tree.files.items():
+        if file.link is None:
+            _copy_file(file, tree.fingerprints[name], f"{folder}/{name}", pool)
+        else:
+            os.symlink(file.link, f"{folder}/{name}")
 
 
 def _copy_file(file: File, fingerprint: str, path: str, pool: FilePool | None) -> None:

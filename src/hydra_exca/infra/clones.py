@@ -70,15 +70,21 @@ def _changed(value: tp.Any, old: _Tree, new: _Tree, patch: _Tree) -> tp.Any:
         return _copied(value)
     patch = patch if isinstance(patch, dict) else {}
     if isinstance(old, dict) and isinstance(new, dict) and not patch.get(ConfDict.OVERRIDE):
-        if model_schema.is_record(type(value)) and not isinstance(value, Bindable):
-            return _changed_record(value, old, new, patch)
-        if isinstance(value, dict):
-            items = {_exported_key(key): (key, child) for key, child in value.items()}
-            return type(new)(_changed_item(items.get(name), old, new, patch, name) for name in new)
+        return _changed_dict(value, old, new, patch)
     if isinstance(value, (list, tuple)) and isinstance(new, (list, tuple)) and len(value) == len(new) == len(old):
         parts = zip(value, old, new, map(str, range(len(new))), strict=True)
         return [_changed(child, before, after, patch.get(index)) for child, before, after, index in parts]
     return new
+
+
+def _changed_dict(value: tp.Any, old: _Tree, new: _Tree, patch: _Tree) -> tp.Any:
+    """The same for a record or a dictionary, of which both trees have the parts."""
+    if model_schema.is_record(type(value)) and not isinstance(value, Bindable):
+        return _changed_record(value, old, new, patch)
+    if not isinstance(value, dict):
+        return new
+    items = {_exported_key(key): (key, child) for key, child in value.items()}
+    return type(new)(_changed_item(items.get(name), old, new, patch, name) for name in new)
 
 
 def _changed_item(item: tuple[tp.Any, tp.Any] | None, old: _Tree, new: _Tree, patch: _Tree, name: str) -> tp.Any:
@@ -208,15 +214,21 @@ def _as_input(cls: type, fields: dict[str, tp.Any]) -> tp.Any:
         return fields.get("root", {})
     infos = getattr(cls, "model_fields", None) or getattr(cls, "__pydantic_fields__", {})
     config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
-    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    if config.get("populate_by_name") or config.get("validate_by_name"):
+        return fields
     data: dict[tp.Any, tp.Any] = {}
     for name, value in fields.items():
-        alias = None if by_name or name not in infos else infos[name].validation_alias
-        if isinstance(alias, pydantic.AliasChoices):
-            alias = alias.choices[0]
-        *parents, last = alias.path if isinstance(alias, pydantic.AliasPath) else [alias or name]
+        *parents, last = _input_path(infos[name], name) if name in infos else [name]
         node = data
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = value
     return data
+
+
+def _input_path(info: pydantic.fields.FieldInfo, name: str) -> tp.Sequence[tp.Any]:
+    """The keys, one in the other, under which validation finds a field."""
+    alias = info.validation_alias
+    if isinstance(alias, pydantic.AliasChoices):
+        alias = alias.choices[0]
+    return alias.path if isinstance(alias, pydantic.AliasPath) else [alias or name]

@@ -148,7 +148,7 @@ class MapInfra(BaseInfra):
             return map(_independent_copy, [kept[key] for key in keys])
         wanted = dict(zip(reversed(keys), reversed(items), strict=True))  # of a name the first item
         computed = state["_computed"].setdefault(cache, set())
-        done = computed & kept.keys() if redo and self.folder is None else computed if redo else kept.keys()
+        done = self._done(kept, computed)
         needed = {key: wanted[key] for key in dict.fromkeys(keys) if key not in done}
         if self.folder is None:
             found = {**kept, **self._compute_in_ram(needed, len(wanted), kept, computed)}
@@ -158,6 +158,12 @@ class MapInfra(BaseInfra):
         map_entry = self._map_entry(identity)
         self._compute_missing(map_entry, needed, len(wanted), redo, computed)
         return self._read(map_entry, keys, wanted, kept)
+
+    def _done(self, kept: dict[str, tp.Any], computed: set[str]) -> tp.Collection[str]:
+        """The keys that are not to be computed: in mode force, those that this object has computed already."""
+        if self.mode != "force":
+            return kept.keys()
+        return computed if self.folder is not None else computed & kept.keys()
 
     def _read(
         self, map_entry: MapEntry, keys: tp.Sequence[str], wanted: dict[str, tp.Any], kept: dict[str, tp.Any]
@@ -194,10 +200,8 @@ class MapInfra(BaseInfra):
     ) -> None:
         """Returns when all needed items are stored; adds those that were recomputed to ``computed``."""
         missing = list(needed) if redo else map_entry.missing_keys(needed)
-        is_compared = not redo and self.on_code_change != "ignore"
-        changed = self._changed_keys(map_entry, needed) if is_compared else {}
-        if changed and self._refuse_or_warn(map_entry, changed):
-            self._compute_missing(map_entry, {key: needed[key] for key in changed}, 0, True, set())
+        if not redo and self.on_code_change != "ignore":
+            self._handle_changed(map_entry, needed)
         if not missing:
             return
         self._check_start()
@@ -218,6 +222,12 @@ class MapInfra(BaseInfra):
             raise CacheError(f"{map_entry.folder} cannot be written: {error.strerror}") from error
         finally:
             computed.update(call.done if redo else ())
+
+    def _handle_changed(self, map_entry: MapEntry, needed: dict[str, tp.Any]) -> None:
+        """Recomputes the stored items that different code has computed, or warns of them, as the settings say."""
+        changed = self._changed_keys(map_entry, needed)
+        if changed and self._refuse_or_warn(map_entry, changed):
+            self._compute_missing(map_entry, {key: needed[key] for key in changed}, 0, True, set())
 
     def _changed_keys(self, map_entry: MapEntry, needed: tp.Iterable[str]) -> dict[str, str]:
         """The stored items that different code has computed, with that code."""

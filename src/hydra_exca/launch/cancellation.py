@@ -16,7 +16,7 @@ from hydra_exca.polling import Pause
 from hydra_exca.store import Claim, ClaimState, Entry
 
 from .launched_task import LaunchedTask
-from .lookup import Lookup
+from .lookup import Lookup, by_cluster
 
 log = logging.getLogger("exca.launch")
 _SHOWN_JOBS = 5
@@ -108,18 +108,11 @@ def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) ->
     entries = {entry.path for entry, _ in superseded}
     cancelled = [claim for _, claim in superseded if has_no_other_task(lookup, claim, entries)]
     shared = [(entry, claim) for entry, claim in superseded if claim not in cancelled]
-    jobs = [_CancelledJobs(name, claims, lookup) for name, claims in _by_cluster(cancelled).items()]
+    jobs = [_CancelledJobs(name, claims, lookup) for name, claims in by_cluster(cancelled).items()]
     pause = Pause()
     while any(job.are_left() for job in jobs) or shared:
         shared = [(entry, claim) for entry, claim in shared if not lookup.has_ended(entry, claim)]
         pause.sleep()
-
-
-def _by_cluster(claims: tp.Sequence[Claim]) -> dict[str, list[Claim]]:
-    by_cluster: dict[str, list[Claim]] = {}
-    for claim in claims:
-        by_cluster.setdefault(claim.cluster, []).append(claim)
-    return by_cluster
 
 
 class _CancelledJobs:

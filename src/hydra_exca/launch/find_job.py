@@ -76,12 +76,15 @@ def _launch_folders(folder: Path) -> list[Path]:
         if paths.LAUNCHES in folders:
             caches.append(Path(place))
             folders[:] = [name for name in folders if name not in (paths.LAUNCHES, paths.CODE)]
-        is_entry = paths.OUTCOME in files or any(paths.claim_number(name) is not None for name in files)
-        if is_entry or paths.NAMES in folders:
+        if paths.NAMES in folders or _are_of_entry(files):
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".")]
     folders_of_all = [launch for cache in caches for launch in (cache / paths.LAUNCHES).iterdir()]
     return sorted(folders_of_all, key=lambda launch: launch.name, reverse=True)
+
+
+def _are_of_entry(files: list[str]) -> bool:
+    return paths.OUTCOME in files or any(paths.claim_number(name) is not None for name in files)
 
 
 def _recorded_job(launch: Path, asked: str) -> SlurmJob | None:

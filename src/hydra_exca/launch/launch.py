@@ -247,23 +247,16 @@ class Launch:
 
     def clear(self) -> None:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
-        claims: list[tuple[Entry, Claim, None]] = []
-        cancelled: list[tuple[Entry, Claim]] = []
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
-        for entry in entries:
-            claim = entry.current_claim()
-            if claim is not None and not is_given_up(entry, claim) and entry.outcome() is None:
+        owned = [(entry, claim) for entry in entries if (claim := entry.current_claim()) is not None]
+        for entry, claim in owned:
+            if _is_computed(entry, claim):
                 cancellation.check_ours(entry.uid, claim)
-        for entry in entries:
-            claim = entry.current_claim()
-            if claim is None or (claim.state is ClaimState.RELEASED and not claim.lost):
-                continue
-            claims.append((entry, claim, None))
+        owned = [(entry, claim) for entry, claim in owned if claim.state is not ClaimState.RELEASED or claim.lost]
+        for entry, claim in owned:
             entry.publish_claim(claim.next(ClaimState.RELEASED, lost=()))  # what is believed lost may not come back
-            if not is_given_up(entry, claim) and entry.outcome() is None:
-                cancelled.append((entry, claim))
-        cancellation.cancel_vanished_jobs(self._lookup, claims)
-        cancellation.cancel_jobs(self._lookup, cancelled)
+        cancellation.cancel_vanished_jobs(self._lookup, [(entry, claim, None) for entry, claim in owned])
+        cancellation.cancel_jobs(self._lookup, [pair for pair in owned if _is_computed(*pair)])
         for entry in entries:
             entry.remove_outcome()
 
@@ -359,22 +352,22 @@ class Launch:
     def _record_found(self, launched: LaunchedTask) -> None:
         """Acts on the lookup: stores a lost job as a failed outcome, and sets a corrupt outcome aside."""
         found = launched.lookup
-        entry, claim = found.entry, found.claim
-        if entry is None:
-            return
-        if found.corrupt is not None and _is_still_corrupt(entry):
-            aside = entry.set_outcome_aside()
+        if found.entry is not None and found.corrupt is not None and _is_still_corrupt(found.entry):
+            aside = found.entry.set_outcome_aside()
             log.warning("%s; it is set aside as %s and computed again", found.corrupt, aside)
-        if found.ended is None or claim is None or not found.status.is_final:
-            return
-        comes_back = found.status is Status.COMPLETED
-        effect = effect_of_end(claim, found.ended)
+        if found.ended is not None and found.claim is not None and found.status.is_final:
+            self._record_end(launched, found.claim, found.ended)
+
+    def _record_end(self, launched: LaunchedTask, claim: Claim, ended: clusters.JobReport) -> None:
+        """Stores how a job that the lookup found has ended, or restores the value that it was to replace."""
+        entry, comes_back = launched.entry, launched.lookup.status is Status.COMPLETED
+        effect = effect_of_end(claim, ended)
         if comes_back and (not entry.has_previous() or effect in (JobEffect.NOT_REACHED, JobEffect.VANISHED)):
             entry.release_claim(claim)
         elif comes_back and effect is JobEffect.LOSS:
-            self._monitor.give_up_lost_job(launched, claim, found.ended)
+            self._monitor.give_up_lost_job(launched, claim, ended)
         else:
-            self._monitor.record_lost_job(launched, claim, found.ended)
+            self._monitor.record_lost_job(launched, claim, ended)
         outcome, owner = entry.outcome(), entry.current_claim()
         if outcome is None:
             launched.join()
@@ -482,6 +475,11 @@ def _without_interrupts() -> tp.Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _is_computed(entry: Entry, claim: Claim) -> bool:
+    """Whether somebody computes under this claim."""
+    return not is_given_up(entry, claim) and entry.outcome() is None
 
 
 def _is_still_corrupt(entry: Entry) -> bool:

@@ -106,10 +106,7 @@ class Lookup:
     def ask_clusters(self, claims: tp.Sequence[Claim]) -> list[clusters.JobReport]:
         """The state of the jobs of running claims; one question to each cluster, however many claims."""
         reports: dict[int, clusters.JobReport] = {}
-        by_cluster: dict[str, list[Claim]] = {}
-        for claim in claims:
-            by_cluster.setdefault(claim.cluster, []).append(claim)
-        for name, members in by_cluster.items():
+        for name, members in by_cluster(claims).items():
             references = [self.job_reference(claim) for claim in members]
             answers = clusters.get_cluster(name, clusters.Options()).query_jobs(references)
             reports.update({id(claim): answer for claim, answer in zip(members, answers, strict=True)})
@@ -199,6 +196,14 @@ class Lookup:
             record = launches.read_record(launch, writer)
             self._records[token, writer] = (changed, record)
         return record
+
+
+def by_cluster(claims: tp.Iterable[Claim]) -> dict[str, list[Claim]]:
+    """The claims by the clusters of their jobs."""
+    groups: dict[str, list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault(claim.cluster, []).append(claim)
+    return groups
 
 
 def is_given_up(entry: Entry, claim: Claim) -> bool:
@@ -299,18 +304,18 @@ def _decide(result: LookupResult, mode: Mode) -> LookupResult:
     if action is Action.JOIN and mode is not Mode.READ_ONLY and is_behind_this_job(result.claim):
         action = Action.RUN
     result = result._replace(action=action, mode=mode, problem=result.corrupt if mode is Mode.READ_ONLY else None)
-    if action not in (Action.REUSE, Action.RAISE) or outcome is None:
-        return result
+    return result if outcome is None or action not in (Action.REUSE, Action.RAISE) else _use_outcome(result, outcome)
+
+
+def _use_outcome(result: LookupResult, outcome: Outcome) -> LookupResult:
+    """The result with the value where that is reused, or with the reason why the stored outcome cannot be used."""
     changed = uid.changed_defaults(outcome.identity, result.identity)
     if changed:
         return result._replace(problem=_defaults_changed(result.uid, changed))
-    return _load_value(result) if action is Action.REUSE else result
-
-
-def _load_value(result: LookupResult) -> LookupResult:
-    assert result.entry is not None and result.outcome is not None
+    if result.entry is None or result.action is Action.RAISE:
+        return result
     try:
-        return result._replace(value=result.entry.load_value(result.outcome))
+        return result._replace(value=result.entry.load_value(outcome))
     except CorruptEntryError as error:
         result = _with_owner(result._replace(corrupt=error, status=Status.NOT_SUBMITTED))
         action = actions.decide(result.status, result.mode)

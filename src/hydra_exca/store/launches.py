@@ -59,16 +59,19 @@ def write_record(launch: Path, record: tp.Mapping[str, tp.Any]) -> None:
 
 def _is_consistent(record: tp.Mapping[str, tp.Any]) -> bool:
     """Whether the parts of a record's lists have their types; no entry is outside of the cache folder."""
-    entries, tasks, jobs = (record.get(name) or () for name in ("entries", "tasks", "jobs"))
-    positions = (position for task in tasks for position in (task if isinstance(task, list) else [None]))
+    entries, tasks, jobs, where = (record.get(name) or () for name in ("entries", "tasks", "jobs", "slurm_clusters"))
     return (
-        all(isinstance(name, str) and is_inside(name) for name in entries)
-        and all(type(position) is int and 0 <= position < len(entries) for position in positions)
+        all(map(is_inside, entries))
+        and all(_are_positions(task, len(entries)) for task in tasks)
         and all(isinstance(job, str | None) for job in dict(jobs).values())
-        and all(isinstance(cluster, str) for cluster in dict(record.get("slurm_clusters") or {}).values())
+        and all(isinstance(cluster, str) for cluster in dict(where).values())
     )
 
 
-def is_inside(name: str) -> bool:
-    """Whether a relative path leads to what is below a folder."""
-    return bool(name) and not name.startswith("/") and ".." not in name.split("/")
+def _are_positions(positions: object, count: int) -> bool:
+    return isinstance(positions, list) and all(type(each) is int and 0 <= each < count for each in positions)
+
+
+def is_inside(name: object) -> bool:
+    """Whether it is a relative path to what is below a folder."""
+    return isinstance(name, str) and bool(name) and not name.startswith("/") and ".." not in name.split("/")
