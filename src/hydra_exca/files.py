@@ -29,13 +29,11 @@ PRIVATE = 0o600  # what may hold secrets
 MOST_BYTES = 1 << 28  # of a record: far more than any has
 _KINDS = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _DAY_S = 86_400
-_UNKNOWN = "?"
 _CHUNK = 1 << 22
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # link(2), and FUSE
 
-log = logging.getLogger("exca.store")
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # in all less than a claim that commits is waited for
 _T = tp.TypeVar("_T")
@@ -304,14 +302,15 @@ def clear_linked() -> None:
 
 
 def _is_left(path: str, owner: str) -> bool:
-    _, machine, pid, ticks = owner.split("-") if owner else ("", "", "0", "")
+    _, machine, pid, started = owner.split("-") if owner else ("", "", "0", "")
     if machine and machine == _machine_mark():
         with contextlib.suppress(PermissionError):  # it is another user's, and alive
             try:
                 os.kill(int(pid, 16), 0)
             except ProcessLookupError:
                 return True
-        return _start_ticks(int(pid, 16)) not in (ticks, _UNKNOWN)
+        ticks = start_ticks(int(pid, 16))
+        return ticks is not None and ticks != int(started, 16)
     try:
         return time.time() - os.lstat(path).st_mtime > _DAY_S
     except OSError:
@@ -321,11 +320,10 @@ def _is_left(path: str, owner: str) -> bool:
 @functools.lru_cache(maxsize=1)
 def _process_mark(pid: int) -> str:
     """What tells whether a process is gone: its machine since the boot, its number and its start."""
-    machine, ticks = _machine_mark(), _start_ticks(pid)
-    return "" if not machine or ticks == _UNKNOWN else f"-{machine}-{pid:x}-{ticks}"
+    machine, ticks = _machine_mark(), start_ticks(pid)
+    return "" if not machine or ticks is None else f"-{machine}-{pid:x}-{ticks:x}"
 
 
-@functools.cache
 def _machine_mark() -> str:
     """The boot of this machine and the numbering of its processes; "" where /proc does not tell."""
     try:
@@ -335,12 +333,18 @@ def _machine_mark() -> str:
         return ""
 
 
-def _start_ticks(pid: int) -> str:
+def start_ticks(pid: int) -> int | None:
+    """When a process has started, in ticks since the boot: these do not change with the clock.
+
+    None if it has ended, though its exit code may not have been collected yet.
+    """
     try:
-        started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]  # proc(5): field 22
-        return f"{int(started):x}"
+        state, *fields = (
+            Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        )  # the name may hold anything
+        return None if state == b"Z" else int(fields[18])  # proc(5): field 22
     except (OSError, IndexError):
-        return _UNKNOWN
+        return None
 
 
 def make_folder(path: str | Path, mode: int = 0o777) -> bool:

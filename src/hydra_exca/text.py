@@ -23,6 +23,16 @@ def choices(names: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def one_line(text: str, characters: int = 200) -> str:
+    """A text in one line, cut where it is longer.
+
+    >>> one_line("a\\n  b"), one_line("a long text", characters=6)
+    ('a b', 'a long...')
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= characters else f"{line[:characters]}..."
+
+
 def count_noun(count: int, one: str, many: str) -> str:
     """A number with its noun.
 

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from hydra_exca import paths
 from hydra_exca.errors import ExcaError
+from hydra_exca.rerun import comparison
+from hydra_exca.text import one_line
 
 from . import records, rerun_command
 from .entry_finder import FoundEntry
 from .records import Json
-
-_SHOWN = 200  # characters of a value
 
 
 def describe_entry(found: FoundEntry) -> Json:
@@ -51,7 +51,7 @@ def _describe(known: Json) -> dict[str, str | None]:
     return {
         "status": known["status"],
         "value": _value(known),
-        "error": _error(known),
+        "error": comparison.describe_error(known["error"]) if "error" in known else None,
         "log": known.get("log"),
         "overrides": shlex.join(known.get("overrides", [])),
         "config": known.get("config"),
@@ -73,16 +73,8 @@ def _value(known: Json) -> str | None:
     if record is None:
         return None
     if "inline" in record:
-        return _one_line(json.dumps(record["inline"], ensure_ascii=False))
+        return one_line(json.dumps(record["inline"], ensure_ascii=False))
     return f"{record['format']}, {_size(record['size'])}, in {Path(known['path'], record['file'])}"
-
-
-def _error(known: Json) -> str | None:
-    error = known.get("error")
-    if error is None:
-        return None
-    kind = "its job was lost" if error.get("kind") == "lost" else error.get("type")
-    return _one_line(f"{kind}: {error.get('message')}")
 
 
 def _code(record: Json) -> str | None:
@@ -111,11 +103,6 @@ def _when(known: Json) -> str | None:
         return None
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(known["started"]))
     return f"{began}, for {known['seconds']:.3g} s" if "seconds" in known else f"since {began}"
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _size(count: int) -> str:

@@ -15,7 +15,7 @@ _ANSWER_S = 60.0
 
 def usable_cores() -> tp.Sequence[int]:
     """The ids of the cores that this process may use, which can be fewer than the machine has."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return sorted(os.sched_getaffinity(0))
 
 
 def visible_gpus() -> dict[str, str] | None:

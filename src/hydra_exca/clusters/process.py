@@ -11,6 +11,8 @@ import time
 import typing as tp
 from pathlib import Path
 
+from hydra_exca import files
+
 from . import process_lock
 
 if tp.TYPE_CHECKING:
@@ -29,7 +31,7 @@ def describe_process(lock_file: Path | None = None) -> dict[str, tp.Any]:
     """
     pid = os.getpid()
     lock = None if lock_file is None else process_lock.hold_lock(str(lock_file))
-    description = {**_machine(), "pid": pid, "started": _start_time(pid), "user": os.getuid()}
+    description = {**_machine(), "pid": pid, "started": float(files.start_ticks(pid) or 0), "user": os.getuid()}
     return description if lock is None else {**description, "lock": lock}
 
 
@@ -52,30 +54,8 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
         return False
     if owner.get("pid_namespace") != here["pid_namespace"] or "pid" not in owner:
         return None
-    return _is_same_process(owner["pid"], owner.get("started"))
-
-
-def _is_same_process(pid: int, started: float | None) -> bool | None:
-    """Whether the process with this number runs and has started then; None if that cannot be told."""
-    import psutil  # here and below: a job starts without
-
-    try:
-        return _start_time(pid) == started and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return None
-
-
-def _start_time(pid: int) -> float:
-    """The start time of a process: ticks since boot, if /proc has it, because these do not change with the clock."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return float(stat.rpartition(")")[2].split()[19])  # proc(5): field 22, the name before may hold anything
-    except FileNotFoundError:
-        import psutil
-
-        return psutil.Process(pid).create_time()
+    ticks = files.start_ticks(owner["pid"])
+    return ticks is not None and ticks == owner.get("started")
 
 
 @functools.cache
@@ -83,15 +63,9 @@ def _machine() -> dict[str, tp.Any]:
     return {
         "host": socket.gethostname(),
         "machine": _read_text("/etc/machine-id") or _read_text("/var/lib/dbus/machine-id"),
-        "boot": _read_text("/proc/sys/kernel/random/boot_id") or _boot_time(),
+        "boot": _read_text("/proc/sys/kernel/random/boot_id"),
         "pid_namespace": _read_link("/proc/self/ns/pid"),
     }
-
-
-def _boot_time() -> str:
-    import psutil
-
-    return str(round(psutil.boot_time()))
 
 
 def _read_text(path: str) -> str | None:
@@ -169,7 +143,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def send_signal(process: psutil.Process, number: int) -> None:
     """Signals a process, unless it has ended or is another user's by now."""
-    import psutil
+    import psutil  # here and below: a job starts without
 
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process.send_signal(number)

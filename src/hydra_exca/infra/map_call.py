@@ -17,6 +17,7 @@ from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
+from hydra_exca.polling import LONGEST_PAUSE_S, Pause
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity, describe_owner, own_calls
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
@@ -25,7 +26,6 @@ from hydra_exca.store.items.reader import Items
 from .map_compute import outer_claims
 
 log = logging.getLogger("exca.map")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
 _VISIBLE_S = 3.0
 _ASK_S = 2.0  # how often it is asked whether the jobs that compute what is waited for are still there
 
@@ -172,17 +172,16 @@ class MapCall:
 
     def run(self) -> None:
         """Returns when all items are there; raises what computing one here raised."""
-        pause = _FIRST_PAUSE_S
+        pause = Pause()
         own_calls.begin_call(self._token)
         try:
             while self._left:
                 claim = self._map_entry.claims.claim_items(self._next_claim)
                 if claim is not None:
                     self._compute_claimed(claim)
-                    pause = _FIRST_PAUSE_S
+                    pause = Pause()
                 elif self._left:
-                    time.sleep(pause)
-                    pause = min(_LONGEST_PAUSE_S, 1.5 * pause)
+                    pause.sleep()
         finally:
             own_calls.end_call(self._token)
 
@@ -240,7 +239,7 @@ class MapCall:
         """Waits until what was stored is visible, which takes a moment on a network; else it is computed once more."""
         deadline = time.monotonic() + _VISIBLE_S
         while not claim.keys <= self.done and time.monotonic() < deadline:
-            time.sleep(_LONGEST_PAUSE_S)
+            time.sleep(LONGEST_PAUSE_S)
             self._update_done(claim)
         missing = claim.keys - self.done
         if missing and self._again:

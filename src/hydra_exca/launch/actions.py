@@ -17,6 +17,11 @@ class Action(enum.StrEnum):
     CANCEL_AND_RUN = "cancel, then run"
     REFUSE = "refuse"
 
+    @property
+    def uses_stored(self) -> bool:
+        """Whether the stored value or error is used as it is."""
+        return self in (Action.REUSE, Action.RAISE)
+
 
 _TABLE = {
     Status.NOT_SUBMITTED: (Action.RUN, Action.RUN, Action.RUN, Action.REFUSE),
@@ -36,11 +41,6 @@ def decide(status: Status, mode: Mode) -> Action:
     return _TABLE[status][_MODES.index(mode)]
 
 
-def reuses(status: Status, mode: Mode) -> bool:
-    """Whether the stored value or error of a task with this status is used as it is."""
-    return decide(status, mode) in (Action.REUSE, Action.RAISE)
-
-
 def mode_for_other_code(status: Status, mode: Mode, on_change: OnCodeChange) -> Mode:
     """The mode for a task whose stored outcome comes from different code.
 
@@ -49,6 +49,6 @@ def mode_for_other_code(status: Status, mode: Mode, on_change: OnCodeChange) -> 
     >>> mode_for_other_code(Status.COMPLETED, Mode.CACHED, OnCodeChange.RERUN)
     <Mode.FORCE: 'force'>
     """
-    if on_change is OnCodeChange.RERUN and mode is not Mode.READ_ONLY and reuses(status, mode):
+    if on_change is OnCodeChange.RERUN and mode is not Mode.READ_ONLY and decide(status, mode).uses_stored:
         return Mode.FORCE
     return mode

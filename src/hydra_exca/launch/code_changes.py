@@ -146,7 +146,7 @@ class CodeCheck:
         if self._settings.on_code_change not in (OnCodeChange.ERROR, OnCodeChange.RERUN):
             return []
         is_unknown = self._settings.code is None
-        return [r for r in results if r.outcome and _is_used(r) and (is_unknown or r.outcome.code is None)]
+        return [r for r in results if r.outcome and r.action.uses_stored and (is_unknown or r.outcome.code is None)]
 
     def explain_unknown(self, count: int) -> str:
         """The warning about those."""
@@ -173,13 +173,9 @@ class CodeCheck:
         return None not in (code, current) and code != current and self._changed_files(str(code)) != []
 
 
-def _is_used(result: LookupResult) -> bool:
-    return result.action in (Action.REUSE, Action.RAISE)
-
-
 def _is_concerned(result: LookupResult, mode: Mode) -> bool:
     """Whether a stored outcome is used, or is recomputed for its code alone, in a launch whose mode is not force."""
-    return _is_used(result) or (result.action is Action.RUN and result.mode is Mode.FORCE is not mode)
+    return result.action.uses_stored or (result.action is Action.RUN and result.mode is Mode.FORCE is not mode)
 
 
 def changed_text(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:

@@ -328,7 +328,7 @@ class Launch:
 
     def _say_whose_results(self, results: tp.Iterable[LookupResult]) -> None:
         """Says, once, which other users have computed stored results that are used: they are believed."""
-        used = [result.outcome for result in results if result.action in (Action.REUSE, Action.RAISE)]
+        used = [result.outcome for result in results if result.action.uses_stored]
         writers = collections.Counter(outcome.writer for outcome in used if outcome is not None)
         for writer, count in writers.items():
             if writer is not None and f"writer {writer}" not in self._said:

@@ -86,7 +86,7 @@ class LaunchedTask:
 
     def use_stored(self, outcome: Outcome) -> None:
         """Takes a stored outcome as the task's own where that is reused; otherwise it is superseded."""
-        if self.action in (Action.REUSE, Action.RAISE):
+        if self.action.uses_stored:
             self.outcome = outcome
         else:
             self.superseded = max(self.superseded, outcome.claim)

@@ -304,7 +304,7 @@ def _decide(result: LookupResult, mode: Mode) -> LookupResult:
     if action is Action.JOIN and mode is not Mode.READ_ONLY and is_behind_this_job(result.claim):
         action = Action.RUN
     result = result._replace(action=action, mode=mode, problem=result.corrupt if mode is Mode.READ_ONLY else None)
-    return result if outcome is None or action not in (Action.REUSE, Action.RAISE) else _use_outcome(result, outcome)
+    return result if outcome is None or not action.uses_stored else _use_outcome(result, outcome)
 
 
 def _use_outcome(result: LookupResult, outcome: Outcome) -> LookupResult:

@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra_exca import clusters, files, paths
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
+from hydra_exca.polling import Pause
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome, launches
 from hydra_exca.store.claims import read_claim
@@ -104,10 +105,9 @@ class SlurmJob:
         return None if outcome is not None and outcome.status is Status.COMPLETED else self._error(outcome)
 
     def _wait(self) -> Outcome | None:
-        pause = 0.25
+        pause = Pause(first_s=0.25, longest_s=10.0)
         while not self.done():
-            time.sleep(pause)
-            pause = min(10.0, 1.5 * pause)
+            pause.sleep()
         if self._outcome() is None:
             time.sleep(_LAG_S)
         return self._outcome()

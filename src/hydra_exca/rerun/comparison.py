@@ -11,6 +11,7 @@ from hydra_exca import paths
 from hydra_exca.errors import CorruptEntryError, ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Items, Outcome
+from hydra_exca.text import one_line
 
 from .same_values import IncomparableError, difference
 
@@ -35,7 +36,7 @@ def compare_outcomes(stored: Entry, new: Entry) -> Comparison:
 def stored_failure(entry: Entry) -> str | None:
     """The stored error of a task in one line; None if it has not failed."""
     outcome = entry.readable_outcome()
-    return None if outcome is None or outcome.error is None else _describe_error(outcome.error)
+    return None if outcome is None or outcome.error is None else describe_error(outcome.error)
 
 
 def _compare(stored: Entry, new: Entry) -> tuple[bool, str]:
@@ -55,7 +56,7 @@ def _compare(stored: Entry, new: Entry) -> tuple[bool, str]:
 
 def _compare_errors(stored: Entry, then: Outcome, new: Entry, now: Outcome) -> tuple[bool, str]:
     if then.error is not None and now.error is not None and _error_key(then.error) == _error_key(now.error):
-        return True, f"it fails the same way: {_describe_error(now.error)}"
+        return True, f"it fails the same way: {describe_error(now.error)}"
     what = "it fails differently" if then.error and now.error else "it fails now" if now.error else "it no longer fails"
     return False, f"{what}: stored {_describe_outcome(stored, then)}, now {_describe_outcome(new, now)}"
 
@@ -114,16 +115,17 @@ def _describe_outcome(entry: Entry, outcome: Outcome | None) -> str:
     if outcome is None:
         return "it has no outcome"
     if outcome.error is not None:
-        return _describe_error(outcome.error)
+        return describe_error(outcome.error)
     try:
         return _short_repr(entry.load_value(outcome))
     except ExcaError as error:
         return f"a value that cannot be read: {error}"
 
 
-def _describe_error(error: dict[str, tp.Any]) -> str:
+def describe_error(error: dict[str, tp.Any]) -> str:
+    """The error of an outcome in one line."""
     kind = "its job was lost" if error.get("kind") == "lost" else error.get("type", "an error")
-    return _one_line(f"{kind}: {error.get('message')}")
+    return one_line(f"{kind}: {error.get('message')}")
 
 
 def _location(place: str) -> str:
@@ -141,11 +143,6 @@ def _make_repr() -> reprlib.Repr:
 
 def _short_repr(value: tp.Any) -> str:
     try:
-        return _one_line(_make_repr().repr(value))
+        return one_line(_make_repr().repr(value))
     except Exception as error:  # noqa: BLE001  the user's class makes it
         return f"a {type(value).__qualname__} ({type(error).__name__} in its repr)"
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

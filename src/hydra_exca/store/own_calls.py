@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 import types
 import typing as tp
 
 from hydra_exca.errors import CacheError
+from hydra_exca.polling import Pause
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
@@ -81,11 +81,10 @@ def _has_frame(ident: int, frame: types.FrameType | None) -> bool:
 
 
 def _release(release: tp.Callable[[], object]) -> None:
-    pause = _FIRST_PAUSE_S
+    pause = Pause(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     while True:
         try:
             release()
             return
         except (OSError, CacheError):
-            time.sleep(pause)
-            pause = min(_LONGEST_PAUSE_S, 2 * pause)
+            pause.sleep()
