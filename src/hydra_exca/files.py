@@ -64,10 +64,9 @@ def replacing(path: Path) -> tp.Iterator[str]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise
 
 
 def publish_file(path: Path, data: bytes, *, durable: bool = False, within: Path | None = None) -> bool:
@@ -152,7 +151,7 @@ def open_file(path: str | Path) -> tuple[int, os.stat_result]:
         status = _reading(path, os.fstat, descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CorruptEntryError(f"{path} is not a file: {_kind(path)} is in its place")
-    except BaseException:
+    except CacheError:
         os.close(descriptor)
         raise
     return descriptor, status

@@ -1,8 +1,10 @@
-"""Formatting of paths and counts in messages."""
+"""Messages: formatting of paths and counts, and what is said once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import logging
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 
@@ -40,3 +42,9 @@ def count_noun(count: int, one: str, many: str) -> str:
     ('1 task is', '2 tasks are')
     """
     return f"{count} {one if count == 1 else many}"
+
+
+@functools.cache
+def log_once(log: logging.Logger, level: int, message: str, *args: Hashable) -> None:
+    """Logs a message, unless this process has given the very same one before."""
+    log.log(level, message, *args, stacklevel=2)

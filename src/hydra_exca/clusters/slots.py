@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import json
 import logging
 import os
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from hydra_exca import checksums, files, records
 from hydra_exca.errors import CorruptEntryError
-from hydra_exca.text import count_noun
+from hydra_exca.text import count_noun, log_once
 
 from .process import describe_process, is_alive
 
@@ -40,6 +39,7 @@ _SILENT_S = 10.0  # a launch that has not asked for so long, say one that is sus
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE, _PRIVATE_FOLDER = 0o600, 0o700
 _SHOWN = 3
+_NOT_SHARED = "exca: local jobs do not share this machine's cores and GPUs with those of other launches: %s"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,7 @@ class MachineSlots:
         except OSError as error:
             if not self._is_shared:
                 raise
-            _warn_alone(str(error))
+            log_once(log, logging.WARNING, _NOT_SHARED, str(error))
             with contextlib.suppress(OSError):
                 self.leave_queue()
             self._is_shared, self._ticket = False, None
@@ -342,11 +342,6 @@ def _private_folder(owner: MachineSlots) -> Path:
     return Path(path)
 
 
-@functools.cache  # once
-def _warn_alone(why: str) -> None:
-    log.warning("exca: local jobs do not share this machine's cores and GPUs with those of other launches: %s", why)
-
-
 @contextlib.contextmanager
 def _gate(path: Path) -> tp.Iterator[bool]:
     """Lets one process at a time take slots or wait for them; False where another one does."""
@@ -365,17 +360,15 @@ def _gate(path: Path) -> tp.Iterator[bool]:
 
 def _lock(path: Path) -> int | None:
     """An open file with both locks a moment ago and `flock` now, None if a job holds the slot or is about to."""
-    file = os.open(path, _FLAGS, _PRIVATE)
-    try:
+    with contextlib.suppress(BlockingIOError), contextlib.ExitStack() as opened:
+        file = os.open(path, _FLAGS, _PRIVATE)
+        opened.callback(os.close, file)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.lockf(file, fcntl.LOCK_UN)
-    except BaseException as error:
-        os.close(file)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
-    return file
+        opened.pop_all()
+        return file
+    return None
 
 
 def _holders(path: Path, slots: tp.Iterable[str]) -> tp.Iterator[Holder]:

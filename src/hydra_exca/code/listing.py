@@ -24,7 +24,7 @@ _SHOWN_CHANGES = 20
 _SEARCHED = 5_000  # entries of a folder that a link leads to
 _MODULES = tuple(importlib.machinery.all_suffixes())
 _NO_CODE = ("__pycache__", ".git")
-_NOTHING = LoadedFiles(frozenset(), frozenset())
+_NOTHING = LoadedFiles(frozenset(), frozenset(), frozenset())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Walk:
             return False
         if entry.is_dir(follow_symlinks=False):
             return place not in self._loaded.folders
-        return os.path.dirname(place) not in self._beside_loaded
+        return os.path.dirname(place) not in self._loaded.beside
 
     def _mark_not_copied(self, entry: os.DirEntry[str]) -> None:
         if entry.name not in _NO_CODE and (entry.name.endswith(_MODULES) or os.path.isdir(entry)):
@@ -157,11 +157,6 @@ class _Walk:
     @functools.cached_property
     def _loaded(self) -> LoadedFiles:
         return self._get_loaded()
-
-    @functools.cached_property
-    def _beside_loaded(self) -> set[str]:
-        """The folders that directly hold a loaded file."""
-        return {os.path.dirname(file) for file in self._loaded.files}
 
     def _walk_subfolder(self, entry: os.DirEntry[str], here: _FolderOnWalk) -> None:
         entries = _entries(entry.path)

@@ -16,6 +16,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import paths
+from hydra_exca.text import log_once
 
 from . import git
 from .rules import AUTO, OWN, PACKAGES, ROOT_MARKERS, Rules
@@ -24,6 +25,10 @@ from .snapshot import Module, Snapshot, Sources, places_in_copy
 log = logging.getLogger("exca.workdir")
 _INSTALLED = {"site-packages", "dist-packages"}
 _EVERYTHING = Rules()
+_NO_PROJECT = (
+    "exca: %s is not a project, so only %s and the modules that it has imported are copied. Move it to a folder of "
+    "its own, or name the code in workdir.copied"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +106,14 @@ def _is_top(name: str) -> bool:
 
 
 class LoadedFiles(tp.NamedTuple):
-    """The files that a process has imported from outside of site-packages, and all folders around them."""
+    """The files that a process has imported from outside of site-packages, and all folders around them.
+
+    ``beside`` has the folders that directly hold one of them.
+    """
 
     files: frozenset[str]
     folders: frozenset[str]
+    beside: frozenset[str]
 
 
 def loaded_files() -> LoadedFiles:
@@ -113,7 +122,7 @@ def loaded_files() -> LoadedFiles:
     files = {os.path.realpath(file) for file in origins if isinstance(file, str) and not is_installed(file)}
     folders = {Path(file).parent for file in files}
     around = {str(place) for folder in folders for place in (folder, *folder.parents)}
-    return LoadedFiles(frozenset(files), frozenset(around))
+    return LoadedFiles(frozenset(files), frozenset(around), frozenset(map(str, folders)))
 
 
 def script_file() -> Path | None:
@@ -185,7 +194,7 @@ def _find_project() -> tuple[Path, Path] | None:
     for folder in _project_candidates(file):
         if folder not in _no_projects() or _is_tracked(file, folder):
             return folder, Path()
-    _warn_of_no_project(file)
+    log_once(log, logging.WARNING, _NO_PROJECT, file.parent, file.name)
     return file, Path(file.name)
 
 
@@ -206,16 +215,6 @@ def _is_tracked(file: Path, folder: Path) -> bool:
         return str(file.relative_to(folder)) in git.tracked_files(folder)
     except git.GitError:
         return False
-
-
-@functools.cache
-def _warn_of_no_project(file: Path) -> None:
-    log.warning(
-        "exca: %s is not a project, so only %s and the modules that it has imported are copied. Move it to a folder of "
-        "its own, or name the code in workdir.copied",
-        file.parent,
-        file.name,
-    )
 
 
 def _no_projects() -> list[Path]:

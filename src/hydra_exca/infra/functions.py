@@ -11,6 +11,8 @@ import warnings
 
 import pydantic
 
+from hydra_exca.text import log_once
+
 from .task import TaskInfra
 
 log = logging.getLogger("exca.helpers")
@@ -99,7 +101,12 @@ def _call(
         raise TypeError(f"{name}(): {error}") from None
     config: tp.Any = model(**kwargs)
     if config.infra.folder is None and config.infra.cluster is None:
-        _warn_once(f"{model.__module__}.{name}")
+        log_once(
+            log,
+            logging.WARNING,
+            "exca: %s just computes: with_infra does nothing without a folder. Give it one, or remove it",
+            f"{model.__module__}.{name}",
+        )
     return config.build()
 
 
@@ -107,11 +114,6 @@ def _refuse_positional(name: str, parameters: tp.Iterable[str], args: tuple[tp.A
     if args:
         named = ", ".join(f"{parameter}=..." for parameter, _ in zip(parameters, args, strict=False))
         raise TypeError(f"{name}() takes keywords only, as its results are known by them: {name}({named})")
-
-
-@functools.cache
-def _warn_once(name: str) -> None:
-    log.warning("exca: %s just computes: with_infra does nothing without a folder. Give it one, or remove it", name)
 
 
 def _model(function: tp.Callable[..., tp.Any], signature: inspect.Signature, infra: TaskInfra) -> type[_FunctionCall]:

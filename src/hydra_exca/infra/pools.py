@@ -33,10 +33,9 @@ def run_in_pool(
         try:
             for future in concurrent.futures.as_completed(futures):
                 done(future.result())
-        except BaseException:
+        finally:
             for future in futures:
                 future.cancel()
-            raise
 
 
 def _executor(kind: str, workers: int) -> concurrent.futures.Executor:

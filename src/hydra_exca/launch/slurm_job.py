@@ -9,7 +9,7 @@ import time
 import typing as tp
 from pathlib import Path
 
-from hydra_exca import clusters, files, paths
+from hydra_exca import clusters, files, paths, records
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
 from hydra_exca.polling import Pause
@@ -171,10 +171,12 @@ class SlurmJob:
 
 def read_description(path: Path) -> ConfDict:
     """The description that an entry has for people. Raises CorruptEntryError if it is damaged."""
+    import yaml  # an import of hydra_exca does without its 10 ms
+
     text = files.read_text(path)
     try:
         return ConfDict.from_yaml(f"{text}\n") if text else ConfDict()
-    except Exception as error:  # that of yaml, which is imported only there
+    except (yaml.YAMLError, *records.DAMAGES) as error:
         raise CorruptEntryError(f"{path} is damaged: {error}") from error
 
 

@@ -261,6 +261,7 @@ def test_of_an_ignored_or_written_folder_only_what_is_right_beside_loaded_files_
     loaded = LoadedFiles(
         frozenset({f"{repository}/env/src/dep/d.py"}),
         frozenset(f"{repository}/{each}" for each in ("env", "env/src", "env/src/dep")),
+        frozenset({f"{repository}/env/src/dep"}),
     )
     found = list_files(((repository, Path()),), DEFAULT, lambda: loaded).files
     assert list(found) == ["a.py", "env/src/dep/d.py", "env/src/dep/e.py"]

@@ -6,7 +6,6 @@ once its line is in the index, which is written when the bytes are safely on dis
 
 from __future__ import annotations
 
-import functools
 import importlib
 import logging
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from hydra_exca import files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.store.formats import builtin, registry
+from hydra_exca.text import log_once
 
 from . import index as item_index
 from .data_files import DataFiles
@@ -139,7 +139,7 @@ class Items:
         except FileNotFoundError:
             return b""
         except CorruptEntryError as error:
-            _warn_of_index(str(error))
+            log_once(log, logging.WARNING, "exca: %s; the items that it lists are computed again", str(error))
             return b""
         return data[: data.rfind(b"\n") + 1]
 
@@ -201,11 +201,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-@functools.cache  # once
-def _warn_of_index(damage: str) -> None:
-    log.warning("exca: %s; the items that it lists are computed again", damage)
 
 
 def _check(header: Header, line: Line, path: str, data: bytes | memoryview) -> None:
