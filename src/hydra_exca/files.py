@@ -159,11 +159,7 @@ def open_file(path: str | Path) -> tuple[int, os.stat_result]:
 
 def read_file(path: str | Path, most: int = MOST_BYTES) -> bytes:
     """The content of a file. Raises CorruptEntryError if it is none, or has more than ``most`` bytes."""
-    descriptor, status = open_file(path)
-    try:
-        return _read_all(descriptor, status, path, most)
-    finally:
-        os.close(descriptor)
+    return _read(path, most)[0]
 
 
 def list_folder(path: str | Path) -> list[str]:
@@ -199,19 +195,16 @@ def read_until_zero(path: str | Path, offset: int) -> bytes:
 
 def read_owned(path: str | Path) -> tuple[bytes, int]:
     """The content of a file, and the user who wrote it. Raises CorruptEntryError as `read_file` does."""
-    descriptor, status = open_file(path)
+    data, status = _read(path, MOST_BYTES)
     if status.st_nlink > 1:
         _linked.add(os.path.dirname(path))
-    try:
-        return _read_all(descriptor, status, path, MOST_BYTES), status.st_uid
-    finally:
-        os.close(descriptor)
+    return data, status.st_uid
 
 
-def read_text(path: str | Path, most: int = MOST_BYTES) -> str:
+def read_text(path: str | Path) -> str:
     """The text of a file, without white space around it. Raises CorruptEntryError as `read_file` does."""
     try:
-        return read_file(path, most).decode().strip()
+        return read_file(path).decode().strip()
     except UnicodeDecodeError as error:
         raise CorruptEntryError(f"{path} is damaged: {error}") from error
 
@@ -229,8 +222,20 @@ def read_end(path: str | Path, most: int = MOST_BYTES) -> str:
         os.close(descriptor)
 
 
-def _read_all(descriptor: int, status: os.stat_result, path: str | Path, most: int) -> bytes:
-    size = status.st_size
+def _read(
+    path: str | Path, most: int, check: tp.Callable[[os.stat_result], object] | None = None
+) -> tuple[bytes, os.stat_result]:
+    """The content and the state of a file, after a check of its state."""
+    descriptor, status = open_file(path)
+    try:
+        if check is not None:
+            check(status)
+        return _read_all(descriptor, status.st_size, path, most), status
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, size: int, path: str | Path, most: int) -> bytes:
     if size > most:
         raise CorruptEntryError(f"{path} is damaged: it has {size} bytes, and what was written had {most} at most")
     data = _reading(path, os.read, descriptor, size + 1)
@@ -346,12 +351,12 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
-def make_folder(path: str | Path, mode: int = 0o777) -> bool:
+def make_folder(path: str | Path) -> bool:
     """Makes a folder of the cache; False if it was there. What else is in its place is set aside."""
     set_foreign_link_aside(path)
     for _ in range(2):
         try:
-            os.mkdir(path, mode)
+            os.mkdir(path)
             return True
         except FileExistsError:
             if os.path.isdir(path):
@@ -418,12 +423,7 @@ def move_aside(path: Path) -> Path:
 
 def read_trusted(path: str | Path, trust_users: tp.Collection[str], most: int = MOST_BYTES) -> bytes:
     """The content of a file whose loading runs code, if nobody but its reader, root or a trusted user wrote it."""
-    descriptor, status = open_file(path)
-    try:
-        check_trusted(status, path, trust_users)
-        return _read_all(descriptor, status, path, most)
-    finally:
-        os.close(descriptor)
+    return _read(path, most, lambda status: check_trusted(status, path, trust_users))[0]
 
 
 def check_trusted(status: os.stat_result, path: str | Path, trust_users: tp.Collection[str]) -> None:

@@ -24,12 +24,12 @@ _GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _PAUSE_S = 0.01
 
 
-def describe_process(lock_file: Path | None = None) -> dict[str, tp.Any]:
-    """A description of this process for `is_alive`, which holds after a reboot and in containers, too.
+def describe_process(pid: int | None = None, lock_file: Path | None = None) -> dict[str, tp.Any]:
+    """A description of this process (or ``pid``) for `is_alive`, which holds after a reboot and in containers, too.
 
     With ``lock_file`` other containers can see its end: this process then holds a lock in that file.
     """
-    pid = os.getpid()
+    pid = os.getpid() if pid is None else pid
     lock = None if lock_file is None else process_lock.hold_lock(str(lock_file))
     description = {**_machine(), "pid": pid, "started": float(files.start_ticks(pid) or 0), "user": os.getuid()}
     return description if lock is None else {**description, "lock": lock}

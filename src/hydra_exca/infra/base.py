@@ -419,8 +419,10 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _resources(self) -> dict[str, tp.Any]:
         """The resources that were set: tasks of one array that differ in them get arrays of their own."""
-        names = (*_COMMON, *(name for name in type(self).model_fields if name.startswith(_SLURM)))
-        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+        return {name: getattr(self, name) for name in self._resource_names() if name in self.model_fields_set}
+
+    def _resource_names(self) -> list[str]:
+        return [*_COMMON, *(name for name in type(self).model_fields if name.startswith(_SLURM))]
 
     def _refuse_without_folder(self) -> None:
         """Raises ConfigError where what was set needs a folder."""
@@ -430,25 +432,17 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
 
     def _cluster(self, array_parallelism: int = 256) -> clusters.Cluster:
         owner, applied = self._bound()
-        common = {name: getattr(self, name) for name in _COMMON}
         function = vars(type(owner)).get("_exca_function")
         named = f"{type(owner).__qualname__}.{applied.method.__name__}" if function is None else function.__qualname__
-        common["name"] = named.replace("<locals>.", "") if self.job_name is None else self.job_name
-        slurm = {
-            name.removeprefix(_SLURM): getattr(self, name)
-            for name in type(self).model_fields
-            if name.startswith(_SLURM)
-        }
-        environment = launch_settings.environment_path(self.conda_env)
+        resources = {name: getattr(self, name) for name in self._resource_names()}
+        resources["name"] = named.replace("<locals>.", "") if self.job_name is None else self.job_name
         options = clusters.Options(
-            common,
-            slurm,
-            array_parallelism,
+            array_parallelism=array_parallelism,
             max_num_timeout=self.max_num_timeout,
-            environment=environment,
+            environment=launch_settings.environment_path(self.conda_env),
             share_machine=self.share_machine,
         )
-        return clusters.get_cluster(self.cluster, options)
+        return clusters.get_cluster(self.cluster, options.with_resources(resources))
 
 
 def _capturing_functions(cls: type) -> tuple[types.FunctionType, ...]:

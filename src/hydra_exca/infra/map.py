@@ -45,7 +45,6 @@ _POOLS = ("threadpool", "processpool")
 _CHUNKS_PER_WORKER = 3  # of a pool, so that a worker that is done early can take another chunk
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None))
 _said: set[tuple[str | None, ...]] = set()  # warnings that this process has given
-_recorded: set[tuple[int, str]] = set()  # entries in which this process is recorded as computing
 
 
 class MapInfra(BaseInfra):
@@ -299,10 +298,9 @@ class MapInfra(BaseInfra):
                     writer.commit()
 
     def _record_computing(self, map_entry: MapEntry) -> None:
-        """Records in the entry who computes items of it, once for all calls of a process."""
-        key = (os.getpid(), str(map_entry.entry.path))
-        if key not in _recorded:
-            _recorded.add(key)
+        """Records in the entry who computes items of it, once for all calls of this object in a process."""
+        if map_entry.recorded_by != os.getpid():
+            map_entry.recorded_by = os.getpid()
             task_record.write_record(map_entry.entry, self._provenance(clusters.inline_cluster()))
 
     def _compute_in_ram(

@@ -52,6 +52,7 @@ class MapEntry:
         self.items = Items(self.folder, cache.trust_users)
         self.claims = ItemClaims(self.folder / paths.ITEM_CLAIMS)
         self.jobs = JobsFolder(cache, self.folder / paths.ITEM_JOBS)
+        self.recorded_by: int | None = None  # the process that is recorded in the entry as computing items
         self._check_defaults()
 
     def create(self, describe: tp.Callable[[], tuple[str, str]]) -> None:

@@ -58,11 +58,6 @@ class LaunchDescription:
     record: Record
     kept_patch: Patch | None = None
 
-    @property
-    def patch(self) -> bytes | None:
-        """The difference from the commit."""
-        return None if self.kept_patch is None else self.kept_patch.read()
-
 
 def describe_launch(
     folder: Path,

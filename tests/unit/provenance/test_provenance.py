@@ -112,7 +112,7 @@ def test_a_launch_from_a_commit_is_clean_and_has_no_patch(root: Path) -> None:
     expected = {"root": str(root), "path": "", "commit": git(root, "rev-parse", "HEAD"), "branch": "main"}
     nothing = {"remote": None, "changed_omitted": None, "patch": None, "patch_omitted": None}
     assert launched.record["git"] == {**expected, **nothing, "dirty": False, "changed": []}
-    assert launched.patch is None
+    assert launched.kept_patch is None
 
 
 @pytest.mark.app
@@ -120,7 +120,7 @@ def test_a_launch_from_changed_code_has_the_patch(root: Path) -> None:
     (root / "train.py").write_text("seed = 2\n")
     launched = launch_record.describe_launch(root)
     assert {**launched.record["git"], "dirty": True, "changed": ["train.py"], "patch": PATCH} == launched.record["git"]
-    assert launched.patch is not None and b"\n-seed = 1\n+seed = 2\n" in launched.patch
+    assert launched.kept_patch is not None and b"\n-seed = 1\n+seed = 2\n" in launched.kept_patch.read()
 
 
 @pytest.mark.app
@@ -128,7 +128,7 @@ def test_a_file_that_git_does_not_know_makes_it_dirty_without_a_patch(root: Path
     (root / "new.py").write_text("")
     launched = launch_record.describe_launch(root)
     assert (launched.record["git"]["dirty"], launched.record["git"]["changed"]) == (True, ["new.py"])
-    assert (launched.record["git"]["patch"], launched.patch) == (None, None)
+    assert (launched.record["git"]["patch"], launched.kept_patch) == (None, None)
 
 
 @pytest.mark.app
@@ -142,7 +142,7 @@ def test_a_folder_of_outputs_does_not_make_it_dirty(root: Path) -> None:
 def test_a_patch_that_is_too_large_is_left_out_and_its_size_told(root: Path) -> None:
     (root / "train.py").write_text("seed = 2\n" * 10_000)
     launched = launch_record.describe_launch(root, max_mb=0.01)
-    assert launched.patch is None and launched.record["git"]["patch"] is None
+    assert launched.kept_patch is None and launched.record["git"]["patch"] is None
     assert launched.record["git"]["patch_omitted"] == "it has 0.1 MB, and the limit is 0.01 MB"
 
 
@@ -198,8 +198,8 @@ def test_what_git_says_may_be_as_old_as_is_allowed(root: Path) -> None:
 def test_a_patch_stays_in_memory_only_until_it_is_written(root: Path, tmp_path: Path) -> None:
     (root / "train.py").write_text("seed = 2\n" * 100_000)
     launched = [launch_record.describe_launch(root, max_age_s=3600) for _ in range(2)]
-    patch = launched[0].patch
-    assert patch is not None and launched[0].kept_patch is not None and launched[1].kept_patch is not None
+    assert launched[0].kept_patch is not None
+    patch = launched[0].kept_patch.read()
     for number, each in enumerate(launched):
         assert each.kept_patch is not None
         each.kept_patch.write(tmp_path / str(number))
@@ -213,10 +213,11 @@ def test_git_is_asked_again_for_a_patch_whose_file_was_removed(root: Path, tmp_p
     (root / "train.py").write_text("seed = 2\n")
     first = launch_record.describe_launch(root, max_age_s=3600)
     assert first.kept_patch is not None
-    patch = first.patch
+    patch = first.kept_patch.read()
     first.kept_patch.write(tmp_path / "patch")
     (tmp_path / "patch").unlink()
-    assert launch_record.describe_launch(root, max_age_s=3600).patch == patch
+    again = launch_record.describe_launch(root, max_age_s=3600).kept_patch
+    assert again is not None and again.read() == patch
 
 
 # -- of a task ---------------------------------------------------------------------------------------------------------
