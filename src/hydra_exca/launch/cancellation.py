@@ -42,11 +42,12 @@ def why_not_ours(uid: str, claim: Claim) -> ExcaError | None:
     )
 
 
-def check_ours(uid: str, claim: Claim) -> None:
-    """Raises the error of `why_not_ours`."""
-    problem = why_not_ours(uid, claim)
-    if problem is not None:
-        raise problem
+def check_ours(owned: tp.Iterable[tuple[Entry, Claim]]) -> None:
+    """Raises the error of `why_not_ours` for the first claim that has one."""
+    for entry, claim in owned:
+        problem = why_not_ours(entry.uid, claim)
+        if problem is not None:
+            raise problem
 
 
 def has_no_other_task(lookup: Lookup, job: Claim | clusters.JobReference, entries: set[Path]) -> bool:
@@ -102,8 +103,7 @@ def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) ->
 
     A job that also computes other tasks continues: by itself it ends the task whose claim it has lost.
     """
-    for entry, claim in superseded:
-        check_ours(entry.uid, claim)
+    check_ours(superseded)
     superseded = [(entry, claim) for entry, claim in superseded if claim.cluster not in IN_PROCESS]
     entries = {entry.path for entry, _ in superseded}
     cancelled = [claim for _, claim in superseded if has_no_other_task(lookup, claim, entries)]

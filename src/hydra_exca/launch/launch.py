@@ -238,7 +238,7 @@ class Launch:
         submissions = self._monitor.submissions
         if any(submission.token == claim.token and submission.cancel_task(launched) for submission in submissions):
             return
-        cancellation.check_ours(launched.uid, claim)
+        cancellation.check_ours([(launched.entry, claim)])
         is_alone = cancellation.has_no_other_task(self._lookup, claim, {launched.entry.path})
         # a job of several tasks sees that the claim is gone, and ends the task
         self._monitor.end_lost_task(launched, claim, clusters.JobReport(JobState.ENDED, "CANCELLED", JobEnd.REMOVED))
@@ -249,9 +249,7 @@ class Launch:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
         owned = [(entry, claim) for entry in entries if (claim := entry.current_claim()) is not None]
-        for entry, claim in owned:
-            if _is_computed(entry, claim):
-                cancellation.check_ours(entry.uid, claim)
+        cancellation.check_ours(pair for pair in owned if _is_computed(*pair))
         owned = [(entry, claim) for entry, claim in owned if claim.state is not ClaimState.RELEASED or claim.lost]
         for entry, claim in owned:
             entry.publish_claim(claim.next(ClaimState.RELEASED, lost=()))  # what is believed lost may not come back

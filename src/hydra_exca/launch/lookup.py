@@ -169,10 +169,9 @@ class Lookup:
         claim = None
         if entry is not None and outcome is None:
             try:
-                state = entry.read_state()
+                outcome, claim = entry.read_state()
             except CorruptEntryError as error:
                 return LookupResult(identity, entry, corrupt=error)
-            outcome, claim = state.outcome, state.claim
         if outcome is not None:
             status = outcome.status
         else:

@@ -127,29 +127,17 @@ def _is_number(value: tp.Any) -> bool:
     return isinstance(value, (float, complex)) or _is_instance_of("numpy", "generic")(value)
 
 
-def _is_dict(value: tp.Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_table(value: tp.Any) -> bool:
-    """A frame, a column, an index: they have a method that takes nan for nan."""
-    return callable(getattr(type(value), "equals", None))
-
-
 def _is_sequence(value: tp.Any) -> bool:
     return isinstance(value, collections.abc.Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
 
 
-def _is_anything(value: tp.Any) -> bool:
-    return True
-
-
 _RULES: tuple[tuple[tp.Callable[[tp.Any], bool], tp.Callable[[tp.Any, tp.Any], Answer]], ...] = (
     (_is_number, _compare_numbers),
-    (_is_dict, _compare_dicts),
+    (lambda value: isinstance(value, dict), _compare_dicts),
     (_is_instance_of("numpy", "ndarray"), _compare_arrays),
     (_is_instance_of("torch", "Tensor"), _compare_tensors),
-    (_is_table, _compare_tables),
+    # a frame, a column, an index: they have a method that takes nan for nan
+    (lambda value: callable(getattr(type(value), "equals", None)), _compare_tables),
     (_is_sequence, _compare_sequences),
-    (_is_anything, _compare_objects),
+    (lambda value: True, _compare_objects),
 )

@@ -2,7 +2,7 @@
 
 from .cache_folder import CacheFolder, FactoryFolder
 from .claims import Claim, ClaimState, describe_owner
-from .entry import Entry, EntryState, Outcome, check_error, check_identity, is_committing
+from .entry import Entry, Outcome, check_error, check_identity, is_committing
 from .items.reader import Items, ItemWriter
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Claim",
     "ClaimState",
     "Entry",
-    "EntryState",
     "FactoryFolder",
     "ItemWriter",
     "Items",

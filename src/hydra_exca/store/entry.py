@@ -25,7 +25,7 @@ Json = dict[str, tp.Any]
 log = logging.getLogger("exca.store")
 _COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
 _HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
-_FINAL = {str(status): status for status in (Status.COMPLETED, Status.FAILED)}
+_FINAL = (Status.COMPLETED, Status.FAILED)
 _IDENTITY = {"factory": (str,), "version": (str,), "fields": (dict,), "full": (dict,)}
 _TEXT = (str, type(None))
 _ERROR = {"kind": (str,), "type": _TEXT, "message": _TEXT, "traceback": _TEXT, "content": (dict, type(None))}
@@ -85,7 +85,7 @@ class Outcome:
         status = fields["status"]
         if status not in _FINAL:
             raise ValueError(f"'status' cannot be {status!r:.60}")
-        fields["status"] = _FINAL[status]
+        fields["status"] = Status(status)
         fields["writer"] = None  # which only the file tells
         outcome = records.build(cls, fields)
         if outcome.status is Status.FAILED:
@@ -103,14 +103,6 @@ def check_identity(identity: tp.Any) -> None:
 def check_error(error: tp.Any) -> None:
     """Raises ValueError if the description of an error is damaged."""
     records.check_fields(error, _ERROR)
-
-
-@dataclasses.dataclass(frozen=True)
-class EntryState:
-    """The state of an entry on disk: its outcome if it has one, else the claim that owns it, if any."""
-
-    outcome: Outcome | None = None
-    claim: Claim | None = None
 
 
 _committing: list[str] = []
@@ -215,13 +207,14 @@ class Entry:
         except (OSError, CorruptEntryError):
             return False
 
-    def read_state(self) -> EntryState:
-        """The outcome, or else the owner. Outcomes come under a claim, so none is missed between the reads."""
+    def read_state(self) -> tuple[Outcome | None, Claim | None]:
+        """The outcome, or else the claim that owns the entry.
+
+        Outcomes come under a claim, so none is missed between the reads.
+        """
         outcome = self.outcome()
-        if outcome is not None:
-            return EntryState(outcome=outcome)
-        claim = claims.owning_claim(self.path)
-        return EntryState(outcome=self.outcome() if claim is not None else None, claim=claim)
+        claim = None if outcome is not None else self.current_claim()
+        return (outcome, None) if claim is None else (self.outcome(), claim)
 
     def current_claim(self) -> Claim | None:
         """The claim that owns this entry."""

@@ -373,7 +373,7 @@ def test_an_outcome_that_is_set_aside_is_kept(entry: Entry) -> None:
 
 
 def test_no_outcome_is_no_error(entry: Entry) -> None:
-    assert entry.outcome() is None and entry.read_state().claim is None and entry.set_outcome_aside() is None
+    assert entry.outcome() is None and entry.read_state() == (None, None) and entry.set_outcome_aside() is None
 
 
 @pytest.mark.parametrize("file", ["claim", "name", "project"])
@@ -388,8 +388,8 @@ def test_a_file_that_a_crash_of_the_machine_left_empty_does_not_lock_the_entry(t
     again = CacheFolder(tmp_path).factory_folder("train.main", "0")
     again.create(PROJECT)
     entry = again.open_entry(identity())
-    standing = entry.read_state()
-    assert standing.outcome is None and entry.publish_claim(claim(2))
+    stored, _ = entry.read_state()
+    assert stored is None and entry.publish_claim(claim(2))
 
 
 # -- making room, giving up
