@@ -12,7 +12,7 @@ from hydra_exca.store import Items, ItemWriter, values
 def as_result(value: tp.Any) -> tp.Any:
     """As the value of a task."""
     with tempfile.TemporaryDirectory() as folder:
-        return values.load_value(Path(folder), values.store_value(Path(folder), 1, value), ())
+        return values.load_value(Path(folder), store_value(Path(folder), 1, value), ())
 
 
 def as_item(value: tp.Any) -> tp.Any:
@@ -21,3 +21,8 @@ def as_item(value: tp.Any) -> tp.Any:
         with ItemWriter(Path(folder), "1-a") as writer:
             writer.add("key", value)
         return Items(Path(folder)).get("key")
+
+
+def store_value(folder: Path, number: int, value: tp.Any) -> dict[str, tp.Any]:
+    """Writes a value into an entry's folder, as the owner of claim ``number``; the record of it for an outcome."""
+    return values.encode_value(number, value).write(folder)

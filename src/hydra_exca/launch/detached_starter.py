@@ -17,9 +17,9 @@ from hydra_exca import clusters, paths
 from hydra_exca.errors import SubmissionError
 from hydra_exca.job import lost, payload
 from hydra_exca.job.attempt import is_wanted
-from hydra_exca.store import Claim, ClaimState, Entry, describe_owner
+from hydra_exca.store import ClaimState, Entry, describe_owner
 
-from .lookup import JobEffect, effect_of_end
+from .lookup import JobEffect, effect_of_end, has_begun
 
 _READY = "ready"
 _PAUSE_S = 0.05
@@ -79,10 +79,11 @@ def _claim_job(folder: Path, header: payload.Payload, number: int) -> list[tuple
     """Takes over the claims of a job; returns the positions and entries of the tasks for which that was possible."""
     parts = payload.PartReader(folder, header)
     entries = [(position, Entry(parts.read(position).entry)) for position in header.jobs[number]]
-    return [(position, entry) for position, entry in entries if _claim_entry(entry, entry.current_claim(), folder.name)]
+    return [(position, entry) for position, entry in entries if _claim_entry(entry, folder.name)]
 
 
-def _claim_entry(entry: Entry, claim: Claim | None, token: str) -> bool:
+def _claim_entry(entry: Entry, token: str) -> bool:
+    claim = entry.current_claim()
     if claim is None or claim.token != token or claim.state is not ClaimState.QUEUED:
         return False
     return entry.publish_claim(claim.next(ClaimState.QUEUED, owner=describe_owner(entry.path)))
@@ -92,12 +93,12 @@ def _record_end(
     folder: Path, header: payload.Payload, tasks: list[tuple[int, Entry]], report: clusters.JobReport
 ) -> None:
     """Stores the end of a job as the failure of the tasks that failed with it, and gives the others up."""
-    has_begun = any(_has_begun(entry, folder.name) for _, entry in tasks)
+    is_begun = any(has_begun(entry, folder.name) for _, entry in tasks)
     for position, entry in tasks:
         claim = entry.current_claim()
         if claim is None or not is_wanted(claim, folder.name) or entry.outcome() is not None:
             continue
-        effect = effect_of_end(claim, report, has_begun)
+        effect = effect_of_end(claim, report, is_begun)
         if effect is JobEffect.NOT_REACHED:
             entry.release_claim(claim)
             continue
@@ -107,13 +108,6 @@ def _record_end(
             lost.record_lost_job(*end)
         else:
             lost.give_up_lost_job(entry, claim, lost.describe_lost_job(*end))
-
-
-def _has_begun(entry: Entry, token: str) -> bool:
-    claim, outcome = entry.current_claim(), entry.outcome()
-    if outcome is not None and outcome.token == token:
-        return True
-    return claim is not None and claim.token == token and claim.state in (ClaimState.RUNNING, ClaimState.COMMITTING)
 
 
 def _say_ready() -> None:

@@ -255,6 +255,14 @@ def effect_of_end(claim: Claim, report: clusters.JobReport, has_begun: bool = Tr
     return JobEffect.FAILURE if is_failure else JobEffect.LOSS
 
 
+def has_begun(entry: Entry, token: str) -> bool:
+    """Whether a job of a launch has begun the task of an entry."""
+    outcome, claim = entry.readable_outcome(), entry.current_claim()
+    if outcome is not None and outcome.token == token:
+        return True
+    return claim is not None and claim.token == token and claim.state in (ClaimState.RUNNING, ClaimState.COMMITTING)
+
+
 def _with_owner(result: LookupResult) -> LookupResult:
     """The result with the claim after which the next is taken; running if somebody computes the task again already."""
     if result.entry is None or result.claim is not None:

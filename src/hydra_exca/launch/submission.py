@@ -27,7 +27,7 @@ from hydra_exca.text import count_noun
 
 from . import detached_starter
 from .launched_task import LaunchedTask
-from .lookup import Lookup
+from .lookup import Lookup, has_begun
 from .settings import Settings, Task
 
 log = logging.getLogger("exca.launch")
@@ -173,7 +173,7 @@ class Submission:
     def has_begun(self, task: LaunchedTask) -> bool:
         """Whether the job of a claimed task has started any of its tasks."""
         job, _ = self._job_of[task]
-        return any(_has_begun(self.claimed[position]) for position in job.positions)
+        return any(has_begun(self.claimed[position].entry, self.token) for position in job.positions)
 
     def holds(self, task: LaunchedTask) -> bool:
         """Whether this submission has claimed the task."""
@@ -450,10 +450,6 @@ def _group_by_resources(wanted: tp.Sequence[LaunchedTask]) -> list[list[Launched
     for task in wanted:
         groups.setdefault(json.dumps(task.task.resources, sort_keys=True, default=repr), []).append(task)
     return list(groups.values())
-
-
-def _has_begun(task: LaunchedTask) -> bool:
-    return task.outcome is not None or _claim_state(task) in (ClaimState.RUNNING, ClaimState.COMMITTING)
 
 
 def _claim_state(task: LaunchedTask) -> ClaimState | None:

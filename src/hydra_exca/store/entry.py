@@ -266,12 +266,8 @@ class Entry:
         self._check_place()
         return files.publish_file(self.path / paths.claim_name(claim.number), claim.to_json())
 
-    def store_value(self, claim: Claim, value: tp.Any) -> Json:
-        """Writes the value that the owner of ``claim`` computed; it is not visible before the outcome names it."""
-        return self.write_value(values.encode_value(claim.number, value))
-
     def write_value(self, value: values.EncodedValue) -> Json:
-        """The same, of a value that is encoded already. Raises CacheError if the disk stays full."""
+        """Writes a value; it is not visible before the outcome names it. Raises CacheError if the disk stays full."""
         return files.keep_trying(lambda: value.write(self.path), self.path)
 
     def commit_outcome(self, claim: Claim, outcome: Outcome) -> bool:

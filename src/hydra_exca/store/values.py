@@ -16,7 +16,7 @@ from hydra_exca.errors import CorruptEntryError
 
 from .formats import registry, scalars
 
-__all__ = ["INLINE_BYTES", "EncodedValue", "encode_value", "load_value", "store_value"]
+__all__ = ["INLINE_BYTES", "EncodedValue", "encode_value", "load_value"]
 
 INLINE_BYTES = 4096
 _NPY = "npy"  # an array in a file of its own
@@ -63,11 +63,6 @@ def _readable_record(value: tp.Any) -> Record | None:
     if split is None or len(registry.JSON.dump(split)) > INLINE_BYTES:
         return None
     return {"format": registry.JSON.name, "inline": split[0], "types": split[1]}
-
-
-def store_value(folder: Path, number: int, value: tp.Any) -> Record:
-    """Writes ``value`` into an entry's folder (or inline if small) and returns its record for the outcome."""
-    return encode_value(number, value).write(folder)
 
 
 def load_value(folder: Path | str, record: Record, trust_users: tp.Collection[str]) -> tp.Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from job_side import kills_itself
+from stored import store_value
 
 from hydra_exca import OnCodeChange, checksums, clusters, paths
 from hydra_exca.clusters import Options, process
@@ -629,7 +630,7 @@ def commit(cache: Cache, claim: Claim, value: str) -> None:
     """What that launch does in the end."""
     entry = cache.entry()
     entry.set_previous_aside(keep_output=False)
-    stored = entry.store_value(claim, value)
+    stored = store_value(entry.path, claim.number, value)
     outcome = Outcome(Status.COMPLETED, claim.number, task().identity.to_json(), stored, token="theirs", code="new")
     assert entry.commit_outcome(claim, outcome)
 

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 from cluster_jobs import until
+from stored import store_value
 
 from hydra_exca import checksums, clusters, files, paths
 from hydra_exca.clusters import Options, process
@@ -356,7 +357,7 @@ def test_a_damaged_value_that_another_launch_computes_again_is_joined(tmp_path: 
     late.submit()
     assert late.poll() == 1
     entry.set_outcome_aside()
-    value = entry.store_value(theirs, "theirs")
+    value = store_value(entry.path, theirs.number, "theirs")
     assert entry.commit_outcome(theirs, Outcome(Status.COMPLETED, 0, task().identity.to_json(), value))
     assert late.poll() == 0
     assert late.result(task()).value == "theirs" and len(runs(tmp_path)) == 1

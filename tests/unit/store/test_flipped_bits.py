@@ -16,6 +16,7 @@ import map_models
 import numpy as np
 import pytest
 from apps import App
+from stored import store_value
 
 from hydra_exca import checksums, paths
 from hydra_exca.clusters import process
@@ -58,7 +59,7 @@ def make_entry(folder: Path, value: tp.Any) -> Entry:
     entry = factory_folder.open_entry(IDENTITY)
     claim = Claim(1, ClaimState.RUNNING, "token", "local", "7", 0, process.describe_process())
     entry.publish_claim(claim)
-    record = entry.store_value(claim, value)
+    record = store_value(entry.path, claim.number, value)
     outcome = Outcome(Status.COMPLETED, 0, IDENTITY.to_json(), record, host="node", token="token", code="0123")
     assert entry.commit_outcome(claim, outcome)
     return entry

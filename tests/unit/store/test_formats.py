@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import pandas as hpd
 from hypothesis_profiles import examples
 from places import ROOT
-from stored import as_item, as_result
+from stored import as_item, as_result, store_value
 
 import hydra_exca
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
@@ -92,16 +92,16 @@ def test_an_unusual_item_comes_back_exactly(value: tp.Any) -> None:
     ("value", "suffix"), [(np.zeros(3), "npy"), ("x" * 5000, "txt"), (pd.DataFrame({"a": [1]}), "parquet")]
 )
 def test_a_value_of_a_task_is_in_a_file_of_its_format(tmp_path: Path, value: tp.Any, suffix: str) -> None:
-    record = values.store_value(tmp_path, 3, value)
+    record = store_value(tmp_path, 3, value)
     assert record["format"] == suffix and (tmp_path / f"value.3.{suffix}").exists()
 
 
 def test_short_text_of_a_task_is_in_the_marker(tmp_path: Path) -> None:
-    assert values.store_value(tmp_path, 1, "text") == {"format": "json", "inline": "text"}
+    assert store_value(tmp_path, 1, "text") == {"format": "json", "inline": "text"}
 
 
 def test_a_frame_that_was_pickled_before_there_was_parquet_is_still_loaded(tmp_path: Path) -> None:
-    record = values.store_value(tmp_path, 1, (1, 2))
+    record = store_value(tmp_path, 1, (1, 2))
     frame = pd.DataFrame({"a": [1]})
     data = pickles.pickle_value(frame, "it")
     (tmp_path / record["file"]).write_bytes(data)
@@ -113,14 +113,14 @@ def test_a_frame_that_was_pickled_before_there_was_parquet_is_still_loaded(tmp_p
 
 @pytest.mark.parametrize("lost", ["format", "file", "size", "sha256"])
 def test_a_marker_that_does_not_say_all_of_a_value_is_corrupt(tmp_path: Path, lost: str) -> None:
-    record = values.store_value(tmp_path, 1, (1, 2))
+    record = store_value(tmp_path, 1, (1, 2))
     del record[lost]
     with pytest.raises(CorruptEntryError, match="where its value is"):
         values.load_value(tmp_path, record, ())
 
 
 def test_a_marker_that_names_another_format_than_its_file_is_corrupt(tmp_path: Path) -> None:
-    record = values.store_value(tmp_path, 1, (1, 2))
+    record = store_value(tmp_path, 1, (1, 2))
     with pytest.raises(CorruptEntryError, match="where its value is"):
         values.load_value(tmp_path, {**record, "format": "json"}, ())
 
@@ -132,7 +132,7 @@ def test_libraries_that_the_program_does_not_use_are_not_imported(tmp_path: Path
     from pathlib import Path
     from hydra_exca.store import Items, ItemWriter, values
     for number, value in enumerate(["a", {"a": 1}, (1,), b"a", "a" * 5000]):
-        assert values.load_value(Path(), values.store_value(Path(), number, value), ()) == value
+        assert values.load_value(Path(), store_value(Path(), number, value), ()) == value
         with ItemWriter(Path(), f"{number}-a") as writer:
             writer.add("key", value)
         assert Items(Path()).get("key") == value
@@ -251,7 +251,7 @@ def test_of_two_formats_the_last_registered_takes_the_value() -> None:
 
 def test_a_registered_format_comes_before_the_built_in_ones(tmp_path: Path) -> None:
     register("shout", kind=str, dump=lambda value: value.upper().encode(), load=bytes.decode)
-    assert values.store_value(tmp_path, 1, "text")["format"] == "shout"
+    assert store_value(tmp_path, 1, "text")["format"] == "shout"
 
 
 def test_a_registered_format_takes_no_other_values_when_it_is_named() -> None:
@@ -354,7 +354,7 @@ def test_a_format_that_fails_to_write_is_an_error_that_says_why(dump: tp.Any, sa
 
 def test_a_format_that_fails_to_read_says_that_the_file_is_intact(tmp_path: Path) -> None:
     register(load=_fails)
-    record = values.store_value(tmp_path, 1, fractions.Fraction(1, 3))
+    record = store_value(tmp_path, 1, fractions.Fraction(1, 3))
     with pytest.raises(CacheError, match=f"{record['file']} is intact.*ZeroDivisionError"):
         values.load_value(tmp_path, record, ())
 
@@ -363,7 +363,7 @@ def test_a_value_in_a_format_that_is_not_registered_says_what_to_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register()
-    record = values.store_value(tmp_path, 1, fractions.Fraction(1, 3))
+    record = store_value(tmp_path, 1, fractions.Fraction(1, 3))
     monkeypatch.setattr(registry, "_registered", [])
     with pytest.raises(CacheError, match=r"'fraction'.*not registered.*import the module.*register_format\('fraction'"):
         values.load_value(tmp_path, record, ())
@@ -372,7 +372,7 @@ def test_a_value_in_a_format_that_is_not_registered_says_what_to_import(
 @pytest.mark.parametrize("runs_code", [False, True])
 def test_only_a_format_that_runs_code_asks_whom_to_trust(tmp_path: Path, runs_code: bool) -> None:
     register(runs_code=runs_code)
-    record = values.store_value(tmp_path, 1, fractions.Fraction(1, 3))
+    record = store_value(tmp_path, 1, fractions.Fraction(1, 3))
     os.chmod(tmp_path / record["file"], 0o666)
     try:
         refused = values.load_value(tmp_path, record, ()) is None

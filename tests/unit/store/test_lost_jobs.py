@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from stored import store_value
 
 from hydra_exca import checksums, clusters, paths
 from hydra_exca.identity import uid
@@ -26,7 +27,7 @@ def first(tmp_path: Path) -> Claim:
 
 
 def commits(entry: Entry, claim: Claim, value: str) -> bool:
-    stored = entry.store_value(claim, value)
+    stored = store_value(entry.path, claim.number, value)
     outcome = Outcome(Status.COMPLETED, claim.number, IDENTITY, stored, token=claim.token)
     return entry.commit_outcome(claim, outcome)
 

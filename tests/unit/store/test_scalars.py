@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from stored import store_value
 
 from hydra_exca.errors import CacheError
 from hydra_exca.store import values
@@ -20,7 +21,7 @@ torch = pytest.importorskip("torch")
 
 def _stored(folder: Path, value: tp.Any) -> dict[str, tp.Any]:
     """The record of a stored value, as outcome.json returns it."""
-    record: dict[str, tp.Any] = json.loads(json.dumps(values.store_value(folder, 1, value)))
+    record: dict[str, tp.Any] = json.loads(json.dumps(store_value(folder, 1, value)))
     return record
 
 

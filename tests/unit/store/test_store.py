@@ -22,6 +22,7 @@ import pytest
 from alike import ARRAYS, JSON_LEAVES, KEYS, LEAVES, TEXT, UNUSUAL, exactly, nested
 from hypothesis import example, given
 from hypothesis_profiles import examples
+from stored import store_value
 from users import as_user, needs_root
 
 from hydra_exca import checksums, files, paths
@@ -53,7 +54,9 @@ def commit(entry: Entry, value: tp.Any, of: uid.Identity | None = None) -> Outco
     """What a job does: takes the next claim, stores its value, writes the marker."""
     owner = entry.current_claim()
     mine = claim(1 if owner is None else owner.number + 1)
-    assert entry.publish_claim(mine) and entry.commit_outcome(mine, completed(entry.store_value(mine, value), of))
+    assert entry.publish_claim(mine) and entry.commit_outcome(
+        mine, completed(store_value(entry.path, mine.number, value), of)
+    )
     outcome = entry.outcome()
     assert outcome is not None
     return outcome
@@ -331,7 +334,7 @@ def test_what_cannot_be_pickled_is_named(value: tp.Any, culprit: str) -> None:
 
 def test_of_a_result_that_cannot_be_pickled_nothing_is_stored(entry: Entry) -> None:
     with pytest.raises(ConfigError, match="the result cannot be pickled"):
-        entry.store_value(claim(), Holder(lock))
+        store_value(entry.path, claim().number, Holder(lock))
     assert os.listdir(entry.path) == []
 
 
@@ -509,7 +512,7 @@ def test_a_late_commit_does_not_drop_the_value_that_is_to_be_replaced_since(
 
     monkeypatch.setattr(Entry, "_drop_previous", stall)
     mine = owner_of(forced)
-    assert forced.commit_outcome(mine, completed(forced.store_value(mine, "new")))
+    assert forced.commit_outcome(mine, completed(store_value(forced.path, mine.number, "new")))
     assert forced.load_value(tp.cast(Outcome, forced.previous_outcome())) == "new"
 
 
@@ -798,7 +801,9 @@ def test_a_process_killed_while_committing_leaves_the_old_value_or_the_new(tmp_p
             entry.set_previous_aside(keep_output=False)
             entry.output.mkdir(exist_ok=True)
             (entry.output / "file").touch()
-            entry.commit_outcome(mine, completed(entry.store_value(mine, ["x" * 5000, f"{os.getpid()}.{number}"])))
+            entry.commit_outcome(
+                mine, completed(store_value(entry.path, mine.number, ["x" * 5000, f"{os.getpid()}.{number}"]))
+            )
             ready.set()  # from now on: how long one takes depends on the machine
 
     seen = set()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hydra_zen import zen
+from stored import store_value
 
 from hydra_exca import paths, script
 from hydra_exca.errors import ConfigError
@@ -146,7 +147,9 @@ def test_older_results_are_told_of_and_not_used(tmp_path: Path, caplog: pytest.L
     entry = factory_folder.open_entry(before)
     mine = Claim(1, ClaimState.RUNNING, "launch", "local", "1", 0, {})
     assert entry.publish_claim(mine)
-    assert entry.commit_outcome(mine, Outcome(Status.COMPLETED, 0, before.to_json(), value=entry.store_value(mine, 1)))
+    assert entry.commit_outcome(
+        mine, Outcome(Status.COMPLETED, 0, before.to_json(), value=store_value(entry.path, mine.number, 1))
+    )
     with caplog.at_level(logging.INFO):
         messages.say_plan([LookupResult(today)], "inline", folder, set(), read.older_identities)
     assert "1 older result is not reused" in caplog.text
