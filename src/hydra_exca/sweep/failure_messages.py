@@ -20,6 +20,7 @@ _SHOWN_FRAMES = 3
 _MESSAGE_LENGTH = 300
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?:    (?P<code>\S.*)\n)?', re.M)
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3[^/]*/|^<")
+_NUMBER = re.compile(r"\d+")
 _COPY = re.compile(rf"^.*/{paths.CODE}/[0-9a-f]{{16}}/")
 
 
@@ -70,7 +71,7 @@ def say_failures(failed: tp.Sequence[Result]) -> None:
     for group in groups.values():
         names, more = ", ".join(map(name_task, group[:_SHOWN_TASKS])), len(group) - _SHOWN_TASKS
         names += f" and {more} more" if more > 0 else ""
-        log.error("exca: failed: %s -> %s", names, _headline(group[0], len(group)))
+        log.error("exca: failed: %s -> %s", names, _headline(group))
 
 
 def name_task(result: Result) -> str:
@@ -81,7 +82,7 @@ def name_task(result: Result) -> str:
 def _kind_of_failure(result: Result) -> tp.Hashable:
     """Equal for tasks that failed in the same way: by the same error at the same place, or by one end of their jobs."""
     error = result.error
-    if isinstance(error, JobLostError):
+    if isinstance(error, JobLostError) and error.state:
         return error.state, result.status, result.how
     if isinstance(error, TaskFailedError):
         place = [frame[:3] for frame in own_frames(error.traceback)[-1:]]
@@ -92,7 +93,7 @@ def _kind_of_failure(result: Result) -> tp.Hashable:
 def _describe(error: ExcaError) -> str:
     """What happened, where in the user's code, and the log."""
     if not isinstance(error, TaskFailedError):
-        return f"{getattr(error, 'state', '') or type(error).__name__}{_log_hint(error)}"
+        return f"{getattr(error, 'state', '') or _shorten(str(error))}{_log_hint(error)}"
     lines = [f"{_class_name(error)}{_first_line(error)}", *map(str, own_frames(error.traceback)[-_SHOWN_FRAMES:])]
     lines += [f"log: {relative_path(Path(error.log))}"] if error.log else []
     return "\n    ".join(lines)
@@ -102,17 +103,19 @@ def _first_line(error: TaskFailedError) -> str:
     return f": {_shorten(error.text)}" if error.text else ""
 
 
-def _headline(first: Result, count: int) -> str:
+def _headline(group: tp.Sequence[Result]) -> str:
     """What became of a task, and of others like it, in one line."""
-    error = first.error
+    first, error = group[0], group[0].error
     assert error is not None
-    if isinstance(error, JobLostError) and count > 1:
+    if isinstance(error, JobLostError) and error.state and len(group) > 1:
         then = "" if first.status is Status.FAILED else ". Nothing is stored: the same command submits the tasks again"
         hint = _log_hint(error)
         example = f", for example{hint}" if hint else ""
         return f"their jobs ended without a result: {error.state}{example}{then}{_retry_hint(first)}"
     message = str(error).replace(getattr(error, "type", "") or "\0", _class_name(error))
-    return f"{'for example ' if count > 1 else ''}{_shorten(message)}{_log_hint(error)}{_retry_hint(first)}"
+    messages = {_NUMBER.sub("", getattr(result.error, "text", "")) for result in group}  # at one place many may fail
+    example = f"{len(messages)} different messages, for example " if len(messages) > 1 else "for example "
+    return f"{example if len(group) > 1 else ''}{_shorten(message)}{_log_hint(error)}{_retry_hint(first)}"
 
 
 def _shorten(text: str) -> str:

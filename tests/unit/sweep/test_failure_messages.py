@@ -100,6 +100,19 @@ def test_failures_of_another_place_or_kind_have_lines_of_their_own(logged: tp.An
     assert len(logged()) == 5
 
 
+def test_other_messages_from_the_same_place_are_counted(logged: tp.Any) -> None:
+    failure_messages.say_failures([raised(1, "no file a.npy"), raised(2, "a bad shape"), raised(3, "a bad shape")])
+    [line] = logged()
+    assert line.endswith("-> 2 different messages, for example seed=1 raised ValueError: no file a.npy")
+
+
+def test_tasks_that_miss_others_are_told_with_the_reason(logged: tp.Any) -> None:
+    results = [failed(seed, JobLostError(f"seed={seed} asks for another task: {seed} is lost")) for seed in (1, 2)]
+    failure_messages.say_failure({}, results[0])
+    failure_messages.say_failures(results)
+    assert [line.count("is lost") for line in logged()] == [1, 1, 1]
+
+
 def test_a_task_that_was_not_run_has_not_failed(logged: tp.Any) -> None:
     failure_messages.say_failure({}, failed(1, NotRunError("not run"), "not run"))
     assert logged() == []
