@@ -16,7 +16,8 @@ SOURCES := $(shell find src conf hydra_plugins -type f -not -name '*.pyc') pypro
 DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher=exca hydra/launcher/cluster=local
 
 # the pre-releases by name: so pip takes no pre-release of anything else
-HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 hydra-submitit-launcher==1.4.0rc3
+HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 \
+	hydra-submitit-launcher==1.4.0rc3 hydra-joblib-launcher==1.4.0rc3 hydra-optuna-sweeper==1.4.0rc3
 
 .PHONY: demo check test coverage matrix torture lint bench clean
 

@@ -175,3 +175,45 @@ def test_options_that_we_take_for_another_launcher_survive_the_comparison_of_job
             "seed=1,2", "hydra/callbacks=exca", "+hydra.launcher.workdir.copied=[model.py]", launcher=launcher
         )
         assert (result.returncode, result.values) == (0, [10, 20]), result.text
+
+
+NEWS = """
+defaults: [db: a, _self_]
+seed: 1
+a: [1, 2]
+m: {c: null, d: 1}
+hydra:
+  searchpath: ["file://${oc.env:MORE}"]
+  job: {env_set: {FROM_SEED: "s${seed}"}}
+"""
+
+
+def test_what_hydra_14_composes_anew_reaches_the_jobs(tmp_path: Path) -> None:
+    body = 'import os\nreturn [os.environ["FROM_SEED"], cfg.db.n, list(cfg.a), list(cfg.m)]'
+    app = App(tmp_path, body, config=NEWS, files={"conf/db/a.yaml": "n: 1", "more/db/b.yaml": "n: 2"})
+    more = {"MORE": str(tmp_path / "more")}
+    for overrides, values in [
+        (["seed=1,2"], [["s1", 1, [1, 2], ["c", "d"]], ["s2", 1, [1, 2], ["c", "d"]]]),
+        (["db=glob(*)"], [["s1", 1, [1, 2], ["c", "d"]], ["s1", 2, [1, 2], ["c", "d"]]]),  # those of the search path
+        (["~m.c"], [["s1", 1, [1, 2], ["d"]]]),  # null is the value that Hydra's sweeper writes
+        (["seed=2", "--multirun", "a=[3]"], [["s2", 1, [3], ["c", "d"]]]),  # on both sides of a flag
+    ]:
+        for cluster in ("inline", "local"):
+            result = app.run(*overrides, cluster=cluster, env=more)
+            assert (result.returncode, result.values) == (0, values), result.text
+
+
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_a_failure_is_in_the_log_of_its_job(tmp_path: Path, cluster: str) -> None:
+    app = App(tmp_path, 'raise ValueError("the reason")')
+    assert app.run("seed=1", cluster=cluster).returncode == 1
+    assert "ValueError: the reason" in (app.job(0) / "train.log").read_text()
+
+
+def test_a_sweep_over_options_of_the_launcher_is_refused_as_by_hydra(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    results = [app.run("seed=1", "hydra.launcher.n_jobs=1,2", launcher="joblib")]
+    results += [app.run("seed=1", "hydra.launcher.timeout_min=1,2")]
+    assert [result.returncode for result in results] == [1, 1]
+    assert results[0].stderr.splitlines()[-1].partition("n_jobs")[0] in results[1].stderr, results[1].text
+    assert app.notes == []
