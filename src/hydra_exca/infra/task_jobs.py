@@ -245,6 +245,10 @@ def _start_rest(launch: Launch, lock: threading.RLock) -> None:
             try:
                 launch.poll()
             except CacheError as error:
+                cause = error.__cause__ or error
+                if not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError):  # the folder was removed
+                    log.error("exca: the other jobs are not started: %s", error)
+                    return
                 if not warned:
                     log.warning("exca: jobs cannot be started: %s. Trying again", error)
                 warned = True

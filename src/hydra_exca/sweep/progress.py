@@ -94,7 +94,7 @@ def shown_progress(launch: Launch, kind: ProgressKind, is_here: bool) -> tp.Iter
         say_result(result)
 
     launch.on_result = count
-    is_live = kind is ProgressKind.AUTO and not is_here and sys.stderr is not None and sys.stderr.isatty()
+    is_live = kind is ProgressKind.AUTO and not is_here and _is_terminal(sys.stderr)
     if kind is ProgressKind.OFF:
         yield
     elif is_live:
@@ -152,14 +152,18 @@ def _ignoring_lost_terminal() -> contextlib.suppress:
 @contextlib.contextmanager
 def _printing_above(print_lines: tp.Callable[[str], None]) -> tp.Iterator[None]:
     """Hands what loggers write to a terminal to ``print_lines``."""
-    replaced = [(handler, handler.stream) for handler in _terminal_handlers()]
-    for handler, _ in replaced:
-        handler.setStream(_LineWriter(print_lines))
+    replaced = []
+    for handler in _terminal_handlers():
+        stream, writer = handler.stream, _LineWriter(print_lines)
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # some always write to the present sys.stderr
+            handler.setStream(writer)
+            replaced.append((handler, stream, writer))
     try:
         yield
     finally:
-        for handler, stream in replaced:
-            handler.setStream(stream)
+        for handler, stream, writer in replaced:
+            if handler.stream is writer:  # nobody has given it another one meanwhile
+                handler.setStream(stream)
 
 
 def _terminal_handlers() -> list[logging.StreamHandler[tp.Any]]:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import subprocess
+import threading
 import typing as tp
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,22 @@ def test_a_job_whose_log_cannot_be_opened_is_started_later(tmp_path: Path, monke
     monkeypatch.setattr(local, "open", refuse, raising=False)
     task = Fills(infra={"folder": tmp_path, "cluster": "local"})  # type: ignore[arg-type]
     assert (task.infra.job().result(), refused) == (b"x", [])
+
+
+def test_a_program_ends_though_the_folder_of_jobs_that_wait_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, mode: str) -> tp.IO[bytes]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr(local, "open", refuse, raising=False)
+    job = Fills(infra={"folder": tmp_path, "cluster": "local"}).infra.job()  # type: ignore[arg-type]
+    with pytest.raises(CacheError, match="cannot be written: No such file or directory"):
+        job.result()
+    starters = [thread for thread in threading.enumerate() if thread.name == "exca-starts-jobs"]
+    for thread in starters:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in starters)
 
 
 @pytest.mark.parametrize("cluster", [None, "local"])

@@ -1,6 +1,10 @@
 """The lines in which a sweep says how far it is."""
 
+import io
 import logging
+import os
+import pty
+import sys
 import types
 import typing as tp
 from collections import Counter
@@ -55,3 +59,42 @@ def test_a_failed_task_counts_as_failed_and_one_that_was_not_run_does_not() -> N
     for how in ("run", "joined", "not run"):
         shown.count(tp.cast(tp.Any, types.SimpleNamespace(outcome=None, error=ValueError(), how=how)))
     assert "2 failed" in str(shown)
+
+
+@pytest.fixture
+def terminal() -> tp.Iterator[tp.TextIO]:
+    controller, end = pty.openpty()
+    with os.fdopen(end, "w") as stream, os.fdopen(controller):
+        yield stream
+
+
+class PresentStderrHandler(logging.StreamHandler[tp.Any]):
+    """A handler whose stream is always the present sys.stderr, as that of `logging.lastResort`."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> tp.Any:  # type: ignore[override]
+        return sys.stderr
+
+
+def test_handlers_keep_streams_that_they_get_meanwhile_and_those_that_nobody_sets(
+    terminal: tp.TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    logger = logging.getLogger("of the user")
+    logger.handlers = [PresentStderrHandler(), logging.StreamHandler(terminal), logging.StreamHandler(terminal)]
+    own = io.StringIO()
+    with progress.shown_progress(tp.cast(tp.Any, FakeLaunch()), ProgressKind.AUTO, is_here=False):
+        logger.handlers[1].setStream(own)  # type: ignore[attr-defined]
+    assert [handler.stream for handler in logger.handlers] == [terminal, own, terminal]  # type: ignore[attr-defined]
+    logger.handlers.clear()
+
+
+def test_a_closed_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    with progress.shown_progress(tp.cast(tp.Any, FakeLaunch()), ProgressKind.AUTO, is_here=False):
+        pass
