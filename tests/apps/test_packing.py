@@ -150,6 +150,20 @@ def test_force_ends_one_task_of_a_job_and_the_others_go_on(tmp_path: Path) -> No
     assert sorted(line.split()[1] for line in app.notes) == ["1", "1", "2"]
 
 
+@pytest.mark.slurm
+def test_without_the_record_of_its_launch_a_job_is_not_cancelled_as_it_may_compute_other_tasks(tmp_path: Path) -> None:
+    body = 'note("start", cfg.seed)\nwait_for("go")\nreturn cfg.seed\n'
+    app = App(tmp_path, body)
+    with app.start("seed=1,2", *packed(2), cluster="slurm") as first:
+        wait_until(lambda: app.notes and app.record()["jobs"], "the first task to run")
+        (app.launches[0] / "launch.json").unlink()
+        forced = app.run("seed=1", "hydra.launcher.mode=force", "hydra.sweep.dir=forced", cluster="slurm")
+        assert forced.returncode != 0 and "may compute other tasks" in forced.text
+        app.write("go", "")
+        assert first.result().values == [1, 2]
+    assert app.notes == ["start 1", "start 2"]
+
+
 def test_when_the_process_of_a_job_is_killed_what_it_did_not_reach_is_run_again(tmp_path: Path) -> None:
     body = 'note("start", cfg.seed, os.getppid())\nif cfg.seed == 1:\n    wait_for("go")\nreturn cfg.seed\n'
     app = App(tmp_path, body)

@@ -76,10 +76,10 @@ def runs_out_of_time(app: App, env: Mapping[str, str]) -> None:
 
 
 LIMITED = "+hydra.launcher.additional_parameters={mem: 300M}"
-ENDS: dict[str, tuple[str, Fault, list[str], tuple[str, ...]]] = {
-    "killed itself": ("os.kill(os.getpid(), 9)", goes_on, [], ("FAILED",)),
-    "used too much memory": ("much = b'1' * 900_000_000", goes_on, [LIMITED], ("FAILED", "OUT_OF_MEMORY")),
-    "ran out of time": ("", runs_out_of_time, [], ("TIMEOUT",)),
+ENDS: dict[str, tuple[str, Fault, list[str], str]] = {
+    "killed itself": ("os.kill(os.getpid(), 9)", goes_on, [], "killed by SIGKILL (FAILED)"),
+    "used too much memory": ("much = b'1' * 900_000_000", goes_on, [LIMITED], "out of memory: "),
+    "ran out of time": ("", runs_out_of_time, [], "it reached its time limit of "),
 }
 
 
@@ -87,7 +87,7 @@ ENDS: dict[str, tuple[str, Fault, list[str], tuple[str, ...]]] = {
 def test_a_job_that_ended_without_an_outcome_is_a_failed_task_with_slurms_reason_and_the_end_of_its_log(
     tmp_path: Path, end: str
 ) -> None:
-    then, fault, options, reasons = ENDS[end]
+    then, fault, options, reason = ENDS[end]
     app = App(tmp_path, FIRST_WAITS.format(then=then))
     with app.start("seed=1,2,3", POLL, *options, cluster="slurm") as launch:
         wait_until(lambda: len(app.notes) == 3, "the tasks to run")
@@ -95,7 +95,7 @@ def test_a_job_that_ended_without_an_outcome_is_a_failed_task_with_slurms_reason
         noticed(f"a job that {end}", launch, "seed=1 failed: ")
         result = launch.result()
     assert (result.statuses, result.values) == (["FAILED", "COMPLETED", "COMPLETED"], [None, 20, 30])
-    assert result.returns[0]["details"]["state"].startswith(reasons)
+    assert result.returns[0]["details"]["state"].startswith(reason)
     assert "| at work on 1" in result.returns[0]["error"]
 
 
@@ -108,7 +108,7 @@ def test_a_job_that_lost_its_node_for_good_is_an_error_that_is_not_stored(tmp_pa
         noticed("a job that lost its node for good", launch, "seed=1 failed: ")
         result = launch.result()
     assert (result.statuses, result.values) == (["FAILED", "COMPLETED"], [None, 20])
-    assert result.returns[0]["details"]["state"].startswith("NODE_FAIL")
+    assert "NODE_FAIL" in result.returns[0]["details"]["state"]
     assert "| at work on 1" in result.returns[0]["error"] and len(app.entries) == 1
 
 
@@ -142,7 +142,7 @@ def test_a_whole_array_cancelled_while_pending_is_as_many_errors_that_are_not_st
     app = App(tmp_path)
     with app.start("seed=1,2,3", POLL, HOLD, cluster="slurm", env=dict(env)) as launch:
         told("scancel", array(app), env=env)
-        noticed("a whole pending array that was cancelled", launch, "failed: CANCELLED")
+        noticed("a whole pending array that was cancelled", launch, "(CANCELLED)")
         result = launch.result()
     assert (result.statuses, app.notes, app.entries) == (["FAILED"] * 3, [], [])
     assert all("CANCELLED" in each["details"]["state"] for each in result.returns)
@@ -221,7 +221,7 @@ def test_what_a_killed_controller_has_forgotten_is_submitted_again(
     ],
 )
 def test_what_the_accounting_says_nobody_cancelled_has_vanished(told: str, end: JobEnd) -> None:
-    (row,) = commands.read_accounts(f"12|{told}|sbatch x.sh\n")
+    (row,) = commands.read_accounts(f"12|{told}|1:00:00|sbatch x.sh\n")
     assert row.report().state is JobState.ENDED and row.report().end is end
 
 

@@ -77,7 +77,7 @@ def _status(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str:
     if claim is None or claim.state is ClaimState.RELEASED:
         return Status.NOT_SUBMITTED.value
     if claim.state is ClaimState.QUEUED:
-        return f"{Status.RUNNING.value}: waiting to start"
+        return "queued"
     gone = ", but its process is gone" if process.is_alive(claim.owner) is False else ""
     return f"{Status.RUNNING.value}{gone}"
 

@@ -88,7 +88,8 @@ class JobReport:
     """A cluster's report on one job. ``reason`` is why it ended or waits, in the cluster's words ("" if unknown).
 
     ``end`` matters once it has ended, and ``words`` say what the reason of that means. A ``stuck`` job may wait for
-    ever unless somebody acts.
+    ever unless somebody acts. ``log`` is what the job prints to where no task has a log, ``slurm_output`` what Slurm
+    wrote there since it started the job last. That start ``never_began`` if it ended before it came to the tasks.
     """
 
     state: JobState
@@ -97,11 +98,14 @@ class JobReport:
     stuck: bool = False
     job: str | None = None
     words: str = ""
+    log: Path | None = None
+    slurm_output: str = ""
+    never_began: bool = False
 
     @property
     def explanation(self) -> str:
-        """The reason, and what it means."""
-        return ": ".join(filter(None, [self.reason, self.words]))
+        """What the reason means, and the reason."""
+        return f"{self.words} ({self.reason})" if self.words and self.reason else self.words or self.reason
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +115,7 @@ class JobReference:
     ``number`` is its number in the launch ``token``, ``job`` the cluster's id of it. ``owner`` describes the process
     that computes if the job has ``started``, and the launching process before. ``submitted`` is in seconds since the
     epoch. ``slurm_cluster`` names the cluster of a federation to which the job was submitted, None for the one at hand.
+    ``logs`` is the folder of what jobs print to where no task has a log.
     """
 
     token: str
@@ -120,6 +125,7 @@ class JobReference:
     started: bool
     submitted: float
     slurm_cluster: str | None = None
+    logs: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import typing as tp
 
+from hydra_exca import paths
+
 from . import process
 from .base import Batch, Cluster, ClusterSubmission, JobEnd, JobReference, JobReport, JobState, Options
 
@@ -91,4 +93,5 @@ def process_report(reference: JobReference) -> JobReport:
         return JobReport(JobState.UNKNOWN, f"on {reference.owner.get('host')}, which cannot be asked from here")
     if running:
         return JobReport(JobState.RUNNING if reference.started else JobState.PENDING)
-    return JobReport(JobState.ENDED, "its process is gone", JobEnd.REMOVED)
+    log = None if reference.logs is None else paths.job_log(reference.logs, reference.number)
+    return JobReport(JobState.ENDED, "its process is gone", JobEnd.REMOVED, log=log)

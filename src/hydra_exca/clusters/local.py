@@ -188,21 +188,21 @@ class _LocalSubmission(ClusterSubmission):
 
     def _end_job(self, number: int) -> JobReport | None:
         """Ends a process that is out of time; returns why it ended, None if it has to start again."""
-        running = self._running.pop(number)
+        running, output = self._running.pop(number), paths.job_log(self._batch.folder, number)
         self._ask_again = 0.0
         if running.process.poll() is None:
             end_processes(running.process.pid)
             running.process.wait()
             reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
-            return JobReport(JobState.ENDED, reason, JobEnd.EXHAUSTED)
+            return JobReport(JobState.ENDED, reason, JobEnd.EXHAUSTED, log=output)
         if running.process.returncode == AGAIN and count_timeouts(self._batch.folder, number) > running.timeouts:
             self._waiting = {number: running.spec, **self._waiting}
             return None
         if running.cancelled:
-            return JobReport(JobState.ENDED, "cancelled while it was running", JobEnd.REMOVED)
+            return JobReport(JobState.ENDED, "cancelled while it was running", JobEnd.REMOVED, log=output)
         if running.process.returncode == DISK_ERROR:
-            return JobReport(JobState.ENDED, "its disk took nothing more from it", JobEnd.REMOVED)
-        return JobReport(JobState.ENDED, exit_reason(running.process.returncode))
+            return JobReport(JobState.ENDED, "its disk took nothing more from it", JobEnd.REMOVED, log=output)
+        return JobReport(JobState.ENDED, exit_reason(running.process.returncode), log=output)
 
     def _start_more(self) -> None:
         """Starts jobs in order, as long as there are cores and GPUs; no job overtakes one that waits."""

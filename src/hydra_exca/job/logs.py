@@ -27,9 +27,23 @@ def redirect_output(logs: Logs) -> None:
         stream.flush()
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-        files.set_foreign_link_aside(path)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.dup2(descriptor, stream.fileno())
+        with _opened(path) as descriptor:
+            os.dup2(descriptor, stream.fileno())
+
+
+def append_to_log(path: Path, text: str) -> None:
+    """Writes a text to the end of a log, in one piece, as others may write there."""
+    with _opened(path) as descriptor:
+        os.write(descriptor, text.encode(errors="replace"))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> tp.Iterator[int]:
+    files.set_foreign_link_aside(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        yield descriptor
+    finally:
         os.close(descriptor)
 
 

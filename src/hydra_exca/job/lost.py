@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import typing as tp
-from pathlib import Path
 
 from hydra_exca import clusters, files, paths, records
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Outcome
 
+from .logs import append_to_log
 
-def record_lost_job(
-    entry: Entry,
-    claim: Claim,
-    identity: dict[str, tp.Any],
-    report: clusters.JobReport,
-    cache: Path,
-    logs: Path,
-    code: str | None = None,
-) -> bool:
-    """Makes a lost job's end the outcome, or gives back the value that it was to replace.
 
-    Returns False if ``claim`` owns the entry no more: nothing was written. ``report`` has the cluster's reason,
-    ``cache`` is the cache folder, ``logs`` where the job printed to before its task had a log, ``code`` the digest of
-    the snapshot that it ran from.
+def record_lost_job(entry: Entry, claim: Claim, loss: Outcome) -> bool:
+    """Makes ``loss``, of `describe_lost_job`, the outcome, or gives back the value that it was to replace.
+
+    Returns False if ``claim`` owns the entry no more: nothing was written.
     """
-    outcome = describe_lost_job(entry, claim, identity, report, cache, logs, code)
-    return give_up_lost_job(entry, claim, outcome) if entry.has_previous() else entry.commit_outcome(claim, outcome)
+    return give_up_lost_job(entry, claim, loss) if entry.has_previous() else entry.commit_outcome(claim, loss)
 
 
 def give_up_lost_job(entry: Entry, claim: Claim, loss: Outcome) -> bool:
@@ -51,31 +42,43 @@ def give_up_lost_job(entry: Entry, claim: Claim, loss: Outcome) -> bool:
     return entry.release_claim(claim, is_lost=True)
 
 
+def has_begun(claim: Claim, report: clusters.JobReport) -> bool:
+    """Whether the job of a claim, in its last start, began to compute the task before it ended."""
+    return claim.state is ClaimState.RUNNING and not report.never_began
+
+
+def append_slurm_output(entry: Entry, claim: Claim, report: clusters.JobReport) -> None:
+    """Writes what Slurm says of a job to the end of the log of the attempt, if that can be written and has it not."""
+    logs = entry.log_paths(claim) if has_begun(claim, report) else None
+    output = report.slurm_output.strip()
+    if logs is None or not output:
+        return
+    with contextlib.suppress(OSError, CorruptEntryError):
+        if output not in files.read_end(logs[1]):
+            append_to_log(logs[1], f"{output}\n")
+
+
 def describe_lost_job(
-    entry: Entry,
-    claim: Claim,
-    identity: dict[str, tp.Any],
-    report: clusters.JobReport,
-    cache: Path,
-    logs: Path,
-    code: str | None = None,
+    entry: Entry, claim: Claim, identity: dict[str, tp.Any], report: clusters.JobReport, code: str | None = None
 ) -> Outcome:
-    """The end of a lost job as an outcome. The arguments are those of `record_lost_job`; nothing is written."""
-    job, reason = report.job or claim.job, report.explanation
-    if claim.state is ClaimState.QUEUED and report.end is clusters.JobEnd.EXITED:
+    """The end of a lost job as an outcome; nothing is written. ``code`` is the digest of the snapshot it ran from."""
+    reason, is_begun = report.explanation, has_begun(claim, report)
+    if not is_begun and report.end is clusters.JobEnd.EXITED:
         reason += ", before the task began"
+    logs = (*reversed((entry.log_paths(claim) if is_begun else None) or ()), report.log)
+    log_path = next((path for path in logs if path is not None and path.exists() and path.stat().st_size), None)
     return Outcome(
         status=Status.FAILED,
         claim=claim.number,
         identity=identity,
         error={"kind": "lost", "type": "JobLostError", "message": reason, "traceback": ""},
-        started=claim.time if claim.state is ClaimState.RUNNING else None,
+        started=claim.time if is_begun else None,
         ended=time.time(),
         host=claim.owner.get("host"),
         cluster=claim.cluster,
-        job=job,
+        job=report.job or claim.job,
         token=claim.token,
-        log=_find_log(entry, claim, job, cache, logs),
+        log=None if log_path is None else entry.relative_log(log_path),
         code=code,
     )
 
@@ -87,12 +90,3 @@ def read_lost_outcome(entry: Entry, token: str, since: int) -> Outcome | None:
     except (OSError, CorruptEntryError, *records.DAMAGES):
         return None
     return outcome if outcome.claim >= since else None
-
-
-def _find_log(entry: Entry, claim: Claim, job: str | None, cache: Path, logs: Path) -> str | None:
-    """The log with the last output: that of the attempt, or else that of the job."""
-    job_log = paths.job_log(paths.launch_folder(cache, claim.token), claim.number_of_job)
-    candidates = [*reversed(entry.log_paths(claim) or ()), job_log]
-    candidates += sorted(logs.glob(f"{job}_0_log.*")) if job is not None else []
-    written = [path for path in candidates if path.exists() and path.stat().st_size]
-    return entry.relative_log(written[0]) if written else None

@@ -6,6 +6,7 @@ SystemExit that passes through the user's code. Its task gets no outcome, so tha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -86,7 +87,7 @@ class SignalHandlers(AttemptGuard):
         self._before_exit = before_exit
         self._ignore = ignore
         self._pid = os.getpid()
-        self._in_checkpoint = False
+        self._is_handling = False
         self._is_terminated = False
 
     def watch_attempt(self, attempt: Attempt) -> None:
@@ -119,11 +120,7 @@ class SignalHandlers(AttemptGuard):
         """Calls the checkpoint of the task, if it has one, and returns its answer."""
         if self.attempt is None:
             return CheckpointAnswer.NOTHING
-        self._in_checkpoint = True
-        try:
-            return checkpoints.call_checkpoint(self.attempt.checkpoint, self.job.launch, self.position)
-        finally:
-            self._in_checkpoint = False
+        return checkpoints.call_checkpoint(self.attempt.checkpoint, self.job.launch, self.position)
 
     def leave(self, code: int) -> tp.NoReturn:
         """Ends this process by an exception that passes through the user's code."""
@@ -132,25 +129,37 @@ class SignalHandlers(AttemptGuard):
         raise self.exit_request
 
     def leave_if_terminated(self) -> None:
-        """Called after a checkpoint: SIGTERM may have come while it ran."""
+        """Called after a checkpoint, and in the end: SIGTERM may have come meanwhile."""
         if self._is_terminated:
             self.leave(TERMINATED)
 
     def _handle_sigusr2(self, number: int, frame: types.FrameType | None) -> None:
         if os.getpid() == self._pid and not self._is_busy():
-            self.on_warning()
+            with self._handling():
+                self.on_warning()
+            self.leave_if_terminated()
 
     def _handle_sigterm(self, number: int, frame: types.FrameType | None) -> None:
         if os.getpid() != self._pid:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif self._in_checkpoint:
+        elif self._is_handling:
             self._is_terminated = True
         elif not self._is_busy():
-            self.call_checkpoint()
-            self.leave(TERMINATED)
+            with self._handling():
+                self.call_checkpoint()
+                self.leave(TERMINATED)
+
+    @contextlib.contextmanager
+    def _handling(self) -> tp.Iterator[None]:
+        """No other signal is acted on meanwhile: Slurm ends a job that has just asked to be requeued."""
+        self._is_handling = True
+        try:
+            yield
+        finally:
+            self._is_handling = False
 
     def _is_busy(self) -> bool:
         """Whether the process is leaving already, or stores what it has computed, which must not be lost."""
         computed = self.attempt is not None and self.attempt.is_computed
-        return self._ignore or self.exit_request is not None or self._in_checkpoint or computed
+        return self._ignore or self.exit_request is not None or self._is_handling or computed

@@ -25,7 +25,7 @@ from . import pool_process
 from .attempt import is_wanted
 from .checkpoints import CheckpointAnswer
 from .logs import write_to_log
-from .lost import record_lost_job
+from .lost import describe_lost_job, record_lost_job
 from .payload import read_part
 from .pool_process import POOL_SIGNALS, PoolProcess
 from .signals import NO_RESTARTS_LEFT, TERMINATED, RunningJob
@@ -208,7 +208,7 @@ class TaskPool:
         launch, payload = self._job.launch, self._job.payload
         identity = read_part(launch, payload, position).identity
         report = JobReport(JobState.ENDED, exit_reason(code))
-        record_lost_job(entry, claim, identity, report, launch.parent.parent, launch, payload.code)
+        record_lost_job(entry, claim, describe_lost_job(entry, claim, identity, report, payload.code))
 
     def _end_unwanted(self) -> None:
         """Ends the processes of tasks that another launch has taken, or that were given up: somebody waits for that."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hydra_exca.clusters.base import DISK_ERROR
 from hydra_exca.clusters.slots import hold_slots
+from hydra_exca.clusters.slurm import job_log
 from hydra_exca.errors import CacheError
 from hydra_exca.status import Status
 
@@ -41,6 +42,8 @@ def _run_tasks(launch: str, number: int) -> None:
     payload = read_payload(folder)
     if payload.cluster == "local":
         _set_submitit_variables(folder)
+    if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        print(job_log.BEGUN, file=sys.stderr, flush=True)
     job = RunningJob(folder, number, payload)
     positions = payload.jobs[number]
     if len(positions) > 1:

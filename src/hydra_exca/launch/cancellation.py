@@ -22,30 +22,36 @@ log = logging.getLogger("exca.launch")
 _SHOWN_JOBS = 5
 
 
-def why_not_cancelled(uid: str, claim: Claim, report: clusters.JobReport) -> ExcaError | None:
+def why_not_cancelled(lookup: Lookup, uid: str, claim: Claim, report: clusters.JobReport) -> ExcaError | None:
     """The error if a running job is another user's, which is never cancelled, or its state is not known."""
     if report.state is JobState.UNKNOWN:
         if claim.cluster == "slurm":
             return CacheError(f"{uid} is being computed on Slurm, which does not answer: try again when it does")
         return CacheError(f"{uid} is being computed {report.reason}: it cannot be cancelled from here")
-    return why_not_ours(uid, claim)
+    return _why_not_ours(lookup, uid, claim)
 
 
-def why_not_ours(uid: str, claim: Claim) -> ExcaError | None:
-    """The error if the job of a claim may be another user's, or that of whatever another user has written down."""
+def _why_not_ours(lookup: Lookup, uid: str, claim: Claim) -> ExcaError | None:
+    """The error if the job of a claim may be another user's, or may compute other tasks that nobody can name."""
     users = [user for user in (claim.writer, claim.owner.get("user")) if user not in (None, os.getuid())]
-    if not users:
-        return None
-    return CacheError(
-        f"{uid} is being computed by {store_files.user_name(int(users[0]))}; their job is not cancelled. "
-        "Wait for it (mode=cached), or ask them"
-    )
+    if users:
+        return CacheError(
+            f"{uid} is being computed by {store_files.user_name(int(users[0]))}; their job is not cancelled. "
+            "Wait for it (mode=cached), or ask them"
+        )
+    is_running_job = claim.state is ClaimState.RUNNING and claim.cluster not in IN_PROCESS
+    if is_running_job and lookup.entries_of_job(claim.token, claim.number_of_job) is None:
+        return CacheError(
+            f"{uid} is being computed by job {claim.job}, which may compute other tasks, too: the record of its launch "
+            f"{claim.token} is missing or damaged. Wait for it (mode=cached), or end the job yourself and try again"
+        )
+    return None
 
 
-def check_ours(owned: tp.Iterable[tuple[Entry, Claim]]) -> None:
-    """Raises the error of `why_not_ours` for the first claim that has one."""
+def check_ours(lookup: Lookup, owned: tp.Iterable[tuple[Entry, Claim]]) -> None:
+    """Raises the error of `_why_not_ours` for the first claim that has one."""
     for entry, claim in owned:
-        problem = why_not_ours(entry.uid, claim)
+        problem = _why_not_ours(lookup, entry.uid, claim)
         if problem is not None:
             raise problem
 
@@ -53,9 +59,8 @@ def check_ours(owned: tp.Iterable[tuple[Entry, Claim]]) -> None:
 def has_no_other_task(lookup: Lookup, job: Claim | clusters.JobReference, entries: set[Path]) -> bool:
     """Whether the job of a claim, or a job itself, computes none but these entries."""
     number = job.number_of_job if isinstance(job, Claim) else job.number
-    return all(
-        entry.path in entries or entry.outcome() is not None for entry in lookup.entries_of_job(job.token, number)
-    )
+    members = lookup.entries_of_job(job.token, number)
+    return members is not None and all(entry.path in entries or entry.outcome() is not None for entry in members)
 
 
 def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
@@ -89,7 +94,7 @@ def cancel_vanished_jobs(lookup: Lookup, owned: tp.Sequence[tuple[Entry, Claim, 
     entries = {entry.path for entry, _, _ in owned}
     jobs: dict[tuple[str, int], clusters.JobReference] = {}
     for entry, claim, ended in owned:
-        is_ours = why_not_ours(entry.uid, claim) is None
+        is_ours = _why_not_ours(lookup, entry.uid, claim) is None
         has_vanished = is_ours and ended is not None and ended.end is JobEnd.VANISHED
         for job in (*([lookup.job_reference(claim)] if has_vanished else []), *lookup.lost_jobs(entry, claim)):
             jobs[job.token, job.number] = job
@@ -103,7 +108,7 @@ def cancel_jobs(lookup: Lookup, superseded: tp.Sequence[tuple[Entry, Claim]]) ->
 
     A job that also computes other tasks continues: by itself it ends the task whose claim it has lost.
     """
-    check_ours(superseded)
+    check_ours(lookup, superseded)
     superseded = [(entry, claim) for entry, claim in superseded if claim.cluster not in IN_PROCESS]
     entries = {entry.path for entry, _ in superseded}
     cancelled = [claim for _, claim in superseded if has_no_other_task(lookup, claim, entries)]
@@ -122,6 +127,8 @@ class _CancelledJobs:
         self._cluster = clusters.get_cluster(name, clusters.Options())
         self._jobs = [lookup.job_reference(claim) for claim in claims]
         self._is_silent = False
+        if self._jobs:
+            log.info("exca: cancelling job %s, and waiting until it has ended", self._names())
         self._cluster.cancel_jobs(self._jobs)
 
     def are_left(self) -> bool:
@@ -130,14 +137,16 @@ class _CancelledJobs:
         pairs = list(zip(self._jobs, reports, strict=True))
         unknown = [report for report in reports if report.state is JobState.UNKNOWN]
         if unknown and not self._is_silent:
-            ids = ", ".join(str(job.job) for job in self._jobs[:_SHOWN_JOBS])
-            log.warning("exca: cannot see whether job %s is cancelled: %s; waiting", ids, unknown[0].reason)
+            log.warning("exca: cannot see whether job %s is cancelled: %s; waiting", self._names(), unknown[0].reason)
         elif self._is_silent and not unknown:
             log.warning("exca: Slurm answers again")
             self._cluster.cancel_jobs(self._jobs)
         self._is_silent = bool(unknown)
         self._jobs = [job for job, report in pairs if self._is_left(job, report)]
         return bool(self._jobs)
+
+    def _names(self) -> str:
+        return ", ".join(str(job.job) for job in self._jobs[:_SHOWN_JOBS])
 
     def _is_left(self, job: clusters.JobReference, report: clusters.JobReport) -> bool:
         """Whether a job is to be waited for. One that has not started will do nothing, once its end is requested."""

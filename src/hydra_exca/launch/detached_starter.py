@@ -103,11 +103,9 @@ def _record_end(
             entry.release_claim(claim)
             continue
         identity = payload.read_part(folder, header, position).identity
-        end = (entry, claim, identity, report, folder.parent.parent, folder, header.code)
-        if effect is JobEffect.FAILURE:
-            lost.record_lost_job(*end)
-        else:
-            lost.give_up_lost_job(entry, claim, lost.describe_lost_job(*end))
+        loss = lost.describe_lost_job(entry, claim, identity, report, header.code)
+        end_task = lost.record_lost_job if effect is JobEffect.FAILURE else lost.give_up_lost_job
+        end_task(entry, claim, loss)
 
 
 def _say_ready() -> None:

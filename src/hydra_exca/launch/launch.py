@@ -238,7 +238,7 @@ class Launch:
         submissions = self._monitor.submissions
         if any(submission.token == claim.token and submission.cancel_task(launched) for submission in submissions):
             return
-        cancellation.check_ours([(launched.entry, claim)])
+        cancellation.check_ours(self._lookup, [(launched.entry, claim)])
         is_alone = cancellation.has_no_other_task(self._lookup, claim, {launched.entry.path})
         # a job of several tasks sees that the claim is gone, and ends the task
         self._monitor.end_lost_task(launched, claim, clusters.JobReport(JobState.ENDED, "CANCELLED", JobEnd.REMOVED))
@@ -249,7 +249,7 @@ class Launch:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
         owned = [(entry, claim) for entry in entries if (claim := entry.current_claim()) is not None]
-        cancellation.check_ours(pair for pair in owned if _is_computed(*pair))
+        cancellation.check_ours(self._lookup, pair for pair in owned if _is_computed(*pair))
         owned = [(entry, claim) for entry, claim in owned if claim.state is not ClaimState.RELEASED or claim.lost]
         for entry, claim in owned:
             entry.publish_claim(claim.next(ClaimState.RELEASED, lost=()))  # what is believed lost may not come back
@@ -301,7 +301,7 @@ class Launch:
             elif self._would_wait_for_itself(result):
                 problem = wait_error(result.uid)
             elif result.action is Action.CANCEL_AND_RUN and result.claim is not None and result.running is not None:
-                problem = cancellation.why_not_cancelled(result.uid, result.claim, result.running)
+                problem = cancellation.why_not_cancelled(self._lookup, result.uid, result.claim, result.running)
             if problem is not None:
                 problems[key] = problem
         return problems

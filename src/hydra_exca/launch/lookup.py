@@ -15,6 +15,7 @@ from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError, ExcaError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
+from hydra_exca.job import lost
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import (
     CacheFolder,
@@ -115,12 +116,12 @@ class Lookup:
     def job_reference(self, claim: Claim) -> clusters.JobReference:
         """The reference by which a cluster knows a claim's job. The id of a queued one is in its launch's record."""
         started = claim.state is not ClaimState.QUEUED
-        if claim.cluster != "slurm":
-            return clusters.JobReference(claim.token, claim.number_of_job, claim.job, claim.owner, started, claim.time)
         number, record = str(claim.number_of_job), self._read_record(claim.token, claim.writer)
-        job = claim.job if started else record.get("jobs", {}).get(number)
-        where = record.get("slurm_clusters", {}).get(number)
-        return clusters.JobReference(claim.token, claim.number_of_job, job, claim.owner, started, claim.time, where)
+        is_queued_there = claim.cluster == "slurm" and not started
+        job = record.get("jobs", {}).get(number) if is_queued_there else claim.job
+        where, logs = record.get("slurm_clusters", {}).get(number), self.log_folder(claim)
+        place = claim.token, claim.number_of_job
+        return clusters.JobReference(*place, job, claim.owner, started, claim.time, where, logs)
 
     def lost_jobs(self, entry: Entry, claim: Claim) -> list[clusters.JobReference]:
         """The jobs for this entry that are believed to be lost, of the launches that a claim of this user names."""
@@ -149,10 +150,12 @@ class Lookup:
         recorded = self._read_record(claim.token).get("logs")
         return Path(recorded) if recorded else paths.launch_folder(self._folder.path, claim.token)
 
-    def entries_of_job(self, token: str, number: int) -> list[Entry]:
-        """The entries of all tasks in a job of a launch."""
+    def entries_of_job(self, token: str, number: int) -> list[Entry] | None:
+        """The entries of all tasks in a job of a launch, None if its record is missing or damaged."""
         record = self._read_record(token)
-        jobs, entries = record.get("tasks", []), record.get("entries", [])
+        if "tasks" not in record:
+            return None
+        jobs, entries = record["tasks"], record.get("entries", [])
         positions = jobs[number] if number < len(jobs) else []
         return [Entry(self._folder.path / entries[position]) for position in positions if position < len(entries)]
 
@@ -251,7 +254,7 @@ def effect_of_end(claim: Claim, report: clusters.JobReport, has_begun: bool = Tr
         return JobEffect.LOSS
     if claim.shared and has_begun:
         return JobEffect.NOT_REACHED
-    is_failure = report.end is JobEnd.EXHAUSTED or claim.state is ClaimState.RUNNING
+    is_failure = report.end is JobEnd.EXHAUSTED or lost.has_begun(claim, report)
     return JobEffect.FAILURE if is_failure else JobEffect.LOSS
 
 

@@ -28,6 +28,7 @@ log = logging.getLogger("exca.launch")
 _PAUSE_PER_READ = 4.0  # of the time that reading outcomes takes, which is long on a network file system
 _PAUSE_PER_FULL_READ = 20.0
 _MOST_LOSSES = 1  # of jobs for one task: after another one, it is an error
+_SHOWN_TASKS = 3
 _ASK_OWNERS_S = 2.0  # how often the owners of joined tasks are asked for at first, where that costs a scheduler
 
 
@@ -107,7 +108,9 @@ class Monitor:
         """
         lost_tasks: list[LaunchedTask] = []
         for submission in self.submissions:
-            lost_tasks += [t for t, report in submission.poll() if self._handle_report(t, report, submission)]
+            reports = submission.poll()
+            _say_restarts(reports)
+            lost_tasks += [t for t, report in reports if self._handle_report(t, report, submission)]
         self._run_uncollected(lost_tasks)
         if time.monotonic() - self._owners_asked > self._interval:
             self._check_joined()
@@ -150,14 +153,14 @@ class Monitor:
 
         Writes nothing if another launch has done so.
         """
-        lost.record_lost_job(*self._describe_loss(task, claim, report))
+        lost.record_lost_job(task.entry, claim, self._describe_loss(task, claim, report))
 
     def give_up_lost_job(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> Outcome | None:
         """Gives up a task whose job is gone through no fault of the task; the loss, None if it was taken over.
 
         No outcome is stored. The value that was to be replaced is restored.
         """
-        loss = lost.describe_lost_job(*self._describe_loss(task, claim, report))
+        loss = self._describe_loss(task, claim, report)
         if lost.give_up_lost_job(task.entry, claim, loss):
             return loss
         owner = task.entry.current_claim()
@@ -172,9 +175,10 @@ class Monitor:
         elif not self.collect_outcome(task):  # another launch has taken it over
             self._joined[task] = None
 
-    def _describe_loss(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> tuple[tp.Any, ...]:
-        logs, code = self._lookup.log_folder(claim), self._lookup.code_digest(claim)
-        return task.entry, claim, task.task.identity.to_json(), report, self._folder.path, logs, code
+    def _describe_loss(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> Outcome:
+        lost.append_slurm_output(task.entry, claim, report)
+        identity, code = task.task.identity.to_json(), self._lookup.code_digest(claim)
+        return lost.describe_lost_job(task.entry, claim, identity, report, code)
 
     def _fail_lost_task(self, task: LaunchedTask, outcome: Outcome) -> None:
         task.status = Status.NOT_SUBMITTED
@@ -304,6 +308,17 @@ class Monitor:
         who = f"a launch on {claim.owner.get('host')} computes it ({claim.cluster})"
         remedy = f"If you know that it is gone, remove {task.entry.path}"
         log.warning("exca: waiting for %s: %s, %s. %s", task.uid, who, report.reason, remedy)
+
+
+def _say_restarts(reports: tp.Sequence[tuple[LaunchedTask, clusters.JobReport]]) -> None:
+    """Logs which tasks wait in the queue again; those for the same reason in one line."""
+    restarts: dict[str, list[str]] = {}
+    for task, report in reports:
+        if report.state is JobState.PENDING and report.words:
+            restarts.setdefault(report.words, []).append(f"{task.name} (job {report.job})")
+    for reason, names in restarts.items():
+        more = f" and {len(names) - _SHOWN_TASKS} more" if len(names) > _SHOWN_TASKS else ""
+        log.info("exca: %s, and queued again by Slurm: %s%s", reason, ", ".join(names[:_SHOWN_TASKS]), more)
 
 
 def _is_of_another_job(claim: Claim, report: clusters.JobReport) -> bool:

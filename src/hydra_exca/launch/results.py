@@ -13,6 +13,8 @@ from hydra_exca.store import Entry, Outcome
 
 from .settings import Task
 
+LOG_LINE = "    | "
+"""What a line of a log begins with in a message."""
 _TAIL_BYTES = 1 << 16
 _NOTHING_STORED = "Nothing is stored: the same command computes {} again"
 
@@ -104,4 +106,4 @@ def _tail(path: str | None, lines: int = 10) -> str:
         text = files.read_end(path, _TAIL_BYTES) if path else ""
     except (OSError, CorruptEntryError):
         return ""
-    return "".join(f"\n    | {line}" for line in text.splitlines()[-lines:])
+    return "".join(f"\n{LOG_LINE}{line}" for line in text.splitlines()[-lines:])

@@ -84,7 +84,7 @@ class SlurmJob:
         report = self._report()
         has_ended = report.state is clusters.JobState.ENDED
         if report.job is not None and not (has_ended and report.end is clusters.JobEnd.VANISHED):
-            return report.reason.split()[0] if has_ended else report.state.name
+            return report.reason.partition(":")[0] if has_ended else report.state.name
         outcome = self._outcome()
         return "UNKNOWN" if outcome is None else outcome.status.name
 
@@ -145,6 +145,7 @@ class SlurmJob:
             started=True,
             submitted=time.time(),
             slurm_cluster=where,
+            logs=self.logs,
         )
         return clusters.get_cluster("slurm", clusters.Options()).query_jobs([reference])[0]
 

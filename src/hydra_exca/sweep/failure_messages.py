@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.errors import ExcaError, JobLostError, NotRunError, TaskFailedError
-from hydra_exca.launch.results import Result, describe_earlier_failure
+from hydra_exca.launch.results import LOG_LINE, Result, describe_earlier_failure
 from hydra_exca.status import Status
 from hydra_exca.text import relative_path
 
 log = logging.getLogger("exca.sweep")
 _SHOWN_TASKS = 5  # of those that failed in the same way
 _SHOWN_FRAMES = 3
+_SHOWN_LOG_LINES = 5
 _MESSAGE_LENGTH = 300
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?:    (?P<code>\S.*)\n)?', re.M)
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3[^/]*/|^<")
@@ -93,7 +94,9 @@ def _kind_of_failure(result: Result) -> tp.Hashable:
 def _describe(error: ExcaError) -> str:
     """What happened, where in the user's code, and the log."""
     if not isinstance(error, TaskFailedError):
-        return f"{getattr(error, 'state', '') or _shorten(str(error))}{_log_hint(error)}"
+        log_lines = [line for line in str(error).splitlines() if line.startswith(LOG_LINE)]
+        reason = f"{getattr(error, 'state', '') or _shorten(str(error))}{_log_hint(error)}"
+        return "\n".join([reason, *log_lines[-_SHOWN_LOG_LINES:]])
     lines = [f"{_class_name(error)}{_first_line(error)}", *map(str, own_frames(error.traceback)[-_SHOWN_FRAMES:])]
     lines += [f"log: {relative_path(Path(error.log))}"] if error.log else []
     return "\n    ".join(lines)

@@ -20,7 +20,7 @@ from submitit.helpers import DelayedSubmission
 
 from hydra_exca import paths
 from hydra_exca.clusters import AGAIN, process
-from hydra_exca.clusters.slurm import own_job
+from hydra_exca.clusters.slurm import commands, own_job
 from hydra_exca.infra.task_jobs import MethodProgram
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.job.checkpoints import checkpoint_of_object
@@ -421,7 +421,7 @@ def test_a_checkpoint_that_takes_arguments_is_not_that_of_an_object() -> None:
     + [(said, None) for said in ("INVALID", "NOT_SET", "", "a:b")],
 )
 def test_the_time_left_is_read_as_squeue_prints_it(printed: str, seconds: float | None) -> None:
-    assert own_job.read_time_left(printed) == seconds
+    assert commands.read_duration(printed) == seconds
 
 
 @pytest.mark.app
@@ -445,6 +445,19 @@ def test_an_end_that_comes_while_the_checkpoint_runs_waits_for_it(tmp_path: Path
 
     side = JobSide(tmp_path, waiting(tmp_path, checkpoint), cluster="slurm", max_num_timeout=1)
     assert (told(side, signal.SIGUSR2, **SOON), side.notes()) == (143, ["start", "saved"])
+
+
+@pytest.mark.app
+def test_the_end_that_comes_with_a_requeue_calls_no_second_checkpoint_and_the_time_out_counts(tmp_path: Path) -> None:
+    """Slurm ends the processes of a job that asks to be requeued before scontrol has answered."""
+    tools = Tools(tmp_path)
+    side = JobSide(tmp_path, waiting(tmp_path, lambda: tools.note("saved") or True), cluster="slurm", max_num_timeout=1)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\nkill -TERM $PPID\n")
+    scontrol.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert told(side, signal.SIGUSR2, **SOON, PATH=path) == AGAIN
+    assert side.notes() == ["start", "saved"] and paths.timeout_counts(side.launch, 0).stat().st_size == 1
 
 
 @pytest.mark.app

@@ -613,8 +613,8 @@ def replacing(cache: Cache) -> tuple[Claim, Launch]:
 def note_loss(cache: Cache, claim: Claim) -> bool:
     """Writes down that the job of a claim is no more."""
     report = clusters.JobReport(clusters.JobState.ENDED, "CANCELLED", clusters.JobEnd.REMOVED)
-    folder = cache.folder.path
-    return lost.record_lost_job(cache.entry(), claim, task().identity.to_json(), report, folder, folder)
+    loss = lost.describe_lost_job(cache.entry(), claim, task().identity.to_json(), report)
+    return lost.record_lost_job(cache.entry(), claim, loss)
 
 
 def claimed(cache: Cache) -> Claim:

@@ -399,7 +399,7 @@ def test_a_record_of_a_launch_that_could_not_be_read_is_read_again(
         (None, "its launch ended before the task started"),
         (
             clusters.JobReport(clusters.JobState.ENDED, "PREEMPTED", job="312_4", words="another took its place"),
-            "its job 312_4 ended: PREEMPTED: another took its place",
+            "its job 312_4 ended: another took its place (PREEMPTED)",
         ),
         (clusters.JobReport(clusters.JobState.ENDED, "TIMEOUT", job="312"), "its job 312 ended: TIMEOUT"),
         (

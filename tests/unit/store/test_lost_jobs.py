@@ -32,8 +32,8 @@ def commits(entry: Entry, claim: Claim, value: str) -> bool:
     return entry.commit_outcome(claim, outcome)
 
 
-def give_up(entry: Entry, claim: Claim, folder: Path) -> bool:
-    return lost.give_up_lost_job(entry, claim, lost.describe_lost_job(entry, claim, IDENTITY, GONE, folder, folder))
+def give_up(entry: Entry, claim: Claim) -> bool:
+    return lost.give_up_lost_job(entry, claim, lost.describe_lost_job(entry, claim, IDENTITY, GONE))
 
 
 def value_of(entry: Entry) -> str:
@@ -59,14 +59,14 @@ def test_a_lost_job_does_not_commit_after_the_one_that_replaces_it(tmp_path: Pat
 
 def test_a_lost_job_commits_after_it_was_given_up(tmp_path: Path, first: Claim) -> None:
     entry = Entry(tmp_path)
-    assert give_up(entry, first, tmp_path) and entry.outcome() is None
+    assert give_up(entry, first) and entry.outcome() is None
     assert commits(entry, first, "after all") and value_of(entry) == "after all"
 
 
 def test_both_lost_jobs_of_a_task_may_commit_and_the_first_outcome_stays(tmp_path: Path, first: Claim) -> None:
     entry, second = Entry(tmp_path), first.next(ClaimState.RUNNING, token="second", lost=("first",))
     entry.publish_claim(second)
-    give_up(entry, second, tmp_path)
+    give_up(entry, second)
     assert commits(entry, first, "of the first") and not commits(entry, second, "of the second")
 
 
@@ -74,7 +74,7 @@ def test_an_error_of_a_lost_job_is_not_stored_as_its_cancellation_may_be_the_cau
     tmp_path: Path, first: Claim
 ) -> None:
     entry = Entry(tmp_path)
-    give_up(entry, first, tmp_path)
+    give_up(entry, first)
     error = {"kind": "raised", "type": "OSError", "message": "", "traceback": ""}
     assert not entry.commit_outcome(first, Outcome(Status.FAILED, 1, IDENTITY, error=error)) and not entry.outcome()
 
@@ -94,7 +94,8 @@ def test_a_job_that_its_launch_gave_up_commits_nothing(tmp_path: Path, first: Cl
 def test_the_loss_of_a_job_is_not_stored_over_the_one_that_replaces_it(tmp_path: Path, first: Claim) -> None:
     entry = Entry(tmp_path)
     entry.publish_claim(first.next(ClaimState.RUNNING, token="second", lost=("first",)))
-    assert not lost.record_lost_job(entry, first, IDENTITY, GONE, tmp_path, tmp_path) and entry.outcome() is None
+    loss = lost.describe_lost_job(entry, first, IDENTITY, GONE)
+    assert not lost.record_lost_job(entry, first, loss) and entry.outcome() is None
 
 
 def test_a_commit_ends_the_memory_of_lost_jobs(tmp_path: Path, first: Claim) -> None:

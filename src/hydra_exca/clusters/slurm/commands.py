@@ -21,7 +21,7 @@ _ENDS = {
     "FAILED": (JobEnd.EXITED, "it exited with an error"),
     "LAUNCH_FAILED": (JobEnd.REMOVED, "its node could not start it"),
     "NODE_FAIL": (JobEnd.REMOVED, "its node failed"),
-    "OUT_OF_MEMORY": (JobEnd.EXHAUSTED, "it used more memory than it had asked for"),
+    "OUT_OF_MEMORY": (JobEnd.EXHAUSTED, "out of memory"),
     "PREEMPTED": (JobEnd.REMOVED, "a job of higher priority took its place, and Slurm does not start it again"),
     "TIMEOUT": (JobEnd.EXHAUSTED, "it reached its time limit"),
 }
@@ -53,6 +53,7 @@ class Row:
     state: str
     reason: str
     command: str
+    limit: str = ""  # of its time
 
     @property
     def place(self) -> tuple[str, int] | None:
@@ -68,11 +69,28 @@ class Row:
             return JobReport(JobState.RUNNING, self.reason, job=self.job)
         end, words = _ENDS[state]
         if self.reason in _REMOVED:
-            end, words = JobEnd.REMOVED, _REMOVED[self.reason]
+            end, words, state = JobEnd.REMOVED, _REMOVED[self.reason], f"{state}: {self.reason}"
         elif (user := self.state.partition(" by ")[2]).isdecimal():
             words = f"{files.user_name(int(user))} cancelled it"
-        reason = "" if self.reason in ("", "None", state) else f" ({self.reason})"
-        return JobReport(JobState.ENDED, f"{self.state}{reason}", end, job=self.job, words=words)
+        elif state == "TIMEOUT" and (seconds := read_duration(self.limit)) is not None:
+            words = f"{words} of {seconds / 60:g} min"
+        return JobReport(JobState.ENDED, state, end, job=self.job, words=words)
+
+
+def read_duration(text: str) -> float | None:
+    """The seconds of a duration as Slurm prints it, None if it does not know.
+
+    >>> read_duration("1-02:03:04"), read_duration("1:30"), read_duration("UNLIMITED"), read_duration("INVALID")
+    (93784.0, 90.0, inf, None)
+    """
+    if text.strip() == "UNLIMITED":
+        return float("inf")
+    days, _, clock = text.strip().rpartition("-")
+    numbers = [days or "0", *(["0", "0", *clock.split(":")][-3:])]
+    if not clock or not all(number.isdecimal() for number in numbers):
+        return None
+    day, hour, minute, second = map(int, numbers)
+    return float(((day * 24 + hour) * 60 + minute) * 60 + second)
 
 
 def on_cluster(command: list[str], cluster: str | None) -> list[str]:
@@ -109,14 +127,14 @@ def queue_command(jobs: tp.Collection[str], users: tp.Collection[str]) -> list[s
     ``-t all`` also lists those that ended within MinJobAge (300 s by default), at once, where sacct lags.
     """
     chosen = ["-u", ",".join(sorted(users))] if users else ["-j", ",".join(sorted(jobs))]
-    return ["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%o", *chosen]
+    return ["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%l|%o", *chosen]
 
 
 def accounting_command(jobs: tp.Collection[str], users: tp.Collection[str], since: float) -> list[str]:
     """Asks the accounting, which remembers jobs for longer. ``since`` is in seconds since the epoch."""
     start = datetime.datetime.fromtimestamp(since - 60).strftime("%Y-%m-%dT%H:%M:%S")
     chosen = ["-u", ",".join(sorted(users)), "-S", start] if users else ["-j", ",".join(sorted(jobs))]
-    return ["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,SubmitLine", *chosen]
+    return ["sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,Timelimit,SubmitLine", *chosen]
 
 
 def show_command(job: str) -> list[str]:
@@ -197,9 +215,9 @@ def read_rows(output: str) -> list[Row]:
     """The rows of `queue_command`, one for each task of an array."""
     rows = []
     for line in output.splitlines():
-        if line.count("|") >= 3:
-            job, state, reason, command = line.split("|", 3)
-            rows += [Row(single, state, reason, command) for single in expand_ids(job)]
+        if line.count("|") >= 4:
+            job, state, reason, limit, command = line.split("|", 4)
+            rows += [Row(single, state, reason, command, limit) for single in expand_ids(job)]
     return rows
 
 

@@ -19,23 +19,6 @@ def time_left_command(job: str) -> list[str]:
     return ["squeue", "-h", "-j", job, "-o", "%L"]
 
 
-def read_time_left(printed: str) -> float | None:
-    """The seconds that `time_left_command` prints, None if Slurm does not know.
-
-    >>> read_time_left("1-02:03:04"), read_time_left("1:30"), read_time_left("UNLIMITED"), read_time_left("INVALID")
-    (93784.0, 90.0, inf, None)
-    """
-    text = printed.strip()
-    if text == "UNLIMITED":
-        return float("inf")
-    days, _, clock = text.rpartition("-")
-    numbers = [days or "0", *(["0", "0", *clock.split(":")][-3:])]
-    if not clock or not all(number.isdecimal() for number in numbers):
-        return None
-    day, hour, minute, second = map(int, numbers)
-    return float(((day * 24 + hour) * 60 + minute) * 60 + second)
-
-
 def state_command(job: str) -> list[str]:
     return ["squeue", "-h", "-j", job, "-o", "%T"]
 
@@ -46,7 +29,9 @@ def requeue_command(job: str) -> list[str]:
 
 def time_left(job: str) -> float | None:
     """The seconds that this job may still run, None if they are not known."""
-    left = read_time_left(read_output(time_left_command(job), _ANSWER_S) or "")
+    from . import commands  # imported here: most jobs never ask
+
+    left = commands.read_duration(read_output(time_left_command(job), _ANSWER_S) or "")
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     return left if left is not None or not end.isdecimal() else float(end) - time.time()
 

@@ -11,7 +11,7 @@ import typing as tp
 from hydra_exca.clusters.base import JobEnd, JobReference, JobReport, JobState
 from hydra_exca.clusters.inline import process_report
 
-from . import commands
+from . import commands, job_log
 from .run import read_output, run_command
 
 _GONE = JobReport(JobState.ENDED, end=JobEnd.REMOVED)
@@ -123,14 +123,14 @@ def _make_report(
         return JobReport(JobState.UNKNOWN, "Slurm does not answer")
     report = scheduler.reports.get((reference.token, reference.number))
     if report is not None:
-        return report
+        return report if reference.logs is None else job_log.add_reasons(report, reference.logs)
     if (
         launching is not None and reference.job is None
     ):  # not submitted yet: what counts is whether its launching process lives
         return launching
     # a task that is cancelled while it is pending in an array never gets a row of its own
     if commands.array_id(reference.job) in scheduler.arrays:
-        reason = "CANCELLED while it was pending, or forgotten by Slurm"
-        return JobReport(JobState.ENDED, reason, JobEnd.REMOVED, job=reference.job)
-    reason, words = "VANISHED: Slurm knows nothing of it (any more)", "neither squeue nor sacct shows it"
-    return JobReport(JobState.ENDED, reason, JobEnd.VANISHED, job=reference.job, words=words)
+        words = "it was cancelled while it was pending, or Slurm has forgotten it"
+        return JobReport(JobState.ENDED, "CANCELLED", JobEnd.REMOVED, job=reference.job, words=words)
+    words = "neither squeue nor sacct shows it"
+    return JobReport(JobState.ENDED, "VANISHED", JobEnd.VANISHED, job=reference.job, words=words)

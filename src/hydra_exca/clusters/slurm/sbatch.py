@@ -22,7 +22,7 @@ from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
-from . import commands, variables
+from . import commands, job_log, variables
 from .run import read_output, run_command
 
 log = logging.getLogger("exca.clusters")
@@ -243,7 +243,7 @@ def _create_executor(
     if after is not None:
         sent["slurm_dependency"] = ",".join(filter(None, [sent.get("slurm_dependency"), f"afterany:{after}"]))
     if setup is not None:
-        sent["slurm_setup"] = [*(sent.get("slurm_setup") or []), setup]
+        sent["slurm_setup"] = [job_log.print_restart(job_log.RESTART), *(sent.get("slurm_setup") or []), setup]
     executor = _script_writer()(logs)
     executor.set({**sent, "slurm_array_parallelism": most})
     return executor

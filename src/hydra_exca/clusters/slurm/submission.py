@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 import typing as tp
@@ -36,6 +37,7 @@ class SlurmSubmission(ClusterSubmission):
         self._options = options
         self._batch = batch
         self._limits = Limits(options)
+        self._logs = sbatch.log_folder(batch.folder, options.submitit_folder)
         self._backlog: list[JobSpec] = list(batch.jobs)
         self._arrays: dict[str, int] = {}  # how many jobs of each may run at a time
         self._ids: dict[int, str] = {}
@@ -43,6 +45,7 @@ class SlurmSubmission(ClusterSubmission):
         self._array_clusters: dict[str, str] = {}
         self._open: dict[int, JobReference] = {}
         self._pending: dict[int, str] = {}  # the reason of each job that has not begun
+        self._running: set[int] = set()
         self._suspects: set[int] = set()
         self._cancelled: list[int] = []
         self._silent = False
@@ -90,6 +93,7 @@ class SlurmSubmission(ClusterSubmission):
             for number, report in zip(numbers, reports, strict=True)
             if report.state is JobState.PENDING
         }
+        reports = [self._mark_restart(number, report) for number, report in zip(numbers, reports, strict=True)]
         news = {n: report for n, report in zip(numbers, reports, strict=True) if self._is_news(n, report)}
         for number, report in news.items():
             if report.state is JobState.ENDED:
@@ -185,7 +189,9 @@ class SlurmSubmission(ClusterSubmission):
             name = f"{job_id}_{index}" if len(jobs) > 1 else job_id
             self._ids[job.number] = name
             self._pending[job.number] = ""
-            self._open[job.number] = JobReference(self._batch.token, job.number, name, {}, True, time.time(), cluster)
+            self._open[job.number] = JobReference(
+                self._batch.token, job.number, name, {}, True, time.time(), cluster, self._logs
+            )
         self._backlog = self._backlog[len(jobs) :]
         return job_id
 
@@ -223,11 +229,19 @@ class SlurmSubmission(ClusterSubmission):
             log.warning("exca: Slurm does not answer; stored results are still collected, and the queries go on")
         self._silent = not answers
 
+    def _mark_restart(self, number: int, report: JobReport) -> JobReport:
+        """The report; of a job that waits, with words only if it ran before, as far as polls have seen."""
+        is_restart = number in self._running and report.state is JobState.PENDING
+        (self._running.add if report.state is JobState.RUNNING else self._running.discard)(number)
+        if report.state is not JobState.PENDING:
+            return report
+        return dataclasses.replace(report, words=(report.words or "requeued") if is_restart else "")
+
     def _is_news(self, number: int, report: JobReport) -> bool:
         """Whether to hand on a report. The end of a job counts once two polls have seen it."""
         if report.state is not JobState.ENDED:
             self._suspects.discard(number)
-            return report.stuck
+            return report.stuck or (report.state is JobState.PENDING and bool(report.words))
         if number not in self._suspects:
             self._suspects.add(number)
             self._next = min(self._next, time.monotonic() + min(_AGAIN_S, self._options.poll_s))

@@ -14,21 +14,21 @@ LAUNCHES = "/data/exca/launches"
 TOKEN = "20261122-123105-f556800cc3bb"
 SCRIPT = f"{LAUNCHES}/{TOKEN}/0.sh"
 QUEUE = f"""\
-116_[1-2%2]|PENDING|JobArrayTaskLimit|{SCRIPT}
-116_0|RUNNING|None|{SCRIPT}
-112_0|CANCELLED|None|{SCRIPT}
-81|COMPLETED|None|{SCRIPT}
-77|PENDING|PartitionTimeLimit|{SCRIPT}
-78|COMPLETING|None|{SCRIPT}
-79|OUT_OF_MEMORY|OutOfMemory|{SCRIPT}
-80|FAILED|NonZeroExitCode|{SCRIPT}
+116_[1-2%2]|PENDING|JobArrayTaskLimit|1:00:00|{SCRIPT}
+116_0|RUNNING|None|1:00:00|{SCRIPT}
+112_0|CANCELLED|None|1:00:00|{SCRIPT}
+81|COMPLETED|None|1:00:00|{SCRIPT}
+77|PENDING|PartitionTimeLimit|1:00:00|{SCRIPT}
+78|COMPLETING|None|1:00:00|{SCRIPT}
+79|OUT_OF_MEMORY|OutOfMemory|1:00:00|{SCRIPT}
+80|FAILED|NonZeroExitCode|1:00:00|{SCRIPT}
 """
 ACCOUNTING = f"""\
-100_2|COMPLETED|JobArrayTaskLimit|sbatch {SCRIPT}
-108_0|CANCELLED by 0|None|sbatch {SCRIPT}
-109_[3-4]|CANCELLED by 1000|None|sbatch --comment=a|b {SCRIPT}
-110|TIMEOUT|None|sbatch {SCRIPT}
-111|NODE_FAIL|None|sbatch {SCRIPT}
+100_2|COMPLETED|JobArrayTaskLimit|1:00:00|sbatch {SCRIPT}
+108_0|CANCELLED by 0|None|1:00:00|sbatch {SCRIPT}
+109_[3-4]|CANCELLED by 1000|None|1:00:00|sbatch --comment=a|b {SCRIPT}
+110|TIMEOUT|None|1:00:00|sbatch {SCRIPT}
+111|NODE_FAIL|None|1:00:00|sbatch {SCRIPT}
 """
 
 
@@ -45,8 +45,8 @@ def test_the_queue_is_read_one_row_a_task() -> None:
         "81": (JobState.ENDED, "COMPLETED"),
         "77": (JobState.PENDING, "PartitionTimeLimit"),
         "78": (JobState.RUNNING, "None"),
-        "79": (JobState.ENDED, "OUT_OF_MEMORY (OutOfMemory)"),
-        "80": (JobState.ENDED, "FAILED (NonZeroExitCode)"),
+        "79": (JobState.ENDED, "OUT_OF_MEMORY"),
+        "80": (JobState.ENDED, "FAILED"),
     }
 
 
@@ -56,7 +56,8 @@ def test_the_accounting_is_read_one_row_a_task() -> None:
 
 
 def test_who_cancelled_a_job_is_told() -> None:
-    assert reports(ACCOUNTING)["108_0"][1] == "CANCELLED by 0"
+    (row,) = [row for row in read_rows(ACCOUNTING) if row.job == "108_0"]
+    assert row.report().words == "root cancelled it"
 
 
 def test_a_bar_in_the_command_does_not_end_it() -> None:
@@ -123,7 +124,7 @@ def test_an_arrays_row_stands_for_its_single_jobs(job: str, single: list[str]) -
 
 def test_a_list_that_slurm_cut_off_is_never_misread() -> None:
     """sacct shows 64 characters of an array's list (SLURM_BITSTR_LEN), so the last number may lack digits."""
-    rows = read_rows(f"131_[1,3-4,7,60,66,71,80,99,101,1...]|CANCELLED by 0|JobHeldUser|sbatch {SCRIPT}\n")
+    rows = read_rows(f"131_[1,3-4,7,60,66,71,80,99,101,1...]|CANCELLED by 0|JobHeldUser|1:00:00|sbatch {SCRIPT}\n")
     known = {1, 3, 4, 7, 60, 66, 71, 80, 99, 101}
     assert {array_index(row.job) for row in rows} <= known
 
@@ -168,8 +169,14 @@ def test_what_ended_a_job_is_told_apart(state: str, reason: str, end: JobEnd) ->
 
 def test_an_end_is_explained_by_slurms_state_and_what_it_means() -> None:
     report = Row("1", "FAILED", "BadConstraints", SCRIPT).report()
-    assert report.explanation == "FAILED (BadConstraints): no node can give it what it asks for"
-    assert Row("1", "CANCELLED by 0", "None", SCRIPT).report().explanation == "CANCELLED by 0: root cancelled it"
+    assert report.explanation == "no node can give it what it asks for (FAILED: BadConstraints)"
+    assert Row("1", "CANCELLED by 0", "None", SCRIPT).report().explanation == "root cancelled it (CANCELLED)"
+    timeout = Row("1", "TIMEOUT", "TimeLimit", SCRIPT, limit="1:30:00").report()
+    assert timeout.explanation == "it reached its time limit of 90 min (TIMEOUT)"
+
+
+def test_a_reason_for_which_a_job_once_waited_is_no_reason_of_its_end() -> None:
+    assert Row("1", "CANCELLED by 0", "JobHeldUser", SCRIPT).report().explanation == "root cancelled it (CANCELLED)"
 
 
 @pytest.mark.parametrize(

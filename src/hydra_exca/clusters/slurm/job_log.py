@@ -1,0 +1,72 @@
+"""What Slurm, its shell and srun write to the log of a job: why it ended. The tasks' own output is elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import signal
+from pathlib import Path
+
+from hydra_exca import files
+from hydra_exca.clusters.base import JobEnd, JobReport, JobState
+from hydra_exca.errors import CorruptEntryError
+
+RESTART = "exca: Slurm starts the job again"
+BEGUN = "exca: the tasks begin again"
+_MOST_BYTES = 1 << 14
+_MB = 1 << 20  # which Slurm's M stands for
+_SIGNALS = {signal.strsignal(number): number.name for number in signal.Signals}
+_REQUEUES = {"PREEMPTION": "preempted", "NODE FAILURE": "lost with their node", "JOB REQUEUE": "requeued"}
+_REQUEUE = re.compile(rf"CANCELLED AT \S+ DUE TO ({'|'.join(_REQUEUES)})")
+_MEMORY = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)|\boom[-_ ]kill event", re.IGNORECASE)
+_END = re.compile(
+    r"^(?:srun: error: \S+: tasks? [\d,-]+: |.*slurm_script: line \d+: +\d+ )"
+    r"(.+?)(?: \(core dumped\))?(?: {2,}.*)?$",
+    re.MULTILINE,
+)
+_CODE = re.compile(r"Exited with exit code (\d+)")
+
+
+def print_restart(text: str) -> str:
+    """A shell command that writes ``text`` to the log of a job, if Slurm has started the job before."""
+    return f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || echo "{text}" >&2'
+
+
+def find_log(folder: Path, job: str) -> Path:
+    """The log of a job; with two logs, the one for standard error, which has Slurm's messages."""
+    stdout, stderr = (folder / f"{job}_0_log.{end}" for end in ("out", "err"))
+    return stderr if stderr.exists() else stdout
+
+
+def add_reasons(report: JobReport, folder: Path) -> JobReport:
+    """The report on a job that has ended, or waits to start again, with what its log says about that."""
+    if report.job is None or report.state not in (JobState.ENDED, JobState.PENDING):
+        return report
+    log = find_log(folder, report.job)
+    try:
+        text = files.read_end(log, _MOST_BYTES)
+    except (OSError, CorruptEntryError):
+        return report
+    if report.state is JobState.PENDING:
+        requeues = _REQUEUE.findall(text)
+        return dataclasses.replace(report, words=_REQUEUES[requeues[-1]]) if requeues else report
+    _, is_restart, last = text.rpartition(f"{RESTART}\n")
+    never_began = bool(is_restart) and BEGUN not in last
+    return _explain(dataclasses.replace(report, log=log, slurm_output=last, never_began=never_began), last)
+
+
+def _explain(report: JobReport, text: str) -> JobReport:
+    """The report with the end and the words that the messages in the log of the job mean."""
+    memory, end = _MEMORY.search(text), _END.search(text)
+    is_failed = report.reason.startswith("FAILED")
+    if memory is not None and (is_failed or report.end is JobEnd.EXHAUSTED):
+        used = f": {int(memory[1]) // _MB} of {int(memory[2]) // _MB} MB" if memory[1] else ""
+        return dataclasses.replace(report, reason="OUT_OF_MEMORY", end=JobEnd.EXHAUSTED, words=f"out of memory{used}")
+    if end is None or not is_failed or report.end is not JobEnd.EXITED:
+        return report
+    return dataclasses.replace(report, words=_describe_end(end[1]))
+
+
+def _describe_end(text: str) -> str:
+    code = _CODE.fullmatch(text)
+    return f"exit code {code[1]}" if code else f"killed by {_SIGNALS[text]}" if text in _SIGNALS else text
