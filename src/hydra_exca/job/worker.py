@@ -42,9 +42,9 @@ def _run_tasks(launch: str, number: int) -> None:
     payload = read_payload(folder)
     if payload.cluster == "local":
         _set_submitit_variables(folder)
-    if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-        print(job_log.BEGUN, file=sys.stderr, flush=True)
     job = RunningJob(folder, number, payload)
+    if job.on_slurm and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        print(job_log.BEGUN, file=sys.stderr, flush=True)
     positions = payload.jobs[number]
     if len(positions) > 1:
         from . import task_pool  # a job of one task starts faster without it

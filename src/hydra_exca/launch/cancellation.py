@@ -39,7 +39,7 @@ def _why_not_ours(lookup: Lookup, uid: str, claim: Claim) -> ExcaError | None:
             f"{uid} is being computed by {store_files.user_name(int(users[0]))}; their job is not cancelled. "
             "Wait for it (mode=cached), or ask them"
         )
-    is_running_job = claim.state is ClaimState.RUNNING and claim.cluster not in IN_PROCESS
+    is_running_job = claim.state is ClaimState.RUNNING and claim.cluster == "slurm"
     if is_running_job and lookup.entries_of_job(claim.token, claim.number_of_job) is None:
         return CacheError(
             f"{uid} is being computed by job {claim.job}, which may compute other tasks, too: the record of its launch "
@@ -60,7 +60,9 @@ def has_no_other_task(lookup: Lookup, job: Claim | clusters.JobReference, entrie
     """Whether the job of a claim, or a job itself, computes none but these entries."""
     number = job.number_of_job if isinstance(job, Claim) else job.number
     members = lookup.entries_of_job(job.token, number)
-    return members is not None and all(entry.path in entries or entry.outcome() is not None for entry in members)
+    if members is None:
+        return isinstance(job, Claim) and job.cluster != "slurm"  # of others it is the task's own process that is ended
+    return all(entry.path in entries or entry.outcome() is not None for entry in members)
 
 
 def wait_for_processes(lookup: Lookup, tasks: tp.Sequence[LaunchedTask]) -> None:
