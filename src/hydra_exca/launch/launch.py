@@ -249,7 +249,7 @@ class Launch:
         """Removes the outcomes of the tasks and cancels the jobs that compute them."""
         entries = [result.entry for result in self._look_up().values() if result.entry is not None]
         owned = [(entry, claim) for entry in entries if (claim := entry.current_claim()) is not None]
-        cancellation.check_ours(self._lookup, pair for pair in owned if _is_computed(*pair))
+        cancellation.check_ours(self._lookup, (pair for pair in owned if _is_computed(*pair)))
         owned = [(entry, claim) for entry, claim in owned if claim.state is not ClaimState.RELEASED or claim.lost]
         for entry, claim in owned:
             entry.publish_claim(claim.next(ClaimState.RELEASED, lost=()))  # what is believed lost may not come back
