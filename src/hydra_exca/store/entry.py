@@ -25,7 +25,7 @@ Json = dict[str, tp.Any]
 log = logging.getLogger("exca.store")
 _COMPLETED = files.dump_json({"status": Status.COMPLETED})[:-1]  # how `Outcome.to_json` begins
 _HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
-_FINAL = (Status.COMPLETED, Status.FAILED)
+_FINAL = {"completed": Status.COMPLETED, "failed": Status.FAILED}
 _IDENTITY = {"factory": (str,), "version": (str,), "fields": (dict,), "full": (dict,)}
 _TEXT = (str, type(None))
 _ERROR = {"kind": (str,), "type": _TEXT, "message": _TEXT, "traceback": _TEXT, "content": (dict, type(None))}
@@ -85,7 +85,7 @@ class Outcome:
         status = fields["status"]
         if status not in _FINAL:
             raise ValueError(f"'status' cannot be {status!r:.60}")
-        fields["status"] = Status(status)
+        fields["status"] = _FINAL[status]
         fields["writer"] = None  # which only the file tells
         outcome = records.build(cls, fields)
         if outcome.status is Status.FAILED:
