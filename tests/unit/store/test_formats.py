@@ -132,7 +132,7 @@ def test_libraries_that_the_program_does_not_use_are_not_imported(tmp_path: Path
     from pathlib import Path
     from hydra_exca.store import Items, ItemWriter, values
     for number, value in enumerate(["a", {"a": 1}, (1,), b"a", "a" * 5000]):
-        assert values.load_value(Path(), store_value(Path(), number, value), ()) == value
+        assert values.load_value(Path(), values.encode_value(number, value).write(Path()), ()) == value
         with ItemWriter(Path(), f"{number}-a") as writer:
             writer.add("key", value)
         assert Items(Path()).get("key") == value
