@@ -62,22 +62,15 @@ def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
 def _machine() -> dict[str, tp.Any]:
     return {
         "host": socket.gethostname(),
-        "machine": _read_text("/etc/machine-id") or _read_text("/var/lib/dbus/machine-id"),
-        "boot": _read_text("/proc/sys/kernel/random/boot_id"),
-        "pid_namespace": _read_link("/proc/self/ns/pid"),
+        "machine": _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id"),
+        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "pid_namespace": _read("/proc/self/ns/pid", os.readlink),
     }
 
 
-def _read_text(path: str) -> str | None:
+def _read(path: str, read: tp.Callable[[str], str] = lambda path: Path(path).read_text()) -> str | None:
     try:
-        return Path(path).read_text().strip() or None
-    except OSError:
-        return None
-
-
-def _read_link(path: str) -> str | None:
-    try:
-        return os.readlink(path)
+        return read(path).strip() or None
     except OSError:
         return None
 
