@@ -688,7 +688,7 @@ def test_slurm_that_does_not_answer_is_an_error_before_anything_runs(
 @pytest.fixture
 def slurm_of_two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that list a running job 77 of user 1000, as Slurm would, under the filters they are given."""
-    row = "77|RUNNING|None|/data/launches/theirs/0.sh"
+    row = "77|RUNNING|None|1:00:00|/data/launches/theirs/0.sh"
     for name in ("squeue", "sacct"):
         script = tmp_path / "bin" / name
         script.parent.mkdir(exist_ok=True)
