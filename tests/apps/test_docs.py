@@ -30,6 +30,8 @@ INDEX = "index.md"
 WITHOUT_EXAMPLES = (INDEX, "benchmarks.md")
 FIRST_LINE = {"README.md": "import hydra_exca, pydantic"}  # where the examples are parts of a script
 NOT_RUN = {"README.md": ("console",)}  # what is shown there takes long, and is run by other tests
+# it says so of what is right with Hydra 1.3
+OF_HYDRA_14 = ("The version_base parameter is deprecated", "hydra.utils.instantiate() resolved _target_=")
 PROGRAM = "example.py"
 MARK = "\x1e"
 DIRECTIVE = re.compile(r"<!-- (file|run|needs|not run): (.+) -->")
@@ -151,6 +153,7 @@ def run(page: str, found: list[Block], folder: Path) -> dict[int, str]:
     (folder / PROGRAM).write_text(program(found, FIRST_LINE.get(page, "")))
     environment = {name: value for name, value in os.environ.items() if name != "EXCA_FOLDER"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["PYTHONWARNINGS"] = ",".join(f"ignore:{message}" for message in OF_HYDRA_14)
     environment["TQDM_DISABLE"] = "1"  # a bar that moves is nothing that a page could show
     done = subprocess.run(
         [sys.executable, PROGRAM], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
