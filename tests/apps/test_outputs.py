@@ -77,6 +77,13 @@ def test_subfolders_may_be_named_by_the_overrides(tmp_path: Path) -> None:
     assert (tmp_path / SWEEP / "runs/seed=2/artefact.txt").read_text() == "made by 2"
 
 
+def test_an_index_that_cannot_be_written_loses_no_result(tmp_path: Path) -> None:
+    app = App(tmp_path, WRITE)
+    (tmp_path / SWEEP / "sweep.json").mkdir(parents=True)
+    assert app.run("seed=1,2", cluster="local").returncode != 0
+    assert [(entry / "outcome.json").exists() for entry in app.entries] == [True, True]
+
+
 def test_a_batch_after_a_batch_keeps_the_index_whole(tmp_path: Path) -> None:
     app = App(tmp_path, WRITE)
     result = app.run("seed=1,2,3", "hydra.sweeper.max_batch_size=2")

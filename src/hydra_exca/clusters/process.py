@@ -43,11 +43,16 @@ def is_this_process(owner: tp.Mapping[str, tp.Any]) -> bool:
 def is_alive(owner: tp.Mapping[str, tp.Any]) -> bool | None:
     """Whether the described process runs; None if that cannot be told from here.
 
-    On one kernel, a process whose lock is free has ended, whatever its number and host name say.
+    On one kernel, a process that is not in sight, as in another container, has ended if its lock is free.
     """
+    alive = _is_alive_in_sight(owner)
+    if alive is None and owner.get("lock") and owner.get("boot") == _machine()["boot"]:
+        return False if process_lock.is_free(owner["lock"]) else None
+    return alive
+
+
+def _is_alive_in_sight(owner: tp.Mapping[str, tp.Any]) -> bool | None:
     here = _machine()
-    if owner.get("lock") and owner.get("boot") == here["boot"] and process_lock.is_free(owner["lock"]):
-        return False
     if any(owner.get(key) != here[key] for key in ("host", "machine")):
         return None
     if owner.get("boot") != here["boot"]:

@@ -44,9 +44,9 @@ def is_free(lock: tp.Mapping[str, tp.Any]) -> bool:
     except OSError:
         return False
     try:
-        is_same = (lock["device"], lock["inode"]) == _identify(descriptor)
-        return is_same and _control(descriptor, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, lock["byte"]) == fcntl.F_UNLCK
-    except OSError:
+        is_locked = _control(descriptor, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, lock["byte"]) != fcntl.F_UNLCK
+        return _is_file_of(lock, descriptor) and not is_locked
+    except (OSError, struct.error):  # the byte is that of no file
         return False
     finally:
         os.close(descriptor)
@@ -72,6 +72,10 @@ def _identify(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _is_file_of(lock: tp.Mapping[str, tp.Any], descriptor: int) -> bool:
+    return (lock["device"], lock["inode"]) == _identify(descriptor)
+
+
 def _control(descriptor: int, command: int, kind: int, byte: int) -> int:
     """Sets or tests a lock; the kind of lock that is there."""
     given = _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
@@ -80,8 +84,10 @@ def _control(descriptor: int, command: int, kind: int, byte: int) -> int:
 
 def _forget_in_child() -> None:
     """Closes, in a forked process, the files of its parent, which would hold the locks beyond the parent's end."""
-    for descriptor, _ in _held.values():
-        os.close(descriptor)
+    for descriptor, lock in _held.values():
+        with contextlib.suppress(OSError):  # the program may have closed all its files
+            if _is_file_of(lock, descriptor):
+                os.close(descriptor)
     _held.clear()
     _mutex.release()
 

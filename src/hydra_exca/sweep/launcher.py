@@ -249,7 +249,8 @@ class _Batch:
     def _run(self, launch: Launch, batch: tp.Sequence[SweepTask]) -> list[Result]:
         with messages.explain_interrupt(launch), self._importing_from_copy(launch), self._showing_progress(launch):
             launch.submit()
-            self._write_index(batch, [launch.result(task) for task in launch.tasks])
+            with contextlib.suppress(OSError):  # at the end it is written again, and an error then loses no result
+                self._write_index(batch, [launch.result(task) for task in launch.tasks])
             if self._options.wait:
                 return launch.wait()
             left = launch.detach()

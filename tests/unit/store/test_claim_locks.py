@@ -1,4 +1,4 @@
-"""Locks on claims: on one kernel the owner of a claim is dead if its lock is free, and only then."""
+"""Locks on claims: on one kernel an owner that is not in sight is dead if its lock is free, and only then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from hydra_exca.store import Claim, ClaimState, Entry, claims
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 
 fork = multiprocessing.get_context("fork")
-HERE = process.describe_process()
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def other_process(work: tp.Callable[[], tp.Any]) -> tp.Iterator[tp.Any]:
         {"host": "another"},
         {"pid_namespace": "another"},
         {"machine": "another"},
-        {"pid": os.getpid(), "started": HERE["started"]},
+        {"pid": os.getpid()},
         {"pid": 1, "host": "another"},
     ],
     ids=["host", "namespace", "machine", "own pid", "other pid"],
@@ -87,6 +86,31 @@ def test_an_owner_in_another_container_that_holds_its_lock_is_not_dead(entry: En
     with other_process(lambda: publish(entry)):
         assert process.is_alive(owner_of(entry)) is True
         assert process.is_alive({**owner_of(entry), **change}) is None
+
+
+@pytest.mark.app
+def test_an_owner_in_sight_that_has_closed_all_its_files_is_alive_and_can_fork(entry: Entry) -> None:
+    statuses = fork.SimpleQueue()
+
+    def publish_and_close() -> None:
+        publish(entry)
+        os.close(process_lock._held[owner_of(entry)["lock"]["file"]][0])
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            claims.describe_owner(entry.path)
+            os._exit(0)
+        statuses.put(os.waitpid(pid, 0)[1])
+
+    with other_process(publish_and_close):
+        assert statuses.get() == 0
+        assert process_lock.is_free(owner_of(entry)["lock"]) and process.is_alive(owner_of(entry)) is True
+
+
+@pytest.mark.parametrize("byte", [-1, 1 << 70])
+def test_a_byte_of_no_file_says_nothing(entry: Entry, byte: int) -> None:
+    publish(entry)
+    assert not process_lock.is_free({**owner_of(entry)["lock"], "byte": byte})
 
 
 @pytest.mark.app
