@@ -21,6 +21,8 @@ from __future__ import annotations
 import dataclasses
 import typing as tp
 
+_SHOWN_TASKS = 3  # with the same problem
+
 
 class ExcaError(RuntimeError):
     """Anything raised on purpose by this package.
@@ -56,13 +58,15 @@ class ConfigError(ExcaError, ValueError):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        lines = [self.message]
-        previous: tuple[str, ...] | None = None
+        tasks: dict[str, list[tuple[str, ...]]] = {}  # those with a problem, by its text
         for problem in self.problems:
-            if problem.overrides != previous and problem.overrides:
-                lines.append(f"  with {' '.join(problem.overrides)}")
-            previous = problem.overrides
-            lines.append(f"    {problem}")
+            tasks.setdefault(str(problem), []).extend([problem.overrides] if problem.overrides else [])
+        lines = [self.message]
+        for problem_text, overrides in tasks.items():
+            more = len(overrides) - _SHOWN_TASKS
+            lines.append(f"    {problem_text}")
+            lines += [f"      with {' '.join(each)}" for each in overrides[:_SHOWN_TASKS]]
+            lines += [f"      and with {more} more tasks"] if more > 0 else []
         return "\n".join(lines)
 
 
@@ -84,8 +88,11 @@ class UnreadableFileError(CacheError, OSError):
     ``errno``, ``strerror`` and ``filename`` are those of the OSError that it stands for.
     """
 
+    def __new__(cls, *args: tp.Any) -> tp.Self:
+        return OSError.__new__(cls, *args)  # else that of RuntimeError is inherited, which sets none of these
+
     def __init__(self, *args: tp.Any) -> None:
-        OSError.__init__(self, *args)  # else that of Exception is inherited, and sets none of these
+        OSError.__init__(self, *args)
 
     def __str__(self) -> str:
         return f"{self.filename} cannot be read: {self.strerror}"

@@ -162,6 +162,26 @@ def test_a_failure_is_shown_when_it_happens(tmp_path: Path) -> None:
         launch.result()
 
 
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_an_error_of_the_disk_while_hydra_prepares_a_task_is_no_failure_of_it(tmp_path: Path, cluster: str) -> None:
+    head = """
+    import errno, os
+    import hydra.core.utils
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "config.yaml")
+
+    if os.path.exists(os.environ["NOTES"] + ".full"):
+        hydra.core.utils._save_config = fail
+    """
+    app = App(tmp_path, head=head)
+    full = app.write("notes.txt.full", "")
+    failed = app.run("seed=1", cluster=cluster)
+    assert (failed.returncode, app.entries) == (1, []) and "No space left on device" in failed.text
+    full.unlink()
+    assert app.run("seed=1", cluster=cluster).values == [10]
+
+
 def test_no_other_word_is_taken(tmp_path: Path) -> None:
     result = App(tmp_path).run(on_failure("explode"))
     assert is_one_message(result) and "invalid on_failure 'explode': choose continue, stop or cancel" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def received(folder: Path, body: str = PLAIN, **how: str) -> App:
 def assert_two_problems(result: Result, app: App) -> None:
     assert is_one_message(result), result.text
     assert "2 of 3 tasks have an invalid configuration; nothing was submitted" in result.stderr
-    assert [result.stderr.count(f"with seed={seed}\n    seed: ") for seed in ("abc", "xyz")] == [1, 1]
+    for seed in ("abc", "xyz"):
+        assert re.search(rf"\n    seed: .*'{seed}'\)\n      with seed={seed}\n", result.stderr), result.stderr
     assert (app.notes, app.entries) == ([], [])
 
 
@@ -82,7 +84,7 @@ def test_without_our_launcher_a_wrong_value_is_the_same_message(tmp_path: Path, 
     app = received(tmp_path)
     result = app.run("seed=abc", **how)
     assert is_one_message(result), result.text
-    assert "with seed=abc\n    seed: Input should be a valid integer" in result.stderr
+    assert re.search(r"\n    seed: Input should be a valid integer.*\n      with seed=abc\n", result.stderr)
     assert app.notes == []
 
 
@@ -91,7 +93,8 @@ def test_a_model_and_a_schema_option_are_both_held(tmp_path: Path) -> None:
     app = received(tmp_path)
     app.write("schemas.py", strict)
     result = app.run("seed=1,5", "hydra.launcher.schema=schemas.Config")
-    assert is_one_message(result) and "with seed=5\n    seed: Input should be less than 3" in result.stderr
+    assert is_one_message(result)
+    assert "\n    seed: Input should be less than 3 (given: 5)\n      with seed=5\n" in result.stderr
 
 
 def test_a_nested_problem_is_told_by_its_dotted_key(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_a_nested_problem_is_told_by_its_dotted_key(tmp_path: Path) -> None:
 def test_a_value_that_is_left_missing_is_an_error_with_its_key(tmp_path: Path) -> None:
     app = App(tmp_path, config='seed: ???\nmodel: {width: "???"}\n')
     result = app.run("seed=1,2")
-    assert is_one_message(result) and result.stderr.count("model.width: ") == 2
+    assert is_one_message(result) and result.stderr.count("model.width: ") == 1
     assert app.notes == []
 
 

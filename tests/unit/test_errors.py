@@ -7,6 +7,7 @@ import inspect
 import pickle
 
 import pytest
+from hydra.errors import CompactHydraException
 
 from hydra_exca import errors
 from hydra_exca.errors import (
@@ -23,6 +24,7 @@ from hydra_exca.errors import (
     TaskFailedError,
     UnreadableFileError,
 )
+from hydra_exca.sweep.hydra_errors import as_compact_error
 
 JOB = {"factory": "train.main", "uid": "lr=1-0a1b2c3d", "job_id": "12_3", "log": "logs/2.out"}
 EXAMPLES = [
@@ -78,6 +80,32 @@ def test_an_error_crosses_processes_whole(error: ExcaError, protocol: int) -> No
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_can_be_one_that_hydra_prints_without_a_traceback(error: ExcaError) -> None:
+    compact = as_compact_error(error)
+    assert isinstance(compact, CompactHydraException) and isinstance(compact, type(error))
+    assert str(compact) == str(error)
+        isinstance(compact, CompactHydraException) and isinstance(compact, type(error)) and str(compact) == str(error)
+    )
+    assert type(pickle.loads(pickle.dumps(compact))) is type(compact)
+
+
+def test_a_problem_of_many_tasks_is_told_of_once() -> None:
+    problems = [Problem("is no number", "lr", (f"seed={seed}",)) for seed in range(60)]
+    error = ConfigError("60 tasks are invalid", [*problems, Problem("is missing", "x", ("seed=1",)), Problem("is odd")])
+    assert str(error).splitlines() == [
+        "60 tasks are invalid",
+        "    lr: is no number",
+        "      with seed=0",
+        "      with seed=1",
+        "      with seed=2",
+        "      and with 57 more tasks",
+        "    x: is missing",
+        "      with seed=1",
+        "    is odd",
+    ]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_an_error_can_be_copied(error: ExcaError) -> None:
     back = copy.copy(error)
     assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
@@ -91,7 +119,7 @@ class TheirError(JobLostError):
     pass
 
 
-def test_a_config_error_names_each_problem_with_its_key_below_its_overrides() -> None:
+def test_a_config_error_names_each_problem_with_its_key_above_its_overrides() -> None:
     problems = [
         Problem("is no number", "lr", ("lr=a",)),
         Problem("is missing", "data", ("lr=a",)),
@@ -99,11 +127,12 @@ def test_a_config_error_names_each_problem_with_its_key_below_its_overrides() ->
     ]
     assert str(ConfigError("Nothing was run.", problems)).splitlines() == [
         "Nothing was run.",
-        "  with lr=a",
         "    lr: is no number",
+        "      with lr=a",
         "    data: is missing",
-        "  with lr=0",
+        "      with lr=a",
         "    lr: is too small",
+        "      with lr=0",
     ]
 
 

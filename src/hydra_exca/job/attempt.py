@@ -105,7 +105,7 @@ def attempt_task(
         redirect(attempt)
         return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
     except (ExcaError, OSError) as error:
-        problem = error if isinstance(error, ExcaError) else _disk_error(entry, error)
+        problem = error if isinstance(error, ExcaError) else disk_error(entry, error)
         if claim is not None:
             _give_up(entry, claim, identity, problem)
         if problem is error:
@@ -113,7 +113,8 @@ def attempt_task(
         raise problem from error
 
 
-def _disk_error(entry: Entry, error: OSError) -> CacheError:
+def disk_error(entry: Entry, error: OSError) -> CacheError:
+    """The error for a disk that fails, to be raised from ``error``: then it is not the outcome of the task."""
     return CacheError(f"{error.filename or entry.path} cannot be written: {error.strerror}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
-from hydra.core.utils import env_override, run_job, setup_globals
+from hydra.core.utils import JobReturn, env_override, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 
@@ -93,6 +94,11 @@ class HydraProgram:
         self._templates = {name: Template(config) for name, config in state["_templates"].items()}
 
     def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
+        with _disk_errors(attempt):  # of Hydra and of this program: those of the function are in what is returned
+            returned = self._run(job, attempt)
+        return returned.return_value  # raises what the function raised
+
+    def _run(self, job: HydraJob, attempt: Attempt) -> JobReturn:
         output = self._show_output(job, attempt)
         config = job.composition.with_template_from(self._templates).config(job.number)
         with flag_override(config, ["readonly", "struct"], [False, False]):
@@ -104,7 +110,7 @@ class HydraProgram:
             config.hydra.runtime.output_dir = str(output)
             config.hydra.run.dir = str(output)  # Lightning passes it to its other ranks as their output folder
         try:
-            returned = run_job(
+            return run_job(
                 hydra_context=self._context,
                 task_function=self._with_pins(job, attempt),
                 config=config,
@@ -113,7 +119,6 @@ class HydraProgram:
             )
         finally:
             self._after_here()
-        return returned.return_value  # raises what the function raised
 
     def elsewhere(self, job: HydraJob, folder: Path) -> HydraJob:
         """The same job, with ``folder`` as its sweep folder: nothing outside of it is written or shown."""
@@ -126,7 +131,8 @@ class HydraProgram:
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
             if job.redaction is not None:
-                _redact_saved(config, job.redaction)
+                with _disk_errors(attempt):
+                    _redact_saved(config, job.redaction)
             with env_override(job.environment):  # what Hydra has set is what the texts mean here
                 pins.put_pins(config, job.pins)
                 return self._call(config, attempt)
@@ -163,6 +169,17 @@ class HydraProgram:
         if self._link_outputs:
             outputs.SweepFolder(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
         return entry.output
+
+
+@contextlib.contextmanager
+def _disk_errors(attempt: Attempt) -> tp.Iterator[None]:
+    """Makes an error of the disk one of the cache, which is not the outcome of the task."""
+    try:
+        yield
+    except OSError as error:
+        from hydra_exca.job.attempt import disk_error  # whoever comes here has imported it
+
+        raise disk_error(attempt.entry, error) from error
 
 
 def _redact_saved(config: DictConfig, redaction: Redaction) -> None:
