@@ -84,8 +84,6 @@ def test_an_error_can_be_one_that_hydra_prints_without_a_traceback(error: ExcaEr
     compact = as_compact_error(error)
     assert isinstance(compact, CompactHydraException) and isinstance(compact, type(error))
     assert str(compact) == str(error)
-        isinstance(compact, CompactHydraException) and isinstance(compact, type(error)) and str(compact) == str(error)
-    )
     assert type(pickle.loads(pickle.dumps(compact))) is type(compact)
 
 

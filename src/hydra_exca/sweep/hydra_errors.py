@@ -61,7 +61,7 @@ class _Compact(CompactHydraException):
     """Pickles as the error it shows: its own class is made in each process."""
 
     def __reduce__(self) -> tuple[tp.Any, ...]:
-        return as_compact_error, (_copy_as(self, type(self).__mro__[2]),)
+        return as_compact_error, (_copy_as(self, type(self).__bases__[1]),)
 
 
 def _copy_as(error: tp.Any, kind: tp.Any) -> tp.Any:
@@ -69,6 +69,8 @@ def _copy_as(error: tp.Any, kind: tp.Any) -> tp.Any:
     copied = kind.__new__(kind)
     copied.args = error.args
     vars(copied).update(vars(error))
+    if isinstance(error, OSError):  # which keeps these elsewhere
+        copied.errno, copied.strerror, copied.filename = error.errno, error.strerror, error.filename
     return copied
 
 
