@@ -702,9 +702,10 @@ def test_a_job_that_runs_shows_what_it_does(given: bool, folder: Path, tmp_path:
     wait_until(lambda: notes() == ["waits 0"], "the job to start")
     (job_id,) = ids(folder)
     job = found(job_id, folder if given else None)
-    assert (job.stdout(), job.stderr(), job.state(), job.done()) == ("out 0\n", "err 0\n", "RUNNING", False)
+    printed = "out 0\nerr 0\n"
+    assert (job.stdout(), job.stderr(), job.state(), job.done()) == (printed, printed, "RUNNING", False)
     assert job.path == config.infra.uid_folder() and job.config["a"] == 0
-    assert job.paths.stdout.read_text() == "out 0\n" and job.paths.folder == job.launch
+    assert job.paths.stdout.read_text() == printed and job.paths.folder == job.launch
     (tmp_path / "go").touch()
     assert (job.result(), job.exception(), job.done()) == (0, None, True)
 

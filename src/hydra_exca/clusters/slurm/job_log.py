@@ -52,7 +52,8 @@ def add_reasons(report: JobReport, folder: Path) -> JobReport:
         return dataclasses.replace(report, words=_REQUEUES[requeues[-1]]) if requeues else report
     _, is_restart, last = text.rpartition(f"{RESTART}\n")
     never_began = bool(is_restart) and BEGUN not in last
-    return _explain(dataclasses.replace(report, log=log, slurm_output=last, never_began=never_began), last)
+    output = last.replace(f"{BEGUN}\n", "")
+    return _explain(dataclasses.replace(report, log=log, slurm_output=output, never_began=never_began), output)
 
 
 def _explain(report: JobReport, text: str) -> JobReport:
