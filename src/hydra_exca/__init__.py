@@ -49,31 +49,22 @@ __all__ = [
 
 
 # imported when they are asked for: every start of every Hydra app imports this, to find our config groups
-_LAZY = {
-    "CacheError": ".errors",
+_MODULES = {
     "ConfDict": ".confdict",
-    "ConfigError": ".errors",
-    "CorruptEntryError": ".errors",
-    "DefaultsChangedError": ".errors",
-    "ExcaError": ".errors",
-    "JobError": ".errors",
-    "JobLostError": ".errors",
     "MapInfra": ".infra.map",
     "Mode": ".status",
     "OnCodeChange": ".status",
-    "Problem": ".errors",
     "Status": ".status",
-    "SubmissionError": ".errors",
-    "TaskFailedError": ".errors",
     "TaskInfra": ".infra.task",
     "main": ".sweep.main",
     "register_format": ".store.formats.registry",
 }
+"""The modules of the public names, without those that are in ``errors``."""
 
 
 def __getattr__(name: str) -> tp.Any:
     if name == "helpers":
         return importlib.import_module(".helpers", __name__)
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    if name in __all__:
+        return getattr(importlib.import_module(_MODULES.get(name, ".errors"), __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
