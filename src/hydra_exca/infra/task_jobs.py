@@ -9,7 +9,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import clusters, files, paths
-from hydra_exca.errors import CacheError, ExcaError
+from hydra_exca.errors import CacheError, ExcaError, TaskFailedError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job import checkpoints
 from hydra_exca.job.attempt import Attempt
@@ -186,7 +186,8 @@ class ComputedTask(TaskJob):
         return True
 
     def _end(self) -> str:
-        return "COMPLETED" if self._computed[1] is None else "FAILED"
+        error = self._computed[1]
+        return "COMPLETED" if error is None else "FAILED" if isinstance(error, TaskFailedError) else "UNKNOWN"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.state()}>"
@@ -206,13 +207,13 @@ class ComputedTask(TaskJob):
 
 def restore_job(folder: Path, trust_users: tp.Collection[str], identity: Identity) -> TaskJob:
     """The job of a task that was submitted before, from another process maybe; it is never submitted again."""
-    settings = Settings(
-        CacheFolder(folder, trust_users), clusters.get_cluster(None, clusters.Options()), mode=Mode.READ_ONLY
-    )
+    cluster = clusters.get_cluster(None, clusters.Options())
+    settings = Settings(CacheFolder(folder, trust_users), cluster, mode=Mode.READ_ONLY, option_prefix="infra.")
     try:
         return submit_launch(Launch([Task(identity, None)], _no_program, settings), identity.factory)[0]
-    except CacheError as error:  # it was cancelled or removed
-        return ComputedTask(error=error)
+    except CacheError as error:
+        gone = f"{identity.uid()} has no result, and nobody computes it any more: it was cancelled, lost or removed"
+        return ComputedTask(error=CacheError(gone) if type(error) is CacheError else error)
 
 
 def _no_program(argument: tp.Any, attempt: Attempt) -> tp.Any:

@@ -56,6 +56,7 @@ def test_a_job_that_has_failed_says_so_wherever_it_is(tmp_path: Path) -> None:
     job = Fails(infra={"folder": tmp_path / "cache"}).infra.job()
     again = pickle.loads(pickle.dumps(job))
     assert (job.state(), again.state(), type(again.exception())) == ("FAILED", "FAILED", TaskFailedError)
+    assert "infra.mode=retry runs what failed" in str(again.exception())
 
 
 @pytest.mark.app
@@ -75,6 +76,7 @@ def test_a_pickled_job_never_submits(tmp_path: Path) -> None:
     task.infra.clear_job()
     again = pickle.loads(pickled)
     assert isinstance(again.exception(), CacheError) and task.infra.status() == "not submitted"
+    assert again.state() == "UNKNOWN" and "nobody computes it any more" in str(again.exception())
 
 
 @pytest.mark.parametrize(("kind", "state"), [(Talks, "COMPLETED"), (Fails, "FAILED")])
