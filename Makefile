@@ -6,6 +6,7 @@
 # make torture  a kill, an error or a damage at every file-system call and file, races, and the model of claims
 # make lint   lint and types only
 # make bench  compares everything with similar libraries and writes docs/benchmarks.md
+# make bench-hydra14  the sweeps among it, with Hydra 1.4; prints them
 PYTHON ?= python3
 PYTHON_312 ?= python3.12
 PYTHON_313 ?= python3.13
@@ -19,7 +20,7 @@ DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher
 HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 \
 	hydra-submitit-launcher==1.4.0rc3 hydra-joblib-launcher==1.4.0rc3 hydra-optuna-sweeper==1.4.0rc3
 
-.PHONY: demo check test coverage matrix torture lint bench clean
+.PHONY: demo check test coverage matrix torture lint bench bench-hydra14 clean
 
 demo: .venv/demo
 	cd examples/digits && $(DEMO)
@@ -72,6 +73,12 @@ lint: .venv/test
 # Rows with Slurm need a running Slurm (CONTRIBUTING.md); without it they are left out, and the page says so.
 bench: .venv/bench
 	$(BIN)/python benchmarks --json benchmarks.json --markdown docs/benchmarks.md
+
+bench-hydra14:
+	rm -rf .venv-bench-hydra14 build
+	$(PYTHON) -m venv .venv-bench-hydra14
+	.venv-bench-hydra14/bin/pip install --quiet $(HYDRA_14) '.[bench]'
+	.venv-bench-hydra14/bin/python benchmarks --rows found submitted computed startup --json benchmarks-hydra14.json
 
 # The package is installed, not linked, so that the tests run what is shipped.
 # rm -rf build: setuptools would ship files that an earlier build left there.

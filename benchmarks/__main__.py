@@ -68,6 +68,7 @@ def main() -> None:
         bench = Bench(Path(folder).resolve(), options.quick, options.repeats)
         rows, left_out = measure(bench, options.rows)
     print(tables(rows))
+    print(f"hydra-core {told['versions']['hydra-core']}, omegaconf {told['versions']['omegaconf']}")
     for each in left_out:
         print(f"left out: {each}")
     if options.json is not None:
