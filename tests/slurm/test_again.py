@@ -82,6 +82,7 @@ def test_what_is_preempted_runs_again_from_what_it_had_saved(
         result = launch.result()
     assert is_as_it_would_have_been(app, result, overrides), result.text
     assert len(app.launches) == 1  # Slurm has started it again, not the launch
+    assert "preempted, and queued again by Slurm: seed=2" in result.text
 
 
 @pytest.mark.parametrize("overrides", SHAPES)
