@@ -290,8 +290,8 @@ def clear_leftovers(folder: str | Path, remove: tp.Callable[[str], object] = os.
 def clear_leftover(path: str, remove: tp.Callable[[str], object] = os.unlink) -> None:
     """Removes a file if it is a temporary one, and its process is gone."""
     owner = paths.temporary_owner(os.path.basename(path))
-    if owner is not None and _is_left(path, owner):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if owner is not None and _is_left(path, owner):
             remove(path)
 
 
@@ -340,15 +340,14 @@ def _machine_mark() -> str:
 def start_ticks(pid: int) -> int | None:
     """When a process has started, in ticks since the boot: these do not change with the clock.
 
-    None if it has ended, though its exit code may not have been collected yet.
+    None if it has ended, though its exit code may not have been collected yet. Raises OSError if that cannot be told.
     """
     try:
-        state, *fields = (
-            Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        )  # the name may hold anything
-        return None if state == b"Z" else int(fields[18])  # proc(5): field 22
-    except (OSError, IndexError):
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    state, *fields = stat.rpartition(b")")[2].split()  # what is before, the name, may hold anything
+    return None if state == b"Z" else int(fields[18])  # proc(5): field 22
 
 
 def make_folder(path: str | Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -351,6 +352,18 @@ def test_a_process_that_nobody_has_waited_for_is_not_alive() -> None:
         owner = process.describe_process(running.pid)
         running.kill()
         until(lambda: process.is_alive(owner) is False)
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead(alive: dict[str, tp.Any]) -> None:
+    """Say because this process has as many files open as it may have."""
+    assert process.is_alive(alive) is True
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        answer = process.is_alive(alive)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert answer is None
 
 
 def test_another_process_under_the_same_pid_is_not_the_one_meant(alive: dict[str, tp.Any]) -> None:

@@ -59,7 +59,10 @@ def _is_alive_in_sight(owner: tp.Mapping[str, tp.Any]) -> bool | None:
         return False
     if owner.get("pid_namespace") != here["pid_namespace"] or "pid" not in owner:
         return None
-    ticks = files.start_ticks(owner["pid"])
+    try:
+        ticks = files.start_ticks(owner["pid"])
+    except OSError:
+        return None
     return ticks is not None and ticks == owner.get("started")
 
 
