@@ -235,8 +235,9 @@ class Submission:
         given_up = (
             [] if self._cluster_submission is None else self._give_up_jobs(self._cluster_submission.cancel_pending())
         )
-        queued = [t for job in self._jobs for t in self._tasks_left(job) if _claim_state(t) is ClaimState.QUEUED]
-        return [*given_up, *(task for task in queued if self._give_up(task))]
+        left = [(task, job.number) for job in self._jobs for task in self._tasks_left(job)]
+        queued = [(task, number) for task, number in left if _claim_state(task) is ClaimState.QUEUED]
+        return [*given_up, *(task for task, number in queued if self._give_up(task, number))]
 
     # claiming
 
@@ -309,13 +310,12 @@ class Submission:
     # giving up
 
     def _give_up_jobs(self, numbers: tp.Iterable[int]) -> list[LaunchedTask]:
-        left = [task for number in numbers for task in self._tasks_left(self._jobs[number])]
-        return [task for task in left if self._give_up(task)]
+        left = [(task, number) for number in numbers for task in self._tasks_left(self._jobs[number])]
+        return [task for task, number in left if self._give_up(task, number)]
 
-    def _give_up(self, task: LaunchedTask) -> bool:
+    def _give_up(self, task: LaunchedTask, job: int) -> bool:
         """Releases this launch's claim on a task without an outcome; False if there was no such claim."""
-        job, _ = self._job_of[task]
-        if not self._release_claim(task, job.number):
+        if not self._release_claim(task, job):  # an interrupt may have come before the task was noted everywhere
             return False
         self.mark_ended(task)
         return True
