@@ -20,6 +20,9 @@ DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher
 HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 \
 	hydra-submitit-launcher==1.4.0rc3 hydra-joblib-launcher==1.4.0rc3 hydra-optuna-sweeper==1.4.0rc3
 
+# the oldest that is tested, also in .ci/run; TORCH=2.6.0 tries another
+TORCH := 2.13.0
+
 .PHONY: demo check test coverage matrix torture lint bench bench-hydra14 clean
 
 demo: .venv/demo
@@ -41,7 +44,7 @@ coverage: .venv/test
 
 # One row: a fresh environment in .venv-<row>. The row of the default versions is `make test`. Slurm is left out where
 # it would show nothing new. Python 3.14 needs Hydra 1.4: 1.3 does not start there.
-matrix: matrix-hydra14 matrix-lowest matrix-py312 matrix-py313 matrix-py314
+matrix: matrix-hydra14 matrix-lowest matrix-py312 matrix-py313 matrix-py314 matrix-torch-oldest
 
 matrix-%: ROW_PYTHON = $(PYTHON)
 matrix-%: ROW_INSTALL = '.[test]'
@@ -50,6 +53,8 @@ matrix-hydra14 matrix-py314: ROW_INSTALL = $(HYDRA_14) '.[test]'
 matrix-hydra14: ROW_TESTS =
 matrix-lowest: ROW_INSTALL = --constraint .venv-lowest/lowest.txt '.[tools]'
 matrix-lowest: ROW_TESTS = -m "not slurm" --ignore tests/apps/test_benchmarks.py
+matrix-torch-oldest: ROW_INSTALL = torch==$(TORCH) '.[test]'
+matrix-torch-oldest: ROW_TESTS = tests/unit/store tests/unit/rerun/test_same_values.py tests/unit/identity/test_uid.py
 matrix-py312: ROW_PYTHON = $(PYTHON_312)
 matrix-py313: ROW_PYTHON = $(PYTHON_313)
 matrix-py314: ROW_PYTHON = $(PYTHON_314)
