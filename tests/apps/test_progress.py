@@ -30,9 +30,9 @@ with open("terminal", "wb") as written:
 """
 
 
-def run_on_terminal(app: App, *overrides: str, cluster: str = "local") -> str:
+def run_on_terminal(app: App, *overrides: str, cluster: str = "local", term: str = "xterm") -> str:
     """What a sweep writes to the terminal that is its standard input, output and error."""
-    environment = {"COLUMNS": "100", "TERM": "xterm"}
+    environment = {"COLUMNS": "100", "TERM": term}
     app.run(*overrides, cluster=cluster, prefix=(sys.executable, "-c", ON_TERMINAL), env=environment)
     return (app.folder / "terminal").read_bytes().decode()
 
@@ -70,6 +70,11 @@ def test_a_terminal_has_no_such_line_where_none_is_wanted_or_tasks_print_there(
 ) -> None:
     written = run_on_terminal(App(tmp_path, SLOW), "seed=1,3", f"hydra.launcher.progress={option}", cluster=cluster)
     assert "2 computed" in written and " done, " not in written and "\x1b[2K" not in written
+
+
+def test_a_terminal_that_cannot_clear_a_line_gets_whole_lines(tmp_path: Path) -> None:
+    written = run_on_terminal(App(tmp_path, SLOW), "seed=1,3", term="dumb")
+    assert "2 computed" in written and "\x1b" not in written
 
 
 def test_another_word_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import sys
 import time
 import typing as tp
@@ -94,7 +95,9 @@ def shown_progress(launch: Launch, kind: ProgressKind, is_here: bool) -> tp.Iter
         say_result(result)
 
     launch.on_result = count
-    is_live = kind is ProgressKind.AUTO and not is_here and _is_terminal(sys.stderr)
+    is_live = (
+        kind is ProgressKind.AUTO and not is_here and _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+    )
     if kind is ProgressKind.OFF:
         yield
     elif is_live:
