@@ -9,6 +9,7 @@ import subprocess
 import sys
 import typing as tp
 
+import annotated_types
 import pydantic
 import pytest
 
@@ -75,7 +76,7 @@ FIELDS: dict[str, tuple[tp.Any, tp.Any, tp.Any]] = {
     "checked dataclass": (Checked, {"lr": 4}, {}),
     "annotated": (Lower, "adam", "sgd"),
     "list of annotated": (list[Lower], ["adam"], []),
-    "constrained": (tp.Annotated[float, pydantic.Field(ge=0)], 3, 4),
+    "constrained": (tp.Annotated[float, annotated_types.Ge(0)], 3, 4),
     "before": (tp.Annotated[float, pydantic.BeforeValidator(float)], "3", 4),
     "decimal": (tp.Annotated[float, "unit: m"], 3, 4),
 }
