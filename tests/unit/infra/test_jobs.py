@@ -26,6 +26,7 @@ def _notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("cluster", [None, pytest.param("local", marks=pytest.mark.app)])
+@pytest.mark.app
 def test_a_job_that_has_computed_says_which_it_was(cluster: str | None, tmp_path: Path) -> None:
     job = Talks(infra={"folder": tmp_path / "cache", "cluster": cluster}).infra.job()
     job.wait()
@@ -52,6 +53,7 @@ def test_a_job_that_runs_says_so(tmp_path: Path) -> None:
     assert again.result() == job.result()
 
 
+@pytest.mark.app
 def test_a_job_that_has_failed_says_so_wherever_it_is(tmp_path: Path) -> None:
     job = Fails(infra={"folder": tmp_path / "cache"}).infra.job()
     again = pickle.loads(pickle.dumps(job))
@@ -70,6 +72,7 @@ def test_a_job_can_be_asked_from_another_process(tmp_path: Path) -> None:
     assert done.stdout == b"COMPLETED 3\n"
 
 
+@pytest.mark.app
 def test_a_pickled_job_never_submits(tmp_path: Path) -> None:
     task = Talks(infra={"folder": tmp_path / "cache"})
     pickled = pickle.dumps(task.infra.job())

@@ -40,6 +40,7 @@ def holding(folder: Path, text: str) -> list[str]:
     return [str(path) for path in paths if text in path.name or (path.is_file() and text.encode() in path.read_bytes())]
 
 
+@pytest.mark.app
 def test_a_task_stores_no_secret_and_is_found_again(tmp_path: Path) -> None:
     task = Fit(api_key=SECRET, infra={"folder": tmp_path})  # type: ignore[arg-type]
     assert task.fit() == SECRET[::-1] and holding(tmp_path, SECRET) == []
@@ -48,6 +49,7 @@ def test_a_task_stores_no_secret_and_is_found_again(tmp_path: Path) -> None:
     assert Fit(api_key=SECRET + "x", infra={"folder": tmp_path}).infra.status() == "not submitted"  # type: ignore[arg-type]
 
 
+@pytest.mark.app
 def test_a_map_stores_no_secret_and_is_found_again(tmp_path: Path) -> None:
     infra = {"folder": tmp_path}
     assert list(Features(db_password=SECRET, infra=infra).load([1])) == [15]  # type: ignore[arg-type]
@@ -55,6 +57,7 @@ def test_a_map_stores_no_secret_and_is_found_again(tmp_path: Path) -> None:
     assert list(Features(db_password=SECRET, infra={**infra, "mode": "read-only"}).load([1])) == [15]  # type: ignore[arg-type]
 
 
+@pytest.mark.app
 def test_what_was_stored_with_the_value_in_its_name_is_still_found(tmp_path: Path) -> None:
     before = Fit(api_key=SECRET, infra={"folder": tmp_path, "secret_keys": ()})  # type: ignore[arg-type]
     before.fit()
@@ -63,12 +66,14 @@ def test_what_was_stored_with_the_value_in_its_name_is_still_found(tmp_path: Pat
     assert today.fit() == SECRET[::-1] and today.infra.uid_folder() == before.infra.uid_folder()
 
 
+@pytest.mark.app
 def test_the_names_of_secrets_are_a_setting(tmp_path: Path) -> None:
     task = Fit(pin=86753090 + 1, infra={"folder": tmp_path, "secret_keys": ["pin"]})  # type: ignore[arg-type]
     task.fit()
     assert holding(tmp_path, str(86753090 + 1)) == []
 
 
+@pytest.mark.app
 def test_an_object_whose_secret_is_not_stored_is_left_out_of_iter_cached(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -34,6 +34,7 @@ class Double(pydantic.BaseModel):
             yield [item * self.factor]
 
 
+@pytest.mark.app
 def test_a_uid_is_that_of_the_object_right_after_any_change(tmp_path: Path) -> None:
     task = Fit(seed=1, infra={"folder": tmp_path})  # type: ignore[arg-type]
     task.fit()
@@ -49,6 +50,7 @@ def test_a_uid_is_that_of_the_object_right_after_any_change(tmp_path: Path) -> N
     assert uids[0] == uids[1] == uids[5] and len({*uids}) == 4
 
 
+@pytest.mark.app
 def test_a_uid_names_the_folder_that_the_entry_has_by_now(tmp_path: Path) -> None:
     """Another launch may have computed it meanwhile, and the readable part of its name is another in a sweep."""
     task = Fit(seed=1, infra={"folder": tmp_path})  # type: ignore[arg-type]
@@ -62,6 +64,7 @@ def test_a_uid_names_the_folder_that_the_entry_has_by_now(tmp_path: Path) -> Non
     assert task.infra.uid() == before
 
 
+@pytest.mark.app
 def test_a_relative_folder_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Fit(seed=1, infra={"folder": "cache"})  # type: ignore[arg-type]
     for name in ("a", "b"):
@@ -74,6 +77,7 @@ def test_a_relative_folder_is_that_of_the_working_directory(tmp_path: Path, monk
     assert task.infra.uid() == uid.replace("/seed=1-", "/+seed=1-")
 
 
+@pytest.mark.app
 def test_kept_items_are_returned_without_a_look_at_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     double = Double(infra={"folder": tmp_path})  # type: ignore[arg-type]
     assert [*double.of(iter([1, 2, 1]))] == [[2], [4], [2]]
@@ -86,6 +90,7 @@ def test_kept_items_are_returned_without_a_look_at_the_disk(tmp_path: Path, monk
     assert [*double.of([2, 1])] == [[4], [2]] and [*double.of(items=[2])] == [[4]]  # type: ignore[call-arg]
 
 
+@pytest.mark.app
 def test_a_kept_item_belongs_to_the_object_as_it_is(tmp_path: Path) -> None:
     double = Double(infra={"folder": tmp_path})  # type: ignore[arg-type]
     [first] = double.of([3])
