@@ -268,7 +268,7 @@ def test_all_that_does_not_fit_the_model_of_a_method_is_one_message(tmp_path: Pa
     assert is_one_message(result), result.text
     assert "2 of 2 tasks have an invalid configuration; nothing was submitted" in result.stderr
     found = [result.stderr.count(f"    {key}: ") for key in ("seed", "typo", "infra")]
-    assert (found, app.notes) == ([1, 2, 2], [])
+    assert (found, app.notes) == ([1, 1, 1], [])
 
 
 def test_a_folder_of_the_infra_that_a_sweep_does_not_use_is_told(tmp_path: Path) -> None:

@@ -124,10 +124,8 @@ def _make_report(
     report = scheduler.reports.get((reference.token, reference.number))
     if report is not None:
         return report if reference.logs is None else job_log.add_reasons(report, reference.logs)
-    if (
-        launching is not None and reference.job is None
-    ):  # not submitted yet: what counts is whether its launching process lives
-        return launching
+    if launching is not None and reference.job is None:
+        return launching  # not submitted yet: what counts is whether its launching process lives
     # a task that is cancelled while it is pending in an array never gets a row of its own
     if commands.array_id(reference.job) in scheduler.arrays:
         words = "it was cancelled while it was pending, or Slurm has forgotten it"
