@@ -103,10 +103,14 @@ class OwnSlurm:
         wait_until(lambda: "is UP" in self.run("scontrol", "ping", check=False), "the controller to answer")
 
     def wait_until_saved(self) -> None:
-        """Until the controller knows its jobs of this moment even if it is killed; takes up to 6 s."""
-        saved, now = self._saved(), time.monotonic()
-        written = lambda: self._saved() != saved or time.monotonic() > now + _SAVING_S  # noqa: E731
-        wait_until(written, "the controller to save its jobs")
+        """Until the controller knows its jobs of this moment even if it is killed; takes up to 6 s.
+
+        It does not save what its backfill scheduler has started until a job changes: so each gets a comment.
+        """
+        saved, deadline = self._saved(), time.monotonic() + _SAVING_S
+        for job in self.squeue("--format", "%A").split():
+            self.scontrol("update", f"JobId={job}", "Comment=saved")
+        wait_until(lambda: self._saved() != saved or time.monotonic() > deadline, "the controller to save its jobs")
 
     def kill_node_daemon(self, node: str) -> None:
         """SIGKILL to its slurmd: its jobs go on, and are requeued when the controller misses it, after some 25 s."""

@@ -84,7 +84,7 @@ class Interrupt:
 
     def _trace(self, frame: types.FrameType, event: str, argument: object) -> tp.Any:
         is_own = frame.f_globals.get("__name__", "").startswith("hydra_exca.")
-        if not is_own or frame.f_code.co_name == "__del__":  # Python ignores what that raises
+        if not is_own or _is_below_del(frame):  # Python ignores what is raised there
             return None
         if event == "line":
             self.left -= 1
@@ -92,6 +92,25 @@ class Interrupt:
                 self.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
                 raise KeyboardInterrupt
         return self._trace
+
+
+def _is_below_del(frame: types.FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+
+def in_a_generator(call: Callable[[], object]) -> None:
+    """Calls in a frame that has its own exception being handled.
+
+    An interrupt between two instructions of an ``except`` can leave that behind, and it would be the context of all
+    later errors of this process.
+    """
+
+    def frame() -> Iterator[object]:
+        yield call()
+
+    next(frame())
 
 
 def in_time(call: Callable[[], object]) -> object:
@@ -123,7 +142,7 @@ def test_a_call_that_was_interrupted_at_any_point_works_the_next_time(
     while number == len(kept) * step + 1:
         try:
             with Interrupt(number) as interrupt:
-                CALLS[kind](task(tmp_path / str(number)))
+                in_a_generator(functools.partial(CALLS[kind], task(tmp_path / str(number))))
         except KeyboardInterrupt as error:
             kept.append(error)  # as a notebook does, with all its frames
             found[interrupt.place] = in_time(functools.partial(CALLS[kind], task(tmp_path / str(number))))
