@@ -81,8 +81,7 @@ def write_missing_traceback(traceback: str, log_path: Path) -> None:
     last_frame = text[max(0, text.rfind(b'  File "')) :].decode()
     with contextlib.suppress(OSError, CorruptEntryError):
         if last_frame.rstrip() not in files.read_end(log_path, len(text) + _END_BYTES):
-            with log_path.open("ab") as file:
-                file.write(text)
+            append_to_log(log_path, text.decode())
 
 
 def write_to_log(message: str) -> None:
