@@ -1,7 +1,7 @@
 """Checksums in the files that are read back: without one, a flipped bit is another value, another job, another number.
 
-A record is a JSON object with its checksum as the last member. Other files have it at their end, behind a line break.
-What was written before there were checksums is read as it is, even if it has a key of that name elsewhere.
+A record is a JSON object with its checksum as the last member; one without is read as it is, even if it has a key of
+that name elsewhere. Other files have it at their end, behind a line break.
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ def add_checksum(data: bytes) -> bytes:
 
 
 def remove_checksum(data: bytes) -> bytes:
-    """What `add_checksum` was given. Raises ValueError if it is not what was written."""
+    """What `add_checksum` was given. Raises ValueError if it is not: a file that was cut has no checksum."""
     content = _verified(data, _AT_END, b"")
-    return data if content is None else content
+    if content is None:
+        raise ValueError("it has no checksum")
+    return content
 
 
 def _verified(data: bytes, mark: bytes, end: bytes) -> bytes | None:

@@ -97,14 +97,19 @@ def version_of(name: str, factory: str) -> str | None:
     return version if version != name and is_version(version) else None
 
 
-def claims_lock(folder: Path) -> Path:
-    """The lock file for the claims in a folder: of an entry, of the entry of a map's job, or of claims on items."""
+def cache_folder(folder: Path) -> Path:
+    """The cache folder of an entry, of the entry of a map's job, or of the folder of the claims on items."""
     *_, above, parent, name = folder.parts
     if (above, parent) == (ITEMS, ITEM_JOBS):
         folder = folder.parents[2]
     elif (parent, name) == (ITEMS, ITEM_CLAIMS):
         folder = folder.parents[1]
-    return folder.parents[1] / CLAIMS_LOCK
+    return folder.parents[1]
+
+
+def claims_lock(folder: Path) -> Path:
+    """The lock file for the claims in a folder for which there is a `cache_folder`."""
+    return cache_folder(folder) / CLAIMS_LOCK
 
 
 def claim_name(number: int) -> str:

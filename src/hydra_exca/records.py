@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 import types
 import typing as tp
 from pathlib import Path
@@ -19,6 +20,7 @@ T = tp.TypeVar("T")
 Json = dict[str, tp.Any]
 DAMAGES = (ValueError, TypeError, KeyError, OverflowError, RecursionError)  # by which the parser of a file may fail
 _LARGEST = 1 << 63  # no size, number or time of ours comes near
+_NAME = re.compile(r"(?!-)[^/\s\0]{1,255}")
 
 
 def read_record(path: str | Path) -> Json:
@@ -68,6 +70,15 @@ def check_type(name: str, value: tp.Any, kinds: tp.Collection[type]) -> None:
     """Raises ValueError if the field of this name cannot have this value."""
     kind = type(value)
     if kind not in kinds or (kind is int and not -_LARGEST < value < _LARGEST):
+        raise ValueError(f"{name!r} cannot be {value!r:.60}")
+
+
+def check_name(name: str, value: tp.Any) -> None:
+    """Raises ValueError if the field of this name cannot be the name of a file, host or job.
+
+    Folders are found by such names, and programs are called with them: they lead nowhere else, and are no options.
+    """
+    if not (isinstance(value, str) and _NAME.fullmatch(value) and value not in (".", "..")):
         raise ValueError(f"{name!r} cannot be {value!r:.60}")
 
 

@@ -241,6 +241,34 @@ def test_methods_that_would_wait_for_each_other_are_an_error(tmp_path: Path) -> 
     assert len(values) == 2 and all("would wait for itself" in value for value in values)
 
 
+MAPS_IN_A_CIRCLE = """
+from hydra_exca import MapInfra
+import pydantic
+
+class Squares(pydantic.BaseModel):
+    infra: MapInfra = MapInfra(folder="squares", cluster=CLUSTER)
+
+    @infra.apply(item_uid=str)
+    def compute(self, items):
+        for item in items:
+            Path(f"{self.infra.folder}.{item}").touch()
+            wait_for(f"{self.infra.folder}.{3 - item}")
+            try:
+                yield next(iter(Squares().compute([3 - item])))
+            except Exception as error:
+                yield str(error)
+"""
+
+
+@pytest.mark.parametrize("cluster", [None, "local"])
+def test_tasks_that_would_wait_for_each_others_items_are_an_error(tmp_path: Path, cluster: str | None) -> None:
+    """The items are computed in the tasks, or in jobs of their own."""
+    head = MAPS_IN_A_CIRCLE.replace("CLUSTER", repr(cluster))
+    app = App(tmp_path, "return next(iter(Squares().compute([cfg.seed])))", head=head)
+    values = app.run("seed=1,2", "hydra.launcher.share_machine=false", cluster="local").values
+    assert any("an item of" in value and "would wait for itself" in value for value in values), values
+
+
 NOT_WAITING = """
 import subprocess
 import time

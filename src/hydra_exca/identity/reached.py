@@ -102,11 +102,18 @@ def _attributes(value: tp.Any, module: str) -> tp.Iterable[tp.Any]:
     """The class and attributes of an object of the program, or that calls another; of those of libraries nothing."""
     cls = type(value)
     if cls.__module__ == module or carried.is_users_module(cls.__module__) or model_schema.is_record(cls):
-        return cls, *(vars(value).values() if cls.__dictoffset__ else ())
+        return cls, *_state(value)
     if carried.is_zen(value):
         return [vars(value)]
     wrapped = inspect.getattr_static(value, "__wrapped__", None)  # some objects have every attribute, or raise
     return () if wrapped is None else [value.__wrapped__]
+
+
+def _state(value: tp.Any) -> list[tp.Any]:
+    """What the attributes and slots of an object hold. A ``__getstate__`` of its own may leave out some."""
+    state: tp.Any = object.__getstate__(value)
+    parts = state if isinstance(state, tuple) else (state,)
+    return [each for part in parts if part for each in part.values()]
 
 
 def functions_of_member(member: tp.Any) -> list[tp.Any]:

@@ -15,8 +15,10 @@ from hydra_exca.clusters.slots import held_slots
 from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
+from hydra_exca.job.enclosing import enclosing_tasks
 from hydra_exca.launch import cancellation
 from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
+from hydra_exca.launch.waits import RecordedWaits, WaitedTask, wait_error
 from hydra_exca.polling import LONGEST_PAUSE_S, Pause
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity, describe_owner, own_calls
@@ -28,6 +30,10 @@ from .map_compute import outer_claims
 log = logging.getLogger("exca.map")
 _VISIBLE_S = 3.0
 _ASK_S = 2.0  # how often it is asked whether the jobs that compute what is waited for are still there
+
+
+HeldKeys = dict[str, WaitedTask | None]
+"""Items that others compute, each with the task in which they do; None if there is none, or none around this call."""
 
 
 class JobsFolder(CacheFolder):
@@ -103,6 +109,15 @@ class MapEntry:
         chunks = [chunk for chunk, result in self._look_up_jobs(claim) if is_behind_this_job(result.claim)]
         return frozenset(key for chunk in chunks for key in chunk)
 
+    def computing_tasks(self, claim: ItemClaim) -> HeldKeys:
+        """The task that computes each item of a claim, by its key: a job, or the task in which the call is."""
+        outer = None if claim.task is None else WaitedTask(Path(claim.task[0]), claim.task[1])
+        tasks: HeldKeys = dict.fromkeys(claim.keys, outer)
+        for chunk, job in () if claim.cluster is None else self._look_up_jobs(claim):
+            if job.entry is not None and job.claim is not None:
+                tasks.update(dict.fromkeys(chunk, WaitedTask(job.entry.path, job.identity.key)))
+        return tasks
+
     def cancel_vanished_jobs(self, claim: ItemClaim) -> None:
         """Cancels the jobs of a claim that Slurm does not list, before others compute their items."""
         if claim.cluster is not None:
@@ -169,43 +184,53 @@ class MapCall:
         self._again = False
         self.done: set[str] = set()
         self._token = files.random_token()
-        self._held_cache: dict[tuple[str, int], tuple[float, frozenset[str]]] = {}
+        self._held_cache: dict[tuple[str, int], tuple[float, HeldKeys]] = {}
+        tasks = enclosing_tasks()
+        self._task = (tasks[-1].entry, tasks[-1].key) if tasks else None
+        self._held: HeldKeys = {}
 
     def run(self) -> None:
         """Returns when all items are there; raises what computing one here raised."""
-        pause = Pause()
         own_calls.begin_call(self._token)
         try:
             while self._left:
-                claim = self._map_entry.claims.claim_items(self._next_claim)
+                claim = self._map_entry.claims.claim_items(self._next_claim) or self._wait_for_claim()
                 if claim is not None:
                     self._compute_claimed(claim)
-                    pause = Pause()
-                elif self._left:
-                    pause.sleep()
         finally:
             own_calls.end_call(self._token)
 
+    def _wait_for_claim(self) -> ItemClaim | None:
+        """Waits until this call has claimed items that are left, or until none are."""
+        pause, claim = Pause(), None
+        with RecordedWaits() as waits:
+            while self._left and claim is None:
+                if waits.replace({task for key in self._left if (task := self._held.get(key)) is not None}):
+                    raise wait_error(f"an item of {self._map_entry.identity.uid()}")
+                pause.sleep()
+                claim = self._map_entry.claims.claim_items(self._next_claim)
+        return claim
+
     def _next_claim(self, known: list[ItemClaim]) -> ItemClaim | None:
         """The claim to publish beside the known ones; those were read first, so what they stored by then is seen."""
-        held_keys: set[str] = set()
+        self._held = {}
         for claim in known:
-            held_keys |= self._held_by_others(claim)
+            self._held.update(self._held_by_others(claim))
         if not self._redo:
             missing_keys = set(self._map_entry.missing_keys(self._left))
             self._left = {key: item for key, item in self._left.items() if key in missing_keys}
-        free = [key for key in self._left if key not in held_keys]
+        free = [key for key in self._left if key not in self._held]
         if not free:
             return None
         self._check_allowed(free)
         chunks = tuple(map(tuple, self._divide(free)))
         owner = describe_owner(self._map_entry.claims.folder)
-        return ItemClaim(self._token, owner, chunks, self._cluster)
+        return ItemClaim(self._token, owner, chunks, self._cluster, task=self._task)
 
-    def _held_by_others(self, claim: ItemClaim) -> frozenset[str]:
+    def _held_by_others(self, claim: ItemClaim) -> HeldKeys:
         if claim.token == self._token or claim.token in outer_claims.get():  # a turn that is over; who waits for this
-            return frozenset()
-        then, keys = self._held_cache.get((claim.token, claim.number), (0.0, frozenset()))
+            return {}
+        then, held = self._held_cache.get((claim.token, claim.number), (0.0, {}))
         now = time.monotonic()
         if claim.cluster is None or now - then > _ASK_S:
             keys = self._map_entry.held_keys(claim)
@@ -213,10 +238,12 @@ class MapCall:
             if is_finished:
                 self._map_entry.cancel_vanished_jobs(claim)
             keys -= self._map_entry.keys_behind_this_job(claim)
-            self._held_cache[claim.token, claim.number] = now, keys
+            tasks = self._map_entry.computing_tasks(claim) if self._task is not None and keys else {}
+            held = {key: tasks.get(key) for key in keys}
+            self._held_cache[claim.token, claim.number] = now, held
             if is_finished:
                 self._map_entry.claims.finish_claim(claim)
-        return keys
+        return held
 
     def _compute_claimed(self, claim: ItemClaim) -> None:
         outer = outer_claims.set(outer_claims.get() | {self._token})

@@ -343,7 +343,7 @@ class LoadedProgram:
 
         def compute(attempt: Attempt) -> tp.Any:
             program = self._program or self._load()
-            task = EnclosingTask(str(self._launch), position, identity_key(part.identity))
+            task = EnclosingTask(str(self._launch), position, part.entry, identity_key(part.identity))
             attempt.resumed = read_resumed_call(self._launch, position)
             with computing(task, self._payload.enclosing):
                 return program(pickle.loads(part.argument), attempt)

@@ -18,10 +18,11 @@ from hydra_exca.clusters.base import ENCLOSING_TASKS, RANK_VARIABLES
 
 
 class EnclosingTask(tp.NamedTuple):
-    """One task: the folder of the launch that computes it, its position there, and the key of its identity."""
+    """One task: the folder of the launch that computes it, its position there, its entry, and its identity's key."""
 
     launch: str
     position: int
+    entry: str
     key: str
 
 

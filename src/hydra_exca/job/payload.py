@@ -215,7 +215,7 @@ def read_pickle(path: Path) -> tp.Any:
     data = files.read_trusted(path, (), _MOST_BYTES)
     try:
         return pickle.loads(checksums.remove_checksum(data))
-    except (ValueError, pickle.UnpicklingError, EOFError) as error:  # one that was cut has no checksum
+    except (ValueError, pickle.UnpicklingError, EOFError) as error:
         raise _damaged(path, error) from error
 
 

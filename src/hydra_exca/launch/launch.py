@@ -31,7 +31,7 @@ from .monitor import Monitor
 from .progress import Progress
 from .results import Result, describe_earlier_failure, stored_error
 from .settings import Settings, Task
-from .waits import RecordedWaits, wait_error, would_wait_for_itself
+from .waits import RecordedWaits, WaitedTask, wait_error, would_wait_for_itself
 
 if tp.TYPE_CHECKING:
     from hydra_exca.job.attempt import Program
@@ -310,7 +310,7 @@ class Launch:
         waits = result.action is Action.CANCEL_AND_RUN or (result.action is Action.JOIN and self.settings.waits)
         if not waits or result.entry is None:
             return False
-        return would_wait_for_itself(result.entry, result.identity.key, enclosing_tasks())
+        return would_wait_for_itself(WaitedTask(result.entry.path, result.identity.key), enclosing_tasks())
 
     def _refusal(self, problems: tp.Mapping[str, ExcaError]) -> ExcaError:
         kinds = {type(problem) for problem in problems.values()}

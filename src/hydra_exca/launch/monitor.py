@@ -19,7 +19,7 @@ from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, effect_of_end, is_given_up
 from .progress import Progress
 from .results import lost_job_error
-from .waits import RecordedWaits, wait_error
+from .waits import RecordedWaits, WaitedTask, wait_error
 
 if tp.TYPE_CHECKING:
     from .submission import Submission
@@ -97,7 +97,9 @@ class Monitor:
 
     def record_waits(self, waits: RecordedWaits, tasks: tp.Collection[LaunchedTask]) -> None:
         """Records which of these tasks others compute; ends those that would wait for what waits for them."""
-        for task in waits.record([task for task in tasks if task in self._joined]):
+        joined = {WaitedTask(task.entry.path, task.key): task for task in tasks if task in self._joined}
+        for waited in waits.record(joined):
+            task = joined[waited]
             self._joined.pop(task, None)
             self.fail_task(task, wait_error(task.uid))
 

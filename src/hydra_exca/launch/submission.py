@@ -387,7 +387,7 @@ class Submission:
         launched = self.claimed[position]
         task, cluster = launched.task, self._settings.cluster
         assert isinstance(cluster, clusters.InlineCluster)
-        enclosing = EnclosingTask(str(self.folder), position, task.identity.key)
+        enclosing = EnclosingTask(str(self.folder), position, str(launched.entry.path), task.identity.key)
 
         def compute(attempt: Attempt) -> tp.Any:
             copy = self._copy if self._settings.chdir else None

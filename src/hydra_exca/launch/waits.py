@@ -1,6 +1,7 @@
-"""Which tasks wait for which: a launch inside of a task must not wait for it, or for one that waits for it.
+"""Which tasks wait for which: what runs inside of a task must not wait for it, or for one that waits for it.
 
-While such a launch waits for tasks that others compute, it says so in the folder of each launch around it.
+While a launch or a map inside of tasks waits for tasks that others compute, it says so in the folder of each launch
+around it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from hydra_exca.errors import CacheError
 from hydra_exca.job.enclosing import EnclosingTask, enclosing_tasks
 from hydra_exca.store import ClaimState, Entry
 
-from .launched_task import LaunchedTask
+
+class WaitedTask(tp.NamedTuple):
+    """A task that is waited for: its entry, and the key of its identity."""
+
+    entry: Path
+    key: str
 
 
-def would_wait_for_itself(entry: Entry, key: str, around: tp.Sequence[EnclosingTask]) -> bool:
-    """Whether a task, or one that it waits for, is one of those ``around``. ``key`` is that of its identity."""
-    own = {(Path(task.launch).name, task.key) for task in around}
-    pending, seen = [(entry.path, key)] if own else [], set()
+def would_wait_for_itself(task: WaitedTask, around: tp.Sequence[EnclosingTask]) -> bool:
+    """Whether a task, or one that it waits for, is one of those ``around``."""
+    own = {(Path(each.launch).name, each.key) for each in around}
+    pending, seen = [task] if own else [], set()
     while pending:
         path, key = pending.pop()
         claim = None if path in seen else Entry(path).current_claim()
@@ -30,20 +36,20 @@ def would_wait_for_itself(entry: Entry, key: str, around: tp.Sequence[EnclosingT
             continue
         if (claim.token, key) in own:
             return True
-        pending += _read_waits(paths.launch_folder(path.parent.parent, claim.token), key, claim.time)
+        pending += _read_waits(paths.launch_folder(paths.cache_folder(path), claim.token), key, claim.time)
     return False
 
 
-def wait_error(uid: str) -> CacheError:
-    """The error for a task that a launch must not wait for."""
+def wait_error(name: str) -> CacheError:
+    """The error for what must not be waited for."""
     return CacheError(
-        f"{uid} is being computed by the task that asks for it here, or by one that waits for that task: it would wait "
-        "for itself"
+        f"{name} is being computed by the task that asks for it here, or by one that waits for that task: it would "
+        "wait for itself"
     )
 
 
 class RecordedWaits:
-    """The tasks that this thread's launch waits for and others compute. Outside of a task there is nothing to record.
+    """The tasks that this thread waits for and others compute. Outside of a task there is nothing to record.
 
     A context, which ends the record.
     """
@@ -51,25 +57,36 @@ class RecordedWaits:
     def __init__(self) -> None:
         self._around = enclosing_tasks()
         self._name = f"{files.random_token()}.json"
-        self._recorded: set[LaunchedTask] = set()
+        self._recorded: set[WaitedTask] = set()
 
     def __enter__(self) -> tp.Self:  # type: ignore[name-defined,unused-ignore]
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Ends the record: nothing is waited for now."""
         for task in self._around if self._recorded else ():
             with contextlib.suppress(OSError):
                 (paths.waits(Path(task.launch)) / self._name).unlink()
+        self._recorded.clear()
 
-    def record(self, joined: tp.Collection[LaunchedTask]) -> list[LaunchedTask]:
-        """Records the tasks that are waited for; returns those for which this launch must not wait.
+    def replace(self, waited: tp.Collection[WaitedTask]) -> list[WaitedTask]:
+        """Records these tasks and no others, and returns what `record` does."""
+        if not self._recorded.issubset(waited):
+            self.clear()
+        return self.record(waited)
 
-        First it records, and then it looks: of two launches that do so at once, at least one sees the other.
+    def record(self, waited: tp.Collection[WaitedTask]) -> list[WaitedTask]:
+        """Records tasks that are waited for, too; returns those that must not be waited for.
+
+        First it records, and then it looks: of two threads that do so at once, at least one sees the other.
         """
-        if not self._around or self._recorded.issuperset(joined):
+        if not self._around or self._recorded.issuperset(waited):
             return []
-        self._recorded.update(joined)
-        waits_for = [(str(task.entry.path), task.key) for task in self._recorded]
+        self._recorded.update(waited)
+        waits_for = [(str(task.entry), task.key) for task in self._recorded]
         owner, now = clusters.describe_process(), time.time()
         for task in self._around:
             record = {"task": task.key, "waits_for": waits_for, "owner": owner, "time": now}
@@ -77,14 +94,14 @@ class RecordedWaits:
                 folder = paths.waits(Path(task.launch))
                 folder.mkdir(exist_ok=True)
                 files.write_file(folder / self._name, checksums.dump_record(record), durable=False)
-        return [task for task in joined if would_wait_for_itself(task.entry, task.key, self._around)]
+        return [task for task in waited if would_wait_for_itself(task, self._around)]
 
 
-def _read_waits(launch: Path, key: str, since: float) -> tp.Iterator[tuple[Path, str]]:
-    """What a task of a launch waits for in its attempt that began at a time: the entries, and their keys."""
+def _read_waits(launch: Path, key: str, since: float) -> tp.Iterator[WaitedTask]:
+    """What a task of a launch waits for in its attempt that began at a time."""
     for path in sorted(paths.waits(launch).glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = checksums.parse_record(files.read_file(path))
             is_current = record["task"] == key and record["time"] >= since
             if is_current and clusters.process_alive(record["owner"]) is not False:
-                yield from [(Path(entry), waited_for) for entry, waited_for in record["waits_for"]]
+                yield from [WaitedTask(Path(entry), waited_for) for entry, waited_for in record["waits_for"]]

@@ -11,17 +11,20 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
+import re
 import time
 import typing as tp
 from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
-from hydra_exca.clusters import process
-from hydra_exca.errors import CorruptEntryError
+from hydra_exca.clusters import CLUSTERS, process
+from hydra_exca.errors import CacheError, CorruptEntryError
 
 log = logging.getLogger("exca.store")
 _NONE = type(None)
 _PROCESS = {"pid": (int,), "started": (int, float), "user": (int, _NONE), "host": (str, _NONE)}
+_MACHINE = ("host", "machine", "boot")
+_PID_NAMESPACE = re.compile(r"pid:\[\d{1,20}\]")
 _LOCK = {"file": (str,), "device": (int,), "inode": (int,), "byte": (int,)}
 _UNKNOWN_PROCESS = {name: (*kinds, _NONE) for name, kinds in _PROCESS.items()}
 
@@ -110,15 +113,21 @@ def read_claim(path: str | Path, number: int) -> Claim:
         if fields["state"] != ClaimState.RELEASED:
             check_owner(fields["owner"], path)
         lost = fields.get("lost", [])
-        if not isinstance(lost, list) or not all(map(_is_token, (fields["token"], *lost))):
-            raise ValueError(f"'token' and 'lost' cannot be {fields['token']!r:.60} and {lost!r:.60}")
+        records.check_type("lost", lost, (list,))
+        for token in (fields["token"], *lost):
+            records.check_name("token", token)
+        if fields["job"] is not None:
+            records.check_name("job", fields["job"])
         fields.update(state=ClaimState(fields["state"]), number=number, writer=writer, lost=tuple(lost))
-        return records.build(Claim, fields)
+        claim = records.build(Claim, fields)
+    check_cluster(claim.cluster, path)
+    return claim
 
 
-def _is_token(token: tp.Any) -> bool:
-    """Whether it can name the folder of a launch, which is never elsewhere."""
-    return isinstance(token, str) and "/" not in token and token not in (".", "..")
+def check_cluster(cluster: str | None, path: str | Path) -> None:
+    """Raises CacheError if this version does not know where jobs of the claim at ``path`` run: somebody may own it."""
+    if cluster is not None and cluster not in CLUSTERS:
+        raise CacheError(f"{path} has a cluster that this version of hydra-exca-launcher does not know: {cluster:.60}")
 
 
 def describe_owner(folder: Path) -> dict[str, tp.Any]:
@@ -134,6 +143,12 @@ def check_owner(owner: tp.Any, path: str | Path) -> None:
     records.check_fields(owner, _PROCESS if "boot" in owner else _UNKNOWN_PROCESS)
     if owner.get("pid") is not None and owner["pid"] <= 0:
         raise ValueError(f"'pid' cannot be {owner['pid']}")
+    for name in _MACHINE:
+        if owner.get(name) is not None:
+            records.check_name(name, owner[name])
+    namespace = owner.get("pid_namespace")
+    if namespace is not None and not _PID_NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"'pid_namespace' cannot be {namespace!r:.60}")
     if owner.get("lock") is not None:
         records.check_fields(owner["lock"], _LOCK)
         owner["lock"]["file"] = str(paths.claims_lock(Path(path).parent))

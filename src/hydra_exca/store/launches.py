@@ -47,6 +47,10 @@ def read_record(launch: Path, writer: int | None = None) -> dict[str, tp.Any]:
             return {}
         record = records.parse(path, data)
         records.check_fields(record, _SCHEMA)
+        for name in ("jobs", "slurm_clusters"):
+            for value in (record.get(name) or {}).values():
+                if value is not None:
+                    records.check_name(name, value)
         return record if _is_consistent(record) else {}
     except (OSError, CorruptEntryError, ValueError):
         return {}
@@ -59,17 +63,16 @@ def write_record(launch: Path, record: tp.Mapping[str, tp.Any]) -> None:
 
 def _is_consistent(record: tp.Mapping[str, tp.Any]) -> bool:
     """Whether the parts of a record's lists have their types; no entry is outside of the cache folder."""
-    entries, tasks, jobs, where = (record.get(name) or () for name in ("entries", "tasks", "jobs", "slurm_clusters"))
-    return (
-        all(map(is_inside, entries))
-        and all(_are_positions(task, len(entries)) for task in tasks)
-        and all(isinstance(job, str | None) for job in dict(jobs).values())
-        and all(isinstance(cluster, str) for cluster in dict(where).values())
-    )
+    entries, tasks = (record.get(name) or () for name in ("entries", "tasks"))
+    return all(map(is_inside, entries)) and all(_are_positions(task, len(entries)) for task in tasks)
 
 
 def _are_positions(positions: object, count: int) -> bool:
-    return isinstance(positions, list) and all(type(each) is int and 0 <= each < count for each in positions)
+    return (
+        isinstance(positions, list)
+        and positions != []
+        and all(type(each) is int and 0 <= each < count for each in positions)
+    )
 
 
 def is_inside(name: object) -> bool:

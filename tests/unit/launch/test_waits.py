@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,8 @@ import pytest
 from hydra_exca import checksums, paths
 from hydra_exca.clusters import process
 from hydra_exca.job.enclosing import EnclosingTask, computing
-from hydra_exca.launch.launched_task import LaunchedTask
-from hydra_exca.launch.lookup import LookupResult
-from hydra_exca.launch.settings import Task
-from hydra_exca.launch.waits import RecordedWaits, would_wait_for_itself
+from hydra_exca.launch.waits import RecordedWaits, WaitedTask, would_wait_for_itself
 from hydra_exca.store import Claim, ClaimState, Entry
-
-
-@dataclasses.dataclass
-class Identity:
-    """As much of an identity as a record of waits needs."""
-
-    key: str
-
-    def uid(self) -> str:
-        return self.key
 
 
 class Tasks:
@@ -35,22 +21,21 @@ class Tasks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, key: str, state: ClaimState = ClaimState.RUNNING, number: int = 1) -> LaunchedTask:
+    def start(self, key: str, state: ClaimState = ClaimState.RUNNING, number: int = 1) -> WaitedTask:
         entry = Entry(self.folder / "f,0" / key)
         entry.create()
         entry.publish_claim(Claim(number, state, f"of-{key}", "local", None, 0, process.describe_process()))
         self.launch(key).mkdir(parents=True, exist_ok=True)
-        identity: Any = Identity(key)
-        return LaunchedTask(Task(identity, None), LookupResult(identity, entry))
+        return WaitedTask(entry.path, key)
 
     def launch(self, key: str) -> Path:
         return paths.launch_folder(self.folder, f"of-{key}")
 
     def enclosing(self, key: str) -> EnclosingTask:
-        return EnclosingTask(str(self.launch(key)), 0, key)
+        return EnclosingTask(str(self.launch(key)), 0, str(self.folder / "f,0" / key), key)
 
-    def would_wait(self, key: str, for_: LaunchedTask) -> bool:
-        return would_wait_for_itself(for_.entry, for_.key, [self.enclosing(key)])
+    def would_wait(self, key: str, for_: WaitedTask) -> bool:
+        return would_wait_for_itself(for_, [self.enclosing(key)])
 
 
 @pytest.fixture
@@ -83,6 +68,14 @@ def test_tasks_that_are_joined_later_are_recorded_too(tasks: Tasks) -> None:
     with computing(tasks.enclosing("a"), ()), RecordedWaits() as waits:
         assert waits.record([b]) == waits.record([c]) == []
         assert tasks.would_wait("b", for_=a) and tasks.would_wait("c", for_=a)
+
+
+def test_what_is_waited_for_no_more_is_not_recorded(tasks: Tasks) -> None:
+    a, b, c = map(tasks.start, "abc")
+    with computing(tasks.enclosing("a"), ()), RecordedWaits() as waits:
+        waits.record([b])
+        assert waits.replace([c]) == []
+        assert not tasks.would_wait("b", for_=a) and tasks.would_wait("c", for_=a)
 
 
 @pytest.mark.parametrize("ended", [ClaimState.COMMITTING, ClaimState.RELEASED])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import json
 import multiprocessing
 import os
 import tempfile
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from hypothesis_profiles import examples
 
-from hydra_exca import files
+from hydra_exca import checksums, files, paths
+from hydra_exca.clusters import process
+from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.identity import uid
 from hydra_exca.job.attempt import Attempt, AttemptGuard, attempt_task
 from hydra_exca.status import Status
@@ -371,3 +375,39 @@ def test_an_outcome_is_committed_though_the_disk_does_not_answer_at_first(
     monkeypatch.setattr(files, "_PAUSES_S", (0.0, 0.0))
     monkeypatch.setattr(os, "listdir", list_folder)
     assert entry.commit_outcome(mine, outcome("value"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": "x" * 5000},
+        {"token": "../elsewhere"},
+        {"token": None},
+        {"lost": [None]},
+        {"job": "--user=me"},
+        {"job": ""},
+        {"owner": {"host": ""}},
+        {"owner": {"machine": {"a": 1}}},
+        {"owner": {"boot": []}},
+        {"owner": {"pid_namespace": "/dev/zero"}},
+        {"owner": {"pid_namespace": 10**400}},
+    ],
+    ids=str,
+)
+def test_a_claim_with_a_name_that_none_can_have_is_nobodys(tmp_path: Path, changes: dict[str, tp.Any]) -> None:
+    """Of one that seems to be held elsewhere, the end would be waited for for ever."""
+    fields = json.loads(claim(1, "t").to_json())
+    owner = {**process.describe_process(), **changes.get("owner", {})}
+    (tmp_path / paths.claim_name(1)).write_bytes(checksums.dump_record({**fields, **changes, "owner": owner}))
+    with pytest.raises(CorruptEntryError, match="claim.1.json is damaged"):
+        claims.read_claim(tmp_path / paths.claim_name(1), 1)
+    owning = claims.owning_claim(tmp_path)
+    assert owning is not None and owning.state is ClaimState.RELEASED
+
+
+def test_a_claim_on_a_cluster_that_is_not_known_is_an_error_and_somebodys(tmp_path: Path) -> None:
+    """A later version may have published it."""
+    path = tmp_path / paths.claim_name(1)
+    path.write_bytes(dataclasses.replace(claim(1, "t"), cluster="pbs").to_json())
+    with pytest.raises(CacheError, match=rf"{path} has a cluster that this version .* does not know: pbs"):
+        claims.owning_claim(tmp_path)

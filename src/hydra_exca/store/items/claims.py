@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CorruptEntryError
-from hydra_exca.store.claims import check_owner
+from hydra_exca.store.claims import check_cluster, check_owner
 
 log = logging.getLogger("exca.store")
 
@@ -28,6 +28,7 @@ class ItemClaim:
     """The right to compute the items with the keys in ``chunks``, held by the launch or process ``token``.
 
     ``cluster`` is where its jobs run, None where ``owner``, the process that published it, computes them itself.
+    ``task`` is the one that this process computes, if it does: its entry, and the key of its identity.
     """
 
     token: str
@@ -35,6 +36,7 @@ class ItemClaim:
     chunks: tuple[tuple[str, ...], ...]
     cluster: str | None = None
     number: int = 0
+    task: tuple[str, str] | None = None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -110,7 +112,14 @@ def _build(path: Path, fields: records.Json, number: int) -> ItemClaim:
         chunks = tuple(map(tuple, fields["chunks"]))
         if not all(type(key) is str for chunk in chunks for key in chunk):
             raise ValueError("'chunks' has other things than keys")
-        return records.build(ItemClaim, {**fields, "chunks": chunks, "number": number})
+        task = fields.get("task")
+        if task is not None:
+            entry, key = task
+            task = str(entry), str(key)
+        records.check_name("token", fields["token"])
+        claim = records.build(ItemClaim, {**fields, "chunks": chunks, "number": number, "task": task})
+    check_cluster(claim.cluster, path)
+    return claim
 
 
 def _dump(claim: ItemClaim) -> bytes:
