@@ -33,8 +33,9 @@ _CHUNK = 1 << 22
 _READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # link(2), and FUSE
-
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+PASSING_ERRORS = {  # the same call may succeed a little later
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+}
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # in all less than a claim that commits is waited for
 _T = tp.TypeVar("_T")
 
@@ -98,7 +99,7 @@ def keep_trying(write: tp.Callable[[], _T], path: Path) -> _T:
         try:
             return write()
         except OSError as error:
-            if pause is None or error.errno not in _PASSING:
+            if pause is None or error.errno not in PASSING_ERRORS:
                 raise CacheError(f"{path} cannot be written: {error.strerror}") from error
             if pause == _PAUSES_S[0]:
                 log.warning("exca: %s cannot be written: %s. Trying again", path, error.strerror)

@@ -239,7 +239,7 @@ def submit_launch(launch: Launch, name: str) -> list[TaskJob]:
 
 
 def _start_rest(launch: Launch, lock: threading.RLock) -> None:
-    """Starts jobs until all have been; while the disk refuses that, again and again, as others wait for them."""
+    """Starts jobs until all have been, also after errors of the disk that may pass: others wait for them."""
     warned = False
     while True:
         with lock:
@@ -247,7 +247,7 @@ def _start_rest(launch: Launch, lock: threading.RLock) -> None:
                 launch.poll()
             except CacheError as error:
                 cause = error.__cause__ or error
-                if not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError):  # the folder was removed
+                if not isinstance(cause, OSError) or cause.errno not in files.PASSING_ERRORS:
                     log.error("exca: the other jobs are not started: %s", error)
                     return
                 if not warned:

@@ -130,8 +130,8 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
         error["message"] = f"{error['message']} (in rank {ranks.rank} of {ranks.count})"
         ranks.write_error(error)
         if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error)):
-            raise
-        log.exception("this rank raised; the first rank has ended")
+            raise SystemExit(1) from None  # its log has the traceback
+        log.warning("this rank raised; the first rank has ended")
 
 
 def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
+import threading
 import typing as tp
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from places import SUPPORT
 
 from hydra_exca import TaskFailedError
 from hydra_exca.errors import CacheError
+from hydra_exca.infra import task_jobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 IN_ANOTHER_PROCESS = "import pickle, sys; job = pickle.loads(sys.stdin.buffer.read()); print(job.state(), job.result())"
@@ -87,3 +91,25 @@ def test_a_task_without_a_folder_has_no_job_and_a_state(kind: tp.Any, state: str
     job = kind().infra.job()
     again = pickle.loads(pickle.dumps(job))
     assert (job.job_id, job.state(), again.state(), repr(again)) == (None, state, state, f"<ComputedTask: {state}>")
+
+
+class RefusedLaunch:
+    """Stands for a launch whose jobs the disk refuses to start, as often as there are errors."""
+
+    def __init__(self, *errors: int) -> None:
+        self._errors = list(errors)
+
+    def poll(self) -> None:
+        if self._errors:
+            error = self._errors.pop(0)
+            raise CacheError("refused") from OSError(error, os.strerror(error))
+
+    def has_unstarted(self) -> int:
+        return len(self._errors)
+
+
+@pytest.mark.parametrize(("error", "left"), [(errno.ENOSPC, 0), (errno.EMFILE, 0), (errno.EROFS, 1), (errno.ENOENT, 1)])
+def test_jobs_that_the_disk_refuses_to_start_are_tried_again_if_that_may_pass(error: int, left: int) -> None:
+    launch: tp.Any = RefusedLaunch(error, error)
+    task_jobs._start_rest(launch, threading.RLock())
+    assert launch.has_unstarted() == left

@@ -292,6 +292,15 @@ def test_what_the_first_rank_raises_ends_the_others(ranked: dict[str, tp.Any]) -
 
 
 @pytest.mark.slurm
+def test_the_log_of_a_rank_that_raises_has_its_traceback_once(folder: Path, ranked: dict[str, tp.Any]) -> None:
+    with pytest.raises(TaskFailedError, match="rank 3 has no luck"):
+        Ranked(raises=[3], waits=[0, 1, 2], infra=ranked).fit()
+    (log,) = folder.glob("*/*/logs/*rank3*.log")
+    wait_until(lambda: "rank 3 has no luck" in log.read_text(), "the end of that rank's log")
+    assert log.read_text().count("Traceback") == 1
+
+
+@pytest.mark.slurm
 def test_the_first_ranks_value_is_not_lost_when_another_raises_before_it_returns(
     folder: Path, ranked: dict[str, tp.Any]
 ) -> None:
