@@ -71,6 +71,8 @@ class ExcaLauncherConf(SlurmQueueConf):
     share_machine: bool = True
     # false: submit and return, without values
     wait: bool = True
+    # a job whose task failed fails, too, as the scheduler sees it; false: it completes
+    fail_jobs: bool = True
     # when a task fails: continue; stop submitting; or cancel, which also cancels jobs that have not started
     on_failure: str = "continue"
     # on Ctrl-C: detach (the jobs keep running) or cancel; null: detach on Slurm, cancel on this machine

@@ -13,9 +13,10 @@ from hydra_exca import files, paths
 from hydra_exca.errors import CorruptEntryError
 
 _SLURM = "slurm_"
-# exit codes of local jobs, of sysexits.h
+# exit codes of jobs, of sysexits.h
 DISK_ERROR = os.EX_IOERR  # the disk took nothing of what the job had to write
 AGAIN = os.EX_TEMPFAIL  # the job asks to be started again
+TASK_FAILED = os.EX_SOFTWARE  # a task of the job failed; not 1, with which some sites let jobs run again (RequeueExit)
 
 
 def job_command(python: str, module: str, folder: Path) -> list[str]:

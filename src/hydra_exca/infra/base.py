@@ -68,6 +68,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     gpus_per_node: int | None = None
     mem_gb: float | None = None
     share_machine: bool = True
+    fail_jobs: bool = True
     max_num_timeout: tp.Annotated[int, pydantic.Field(ge=0)] = 0
     slurm_constraint: str | None = None
     slurm_partition: str | None = None
@@ -385,6 +386,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             cells=typed,
             on_code_change=OnCodeChange(self.on_code_change),
             code_changes=lambda digest: None if typed is None else typed.changes(cache.path, digest),
+            fail_jobs=self.fail_jobs,
             option_prefix="infra.",
         )
 

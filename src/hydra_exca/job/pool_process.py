@@ -21,6 +21,7 @@ import typing as tp
 
 from hydra_exca.clusters.base import AGAIN
 from hydra_exca.clusters.process import descendants, send_signal
+from hydra_exca.status import Status
 from hydra_exca.store import Entry
 
 from .attempt import Attempt, LoadedProgram, attempt_part
@@ -36,7 +37,7 @@ GO_ON = b"c"  # go on
 OUT_OF_TIME = b"t"  # leave, unless the checkpoint refuses a second start
 PREEMPTED = b"p"  # leave
 # messages; the answer to an order is the value of a CheckpointAnswer
-COMPUTED, SKIPPED, CLAIM = "computed", "skipped", "claim"
+COMPUTED, FAILED, SKIPPED, CLAIM = "computed", "failed", "skipped", "claim"
 _TASK = re.compile(rb"(\d+) ([01])\n")  # the position, and whether other tasks came before
 POOL_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR2)  # that the pool waits for
 _GRACE_S = 5.0  # between asking a process to end, and killing it
@@ -284,8 +285,9 @@ class TaskServer:
         while (task := self._pool.receive_task()) is not None:
             position, shared = task
             self._handlers.begin_task(position)
-            self._compute(position, shared)
-            message = SKIPPED if self._handlers.attempt is None else COMPUTED
+            status = self._compute(position, shared)
+            message = FAILED if status is Status.FAILED else COMPUTED
+            message = SKIPPED if self._handlers.attempt is None else message
             _flush_output()
             if self._state is not None:
                 self._state.restore()
@@ -296,13 +298,14 @@ class TaskServer:
             ):  # the next task could not print
                 return
 
-    def _compute(self, position: int, shared: bool) -> None:
+    def _compute(self, position: int, shared: bool) -> Status | None:
         part = self._parts.read(position)
         compute = self._program.compute_function(part, position)
         status = attempt_part(self._job.launch, self._job.payload, part, compute, self._handlers, shared)
         attempt = self._handlers.attempt
         if status is None and attempt is not None:
             attempt.entry.mark_attempt_ended(attempt.claim)  # whoever has taken it waits for that
+        return status
 
     def _save_state(self) -> None:
         self._handlers.install()

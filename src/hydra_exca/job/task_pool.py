@@ -19,7 +19,8 @@ import typing as tp
 
 from hydra_exca.clusters.base import AGAIN, JobReport, JobState
 from hydra_exca.clusters.process import exit_reason
-from hydra_exca.store import ClaimState
+from hydra_exca.status import Status
+from hydra_exca.store import ClaimState, Entry
 
 from . import pool_process
 from .attempt import is_wanted
@@ -62,6 +63,9 @@ class TaskPool:
         self._tries = collections.Counter[int]()
         self._children: list[PoolProcess] = []
         self._num_begun = 0
+        self._num_computed = 0
+        self._num_failed = 0
+        self._skipped: list[int] = []
         self._shutdown: PoolShutdown | None = None
         self._received: set[int] = set()
         self._next_check = time.monotonic() + _CHECK_S
@@ -82,6 +86,17 @@ class TaskPool:
                 self._continue_shutdown(self._shutdown)
             elif time.monotonic() >= self._next_check:
                 self._end_unwanted()
+
+    def has_failed_task(self) -> bool:
+        """Whether a task of the job has failed, in this start or, if this one has computed anything, an earlier one.
+
+        A job that Slurm requeues because of its exit code, and that finds all outcomes, must not be requeued again.
+        """
+        return self._num_failed > 0 or (self._num_computed > 0 and any(map(self._is_stored_failure, self._skipped)))
+
+    def _is_stored_failure(self, position: int) -> bool:
+        outcome = Entry(read_part(self._job.launch, self._job.payload, position).entry).readable_outcome()
+        return outcome is not None and outcome.status is Status.FAILED and outcome.token == self._job.launch.name
 
     def _install_signal_handlers(self) -> None:
         """Lets signals wake this process up, and no more: `_handle_signals` acts on them."""
@@ -170,9 +185,14 @@ class TaskPool:
         if message.startswith(pool_process.CLAIM):
             child.claim = int(message.split()[1])
             return
-        if message in (pool_process.COMPUTED, pool_process.SKIPPED):
+        if message in (pool_process.COMPUTED, pool_process.FAILED, pool_process.SKIPPED):
+            if message == pool_process.SKIPPED and child.position is not None:
+                self._skipped.append(child.position)
+                self._num_begun -= 1
+            else:
+                self._num_computed += 1
+                self._num_failed += message == pool_process.FAILED
             child.position, child.must_answer = None, False
-            self._num_begun -= message == pool_process.SKIPPED
             return
         child.must_answer, child.answer = False, CheckpointAnswer(message)
         if self._shutdown is not None and not self._keeps_running(child):
@@ -209,6 +229,7 @@ class TaskPool:
         identity = read_part(launch, payload, position).identity
         report = JobReport(JobState.ENDED, exit_reason(code))
         record_lost_job(entry, claim, describe_lost_job(entry, claim, identity, report, payload.code))
+        self._num_failed += 1
 
     def _end_unwanted(self) -> None:
         """Ends the processes of tasks that another launch has taken, or that were given up: somebody waits for that."""

@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from hydra_exca.clusters.base import DISK_ERROR
+from hydra_exca.clusters.base import DISK_ERROR, TASK_FAILED
 from hydra_exca.clusters.slots import hold_slots
 from hydra_exca.clusters.slurm import job_log
 from hydra_exca.errors import CacheError
@@ -25,7 +25,8 @@ from .signals import RunningJob, SignalHandlers
 def run(launch: str, number: int) -> None:
     """Computes the tasks of job ``number`` of the launch in folder ``launch``.
 
-    A job whose disk takes nothing more from it says so by its exit code, as it can leave nothing on the disk.
+    The exit code says whether a task failed, for those who ask the scheduler. A job whose disk takes nothing more from
+    it says so by its exit code, too, as it can leave nothing on the disk.
     """
     try:
         _run_tasks(launch, number)
@@ -49,7 +50,10 @@ def _run_tasks(launch: str, number: int) -> None:
     if len(positions) > 1:
         from . import task_pool  # a job of one task starts faster without it
 
-        task_pool.TaskPool(job, positions).run()
+        pool = task_pool.TaskPool(job, positions)
+        pool.run()
+        if payload.fail_jobs and pool.has_failed_task():
+            raise SystemExit(TASK_FAILED)
         return
     ranks = Ranks.of_this_process(folder, positions[0]) if job.on_slurm else None
     if ranks is not None and ranks.rank > 0:
@@ -65,8 +69,17 @@ def _run_task(job: RunningJob, position: int, ranks: Ranks | None) -> None:
     compute = LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, position)
     compute = compute if ranks is None else as_first_rank(ranks, compute)
     status = attempt_part(job.launch, job.payload, part, compute, handlers)
-    if ranks is not None and status is not Status.COMPLETED:
-        raise SystemExit(1)  # ends the other ranks, too, which may wait for this one
+    is_failed = status is Status.FAILED and job.payload.fail_jobs
+    if is_failed or (ranks is not None and _must_end_others(ranks, status)):
+        raise SystemExit(TASK_FAILED)
+
+
+def _must_end_others(ranks: Ranks, status: Status | None) -> bool:
+    """Whether other ranks may wait for the first one, which has no value: srun ends them if its exit code says so.
+
+    If it finds an outcome in a job that was requeued, so do the others, and the job must not be requeued again.
+    """
+    return status is Status.FAILED or (status is None and not ranks.is_requeued)
 
 
 def _set_submitit_variables(folder: Path) -> None:

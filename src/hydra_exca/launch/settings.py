@@ -40,7 +40,8 @@ class Settings:
     ``check`` raises before anything is claimed if no job can work. ``prepare`` may change what is sent to the jobs,
     such as their search path. ``here`` gives the copy of the code for tasks in this process; with ``chdir`` it is
     their working directory. ``max_gb`` limits what is sent to one job. A job computes ``tasks_per_job`` tasks of
-    the same resources, ``workers_per_job`` of them at a time. If ``on_interrupt`` is None, the cluster decides.
+    the same resources, ``workers_per_job`` of them at a time. With ``fail_jobs``, it fails if one of its tasks
+    does. If ``on_interrupt`` is None, the cluster decides.
 
     ``provenance`` is called once, when something is about to be submitted. The overrides of the tasks are recorded
     with it, unless ``records_overrides`` says that they are only for messages. With ``keeps_payload``, what jobs
@@ -64,6 +65,7 @@ class Settings:
     max_gb: float | None = None
     tasks_per_job: int = 1
     workers_per_job: int = 1
+    fail_jobs: bool = True
     on_failure: OnFailure = OnFailure.CONTINUE
     on_interrupt: OnInterrupt | None = None
     provenance: tp.Callable[[], LaunchDescription] | None = None

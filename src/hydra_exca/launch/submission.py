@@ -348,6 +348,7 @@ class Submission:
             header,
             jobs=tuple(tuple(job.positions) for job in self._jobs),
             workers=settings.workers_per_job,
+            fail_jobs=settings.fail_jobs,
             max_num_timeout=options.max_num_timeout,
             signal_delay_s=header.signal_delay_s if signal_delay_s is None else float(signal_delay_s),
             provenance=self._launched.record,

@@ -206,6 +206,7 @@ class _Batch:
             option_prefix="hydra.launcher.",
             tasks_per_job=chosen.tasks_per_job,
             workers_per_job=chosen.workers_per_job,
+            fail_jobs=chosen.fail_jobs,
             on_failure=chosen.on_failure,
             on_interrupt=chosen.on_interrupt,
             waits=chosen.wait,

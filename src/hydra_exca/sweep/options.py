@@ -78,6 +78,7 @@ class SweepOptions:
     workers_per_job: int
     per_task: dict[str, str]
     wait: bool
+    fail_jobs: bool
     on_failure: OnFailure
     on_interrupt: OnInterrupt | None
     progress: ProgressKind

@@ -17,7 +17,7 @@ from job_side import JobSide, Tools
 from submitit.helpers import DelayedSubmission
 
 from hydra_exca.clusters import AGAIN
-from hydra_exca.clusters.base import ENCLOSING_TASKS
+from hydra_exca.clusters.base import ENCLOSING_TASKS, TASK_FAILED
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.store import ClaimState
@@ -123,7 +123,7 @@ def test_a_task_that_ends_its_process_costs_itself_only(
     tmp_path: Path, how: tp.Callable[[], tp.Any], told: str
 ) -> None:
     side = JobSide(tmp_path, doing(tmp_path, lambda x: how() if x == 1 else x), THREE)
-    assert (side.run(), side.values(), side.notes()) == (0, [0, told, 2], ["0", "1", "2"])
+    assert (side.run(), side.values(), side.notes()) == (TASK_FAILED, [0, told, 2], ["0", "1", "2"])
 
 
 def test_what_a_lost_task_is_told_to_be_is_a_lost_job(tmp_path: Path) -> None:
@@ -133,6 +133,35 @@ def test_what_a_lost_task_is_told_to_be_is_a_lost_job(tmp_path: Path) -> None:
     assert outcome is not None and outcome.error is not None
     log = Path(str(side.entry.log_path(outcome))).read_text()
     assert (outcome.error["kind"], outcome.error["type"], log) == ("lost", "JobLostError", "last words\n")
+
+
+@pytest.mark.parametrize("fails", [lambda x: 1 / x, lambda x: x or os.kill(os.getpid(), signal.SIGKILL)])
+def test_the_exit_code_of_a_job_says_that_one_of_its_tasks_failed(tmp_path: Path, fails: tp.Any) -> None:
+    side = JobSide(tmp_path, doing(tmp_path, fails), THREE)
+    assert (side.run(), side.statuses()) == (TASK_FAILED, ["failed", "completed", "completed"])
+    assert side.run() == 0  # it computes nothing: who starts failed jobs again does not for ever
+
+
+def test_the_exit_code_of_a_job_says_that_a_task_of_an_earlier_start_failed(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+
+    def program(argument: tp.Any, attempt: Attempt) -> int:
+        if argument["x"] == 2 and attempt.claim.number == 2:
+            tools.note("waits")
+            tools.wait_for()
+        return 1 // argument["x"]
+
+    side = JobSide(tmp_path, program, THREE, max_num_timeout=1)
+    with side.started() as job:
+        until(lambda: side.notes())
+        job.send_signal(signal.SIGUSR2)
+        assert job.wait(30) == AGAIN
+    assert (side.run(), side.statuses()) == (TASK_FAILED, ["failed", "completed", "completed"])
+
+
+def test_where_jobs_do_not_fail_with_their_tasks_the_exit_code_is_0(tmp_path: Path) -> None:
+    side = JobSide(tmp_path, doing(tmp_path, lambda x: 1 / x), THREE, fail_jobs=False)
+    assert (side.run(), side.statuses()) == (0, ["failed", "completed", "completed"])
 
 
 def test_a_task_that_leaves_its_line_open_elsewhere_is_missed_at_once(tmp_path: Path) -> None:
@@ -146,7 +175,7 @@ def test_a_task_that_leaves_its_line_open_elsewhere_is_missed_at_once(tmp_path: 
         return x
 
     side = JobSide(tmp_path, doing(tmp_path, forking), (0, 1))
-    assert (side.run(seconds=30), side.values()) == (0, ["exit code 1", 1])
+    assert (side.run(seconds=30), side.values()) == (TASK_FAILED, ["exit code 1", 1])
 
 
 # -- what a task finds of the others

@@ -20,6 +20,7 @@ from submitit.helpers import DelayedSubmission
 
 from hydra_exca import paths
 from hydra_exca.clusters import AGAIN, process
+from hydra_exca.clusters.base import TASK_FAILED
 from hydra_exca.clusters.slurm import commands, own_job
 from hydra_exca.infra.task_jobs import MethodProgram
 from hydra_exca.job.attempt import Attempt
@@ -72,6 +73,14 @@ def test_a_job_computes_its_own_task_only(tmp_path: Path) -> None:
     side.go()
     side.run(1)
     assert side.statuses() == [None, "completed"]
+
+
+@pytest.mark.app
+@pytest.mark.parametrize(("settings", "code"), [({}, TASK_FAILED), ({"fail_jobs": False}, 0)])
+def test_the_exit_code_says_that_the_task_failed(tmp_path: Path, settings: dict[str, bool], code: int) -> None:
+    side = JobSide(tmp_path, lambda argument, attempt: 1 / 0, **settings)
+    assert (side.run(), side.statuses()) == (code, ["failed"])
+    assert side.run() == 0  # the failure is stored, and nothing is computed
 
 
 @pytest.mark.app
