@@ -21,7 +21,7 @@ import hydra_exca
 ROOMS = [
     *("errors", "status", "paths", "text", "globs", "files", "checksums", "records", "polling", "script"),
     *("identity", "confdict", "code", "clusters", "store", "provenance"),
-    *("job", "launch", "rerun", "infra", "sweep", "cli", "helpers"),
+    *("job", "launch", "rerun", "catalog", "infra", "sweep", "cli", "helpers"),
     "hydra_plugins",
 ]
 SIBLINGS = {"identity", "code", "clusters"}  # never one another

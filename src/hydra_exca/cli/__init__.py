@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from hydra_exca.catalog import entry_finder
 from hydra_exca.errors import ExcaError
 
-from . import entry_finder, rerun_command, show_command
+from . import rerun_command, show_command
 
 __all__ = ["main"]
 

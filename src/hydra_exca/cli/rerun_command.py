@@ -16,15 +16,14 @@ from pathlib import Path
 import click
 
 from hydra_exca import files, paths
+from hydra_exca.catalog import entry_record
+from hydra_exca.catalog.entry_finder import FoundEntry
+from hydra_exca.catalog.entry_record import Json
 from hydra_exca.clusters.process import end_processes, exit_reason
 from hydra_exca.errors import CacheError
 from hydra_exca.records import parse as parse_record
 from hydra_exca.rerun import comparison, rerun
 from hydra_exca.store import Entry
-
-from . import records
-from .entry_finder import FoundEntry
-from .records import Json
 
 SAME, OTHER = 0, 1
 _GRACE_S = 1.0  # for a process to end by itself
@@ -35,7 +34,7 @@ def rerun_entry(found: FoundEntry, into: Path | None) -> int:
 
     Raises CacheError if it could not be run.
     """
-    known = records.read_entry(found)
+    known = entry_record.read_entry(found)
     recorded = read_recorded(found, known)
     python = _choose_python(found, known.get("python", {}))
     if recorded.payload.copy is None:

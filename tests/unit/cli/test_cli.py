@@ -22,7 +22,8 @@ from map_models import Scaled
 from places import ROOT, SUPPORT
 
 from hydra_exca import TaskFailedError
-from hydra_exca.cli import entry_finder, main
+from hydra_exca.catalog import entry_finder
+from hydra_exca.cli import main
 from hydra_exca.clusters import process
 
 pytestmark = pytest.mark.app
