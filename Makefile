@@ -20,8 +20,8 @@ DEMO := ../../$(BIN)/python train.py -m model=logreg,svm seed=1,2 hydra/launcher
 HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 \
 	hydra-submitit-launcher==1.4.0rc3 hydra-joblib-launcher==1.4.0rc3 hydra-optuna-sweeper==1.4.0rc3
 
-# the oldest that is tested, also in .ci/run; TORCH=2.6.0 tries another
-TORCH := 2.13.0
+# the oldest that is tested: several GB, as it comes with CUDA. .ci/run has a newer one
+TORCH := 2.4.1
 
 .PHONY: demo check test coverage matrix torture lint bench bench-hydra14 clean
 
