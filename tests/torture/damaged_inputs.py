@@ -95,7 +95,8 @@ def _launch(folder: Path) -> tp.Any:
 
 def _record(folder: Path) -> tp.Any:
     record = launches.read_record(folder / "launch")
-    return record.get("jobs") or {"0": "312"}, record.get("tasks") or [[0]], record.get("entries") or ["a/b"]
+    jobs = {number: job for number, job in (record.get("jobs") or {}).items() if job is not None}
+    return jobs or {"0": "312"}, record.get("tasks") or [[0]], record.get("entries") or ["a/b"]
 
 
 def readers_of(name: str, folder: Path) -> list[Call]:

@@ -48,6 +48,7 @@ DAMAGES: dict[str, Damage] = {
     "a link to a device": replaced_by(lambda path: path.symlink_to("/dev/zero")),
     "sparse": lambda path: os.truncate(path, 10 << 30),
 }
+_UNKNOWN = ("machine", "boot")  # null stands for a machine without: then a claim is somebody's elsewhere
 _VALUES: list[tp.Any] = [
     None,
     True,
@@ -100,7 +101,7 @@ def change_a_field(path: Path, chance: random.Random) -> str:
     value = chance.choice(_VALUES)
     if isinstance(inner, dict) and inner and chance.random() < 0.7:
         key = chance.choice([key for key in sorted(inner) if key != "inline"] or ["other"])
-        inner[key] = value
+        inner[key] = value = "" if value is None and key in _UNKNOWN else value
         name = f"{name}.{key}"
     elif chance.random() < 0.2:
         del fields[name]

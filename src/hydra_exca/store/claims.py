@@ -22,7 +22,7 @@ from hydra_exca.errors import CacheError, CorruptEntryError
 
 log = logging.getLogger("exca.store")
 _NONE = type(None)
-_PROCESS = {"pid": (int,), "started": (int, float), "user": (int, _NONE), "host": (str, _NONE)}
+_PROCESS = {"pid": (int,), "started": (int, float), "user": (int, _NONE), "host": (str,)}
 _MACHINE = ("host", "machine", "boot")
 _PID_NAMESPACE = re.compile(r"pid:\[\d{1,20}\]")
 _LOCK = {"file": (str,), "device": (int,), "inode": (int,), "byte": (int,)}

@@ -387,6 +387,7 @@ def test_an_outcome_is_committed_though_the_disk_does_not_answer_at_first(
         {"job": "--user=me"},
         {"job": ""},
         {"owner": {"host": ""}},
+        {"owner": {"host": None}},
         {"owner": {"machine": {"a": 1}}},
         {"owner": {"boot": []}},
         {"owner": {"pid_namespace": "/dev/zero"}},
