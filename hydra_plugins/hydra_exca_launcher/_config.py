@@ -71,6 +71,14 @@ class ExcaLauncherConf(SlurmQueueConf):
     share_machine: bool = True
     # false: submit and return, without values
     wait: bool = True
+    # how often a launch runs a task again by itself whose job was lost to the machine
+    retries: int = 0
+    # what the next attempt gets if a job ran out of memory or time: {mem_gb: 2x}, {timeout_min: 2x}, or a number
+    on_oom: Any = None  # as per_task
+    on_timeout: Any = None
+    # the most that such an attempt gets
+    max_mem_gb: float | None = None
+    max_timeout_min: int | None = None
     # a job whose task failed fails, too, as the scheduler sees it; false: it completes
     fail_jobs: bool = True
     # when a task fails: continue; stop submitting; or cancel, which also cancels jobs that have not started

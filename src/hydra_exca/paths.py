@@ -69,6 +69,8 @@ ITEM_CLAIMS = "claims"
 ITEM_JOBS = "jobs"
 OUTPUT_OWNER = ".exca-entry"
 OUTPUT_POINTER = "exca-output.txt"
+_OF_ENTRY = {OUTCOME, OUTPUT, OUTPUT_POINTER, PREVIOUS, PREVIOUS_OUTPUT, LOGS, CODE, PROVENANCE, PATCH, ITEMS}
+_OF_ENTRY |= {UID_YAML, CONFIG_YAML}
 
 _WAITS = "waits"
 _SCRIPT = ".sh"
@@ -120,6 +122,11 @@ def claim_number(name: str) -> int | None:
     """The number of a claim file, None for any other file name."""
     match = _CLAIM.fullmatch(name)
     return int(match.group(1)) if match else None
+
+
+def is_of_entry(name: str) -> bool:
+    """Whether a file or folder in the folder of an entry is one of this package."""
+    return name in _OF_ENTRY or claim_number(name) is not None or bool(_VALUE.fullmatch(name))
 
 
 def index_name(writer: str) -> str:

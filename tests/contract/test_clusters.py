@@ -442,13 +442,13 @@ def test_a_process_that_takes_too_long_is_ended_and_said_to_be_late(
     submit: Submit, batch: Callable[..., Batch]
 ) -> None:
     report = ends(submit("local", batch("wait", count=1), timeout_min=0.005), 1)[0]
-    assert (report.reason, report.end) == ("TIMEOUT: it ran longer than timeout_min=0.005", JobEnd.EXHAUSTED)
+    assert (report.reason, report.end) == ("TIMEOUT: it ran longer than timeout_min=0.005", JobEnd.OUT_OF_TIME)
 
 
 def test_each_process_has_its_own_time_limit(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("wait", count=2)
     submission = submit("local", mine, per_job=[{"timeout_min": 0.005}, {}])
-    assert ends(submission, 1)[0].end is JobEnd.EXHAUSTED
+    assert ends(submission, 1)[0].end is JobEnd.OUT_OF_TIME
     started(mine, submission, 1)
     let_go(mine)
     assert ends(submission, 1)[1].reason == "exit code 0"
@@ -456,7 +456,7 @@ def test_each_process_has_its_own_time_limit(submit: Submit, batch: Callable[...
 
 def test_a_process_is_warned_before_its_time_is_up(submit: Submit, batch: Callable[..., Batch]) -> None:
     mine = batch("wait", count=1)
-    assert ends(submit("local", mine, timeout_min=0.1, slurm={"signal_delay_s": 2}), 1)[0].end is JobEnd.EXHAUSTED
+    assert ends(submit("local", mine, timeout_min=0.1, slurm={"signal_delay_s": 2}), 1)[0].end is JobEnd.OUT_OF_TIME
     assert (mine.folder / "0.warned").exists()
 
 
@@ -465,7 +465,7 @@ def test_a_process_that_does_not_listen_to_the_warning_keeps_its_time(
 ) -> None:
     mine = batch("wait", count=1)
     (mine.folder / "deaf").touch()
-    assert ends(submit("local", mine, timeout_min=0.05), 1)[0].end is JobEnd.EXHAUSTED
+    assert ends(submit("local", mine, timeout_min=0.05), 1)[0].end is JobEnd.OUT_OF_TIME
 
 
 def test_nothing_is_started_in_the_step_that_tells_of_an_end(submit: Submit, batch: Callable[..., Batch]) -> None:

@@ -66,6 +66,21 @@ class Waits(pydantic.BaseModel):
         return self.x
 
 
+class Greedy(pydantic.BaseModel):
+    """Holds some memory until there is a file ``go``."""
+
+    megabytes: int
+    go: str
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply(exclude_from_cache_uid=["go"])
+    def fit(self) -> int:
+        note("fit", self.megabytes)
+        much = b"1" * (self.megabytes * 1_000_000)
+        wait_for(self.go, 300)
+        return len(much) // 1_000_000
+
+
 class Talks(pydantic.BaseModel):
     infra: TaskInfra = TaskInfra()
 

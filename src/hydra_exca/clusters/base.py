@@ -13,6 +13,10 @@ from hydra_exca import files, paths
 from hydra_exca.errors import CorruptEntryError
 
 _SLURM = "slurm_"
+_RESOURCES = (
+    *("timeout_min", "mem_gb", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "slurm_partition"),
+    *("slurm_mem_per_cpu", "slurm_mem_per_gpu", "slurm_gpus_per_task", "slurm_gres", "slurm_constraint", "slurm_qos"),
+)
 # exit codes of jobs, of sysexits.h
 DISK_ERROR = os.EX_IOERR  # the disk took nothing of what the job had to write
 AGAIN = os.EX_TEMPFAIL  # the job asks to be started again
@@ -56,9 +60,18 @@ class JobEnd(enum.Enum):
     """How a job ended, as far as it says whose fault it is that a task has no outcome."""
 
     EXITED = "exited"  # by itself, or killed: the fault of a task that it was computing
-    EXHAUSTED = "exhausted"  # out of memory or time: the fault of its task, even if it had not begun it
-    REMOVED = "removed"  # cancelled, preempted, refused, or its node failed: the fault of no task
+    KILLED = "killed"  # a local job, by SIGKILL: by a person, or by the kernel for the machine's memory
+    OUT_OF_MEMORY = "out of memory"  # the fault of its task, even if it had not begun it
+    OUT_OF_TIME = "out of time"  # the same
+    PAST_DEADLINE = "past deadline"  # the same
+    REMOVED = "removed"  # cancelled or refused: the fault of no task
+    LOST = "lost"  # preempted for good, or its node failed: the same
     VANISHED = "vanished"  # the cluster does not know it (any more): it may even be alive
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the job had not enough of something."""
+        return self in (JobEnd.OUT_OF_MEMORY, JobEnd.OUT_OF_TIME, JobEnd.PAST_DEADLINE)
 
 
 ENCLOSING_TASKS = "EXCA_ENCLOSING_TASKS"
@@ -91,6 +104,7 @@ class JobReport:
     ``end`` matters once it has ended, and ``words`` say what the reason of that means. A ``stuck`` job may wait for
     ever unless somebody acts. ``log`` is what the job prints to where no task has a log, ``slurm_output`` what Slurm
     wrote there since it started the job last. That start ``never_began`` if it ended before it came to the tasks.
+    ``given`` is what the scheduler says that it gave the job of what ran out, under submitit's name.
     """
 
     state: JobState
@@ -102,6 +116,7 @@ class JobReport:
     log: Path | None = None
     slurm_output: str = ""
     never_began: bool = False
+    given: tp.Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def explanation(self) -> str:
@@ -150,6 +165,10 @@ class Options:
     max_queued: int | None = None
     poll_s: float = 10.0
     share_machine: bool = True
+
+    def resource(self, name: str) -> tp.Any:
+        """What is asked for of a resource, under submitit's name; None if that is left to the cluster."""
+        return self.slurm.get(name.removeprefix(_SLURM)) if name.startswith(_SLURM) else self.common.get(name)
 
     def with_resources(self, resources: tp.Mapping[str, tp.Any]) -> Options:
         """A copy with other resources, under submitit's names; those that only Slurm knows start with ``slurm_``."""
@@ -264,6 +283,19 @@ class Cluster(abc.ABC):
     def __str__(self) -> str:
         """Where jobs go and how long they may take, for messages."""
         return self.name
+
+    def resource(self, name: str, options: Options) -> tp.Any:
+        """What jobs with these options get of a resource, under submitit's name; None if that is not known."""
+        return options.resource(name)
+
+    def describe_resources(self, options: Options) -> dict[str, tp.Any]:
+        """What jobs with these options ask for, for records: without what is left to the cluster."""
+        asked = {name: options.resource(name) for name in _RESOURCES}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def changed_resources(self, options: Options, changes: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
+        """``changes`` of these options for `Options.with_resources`, and what else has to change with them."""
+        return dict(changes)
 
     def log_folder(self, launch: Path) -> Path:
         """The folder for the output of jobs whose task has no log yet. Raises ConfigError if they cannot use it."""

@@ -194,7 +194,7 @@ class _LocalSubmission(ClusterSubmission):
             end_processes(running.process.pid)
             running.process.wait()
             reason = f"TIMEOUT: it ran longer than timeout_min={(running.limit_s or 0) / 60:g}"
-            return JobReport(JobState.ENDED, reason, JobEnd.EXHAUSTED, log=output)
+            return JobReport(JobState.ENDED, reason, JobEnd.OUT_OF_TIME, log=output)
         if running.process.returncode == AGAIN and count_timeouts(self._batch.folder, number) > running.timeouts:
             self._waiting = {number: running.spec, **self._waiting}
             return None
@@ -202,7 +202,9 @@ class _LocalSubmission(ClusterSubmission):
             return JobReport(JobState.ENDED, "cancelled while it was running", JobEnd.REMOVED, log=output)
         if running.process.returncode == DISK_ERROR:
             return JobReport(JobState.ENDED, "its disk took nothing more from it", JobEnd.REMOVED, log=output)
-        return JobReport(JobState.ENDED, exit_reason(running.process.returncode), log=output)
+        code = running.process.returncode
+        end = JobEnd.KILLED if code == -signal.SIGKILL else JobEnd.EXITED
+        return JobReport(JobState.ENDED, exit_reason(code), end, log=output)
 
     def _start_more(self) -> None:
         """Starts jobs in order, as long as there are cores and GPUs; no job overtakes one that waits."""

@@ -28,6 +28,7 @@ from hydra_exca.identity.uid import Identity
 from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Payload
 from hydra_exca.launch.cell_code import CellCode, reached_cells
+from hydra_exca.launch.retry_policy import RetryPolicy
 from hydra_exca.launch.settings import Settings
 from hydra_exca.launch.slurm_job import read_description
 from hydra_exca.provenance import launch_record, project
@@ -68,6 +69,11 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     gpus_per_node: int | None = None
     mem_gb: float | None = None
     share_machine: bool = True
+    retries: tp.Annotated[int, pydantic.Field(ge=0)] = 0
+    on_oom: dict[str, int | float | str] = {}
+    on_timeout: dict[str, int | float | str] = {}
+    max_mem_gb: float | None = None
+    max_timeout_min: int | None = None
     fail_jobs: bool = True
     max_num_timeout: tp.Annotated[int, pydantic.Field(ge=0)] = 0
     slurm_constraint: str | None = None
@@ -118,6 +124,8 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             raise ValueError(
                 f"tasks_per_node={self.tasks_per_node} needs slurm_use_srun=True: srun is what starts several"
             )
+        for option, message in self._retry_policy().problems(self._resource_names()):
+            raise ValueError(f"{option}={getattr(self, option)!r}: {message}")
         unknown = launch_settings.unknown_placeholder(self.logs)
         if unknown is not None:
             raise ValueError(
@@ -387,6 +395,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             on_code_change=OnCodeChange(self.on_code_change),
             code_changes=lambda digest: None if typed is None else typed.changes(cache.path, digest),
             fail_jobs=self.fail_jobs,
+            retries=self._retry_policy(),
             option_prefix="infra.",
         )
 
@@ -431,6 +440,9 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         if self.workdir is not None and self.folder is None:
             problem = Problem("the copy of the code needs a place: set infra.folder", "infra.workdir")
             raise ConfigError("The code cannot be copied; nothing was run.", [problem])
+
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(self.retries, self.on_oom, self.on_timeout, self.max_mem_gb, self.max_timeout_min)
 
     def _cluster(self, array_parallelism: int = 256) -> clusters.Cluster:
         owner, applied = self._bound()

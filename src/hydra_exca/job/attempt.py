@@ -166,7 +166,7 @@ def attempt_part(
         redirect=lambda attempt: redirect_to_log(attempt, payload),
         copy=payload.copy,
         code=payload.all_code,
-        recorder=Recorder(launch, payload.provenance, part.overrides),
+        recorder=Recorder(launch, payload.provenance, part.overrides, part.attempts),
         shared=shared,
         guard=guard,
     )

@@ -5,6 +5,7 @@ As in submitit, a checkpoint returns an object with function, args and kwargs, o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -14,9 +15,10 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import checksums, files, paths
+from hydra_exca.errors import CacheError
 
 from .logs import write_to_log
-from .payload import pickle_named, read_pickle
+from .payload import MOST_BYTES, pickle_named, read_pickle
 
 Checkpoint = tp.Callable[[], tp.Any]
 _NAMES = ("__submitit_checkpoint__", "checkpoint")
@@ -92,6 +94,13 @@ def read_resumed_call(launch: Path, position: int) -> CheckpointCall | None:
         return CheckpointCall(*read_pickle(path))
     except FileNotFoundError:
         return None
+
+
+def copy_resumed_call(source: Path, launch: Path, position: int) -> None:
+    """Gives the task at ``position`` of a launch what an earlier launch of it has left to be called."""
+    with contextlib.suppress(FileNotFoundError, CacheError):  # the task then begins anew
+        data = files.read_trusted(source, (), MOST_BYTES)
+        files.write_file(paths.resumed_call(launch, position), data, mode=files.PRIVATE)
 
 
 def _store_call(resume: tp.Any, launch: Path, position: int) -> None:

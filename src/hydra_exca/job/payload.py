@@ -28,7 +28,7 @@ from .enclosing import EnclosingTask, enclosing_tasks
 
 _WINDOW = 32 * 1024  # as far as zlib looks back
 _LEVEL = 6
-_MOST_BYTES = 1 << 32  # of what all jobs of a launch share: their program
+MOST_BYTES = 1 << 32  # of what all jobs of a launch share: their program
 _GB = 1024**3  # as submitit counts
 _ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 
@@ -37,13 +37,14 @@ _ZIP = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
 class Part:
     """One task, as its job needs it: the entry to fill, the identity, and the pickled argument.
 
-    ``overrides`` are recorded with the result.
+    ``overrides`` are recorded with the result, and so are ``attempts``: what this one has asked for, and earlier ones.
     """
 
     entry: str
     identity: dict[str, tp.Any]
     argument: bytes
     overrides: tuple[str, ...] = ()
+    attempts: dict[str, tp.Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,7 @@ def write_payload(launch: Path, payload: Payload, parts: tp.Iterable[Part]) -> N
     """
     slices, chunks, start, alike = [], [], 0, b""
     for part in parts:
-        data = pickle.dumps((part.entry, part.identity, part.argument, part.overrides), protocol=5)
+        data = pickle.dumps((part.entry, part.identity, part.argument, part.overrides, part.attempts), protocol=5)
         chunk = _compress(data, alike)
         alike = alike or data[-_WINDOW:]
         slices.append((start, len(chunk)))
@@ -214,7 +215,7 @@ def read_payload(launch: Path) -> Payload:
 
 def read_pickle(path: Path) -> tp.Any:
     """Reads a pickle of a launch or job. Raises CacheError if it is damaged or others could have written it."""
-    data = files.read_trusted(path, (), _MOST_BYTES)
+    data = files.read_trusted(path, (), MOST_BYTES)
     try:
         return pickle.loads(checksums.remove_checksum(data))
     except (ValueError, pickle.UnpicklingError, EOFError) as error:

@@ -98,7 +98,7 @@ def _record_end(
         claim = entry.current_claim()
         if claim is None or not is_wanted(claim, folder.name) or entry.outcome() is not None:
             continue
-        effect = effect_of_end(claim, report, is_begun)
+        effect = effect_of_end(entry, claim, report, is_begun)
         if effect is JobEffect.NOT_REACHED:
             entry.release_claim(claim)
             continue

@@ -30,6 +30,7 @@ from .lookup import JobEffect, Lookup, LookupResult, effect_of_end, is_given_up
 from .monitor import Monitor
 from .progress import Progress
 from .results import Result, describe_earlier_failure, stored_error
+from .retries import Retries
 from .settings import Settings, Task
 from .waits import RecordedWaits, WaitedTask, wait_error, would_wait_for_itself
 
@@ -75,9 +76,14 @@ class Launch:
         for task in tasks:
             self._distinct.setdefault(task.identity.key, task)
         self._launched: dict[str, LaunchedTask] = {}
-        poll_s = settings.cluster.options.poll_s
         self._monitor = Monitor(
-            settings.folder, self._lookup, self._run_again, self._handle_end, lambda: self.on_poll(), poll_s
+            settings.folder,
+            self._lookup,
+            self._run_again,
+            self._handle_end,
+            lambda: self.on_poll(),
+            settings.cluster.options.poll_s,
+            Retries(settings),
         )
         self._failed: LaunchedTask | None = None
 
@@ -359,7 +365,7 @@ class Launch:
     def _record_end(self, launched: LaunchedTask, claim: Claim, ended: clusters.JobReport) -> None:
         """Stores how a job that the lookup found has ended, or restores the value that it was to replace."""
         entry, comes_back = launched.entry, launched.lookup.status is Status.COMPLETED
-        effect = effect_of_end(claim, ended)
+        effect = effect_of_end(entry, claim, ended)
         if comes_back and (not entry.has_previous() or effect in (JobEffect.NOT_REACHED, JobEffect.VANISHED)):
             entry.release_claim(claim)
         elif comes_back and effect is JobEffect.LOSS:
@@ -457,7 +463,7 @@ class Launch:
 
 def _say_why_again(tasks: tp.Sequence[LaunchedTask]) -> None:
     for launched in tasks[:_SHOWN_TASKS]:
-        log.info("exca: %s: %s; submitted again", launched.name, launched.why_again())
+        log.info("exca: %s: %s; %s", launched.name, launched.why_again(), launched.say_again())
     if len(tasks) > _SHOWN_TASKS:
         log.info("exca: %d more tasks are submitted again", len(tasks) - _SHOWN_TASKS)
 

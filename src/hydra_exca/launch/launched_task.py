@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import typing as tp
+from pathlib import Path
+
 from hydra_exca import clusters
 from hydra_exca.clusters import JobEnd
 from hydra_exca.errors import ExcaError
@@ -21,6 +24,10 @@ class LaunchedTask:
     and left the task to be submitted again. Outcomes that were stored up to claim ``superseded`` do not count: this
     launch, or the one that is joined, replaces them. ``losses`` has the tokens of the launches, this one or others,
     whose jobs for it were seen to end through no fault of the task, or to vanish.
+
+    ``resources`` are those in which its next job differs from the cluster's options, ``asked`` all that its last has
+    asked for. ``attempts`` says what became of those that were retried, ``resumed_call`` where the last has left what
+    the task wants to be called.
     """
 
     def __init__(self, task: Task, lookup: LookupResult) -> None:
@@ -37,6 +44,11 @@ class LaunchedTask:
         self.how = "joined" if lookup.action is Action.JOIN else "cached"
         self.outcome: Outcome | None = None
         self.superseded = -1
+        self.resources = dict(task.resources)
+        self.asked: dict[str, tp.Any] = {}
+        self.attempts: list[dict[str, tp.Any]] = []
+        self.resumed_call: Path | None = None
+        self._retry = ""
         self.losses = {lookup.claim.token} if lookup.claim is not None and self.has_vanished() else set[str]()
         self._entry = lookup.entry
         if lookup.outcome is not None:
@@ -105,6 +117,23 @@ class LaunchedTask:
         if self.has_vanished():
             return f"its job {job} vanished ({self.ended.words}) and is cancelled, in case it is alive"
         return f"its job {job} ended: {self.ended.explanation}"
+
+    def say_again(self) -> str:
+        """That it is submitted again, and how, for messages."""
+        retry, self._retry = self._retry, ""
+        return f"submitted again{retry}"
+
+    @property
+    def num_retries(self) -> int:
+        """How often the launch has submitted it again because its job was lost, or needed more."""
+        return len(self.attempts)
+
+    def retry(self, report: clusters.JobReport, resources: tp.Mapping[str, tp.Any], description: str) -> None:
+        """Lets the launch submit it again with these resources; the message ends with ``description``."""
+        claim, self._retry = self.claim, description
+        place = {} if claim is None else {"attempt": claim.attempt, "launch": claim.token, "job": claim.job}
+        self.attempts.append({**place, "resources": self.asked, "end": report.explanation})
+        self.resources |= resources
 
     def set_entry(self, entry: Entry) -> None:
         self._entry = entry

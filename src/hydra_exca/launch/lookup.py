@@ -128,14 +128,24 @@ class Lookup:
         jobs = []
         for token in claim.lost if claim.writer in (None, os.getuid()) else ():
             record = self._read_record(token, os.getuid())
-            place = os.path.relpath(entry.path, self._folder.path)
-            positions = {position for position, path in enumerate(record.get("entries", [])) if path == place}
+            positions = self._positions(entry, record)
             for number, tasks in enumerate(record.get("tasks", [])):
                 if record.get("cluster") == "slurm" and positions & set(tasks):
                     job = record.get("jobs", {}).get(str(number))
                     where = record.get("slurm_clusters", {}).get(str(number))
                     jobs.append(clusters.JobReference(token, number, job, {}, True, claim.time, where))
         return jobs
+
+    def resumed_call(self, entry: Entry, claim: Claim) -> Path | None:
+        """Where the job of a claim has left what the task wants to be called next; None if it has left nothing."""
+        launch = paths.launch_folder(self._folder.path, claim.token)
+        places = (paths.resumed_call(launch, each) for each in self._positions(entry, self._read_record(claim.token)))
+        return next((path for path in places if path.exists()), None)
+
+    def _positions(self, entry: Entry, record: tp.Mapping[str, tp.Any]) -> set[int]:
+        """The positions of the task of an entry in a launch, of which there is one or none."""
+        place = os.path.relpath(entry.path, self._folder.path)
+        return {position for position, path in enumerate(record.get("entries", [])) if path == place}
 
     def code_digest(self, claim: Claim) -> str | None:
         """The digest of the snapshot that the job of a claim runs from, if it runs from one."""
@@ -241,20 +251,22 @@ class JobEffect(enum.Enum):
     VANISHED = "vanished"  # the job may be alive: it is to be cancelled before the task runs again
 
 
-def effect_of_end(claim: Claim, report: clusters.JobReport, has_begun: bool = True) -> JobEffect:
+def effect_of_end(entry: Entry, claim: Claim, report: clusters.JobReport, has_begun: bool = True) -> JobEffect:
     """What the end of its job means for the task of a claim. ``has_begun``: the job has begun any of its tasks.
 
     A task has failed if it was being loaded or computed as the job exited, or if the job ran out of memory or time. Of
     several tasks in a job that is the fault of those that it began first: later ones may have had too little time, or
-    were not reached.
+    were not reached. A local job that was killed may go on from what its task has saved.
     """
     if report.end is JobEnd.VANISHED:
         return JobEffect.VANISHED
-    if report.end is JobEnd.REMOVED:
+    if report.end in (JobEnd.REMOVED, JobEnd.LOST):
         return JobEffect.LOSS
     if claim.shared and has_begun:
         return JobEffect.NOT_REACHED
-    is_failure = report.end is JobEnd.EXHAUSTED or lost.has_begun(claim, report)
+    if report.end is JobEnd.KILLED and entry.has_saved_output():
+        return JobEffect.LOSS
+    is_failure = report.end.is_exhausted or lost.has_begun(claim, report)
     return JobEffect.FAILURE if is_failure else JobEffect.LOSS
 
 
@@ -290,8 +302,9 @@ def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupR
         outcome, status = previous, Status.COMPLETED
     elif outcome is not None:
         status = outcome.status
-    elif result.claim is not None and effect_of_end(result.claim, report) is JobEffect.FAILURE:
-        status = Status.FAILED
+    elif result.entry is not None and result.claim is not None:
+        effect = effect_of_end(result.entry, result.claim, report)
+        status = Status.FAILED if effect is JobEffect.FAILURE else status
     return result._replace(ended=report, status=status, outcome=outcome)
 
 

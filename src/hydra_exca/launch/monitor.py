@@ -19,6 +19,7 @@ from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, effect_of_end, is_given_up
 from .progress import Progress
 from .results import lost_job_error
+from .retries import Retries
 from .waits import RecordedWaits, WaitedTask, wait_error
 
 if tp.TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Monitor:
 
     ``run_again`` is called with tasks that have not failed and that nobody computes any more, ``on_end`` with each task
     that has ended, ``on_poll`` after each poll. Slurm is asked about the jobs of other launches at least every
-    ``poll_s`` seconds.
+    ``poll_s`` seconds. ``retries`` decides which tasks are run again although their job was lost, or needed more.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class Monitor:
         on_end: tp.Callable[[LaunchedTask], None],
         on_poll: tp.Callable[[], None],
         poll_s: float,
+        retries: Retries,
     ) -> None:
         self._folder = folder
+        self._retries = retries
         self._lookup = lookup
         self._run_again = run_again
         self._on_end = on_end
@@ -237,20 +240,30 @@ class Monitor:
         if claim is None or is_lost or _is_of_another_job(claim, report):
             self._joined[task] = None
             return False
-        effect = effect_of_end(claim, report, submission.has_begun(task))
-        if effect is JobEffect.FAILURE:
-            self.record_lost_job(task, claim, report)
-        elif effect is JobEffect.LOSS or self._is_lost_again(task, claim, effect):
-            self.end_lost_task(task, claim, report)
-        else:
+        effect = effect_of_end(task.entry, claim, report, submission.has_begun(task))
+        is_counted = effect is JobEffect.LOSS or (effect is JobEffect.VANISHED and self._retries.counts)
+        is_lost_again = self._is_lost_again(task, claim, effect) or is_counted
+        return self._runs_again(task, claim, report, effect, is_lost_again)
+
+    def _runs_again(
+        self, task: LaunchedTask, claim: Claim, report: clusters.JobReport, effect: JobEffect, is_lost_again: bool
+    ) -> bool:
+        """Whether another job has to compute a task whose job has ended; ends the task if not."""
+        is_over = effect is JobEffect.FAILURE or is_lost_again
+        if not is_over or self._retries.prepare(task, report):
             task.ended = report
             return True
+        if effect is JobEffect.FAILURE:
+            self.record_lost_job(task, claim, report)
+        else:
+            self.end_lost_task(task, claim, report)
         return False
 
     def _is_lost_again(self, task: LaunchedTask, claim: Claim, effect: JobEffect) -> bool:
         """Counts a job that is gone through no fault of the task; whether that has happened to another one before."""
-        if effect in (JobEffect.LOSS, JobEffect.VANISHED):
-            task.losses.add(claim.token)
+        if effect not in (JobEffect.LOSS, JobEffect.VANISHED):
+            return False
+        task.losses.add(claim.token)
         return len(task.losses) > _MOST_LOSSES
 
     def _check_joined(self) -> None:
@@ -274,13 +287,8 @@ class Monitor:
             self._warn_if_stuck(task, claim, report)
             if report.state is not JobState.ENDED or self.collect_outcome(task):
                 continue
-            effect = effect_of_end(claim, report)
-            if effect is JobEffect.FAILURE:
-                self.record_lost_job(task, claim, report)
-            elif self._is_lost_again(task, claim, effect):
-                self.end_lost_task(task, claim, report)
-            else:
-                task.ended = report
+            effect = effect_of_end(task.entry, claim, report)
+            if self._runs_again(task, claim, report, effect, self._is_lost_again(task, claim, effect)):
                 orphans.append(task)
         return orphans
 

@@ -12,6 +12,8 @@ from hydra_exca.job import payload
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt
 from hydra_exca.store import CacheFolder
 
+from .retry_policy import RetryPolicy
+
 if tp.TYPE_CHECKING:
     from hydra_exca.provenance.launch_record import LaunchDescription
 
@@ -23,7 +25,8 @@ class Task:
     """One task of a launch: its identity, the argument of the program, and its name in messages.
 
     ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``. ``resources``
-    are those in which its job differs from the cluster's options, under submitit's names.
+    are those in which its job differs from the cluster's options, under submitit's names; ``reads`` has those that its
+    identity depends on, each with a key of its config that reads it.
     """
 
     identity: Identity
@@ -31,6 +34,7 @@ class Task:
     overrides: tp.Sequence[str] = ()
     describe: tp.Callable[[], tuple[str, str]] = lambda: ("", "")
     resources: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
+    reads: tp.Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Settings:
     tasks_per_job: int = 1
     workers_per_job: int = 1
     fail_jobs: bool = True
+    retries: RetryPolicy = dataclasses.field(default_factory=RetryPolicy)
     on_failure: OnFailure = OnFailure.CONTINUE
     on_interrupt: OnInterrupt | None = None
     provenance: tp.Callable[[], LaunchDescription] | None = None

@@ -16,7 +16,7 @@ from hydra_exca.code import active
 from hydra_exca.code.compare import join_digests
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ConfigError
-from hydra_exca.job import payload, worker
+from hydra_exca.job import checkpoints, payload, worker
 from hydra_exca.job.attempt import Attempt, Program, attempt_task
 from hydra_exca.job.enclosing import EnclosingTask, computing, enclosing_tasks
 from hydra_exca.provenance import launch_record
@@ -28,6 +28,7 @@ from hydra_exca.text import count_noun
 from . import detached_starter
 from .launched_task import LaunchedTask
 from .lookup import Lookup, has_begun
+from .retries import Retries
 from .settings import Settings, Task
 
 log = logging.getLogger("exca.launch")
@@ -57,7 +58,9 @@ class Submission:
         self._settings = settings
         self._raw_program = program
         self._groups = _group_by_resources(wanted)
-        settings.cluster.check_options([self._options_of(group[0].task) for group in self._groups])
+        options = [self._options_of(group[0]) for group in self._groups]
+        settings.cluster.check_options(options)
+        Retries(settings).check(options)
         self.token = launches.new_token()
         self.folder = paths.launch_folder(settings.folder.path, self.token)
         self._logs = settings.cluster.log_folder(self.folder)
@@ -94,7 +97,7 @@ class Submission:
             job = None
             for task in group:
                 if job is None or len(job.positions) >= self._tasks_per_job:
-                    job = _SubmittedJob(len(self._jobs), self._options_of(task.task))
+                    job = _SubmittedJob(len(self._jobs), self._options_of(task))
                 if self._claim_task(lookup, task, job):
                     self._add_to_job(task, job)
 
@@ -107,6 +110,7 @@ class Submission:
         for task in self.claimed:
             self._prepare_entry(task)
         launches.make_folder(self.folder)
+        self._keep_resumed_calls()
         if header is not None:
             payload.write_payload(self.folder, header, map(self._make_part, self.claimed))
             self._arguments.clear()
@@ -245,7 +249,7 @@ class Submission:
     def _tasks_per_job(self) -> int:
         return 1 if self._runs_here else self._settings.tasks_per_job
 
-    def _options_of(self, task: Task) -> clusters.Options:
+    def _options_of(self, task: LaunchedTask) -> clusters.Options:
         return self._settings.cluster.options.with_resources(task.resources)
 
     def _claim_task(self, lookup: Lookup, task: LaunchedTask, job: _SubmittedJob) -> bool:
@@ -253,10 +257,13 @@ class Submission:
         entry = lookup.factory_folder(task.task.identity).open_entry(task.task.identity)
         task.set_entry(entry)
         self._owner = self._owner or describe_owner(entry.path)
-        last = entry.current_claim()
+        last, lost = entry.current_claim(), tuple[str, ...]()
         if last is not None and last.token:
             store_files.clear_leftovers(paths.launch_folder(self._settings.folder.path, last.token))
-        claim = self._next_claim(last, job, self._presumed_lost(lookup, task, last))
+            lost = self._presumed_lost(lookup, task, last)
+            task.resumed_call = lookup.resumed_call(entry, last) if last.token in lost else None
+        task.asked = self._settings.cluster.describe_resources(job.options)
+        claim = self._next_claim(last, job, lost)
         if (last and last.number) != (task.claim and task.claim.number):
             return False
         if not entry.publish_claim(claim):
@@ -273,9 +280,9 @@ class Submission:
         job.left[position] = None
         self._job_of[task] = (job, position)
 
-    def _presumed_lost(self, lookup: Lookup, task: LaunchedTask, last: Claim | None) -> tuple[str, ...]:
+    def _presumed_lost(self, lookup: Lookup, task: LaunchedTask, last: Claim) -> tuple[str, ...]:
         """The launches whose jobs for this task may be alive after all, and may then store what this launch wants."""
-        if last is None or last.state is ClaimState.COMMITTING or task.mode is not Mode.CACHED:
+        if last.state is ClaimState.COMMITTING or task.mode is not Mode.CACHED:
             return ()
         tokens = last.lost if task.ended is None else (*last.lost, last.token)
         codes = {token: lookup.code_of_launch(token) for token in tokens}
@@ -383,6 +390,12 @@ class Submission:
             task.entry.set_previous_aside(keep_output=task.mode is Mode.RETRY)
         task.entry.write_description(task.task.describe)
 
+    def _keep_resumed_calls(self) -> None:
+        """Lets tasks whose job was lost, or needed more, go on from their checkpoints."""
+        for position, task in enumerate(self.claimed):
+            if task.resumed_call is not None:
+                checkpoints.copy_resumed_call(task.resumed_call, self.folder, position)
+
     def _run_in_process(self, number: int) -> None:
         position = self._jobs[number].positions[0]
         launched = self.claimed[position]
@@ -414,7 +427,8 @@ class Submission:
 
     def _make_part(self, task: LaunchedTask) -> payload.Part:
         identity, recorded = task.task.identity.to_json(), self._recorded_overrides(task.task)
-        return payload.Part(str(task.entry.path), identity, self._arguments[task], recorded)
+        attempts = {"resources": task.asked, "attempts": task.attempts}
+        return payload.Part(str(task.entry.path), identity, self._arguments[task], recorded, attempts)
 
     def _recorded_overrides(self, task: Task) -> tuple[str, ...]:
         return tuple(task.overrides) if self._settings.records_overrides else ()
@@ -449,7 +463,7 @@ def _group_by_resources(wanted: tp.Sequence[LaunchedTask]) -> list[list[Launched
     """The tasks of equal resources each, in the order of their first ones."""
     groups: dict[str, list[LaunchedTask]] = {}
     for task in wanted:
-        groups.setdefault(json.dumps(task.task.resources, sort_keys=True, default=repr), []).append(task)
+        groups.setdefault(json.dumps(task.resources, sort_keys=True, default=repr), []).append(task)
     return list(groups.values())
 
 

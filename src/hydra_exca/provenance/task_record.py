@@ -27,12 +27,14 @@ log = logging.getLogger("exca.worker")
 class Recorder:
     """Records how one task is computed. ``launch`` is the folder of its launch, ``launched`` the record of that.
 
-    If the launch has no record, nothing is recorded.
+    If the launch has no record, nothing is recorded. ``attempts`` has what this attempt has asked for and
+    what became of earlier ones.
     """
 
     launch: Path
     launched: dict[str, tp.Any]
     overrides: tuple[str, ...] = ()
+    attempts: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
 
     def record_start(self, entry: Entry, claim: Claim, started: float, code: str | None) -> None:
         """Records where the task runs, in case it never ends; not beside an outcome that may be restored."""
@@ -48,7 +50,7 @@ class Recorder:
                 self._write(entry, claim, outcome.code, launch_record.describe_job(self.launched, self.overrides, *end))
 
     def _write(self, entry: Entry, claim: Claim, code: str | None, record: dict[str, tp.Any]) -> None:
-        record = {**record, "code": code, "launch": claim.token, "attempt": claim.number}
+        record = {**record, **self.attempts, "code": code, "launch": claim.token, "attempt": claim.number}
         copy_patch(self.launched, self.launch, entry.path)
         files.write_file(entry.path / paths.PROVENANCE, files.dump_json(record), durable=False)
 

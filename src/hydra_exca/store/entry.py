@@ -172,6 +172,12 @@ class Entry:
         """The path of the log that an outcome names, None if it names none."""
         return None if outcome.log is None else os.path.normpath(self.path / outcome.log)
 
+    def has_saved_output(self) -> bool:
+        """Whether the task has left files of its own, say a checkpoint: beside those of Hydra, or beside ours."""
+        output = (name for name in files.list_folder(self.output_folder()) if not name.endswith(".log"))
+        own = (name for name in files.list_folder(self.path) if not paths.is_of_entry(name))
+        return any(not name.startswith(".") for name in (*output, *own))
+
     def outcome(self) -> Outcome | None:
         """The outcome, None if there is none. Raises CorruptEntryError if its file cannot be read as one."""
         return self._read_outcome(Outcome.from_json)

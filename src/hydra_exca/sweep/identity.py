@@ -91,6 +91,18 @@ class Identifier:
         leaves |= {dotted(path): leaf for path, leaf in resolved.sizes.items()}
         return {key: leaf for key, leaf in leaves.items() if not (self._is_excluded(key) or _is_within(key, excluded))}
 
+    def key_reading(
+        self, resource: str, resolved: resolve.Resolved, facts: JobFacts, sizes: JobSizes, excluded: tp.Collection[str]
+    ) -> str | None:
+        """A key of the task's config that counts and depends on what its job asks for; None if there is none."""
+        hydra_key = f"launcher.{resource.removeprefix('slurm_')}"
+        keys = [key for key in resolved.reading(hydra_key) if not (self._is_excluded(key) or _is_within(key, excluded))]
+        keys += [f"hydra.job.env_set.{name}" for name, text in facts.env_texts.items() if hydra_key in str(text)]
+        other = sizes.of_task({resource: _ABSENT}, sizes.environment)
+        leaves = self.counted_sizes(resolved, facts.env_set, excluded)
+        keys += [key for key, leaf in leaves.items() if sizes.count(leaf).text != other.count(leaf).text]
+        return next(iter(keys), None)
+
     def _factory(self, model: pydantic.BaseModel | None) -> str:
         method, project = self._schema.method, self._options.project
         name = self._function.factory if method is None or model is None else method.factory(model)

@@ -207,6 +207,7 @@ class _Batch:
             tasks_per_job=chosen.tasks_per_job,
             workers_per_job=chosen.workers_per_job,
             fail_jobs=chosen.fail_jobs,
+            retries=chosen.retries,
             on_failure=chosen.on_failure,
             on_interrupt=chosen.on_interrupt,
             waits=chosen.wait,
@@ -328,7 +329,7 @@ def _engine_task(task: SweepTask, shared: tp.Collection[Template]) -> Task:
     if job.composition.template in shared:
         job = dataclasses.replace(job, composition=job.composition.without_template())
     describe = functools.partial(tasks.describe_task, task)
-    return Task(task.identity, job, task.shown, describe, task.resources)
+    return Task(task.identity, job, task.shown, describe, task.resources, task.reads)
 
 
 def _targets(batch: tp.Sequence[SweepTask]) -> set[str]:

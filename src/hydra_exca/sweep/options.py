@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_exca import clusters, paths, text
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.launch.retry_policy import RULES, RetryPolicy
 from hydra_exca.status import Mode, OnCodeChange, OnFailure, OnInterrupt, OnUnresolved, ProgressKind
 
 from .configs.tree import to_resolved
@@ -79,13 +80,16 @@ class SweepOptions:
     per_task: dict[str, str]
     wait: bool
     fail_jobs: bool
+    retries: RetryPolicy
     on_failure: OnFailure
     on_interrupt: OnInterrupt | None
     progress: ProgressKind
     jobs: clusters.Options
 
 
+_OF_RETRIES = tuple(field.name for field in dataclasses.fields(RetryPolicy))
 _OF_THE_SWEEP = {field.name for field in dataclasses.fields(SweepOptions)} - {"version_is_set", "jobs"}
+_OF_THE_SWEEP |= set(_OF_RETRIES)
 
 
 def read_options(
@@ -99,7 +103,7 @@ def read_options(
     plain = {key: to_plain(value) for key, value in options.items()}
     _check_complete(plain)
     plain["version"] = plain["version"] if typed_version is None else typed_version
-    plain["per_task"] = plain["per_task"] or {}
+    plain |= {name: plain[name] or {} for name in ("per_task", *RULES.values())}
     problems = list(_find_problems(plain))
     if problems:
         raise ConfigError(INVALID_OPTIONS, problems)
@@ -111,10 +115,23 @@ def read_options(
 def _typed_values(own: dict[str, tp.Any], started_from: Path) -> dict[str, tp.Any]:
     own |= {name: kind(own[name]) for name, kind in _ENUMS.items() if own[name] is not None}
     own |= {name: tuple(own[name]) for name in _LISTS}
+    own["retries"] = _retry_policy({name: own.pop(name) for name in _OF_RETRIES})
     own["folder"] = started_from / Path(own["folder"] or DEFAULT_FOLDER).expanduser()
     if own["cluster"] == "debug" and own["mode"] is Mode.CACHED:
         own["mode"] = Mode.RETRY  # a task that failed is what one wants to debug
     return own
+
+
+def _retry_policy(given: dict[str, tp.Any]) -> RetryPolicy:
+    rules = {
+        option: {_submitit_name(name): value for name, value in given[option].items()} for option in RULES.values()
+    }
+    return RetryPolicy(**{**given, **rules})
+
+
+def _submitit_name(option: str) -> str:
+    """The name of a job's option: those that only Slurm knows have a prefix."""
+    return option if option in _OF_ANY_CLUSTER else f"slurm_{option}"
 
 
 def _job_options(options: dict[str, tp.Any]) -> clusters.Options:
@@ -158,6 +175,7 @@ def _find_problems(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
     yield from _check_numbers(options)
     yield from _find_conflicts(options)
     yield from _check_per_task(options["per_task"])
+    yield from _check_retries({name: options[name] for name in _OF_RETRIES})
 
 
 def _check_numbers(options: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
@@ -199,6 +217,17 @@ def _check_per_task(per_task: tp.Any) -> tp.Iterator[Problem]:
         yield Problem(f"invalid option {name!r}: choose {text.choices(sorted(_OF_A_JOB))}", PER_TASK_KEY)
 
 
+def _check_retries(given: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
+    broken = [option for option in RULES.values() if not isinstance(given[option], dict)]
+    for option in broken:
+        yield Problem(
+            f"{given[option]!r} is not a mapping of options to values, as {{mem_gb: 2x}} is", f"{KEY}.{option}"
+        )
+    if not broken:
+        for option, message in RetryPolicy(**given).problems(_OF_A_JOB):
+            yield Problem(message, f"{KEY}.{option}")
+
+
 def resources_of_task(
     per_task: tp.Mapping[str, str], config_of_task: tp.Callable[[], DictConfig]
 ) -> tuple[dict[str, tp.Any], list[Problem]]:
@@ -217,7 +246,7 @@ def resources_of_task(
             if value is _ABSENT:
                 problems.append(Problem(f"{name} is read from {key!r}, which the config does not have", PER_TASK_KEY))
             elif value is not None:
-                resources[name if name in _OF_ANY_CLUSTER else f"slurm_{name}"] = _convert(name, value)
+                resources[_submitit_name(name)] = _convert(name, value)
         except OmegaConfBaseException as error:
             problems.append(Problem(f"{name} from {key!r}: {str(error).splitlines()[0]}", PER_TASK_KEY))
     return resources, problems

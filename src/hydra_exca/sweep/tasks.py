@@ -46,7 +46,8 @@ if tp.TYPE_CHECKING:
 class SweepTask:
     """One job of a sweep, and the task that it is.
 
-    ``infra`` is that of the model's method whose result this is. ``resources`` are those that its config asks for.
+    ``infra`` is that of the model's method whose result this is. ``resources`` are those that its config asks for, and
+    ``reads`` has those that a retry might change and that its identity depends on, each with the key that reads it.
     ``shown`` are the overrides for people and records: without those that Hydra has added, and without secrets.
     """
 
@@ -57,6 +58,7 @@ class SweepTask:
     notices: tuple[str, ...]
     infra: TaskInfra | None
     resources: dict[str, tp.Any]
+    reads: dict[str, str]
 
     def config(self) -> DictConfig:
         """The composed config, made anew each time."""
@@ -191,7 +193,12 @@ class Composer:
         hiding = redaction if redaction.finds_secrets(resolved.values) else None
         shown = tuple(redaction.redact_arguments(filter_overrides(job.overrides)))
         hydra_job = HydraJob(job.composition, job.number, resolved.pins, *folders, environment, hiding)
-        return SweepTask(hydra_job, job.overrides, shown, identity, notices, infra, resources)
+        reads = {
+            name: key
+            for name in self._options.retries.resources
+            if (key := self._identifier.key_reading(name, resolved, facts, sizes, identity.excluded)) is not None
+        }
+        return SweepTask(hydra_job, job.overrides, shown, identity, notices, infra, resources, reads)
 
     def _compose(self, overrides: list[str]) -> Composition:
         try:

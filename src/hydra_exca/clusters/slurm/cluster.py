@@ -10,7 +10,7 @@ from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Batch, Cluster, ClusterSubmission, JobReference, JobReport, Options
 from hydra_exca.errors import ConfigError, Problem
 
-from . import commands, query, sbatch
+from . import commands, query, resources, sbatch, variables
 from .run import ANSWER_S, run_command
 from .submission import SlurmSubmission
 
@@ -24,8 +24,24 @@ class SlurmCluster(Cluster):
     def __str__(self) -> str:
         partition = self.options.slurm.get("partition")
         where = "the default partition" if partition is None else f"partition {partition}"
-        limit = self.options.common.get("timeout_min") or sbatch.DEFAULT_TIMEOUT_MIN
+        limit = self.options.common.get("timeout_min") or resources.DEFAULT_TIMEOUT_MIN
         return f"{self.name} ({where}, {limit} min a job)"
+
+    def resource(self, name: str, options: Options) -> tp.Any:
+        given = {"timeout_min": resources.given_minutes, "mem_gb": resources.given_memory_gb}.get(name)
+        return super().resource(name, options) if given is None else given(options)
+
+    def describe_resources(self, options: Options) -> dict[str, tp.Any]:
+        flags = (options.slurm.get("additional_parameters") or {}).items()
+        asked = {"timeout_min": resources.given_minutes(options), **super().describe_resources(options)}
+        return {**asked, **{name: value for name, value in flags if name in (*variables.RESOURCES, "time")}}
+
+    def changed_resources(self, options: Options, changes: tp.Mapping[str, tp.Any]) -> dict[str, tp.Any]:
+        changed: dict[str, tp.Any] = {}
+        for name, value in changes.items():
+            replaced = resources.replaced_settings(name, options.with_resources(changed))
+            changed |= {**replaced, name: value}
+        return changed
 
     def log_folder(self, launch: Path) -> Path:
         return sbatch.log_folder(launch, self.options.submitit_folder)

@@ -14,28 +14,28 @@ _FORGOTTEN = "FORGOTTEN"  # our own word: the controller no longer knows the job
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 _ENDS = {
     _FORGOTTEN: (JobEnd.VANISHED, "Slurm does not know it any more"),
-    "BOOT_FAIL": (JobEnd.REMOVED, "its node did not boot"),
+    "BOOT_FAIL": (JobEnd.LOST, "its node did not boot"),
     "CANCELLED": (JobEnd.REMOVED, "it was cancelled"),
     "COMPLETED": (JobEnd.EXITED, "it exited without an error"),
-    "DEADLINE": (JobEnd.EXHAUSTED, "it was not done by its deadline"),
+    "DEADLINE": (JobEnd.PAST_DEADLINE, "it was not done by its deadline"),
     "FAILED": (JobEnd.EXITED, "it exited with an error"),
-    "LAUNCH_FAILED": (JobEnd.REMOVED, "its node could not start it"),
-    "NODE_FAIL": (JobEnd.REMOVED, "its node failed"),
-    "OUT_OF_MEMORY": (JobEnd.EXHAUSTED, "out of memory"),
-    "PREEMPTED": (JobEnd.REMOVED, "a job of higher priority took its place, and Slurm does not start it again"),
-    "TIMEOUT": (JobEnd.EXHAUSTED, "it reached its time limit"),
+    "LAUNCH_FAILED": (JobEnd.LOST, "its node could not start it"),
+    "NODE_FAIL": (JobEnd.LOST, "its node failed"),
+    "OUT_OF_MEMORY": (JobEnd.OUT_OF_MEMORY, "out of memory"),
+    "PREEMPTED": (JobEnd.LOST, "a job of higher priority took its place, and Slurm does not start it again"),
+    "TIMEOUT": (JobEnd.OUT_OF_TIME, "it reached its time limit"),
 }
 ENDED = set(_ENDS)
 # whatever its state says, a job that ended for these reasons did not end by itself
 # https://slurm.schedmd.com/job_reason_codes.html
 _REMOVED = {
-    "BadConstraints": "no node can give it what it asks for",
-    "DependencyNeverSatisfied": "a job that it depends on did not end as it must",
-    "InvalidAccount": "its account is not valid",
-    "InvalidQOS": "its quality of service is not valid",
-    "JobLaunchFailure": "its node could not start it",
-    "NodeDown": "its node is down",
-    "SystemFailure": "Slurm or its node had a failure",
+    "BadConstraints": (JobEnd.REMOVED, "no node can give it what it asks for"),
+    "DependencyNeverSatisfied": (JobEnd.REMOVED, "a job that it depends on did not end as it must"),
+    "InvalidAccount": (JobEnd.REMOVED, "its account is not valid"),
+    "InvalidQOS": (JobEnd.REMOVED, "its quality of service is not valid"),
+    "JobLaunchFailure": (JobEnd.LOST, "its node could not start it"),
+    "NodeDown": (JobEnd.LOST, "its node is down"),
+    "SystemFailure": (JobEnd.LOST, "Slurm or its node had a failure"),
 }
 _WAITING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # with these reasons a job waits for ever unless somebody acts
@@ -67,14 +67,14 @@ class Row:
             return JobReport(JobState.PENDING, self.reason, stuck=bool(STUCK.search(self.reason)), job=self.job)
         if state not in ENDED:
             return JobReport(JobState.RUNNING, self.reason, job=self.job)
-        end, words = _ENDS[state]
+        (end, words), given = _ENDS[state], dict[str, float]()
         if self.reason in _REMOVED:
-            end, words, state = JobEnd.REMOVED, _REMOVED[self.reason], f"{state}: {self.reason}"
+            (end, words), state = _REMOVED[self.reason], f"{state}: {self.reason}"
         elif (user := self.state.partition(" by ")[2]).isdecimal():
             words = f"{files.user_name(int(user))} cancelled it"
         elif state == "TIMEOUT" and (seconds := read_duration(self.limit)) is not None:
-            words = f"{words} of {seconds / 60:g} min"
-        return JobReport(JobState.ENDED, state, end, job=self.job, words=words)
+            words, given = f"{words} of {seconds / 60:g} min", {"timeout_min": seconds / 60}
+        return JobReport(JobState.ENDED, state, end, job=self.job, words=words, given=given)
 
 
 def read_duration(text: str) -> float | None:
@@ -177,6 +177,23 @@ def read_configuration(output: str) -> dict[str, str]:
     """The names and values of `configuration_command`."""
     pairs = (line.partition("=") for line in output.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def partitions_command() -> list[str]:
+    return ["scontrol", "show", "partition", "-o"]
+
+
+def read_partitions(output: str) -> list[dict[str, str]]:
+    """The settings of each partition.
+
+    >>> read_partitions("PartitionName=main AllowGroups=ALL Default=YES DefMemPerCPU=2000")[0]["DefMemPerCPU"]
+    '2000'
+    """
+    lines = [dict(_SETTING.findall(line)) for line in output.splitlines()]
+    return [settings for settings in lines if "PartitionName" in settings]
+
+
+_SETTING = re.compile(r"(\w+)=(\S*)")
 
 
 def count_command(user: str) -> list[str]:

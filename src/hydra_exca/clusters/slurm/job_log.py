@@ -60,9 +60,11 @@ def _explain(report: JobReport, text: str) -> JobReport:
     """The report with the end and the words that the messages in the log of the job mean."""
     memory, end = _MEMORY.search(text), _END.search(text)
     is_failed = report.reason.startswith("FAILED")
-    if memory is not None and (is_failed or report.end is JobEnd.EXHAUSTED):
+    if memory is not None and (is_failed or report.end.is_exhausted):
         used = f": {int(memory[1]) // _MB} of {int(memory[2]) // _MB} MB" if memory[1] else ""
-        return dataclasses.replace(report, reason="OUT_OF_MEMORY", end=JobEnd.EXHAUSTED, words=f"out of memory{used}")
+        given = {"mem_gb": int(memory[2]) / (_MB << 10)} if memory[1] else {}
+        report = dataclasses.replace(report, reason="OUT_OF_MEMORY", end=JobEnd.OUT_OF_MEMORY, given=given)
+        return dataclasses.replace(report, words=f"out of memory{used}")
     if end is None or not is_failed or report.end is not JobEnd.EXITED:
         return report
     return dataclasses.replace(report, words=_describe_end(end[1]))

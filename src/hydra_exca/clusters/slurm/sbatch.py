@@ -22,11 +22,10 @@ from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
-from . import commands, job_log, variables
+from . import commands, job_log, resources, variables
 from .run import read_output, run_command
 
 log = logging.getLogger("exca.clusters")
-DEFAULT_TIMEOUT_MIN = 60  # that of hydra-submitit-launcher
 _STDIN = "/dev/stdin"
 _PATTERN = re.compile("%[AajNtux]")  # what Slurm replaces in the names of logs
 _UNUSABLE = re.compile(r"\\|%\d|%.*%")  # a backslash turns patterns off; srun 22.05 misreads the other two, if escaped
@@ -145,7 +144,7 @@ def sbatch_parameters(options: Options) -> dict[str, tp.Any]:
     }
     parameters["slurm_array_parallelism"] = options.array_parallelism
     if parameters.get("timeout_min") is None:
-        parameters["timeout_min"] = DEFAULT_TIMEOUT_MIN
+        parameters["timeout_min"] = resources.DEFAULT_TIMEOUT_MIN
     if any((parameters.get(name) or 1) > 1 for name in ("nodes", "tasks_per_node")):
         # otherwise ranks could wait for one that has ended
         parameters["slurm_srun_args"] = ["--kill-on-bad-exit=1", *(parameters.get("slurm_srun_args") or [])]

@@ -93,7 +93,7 @@ def is_size(name: str) -> bool:
 
 def known_sizes(options: Options) -> dict[str, str]:
     """The values of variables in jobs with these options, as far as the options alone decide them."""
-    asked = _asked_resources(options)
+    asked = asked_resources(options)
     numbers = {name: _number(name, asked) for name in _SIZES}
     return {name: number for name, number in numbers.items() if number is not None}
 
@@ -106,7 +106,7 @@ def describe_size(name: str, options: Options) -> str:
     >>> describe_size("SLURM_CPUS_PER_TASK", Options({"cpus_per_task": 4}))
     'SLURM_CPUS_PER_TASK by cpus_per_task=4'
     """
-    asked = _asked_resources(options)
+    asked = asked_resources(options)
     settings = _settings_of(name, options)
     kind = _SIZES[_base_name(name)]
     number = _number(name, asked)
@@ -119,7 +119,7 @@ def describe_size(name: str, options: Options) -> str:
 
 def describe_sizes(options: Options) -> str:
     """What decides any size of jobs with these options."""
-    return f"sizes by {_as_text(_asked_resources(options))}{_settings_of('SLURM_', options)}"
+    return f"sizes by {_as_text(asked_resources(options))}{_settings_of('SLURM_', options)}"
 
 
 def _as_text(asked: tp.Mapping[str, str]) -> str:
@@ -130,7 +130,7 @@ def _base_name(name: str) -> str:
     return re.sub(r"_(HET|PACK)_GROUP_\d+$", "", name)
 
 
-def _asked_resources(options: Options) -> dict[str, str]:
+def asked_resources(options: Options) -> dict[str, str]:
     """The resources that jobs ask for, by name, as text; without those that are left to the site."""
     named: dict[str, list[tp.Any]] = {"nodes": [], "tasks_per_node": []}
     for key, value in (*options.common.items(), *options.slurm.items()):

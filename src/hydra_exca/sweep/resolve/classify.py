@@ -46,6 +46,11 @@ class Classification:
     def depends_on_run(self) -> bool:
         return any(isinstance(finding.identity, RunDependent) for finding in self._findings)
 
+    def reads(self, hydra_key: str) -> bool:
+        """Whether it reads that key of Hydra's own configuration, or all that is around it."""
+        calls = (call for finding in self._findings for call in finding.calls if call.name == "hydra")
+        return any(call.is_below(hydra_key) or f"{hydra_key}.".startswith(f"{call.key}.") for call in calls)
+
     @functools.cached_property
     def sizes(self) -> dict[Path, RunDependent]:
         """The leaves that take the size of their job."""

@@ -88,6 +88,10 @@ class Resolved:
         """The leaves that take a size of the job; `JobSizes` knows what counts for them."""
         return {path: leaf for result in self._classifications.values() for path, leaf in result.sizes.items()}
 
+    def reading(self, hydra_key: str) -> list[str]:
+        """The keys of the leaves that read a key of Hydra's own configuration."""
+        return [dotted(path) for path, result in self._classifications.items() if result.reads(hydra_key)]
+
     @property
     def notices(self) -> tuple[str, ...]:
         return tuple(notice for result in self._classifications.values() for notice in result.notices)

@@ -28,12 +28,13 @@ class JobFacts:
     """Facts about one job's config, beside its leaves.
 
     ``types`` are the classes of structured configs, by path; ``env_set`` is ``hydra.job.env_set``, as
-    `resolve_env_set` gives it. ``config()`` is the config without ``hydra``, valid until that of the next job is asked
-    for.
+    `resolve_env_set` gives it, and ``env_texts`` as it was written. ``config()`` is the config without ``hydra``, valid
+    until that of the next job is asked for.
     """
 
     types: tp.Mapping[Path, str]
     env_set: dict[str, tp.Any]
+    env_texts: tp.Mapping[str, tp.Any]
     config: tp.Callable[[], DictConfig]
 
 
@@ -49,7 +50,9 @@ class SharedFacts:
         self._env_set = raw(config.hydra.job.env_set) or {}
 
     def facts_of(self, variant: JobVariant) -> JobFacts:
-        return JobFacts(self._types_of(variant), self._env_set_of(variant), lambda: self._config_of(variant))
+        return JobFacts(
+            self._types_of(variant), self._env_set_of(variant), self._env_set, lambda: self._config_of(variant)
+        )
 
     def _config_of(self, variant: JobVariant) -> DictConfig:
         return without_hydra(self._overlay.show_job(variant))
