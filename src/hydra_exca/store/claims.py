@@ -26,7 +26,7 @@ _PROCESS = {"pid": (int,), "started": (int, float), "user": (int, _NONE), "host"
 _MACHINE = ("host", "machine", "boot")
 _PID_NAMESPACE = re.compile(r"pid:\[\d{1,20}\]")
 _LOCK = {"file": (str,), "device": (int,), "inode": (int,), "byte": (int,)}
-_UNKNOWN_PROCESS = {name: (*kinds, _NONE) for name, kinds in _PROCESS.items()}
+_UNKNOWN_PROCESS = {name: (*kinds, _NONE) for name, kinds in _PROCESS.items()} | {"pid": (int,)}
 
 
 class ClaimState(enum.StrEnum):
@@ -140,8 +140,10 @@ def check_owner(owner: tp.Any, path: str | Path) -> None:
 
     Its lock is looked for beside the claim, as another container may have the cache in another place.
     """
+    if owner == {}:
+        return
     records.check_fields(owner, _PROCESS if "boot" in owner else _UNKNOWN_PROCESS)
-    if owner.get("pid") is not None and owner["pid"] <= 0:
+    if owner["pid"] <= 0:
         raise ValueError(f"'pid' cannot be {owner['pid']}")
     for name in _MACHINE:
         if owner.get(name) is not None:

@@ -388,6 +388,7 @@ def test_an_outcome_is_committed_though_the_disk_does_not_answer_at_first(
         {"job": ""},
         {"owner": {"host": ""}},
         {"owner": {"host": None}},
+        {"owner": {"pid": None}},
         {"owner": {"machine": {"a": 1}}},
         {"owner": {"boot": []}},
         {"owner": {"pid_namespace": "/dev/zero"}},
@@ -402,6 +403,13 @@ def test_a_claim_with_a_name_that_none_can_have_is_nobodys(tmp_path: Path, chang
     (tmp_path / paths.claim_name(1)).write_bytes(checksums.dump_record({**fields, **changes, "owner": owner}))
     with pytest.raises(CorruptEntryError, match="claim.1.json is damaged"):
         claims.read_claim(tmp_path / paths.claim_name(1), 1)
+    owning = claims.owning_claim(tmp_path)
+    assert owning is not None and owning.state is ClaimState.RELEASED
+
+
+def test_a_claim_of_something_that_is_no_process_is_nobodys(tmp_path: Path) -> None:
+    fields = json.loads(claim(1, "t").to_json())
+    (tmp_path / paths.claim_name(1)).write_bytes(checksums.dump_record({**fields, "owner": {"a": 1}}))
     owning = claims.owning_claim(tmp_path)
     assert owning is not None and owning.state is ClaimState.RELEASED
 

@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_claim_is_read_back_as_it_was_published(tmp_path: Path) -> None:
     claims = ItemClaims(tmp_path)
-    claim = claims.claim_items(lambda known: ItemClaim("t", {"host": "h"}, (("a", "b"), ("c",)), "local"))
+    claim = claims.claim_items(lambda known: ItemClaim("t", {"host": "h", "pid": 5}, (("a", "b"), ("c",)), "local"))
     assert claim is not None and claims.list_unfinished() == [claim]
     assert claim.keys == {"a", "b", "c"}
 
