@@ -21,6 +21,7 @@ if tp.TYPE_CHECKING:
         TaskFailedError,
     )
     from .infra.map import MapInfra
+    from .infra.stored_results import results
     from .infra.task import TaskInfra
     from .status import Mode, OnCodeChange, Status
     from .store.formats.registry import register_format
@@ -45,6 +46,7 @@ __all__ = [
     "TaskInfra",
     "main",
     "register_format",
+    "results",
 ]
 
 
@@ -58,6 +60,7 @@ _MODULES = {
     "TaskInfra": ".infra.task",
     "main": ".sweep.main",
     "register_format": ".store.formats.registry",
+    "results": ".infra.stored_results",
 }
 """The modules of the public names, without those that are in ``errors``."""
 

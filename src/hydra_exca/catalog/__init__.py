@@ -1,0 +1,1 @@
+"""What a cache folder holds, read only: entries, launches and sweeps as records."""

@@ -45,7 +45,7 @@ def find_entry(text: str, folder: Path) -> FoundEntry:
     """
     folder = folder.expanduser().absolute()
     for place in (Path(text).expanduser(), folder / text):
-        found = _find_by_path(place) if place.exists() else None
+        found = find_by_path(place) if place.exists() else None
         if found is not None:
             return found
     place = Path(text).expanduser()
@@ -60,7 +60,7 @@ def find_entry(text: str, folder: Path) -> FoundEntry:
 # by a path
 
 
-def _find_by_path(place: Path) -> FoundEntry | None:
+def find_by_path(place: Path) -> FoundEntry | None:
     """The entry that contains a path, or that a job's directory points to.
 
     Links are followed first. A link in an entry may lead out of it, as ``code`` does: then it counts where it is.
@@ -77,7 +77,7 @@ def _find_above(place: Path) -> FoundEntry | None:
             if not pointer.exists():
                 message = f"{folder} shows the outputs in {pointer}, which is not there"
                 raise CacheError(f"{message}: was the cache moved, or removed?")
-            return _find_by_path(pointer)
+            return find_by_path(pointer)
     return None
 
 

@@ -40,7 +40,7 @@ def read_entry(found: FoundEntry) -> Json:
         "version": found.version,
         "path": str(found.path),
         "status": _status(entry, outcome, claim),
-        "log": _log(entry, outcome, claim),
+        "log": log_path(entry, outcome, claim),
         "config": _first_existing([found.path], paths.CONFIG_YAML),
         "output": entry.output_folder(),
         "code": code,
@@ -82,7 +82,7 @@ def _status(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str:
     return f"{Status.RUNNING.value}{gone}"
 
 
-def _log(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str | None:
+def log_path(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str | None:
     """The path of the last attempt's log."""
     if outcome is not None:
         return entry.log_path(outcome)

@@ -11,21 +11,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hydra_exca import paths
-from hydra_exca.catalog import entry_record
+from hydra_exca.catalog import entry_record, entry_rerun
 from hydra_exca.catalog.entry_finder import FoundEntry
 from hydra_exca.catalog.entry_record import Json
 from hydra_exca.errors import ExcaError
 from hydra_exca.rerun import comparison
 from hydra_exca.text import one_line
 
-from . import rerun_command
-
 
 def describe_entry(found: FoundEntry) -> Json:
     """Everything recorded of an entry, and the command that runs it again, if everything that it needs is there."""
     known = entry_record.read_entry(found)
     try:
-        rerun_command.read_recorded(found, known)
+        entry_rerun.read_recorded(found, known)
     except (ExcaError, OSError):
         return known
     return {**known, "rerun": f"hydra-exca rerun {shlex.quote(str(found.path))}"}

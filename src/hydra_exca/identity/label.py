@@ -86,5 +86,31 @@ _LEGAL = (int, float, bool, type(None))  # whose texts are made of letters, digi
 _NAME_FIRST = ("~array", "~enum", "~ip", "~scalar", "~sub", "~tensor", "~url")  # tags whose last element says most
 
 
+def readable_value(form: tp.Any) -> tp.Any:
+    """A leaf of a canonical form as people write it: of a value that is not JSON, what says most.
+
+    >>> readable_value({"~float": "nan"}), readable_value([{"~enum": ["app.Color", "RED"]}])
+    (nan, ['RED'])
+    """
+    if isinstance(form, list):
+        return [readable_value(child) for child in form]
+    if not isinstance(form, dict):
+        return form
+    if not is_tagged(form):
+        return {unescape_key(key): readable_value(child) for key, child in form.items() if key != "~class"}
+    tag = next(key for key in form if key[:1] == "~")
+    content = form[tag]
+    if isinstance(content, list) and tag in _NAME_FIRST:
+        content = content[-1]
+    return _READABLE.get(tag, readable_value)(content)
+
+
+_READABLE: dict[str, tp.Callable[[tp.Any], tp.Any]] = {
+    "~float": float,
+    "~int": lambda text: int(text, 16),
+    "~secret": lambda digest: "<secret>",
+}
+
+
 def legal_label(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text).lstrip("-._+=,")[:LABEL_BYTES]

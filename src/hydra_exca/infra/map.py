@@ -437,7 +437,7 @@ class MapInfra(BaseInfra):
     # where it is kept
 
     def _stored_identity(self, entry: Entry) -> dict[str, tp.Any] | None:
-        return MapEntry.stored_identity(entry)
+        return entry.identity_of_items()
 
     def _map_entry(self, identity: Identity) -> MapEntry:
         key = self._key(identity)

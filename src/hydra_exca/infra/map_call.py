@@ -9,10 +9,10 @@ import typing as tp
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_exca import checksums, files, paths, records
+from hydra_exca import checksums, files, paths
 from hydra_exca.clusters import is_this_process, process
 from hydra_exca.clusters.slots import held_slots
-from hydra_exca.errors import CacheError, CorruptEntryError, DefaultsChangedError
+from hydra_exca.errors import CacheError, DefaultsChangedError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.enclosing import enclosing_tasks
@@ -21,7 +21,7 @@ from hydra_exca.launch.lookup import Lookup, LookupResult, is_behind_this_job
 from hydra_exca.launch.waits import RecordedWaits, WaitedTask, wait_error
 from hydra_exca.polling import LONGEST_PAUSE_S, Pause
 from hydra_exca.status import Mode, Status
-from hydra_exca.store import CacheFolder, Entry, FactoryFolder, check_identity, describe_owner, own_calls
+from hydra_exca.store import CacheFolder, Entry, FactoryFolder, describe_owner, own_calls
 from hydra_exca.store.items.claims import ItemClaim, ItemClaims
 from hydra_exca.store.items.reader import Items
 
@@ -67,7 +67,7 @@ class MapEntry:
         for folder in (self.folder, self.claims.folder):
             files.make_folder(folder)
             files.clear_leftovers(folder)
-        if self.stored_identity(self.entry) is not None:
+        if self.entry.identity_of_items() is not None:
             return
         path = self.folder / paths.IDENTITY
         if os.path.lexists(path):
@@ -130,18 +130,8 @@ class MapEntry:
         identities = [self.job_identity(claim, index) for index in range(len(claim.chunks))]
         return zip(claim.chunks, Lookup(self.jobs).look_up(identities, lambda _: Mode.READ_ONLY), strict=True)
 
-    @staticmethod
-    def stored_identity(entry: Entry) -> dict[str, tp.Any] | None:
-        """The identity of the items of an entry, None if it has none."""
-        try:
-            stored = records.read_record(entry.path / paths.ITEMS / paths.IDENTITY)
-            check_identity(stored)
-            return stored
-        except (OSError, CorruptEntryError, ValueError):
-            return None
-
     def _check_defaults(self) -> None:
-        stored = self.stored_identity(self.entry)
+        stored = self.entry.identity_of_items()
         changed = [] if stored is None else uid.changed_defaults(stored, self.identity)
         if changed:
             raise DefaultsChangedError(

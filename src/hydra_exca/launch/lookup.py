@@ -90,7 +90,7 @@ class Lookup:
         """
         for folder in self._factory_folders.values():
             folder.refresh()
-        with _without_garbage_collection():  # here alone: it takes moments, and runs no code of the user
+        with without_garbage_collection():  # here alone: it takes moments, and runs no code of the user
             results = [self._read_entry(identity) for identity in identities]
         for index, result in enumerate(results):
             mode = choose_mode(result)
@@ -355,7 +355,7 @@ def _defaults_changed(name: str, changed: tp.Sequence[str]) -> DefaultsChangedEr
 
 
 @contextlib.contextmanager
-def _without_garbage_collection() -> tp.Iterator[None]:
+def without_garbage_collection() -> tp.Iterator[None]:
     """Turns the collector off: among thousands of records that all stay, it would run often and find nothing."""
     enabled = gc.isenabled()
     gc.disable()

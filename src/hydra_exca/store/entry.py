@@ -206,6 +206,15 @@ class Entry:
         except records.DAMAGES as error:
             raise CorruptEntryError(f"{path} is damaged: {error}") from error
 
+    def identity_of_items(self) -> Json | None:
+        """The identity of the items of a map, None if it has none."""
+        try:
+            identity = records.read_record(f"{self._text}/{paths.ITEMS}/{paths.IDENTITY}")
+            check_identity(identity)
+            return identity
+        except (OSError, CorruptEntryError, ValueError):
+            return None
+
     def has_value(self) -> bool:
         """Whether its task is completed; reads only the first bytes of the outcome."""
         try:
