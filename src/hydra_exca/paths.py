@@ -24,12 +24,13 @@
         claims/<n>.json   who computes which items; the highest stays
         jobs/<uid>/       the entry of a job that computes some of them
   code/<digest>/          snapshots, read-only; one that is to be elsewhere has its digest in .exca-code
-  code/.files/<digest>.json   what is in the files of one
+  code/.files/<digest>.json   what is in the files of one; what tasks used of it (used-<digest>.json)
   code/.contents.<user>/  the files of all snapshots by their SHA-256, which snapshots are hard links to
   code/.seen/<project>.json   which files of a project were read when, as the index of git has it
   launches/<token>/       one launch: its record, payload, and what the cluster needs
     <n>.again <n>.timeouts   what a task wants to be called next time; how often a job was out of time
-    <n>.<start>.rank<r>.json .decided   of a job of several ranks: what one raised, and that it is said how it ended
+    <n>.<start>.rank<r>.json .used   of a job of several ranks: what one raised, and what it uses of the code
+    <n>.<start>.decided     that it is said how the ranks ended
 """
 
 from __future__ import annotations
@@ -228,6 +229,11 @@ def rank_log_stem(job: str, rank: int) -> str:
 def rank_error(launch: Path, position: int, start: str, rank: int) -> Path:
     """What a rank raised, of a job of several ranks; ``start`` tells the starts of a job apart."""
     return launch / f"{position}.{start}.rank{rank}.json"
+
+
+def rank_uses(launch: Path, position: int, start: str, rank: int) -> Path:
+    """What a rank uses of the code, of a job of several ranks."""
+    return launch / f"{position}.{start}.rank{rank}.used"
 
 
 def rank_decision(launch: Path, position: int, start: str) -> Path:

@@ -17,14 +17,24 @@ def differing_files(old: Fingerprints, new: Fingerprints) -> list[str]:
     A package that only one of the copies has is compared with the files in its place in the project of the other: those
     that both have. If there are none, it does not count: the other launch did not import it.
     """
-    common = {_part(name) for name in old} & {_part(name) for name in new}
-    old_names, new_names = _names_as_in(new, old), _names_as_in(old, new)
-    before = {old_names.get(name, name): fingerprint for name, fingerprint in old.items()}
-    after = {new_names.get(name, name): fingerprint for name, fingerprint in new.items()}
-    lacking = _outside_packages(before.keys() - after.keys(), new_names)
-    added = _outside_packages(after.keys() - before.keys(), old_names)
-    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
-    return sorted(changed | {name for name in lacking | added if _part(name) in common})
+    return CopyComparison(old, new).differing
+
+
+class CopyComparison:
+    """Two copies of code: which files are ``differing``, and the files of each ``before`` and ``after``.
+
+    A file that is in a package of one copy, and in the project of the other, has the name in the project.
+    """
+
+    def __init__(self, old: Fingerprints, new: Fingerprints) -> None:
+        common = {_part(name) for name in old} & {_part(name) for name in new}
+        self.old_names, new_names = _names_as_in(new, old), _names_as_in(old, new)
+        self.before = before = {self.old_names.get(name, name): fingerprint for name, fingerprint in old.items()}
+        self.after = after = {new_names.get(name, name): fingerprint for name, fingerprint in new.items()}
+        lacking = _outside_packages(before.keys() - after.keys(), new_names)
+        added = _outside_packages(after.keys() - before.keys(), self.old_names)
+        changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+        self.differing = sorted(changed | {name for name in lacking | added if _part(name) in common})
 
 
 def _part(name: str) -> str:

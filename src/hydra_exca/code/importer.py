@@ -9,6 +9,7 @@ import sys
 import typing as tp
 from pathlib import Path
 
+from . import observer
 from .rules import OWN
 from .selection import package_folders
 from .snapshot import Snapshot
@@ -40,6 +41,7 @@ class CopyFinder:
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
     def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
+        observer.look_for(name, path)
         if name.partition(".")[0] in OWN:
             return None
         return self._find_top_level(name, target) if path is None else self._find_submodule(name, path, target)

@@ -8,12 +8,13 @@ import typing as tp
 from pathlib import Path
 
 from . import active
-from .compare import differing_files
+from .compare import CopyComparison
 from .listing import check_committed
 from .manifest import Manifest, make_manifest, read_manifest, store_fingerprints
 from .rules import AUTO, Rules
 from .selection import Selection, is_copied, select_sources
 from .snapshot import Snapshot, places_in_copy
+from .uses import counting_changes
 from .writing import check_place, take_snapshot
 
 log = logging.getLogger("exca.workdir")
@@ -78,12 +79,18 @@ class LaunchCode:
         """The digest of the code as it was when it was first read."""
         return self._read_code()[1].digest if self._snapshot is None else self._snapshot.digest
 
-    def changes(self, digest: str) -> list[str] | None:
-        """The files that differ from the code of another digest, except configs; None if its files are not known."""
+    def changes(self, digest: str, used: str | None = None) -> list[str] | None:
+        """The files that differ from the code of another digest, except configs; None if its files are not known.
+
+        ``used`` is the digest of what a task used of that code (see `uses`); what it does not depend on is left out.
+        """
         before, now = read_manifest(self._cache, digest), self._fingerprints()
         if before is None or now is None:
             return None
-        return [name for name in differing_files(before, now) if not self._is_config(name)]
+        comparison = CopyComparison(before, now)
+        uses = read_manifest(self._cache, used) if comparison.differing and used is not None else None
+        changed = comparison.differing if uses is None else counting_changes(comparison, uses)
+        return [name for name in changed if not self._is_config(name)]
 
     def _fingerprints(self) -> dict[str, str] | None:
         if self._snapshot is None:

@@ -19,6 +19,7 @@ from hydra_exca import files, paths
 from hydra_exca.clusters import describe_process, process_alive
 from hydra_exca.clusters.slurm import own_job
 from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.code.uses import UseRecorder
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.provenance import launch_record
 from hydra_exca.provenance.task_record import Recorder
@@ -41,7 +42,7 @@ class Attempt:
 
     The program sets ``checkpoint``, which is called when the task has to end. It calls ``resumed`` instead of the
     user's function if the checkpoint of an earlier start has left that. ``code`` is the digest of the code, if it is
-    known.
+    known, and ``uses`` records what the task uses of it.
     """
 
     entry: Entry
@@ -50,6 +51,7 @@ class Attempt:
     resumed: CheckpointCall | None = None
     is_computed: bool = False  # from here on the result is stored, whatever signal comes
     code: str | None = None
+    uses: UseRecorder | None = None
     logs: Logs | None = None  # for standard output and standard error; None in the process of the launch
 
     @property
@@ -82,6 +84,7 @@ def attempt_task(
     redirect: tp.Callable[[Attempt], None] = lambda attempt: None,
     copy: Snapshot | None = None,
     code: str | None = None,
+    uses: UseRecorder | None = None,
     recorder: Recorder | None = None,
     shared: bool = False,
     guard: AttemptGuard | None = None,
@@ -90,7 +93,7 @@ def attempt_task(
 
     Does nothing, and returns None, if the claim is no longer that launch's or the outcome is there. Otherwise returns
     the status. ``shared`` says that the job has computed other tasks before. ``code`` is the digest of the code, if
-    that is known.
+    that is known, and ``uses`` records what the task uses of it.
 
     Raises CacheError if the disk does not take what has to be written: that is not the task's outcome. Nor is an error
     that `_is_passing`, which is raised, too. The claim is released then.
@@ -101,7 +104,7 @@ def attempt_task(
         if claim is None:
             return None
         _link_code(entry, copy)
-        attempt = Attempt(entry, claim, code=code)
+        attempt = Attempt(entry, claim, code=code, uses=uses)
         redirect(attempt)
         return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
     except (ExcaError, OSError) as error:
@@ -155,9 +158,21 @@ def _give_up(entry: Entry, claim: Claim, identity: dict[str, tp.Any], problem: E
 
 
 def attempt_part(
-    launch: Path, payload: Payload, part: Part, compute: Compute, guard: AttemptGuard, shared: bool = False
+    launch: Path,
+    payload: Payload,
+    part: Part,
+    compute: Compute,
+    guard: AttemptGuard,
+    *,
+    shared: bool = False,
+    ranks: tuple[Path, ...] = (),
 ) -> Status | None:
-    """Computes a task of a job as `attempt_task` does, from its payload, with the output in the task's log."""
+    """Computes a task of a job as `attempt_task` does, from its payload, with the output in the task's log.
+
+    In files of the launch, ``ranks``, the other ranks of the job share what they use of the code.
+    """
+    copy = payload.copy
+    uses = None if copy is None else UseRecorder(launch.parents[1], copy.sources, copy.folder, ranks)
     return attempt_task(
         Entry(part.entry),
         part.identity,
@@ -166,6 +181,7 @@ def attempt_part(
         redirect=lambda attempt: redirect_to_log(attempt, payload),
         copy=payload.copy,
         code=payload.all_code,
+        uses=uses,
         recorder=Recorder(launch, payload.provenance, part.overrides, part.attempts),
         shared=shared,
         guard=guard,
@@ -221,13 +237,18 @@ def _compute_and_commit(
         error = log_error(attempt, raised)
     else:
         value = entry.write_value(encoded)
-    outcome = make_outcome(attempt, identity, started, value=value, error=error)
+    outcome = make_outcome(attempt, identity, started, value=value, error=error, used=_record_uses(attempt))
     if recorder is not None:
         recorder.record_end(entry, claim, outcome)
     if not entry.commit_outcome(claim, outcome):
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
         return None
     return outcome.status
+
+
+def _record_uses(attempt: Attempt) -> str | None:
+    """Records what the task has used of the code, if that is known: what an earlier start used is not."""
+    return None if attempt.uses is None or attempt.resumed is not None else attempt.uses.record()
 
 
 def log_error(attempt: Attempt, raised: BaseException) -> dict[str, tp.Any]:
@@ -276,6 +297,7 @@ def make_outcome(
     *,
     value: dict[str, tp.Any] | None = None,
     error: dict[str, tp.Any] | None = None,
+    used: str | None = None,
 ) -> Outcome:
     """The outcome of an attempt that ends now, with a value or with an error. Its log is the one with the traceback."""
     claim = attempt.claim
@@ -294,6 +316,7 @@ def make_outcome(
         token=claim.token,
         log=None if log_path is None else attempt.entry.relative_log(log_path),
         code=attempt.code,
+        used=used,
     )
 
 

@@ -21,6 +21,7 @@ import typing as tp
 
 from hydra_exca.clusters.base import AGAIN
 from hydra_exca.clusters.process import descendants, send_signal
+from hydra_exca.code.observer import observe
 from hydra_exca.status import Status
 from hydra_exca.store import Entry
 
@@ -301,7 +302,7 @@ class TaskServer:
     def _compute(self, position: int, shared: bool) -> Status | None:
         part = self._parts.read(position)
         compute = self._program.compute_function(part, position)
-        status = attempt_part(self._job.launch, self._job.payload, part, compute, self._handlers, shared)
+        status = attempt_part(self._job.launch, self._job.payload, part, compute, self._handlers, shared=shared)
         attempt = self._handlers.attempt
         if status is None and attempt is not None:
             attempt.entry.mark_attempt_ended(attempt.claim)  # whoever has taken it waits for that
@@ -330,6 +331,7 @@ def _serve_tasks(job: RunningJob, connection: PoolConnection, mask: tp.Iterable[
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    observe(anew=True)
     server = TaskServer(job, connection)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     server.serve()

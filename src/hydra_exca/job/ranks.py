@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hydra_exca import checksums, files, paths, records
 from hydra_exca.clusters import process
+from hydra_exca.code import observer
 from hydra_exca.errors import CorruptEntryError
 from hydra_exca.polling import Pause
 from hydra_exca.store import Entry, Outcome, check_error
@@ -62,6 +63,17 @@ class Ranks:
             return True
         except FileExistsError:
             return False
+
+    def used_by_others(self) -> tuple[Path, ...]:
+        """Where the other ranks share what they use of the code."""
+        return tuple(self._used_by(rank) for rank in range(1, self.count))
+
+    def share_uses(self) -> None:
+        """Shares what this rank uses of the code, from now on and so far."""
+        observer.share_with_first_rank(str(self._used_by(self.rank)))
+
+    def _used_by(self, rank: int) -> Path:
+        return paths.rank_uses(self.folder, self.position, self.start, rank)
 
     def write_error(self, error: dict[str, tp.Any]) -> None:
         """Writes the error of this rank for the first rank."""
@@ -121,8 +133,13 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
     claim = dataclasses.replace(owner, job=current_job_id(owner.cluster), owner=process.describe_process())
     attempt = Attempt(entry, claim, code=job.payload.all_code)
     redirect_to_log(attempt, job.payload, ranks.rank)
+
+    def ready() -> None:
+        handlers.install()
+        ranks.share_uses()
+
     try:
-        LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, ranks.position)(attempt)
+        LoadedProgram(job.launch, job.payload, ready).compute_function(part, ranks.position)(attempt)
     except BaseException as raised:
         if isinstance(raised, KeyboardInterrupt) or (isinstance(raised, SystemExit) and not raised.code):
             raise
@@ -132,6 +149,8 @@ def run_secondary_rank(ranks: Ranks, job: RunningJob) -> None:
         if _fail_for_all(ranks, attempt, make_outcome(attempt, part.identity, started, error=error)):
             raise SystemExit(1) from None  # its log has the traceback
         log.warning("this rank raised; the first rank has ended")
+    finally:
+        ranks.share_uses()  # also what processes have reported that it has started
 
 
 def _fail_for_all(ranks: Ranks, attempt: Attempt, outcome: Outcome) -> bool:

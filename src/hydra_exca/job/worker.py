@@ -13,6 +13,7 @@ from pathlib import Path
 from hydra_exca.clusters.base import DISK_ERROR, TASK_FAILED
 from hydra_exca.clusters.slots import hold_slots
 from hydra_exca.clusters.slurm import job_log
+from hydra_exca.code.observer import observe
 from hydra_exca.errors import CacheError
 from hydra_exca.status import Status
 
@@ -39,6 +40,7 @@ def run(launch: str, number: int) -> None:
 
 def _run_tasks(launch: str, number: int) -> None:
     hold_slots()
+    observe()
     folder = Path(launch)
     payload = read_payload(folder)
     if payload.cluster == "local":
@@ -68,7 +70,8 @@ def _run_task(job: RunningJob, position: int, ranks: Ranks | None) -> None:
     part = read_part(job.launch, job.payload, position)
     compute = LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, position)
     compute = compute if ranks is None else as_first_rank(ranks, compute)
-    status = attempt_part(job.launch, job.payload, part, compute, handlers)
+    others = () if ranks is None else ranks.used_by_others()
+    status = attempt_part(job.launch, job.payload, part, compute, handlers, ranks=others)
     is_failed = status is Status.FAILED and job.payload.fail_jobs
     if is_failed or (ranks is not None and _must_end_others(ranks, status)):
         raise SystemExit(TASK_FAILED)

@@ -44,11 +44,16 @@ def decide(status: Status, mode: Mode) -> Action:
 def mode_for_other_code(status: Status, mode: Mode, on_change: OnCodeChange) -> Mode:
     """The mode for a task whose stored outcome comes from different code.
 
-    Read-only stays so: whoever asks for it wants nothing to run.
+    A failure is run again, as that is what an edit is for. Read-only stays so: whoever asks for it wants nothing to
+    run.
 
     >>> mode_for_other_code(Status.COMPLETED, Mode.CACHED, OnCodeChange.RERUN)
     <Mode.FORCE: 'force'>
+    >>> mode_for_other_code(Status.FAILED, Mode.CACHED, OnCodeChange.WARN)
+    <Mode.RETRY: 'retry'>
     """
-    if on_change is OnCodeChange.RERUN and mode is not Mode.READ_ONLY and decide(status, mode).uses_stored:
+    if mode is Mode.READ_ONLY or not decide(status, mode).uses_stored:
+        return mode
+    if on_change is OnCodeChange.RERUN:
         return Mode.FORCE
-    return mode
+    return Mode.RETRY if on_change is OnCodeChange.WARN and status is Status.FAILED else mode

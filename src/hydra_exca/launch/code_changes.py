@@ -25,16 +25,23 @@ _KINDS = (
 )
 _RESULT, _FAILURE, _RUNNING = range(3)
 
-ChangedFiles = tp.Callable[[str], list[str] | None]
-
 
 @dataclasses.dataclass(frozen=True)
 class CodeCase:
-    """One task that was computed, or is being computed, with different code; ``code`` is the digest of that."""
+    """One task that was computed, or is being computed, with different code; ``code`` is the digest of that.
+
+    ``files`` are the changed ones that count for it, None if these are not known.
+    """
 
     result: LookupResult
     code: str
     kind: int
+    files: tp.Sequence[str] | None
+
+    @property
+    def is_rerun(self) -> bool:
+        """Whether it is computed again, because its code differs."""
+        return self.result.action is Action.RUN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +53,23 @@ class CodeChanges:
 
     cases: tuple[CodeCase, ...]
     settings: Settings
-    changed_files: ChangedFiles
-    is_rerun: bool
 
     def __str__(self) -> str:
         if self.is_rerun:
             return f"{self._headline()}; {self._what_is_rerun()}"
-        joined = "; running tasks are joined" if self._running else ""
-        refused = "; on_code_change=error refuses that" if self.is_refused else ""
-        return f"{self._headline()}{refused or joined}. {self._choices()}"
+        effects = []
+        if self.is_refused:
+            effects = ["on_code_change=error refuses that"]
+        elif self._rerun:
+            effects = ["the failure is run again" if self._rerun == 1 else "the failures are run again"]
+        if self._running and not self.is_refused:
+            effects.append("running tasks are joined")
+        return f"{'; '.join([self._headline(), *effects])}. {self._choices()}"
+
+    @property
+    def is_rerun(self) -> bool:
+        """Whether all that is stored of it is computed again."""
+        return self._rerun > 0 and self._rerun == self._stored
 
     @property
     def is_refused(self) -> bool:
@@ -64,8 +79,7 @@ class CodeChanges:
     def without(self, is_known: tp.Callable[[LookupResult], bool]) -> CodeChanges | None:
         """The cases that are not known yet; None if there are none."""
         left = tuple(case for case in self.cases if not is_known(case.result))
-        has_stored = any(case.kind != _RUNNING for case in left)
-        return dataclasses.replace(self, cases=left, is_rerun=self.is_rerun and has_stored) if left else None
+        return dataclasses.replace(self, cases=left) if left else None
 
     def error(self, name_of: tp.Callable[[LookupResult], str], nothing: str = "Nothing") -> CacheError:
         """The refusal, with the tasks by name. ``nothing`` says what was not run."""
@@ -85,6 +99,10 @@ class CodeChanges:
     def _stored(self) -> int:
         return len(self.cases) - self._running
 
+    @property
+    def _rerun(self) -> int:
+        return sum(case.is_rerun for case in self.cases)
+
     def _headline(self) -> str:
         """The number of tasks of each kind, and the files that differ."""
         counts = [sum(case.kind == kind for case in self.cases) for kind in range(len(_KINDS))]
@@ -96,19 +114,21 @@ class CodeChanges:
             verb = "was" if is_one else "were"
         codes = dict.fromkeys(case.code for case in self.cases)
         states = f"{len(codes)} states of it; " if len(codes) > 1 else ""
-        files = changed_text(map(self.changed_files, codes))
+        files = changed_text(case.files for case in self.cases)
         return f"{_listed(kinds)} {verb} computed with different code ({states}{files})"
 
     def _what_is_rerun(self) -> str:
         if self._running:
             return "what is stored is recomputed, what runs is joined"
-        return f"{'it is' if len(self.cases) == 1 else 'they are'} recomputed"
+        has_failures = all(case.kind == _FAILURE for case in self.cases)
+        return f"{'it is' if len(self.cases) == 1 else 'they are'} {'run again' if has_failures else 'recomputed'}"
 
     def _choices(self) -> str:
         where = "In another mode than read-only " if self.settings.mode is Mode.READ_ONLY else ""
         key = self.settings.option_prefix
         if self._stored:
-            first = f"{key}on_code_change=rerun recomputes them"
+            what = "the results" if self._rerun else "them"
+            first = f"{key}on_code_change=rerun recomputes {what}"
         else:
             first = f"{key}mode=force cancels what runs and computes it with the current code"
         return f"{where}{first}, another {key}version keeps both, {key}on_code_change=ignore silences this warning"
@@ -123,23 +143,23 @@ class CodeCheck:
     def __init__(self, settings: Settings, running_code: tp.Callable[[Claim], str | None] = lambda claim: None) -> None:
         self._settings = settings
         self._running_code = running_code
-        self._changed_files: ChangedFiles = functools.cache(settings.code_changes)
+        self._changed_files = functools.cache(self._find_changed_files)
 
     def choose_mode(self, result: LookupResult) -> Mode:
         """The mode for a task: that of the launch, unless what is stored is to be recomputed."""
         mode, on_change = self._settings.mode, self._settings.on_code_change
-        code = None if result.outcome is None else result.outcome.code
-        if on_change is not OnCodeChange.RERUN or not self._has_changed(code):
+        other = actions.mode_for_other_code(result.status, mode, on_change)
+        outcome = result.outcome
+        if other is mode or outcome is None or not self._has_changed(outcome.code, outcome.used):
             return mode
-        return actions.mode_for_other_code(result.status, mode, on_change)
+        return other
 
     def find_changes(self, results: tp.Iterable[LookupResult]) -> CodeChanges | None:
         """The tasks with different code; None if there are none, or if nothing is to be said of them."""
         if self._settings.on_code_change is OnCodeChange.IGNORE:
             return None
         cases = tuple(case for result in results if (case := self._case(result)) is not None)
-        is_rerun = any(case.result.action is Action.RUN for case in cases)
-        return CodeChanges(cases, self._settings, self._changed_files, is_rerun) if cases else None
+        return CodeChanges(cases, self._settings) if cases else None
 
     def find_unknown(self, results: tp.Iterable[LookupResult]) -> list[LookupResult]:
         """The results that are used though it is not known which code computed them, where that was asked for."""
@@ -160,22 +180,34 @@ class CodeCheck:
 
     def _case(self, result: LookupResult) -> CodeCase | None:
         """The case that a task is, if different code has computed it or does so just now."""
-        code, kind = None, _RUNNING
+        code, used, kind = None, None, _RUNNING
         if result.action is Action.JOIN:
             code = None if result.claim is None else self._running_code(result.claim)
         elif result.outcome is not None and _is_concerned(result, self._settings.mode):
-            code, kind = result.outcome.code, _FAILURE if result.status is Status.FAILED else _RESULT
-        return CodeCase(result, code, kind) if code is not None and self._has_changed(code) else None
+            kind = _FAILURE if result.outcome.status is Status.FAILED else _RESULT
+            code, used = result.outcome.code, result.outcome.used
+        if code is None or not self._has_changed(code, used):
+            return None
+        return CodeCase(result, code, kind, self._changed_files(code, used))
 
-    def _has_changed(self, code: str | None) -> bool:
-        """Whether it is different code: another digest may be that of the same files."""
+    def _has_changed(self, code: str | None, used: str | None) -> bool:
+        """Whether it is different code: another digest may be that of the same files, or of others that do not count.
+
+        ``used`` is the digest of what the task used.
+        """
         current = self._settings.code
-        return None not in (code, current) and code != current and self._changed_files(str(code)) != []
+        return None not in (code, current) and code != current and self._changed_files(str(code), used) != []
+
+    def _find_changed_files(self, code: str, used: str | None) -> tp.Sequence[str] | None:
+        settings = self._settings
+        if used is None or settings.used_changes is None:
+            return settings.code_changes(code)
+        return settings.used_changes(code, used)
 
 
 def _is_concerned(result: LookupResult, mode: Mode) -> bool:
-    """Whether a stored outcome is used, or is recomputed for its code alone, in a launch whose mode is not force."""
-    return result.action.uses_stored or (result.action is Action.RUN and result.mode is Mode.FORCE is not mode)
+    """Whether a stored outcome is used, or is recomputed for its code alone."""
+    return result.action.uses_stored or (result.action is Action.RUN and result.mode is not mode)
 
 
 def changed_text(changes: tp.Iterable[tp.Sequence[str] | None]) -> str:

@@ -51,9 +51,10 @@ class Settings:
     with it, unless ``records_overrides`` says that they are only for messages. With ``keeps_payload``, what jobs
     would be sent is also written for tasks in this process, if it can be pickled. ``code`` is the digest of the
     current code, and ``cells`` the part of it that is in no file. ``code_changes`` gives the files in which code of
-    another digest differs from it, None if these are not known, and ``on_code_change`` says what to do with results of
-    different code. ``option_prefix`` is what stands before the name of an option where the user sets it. If the launch
-    does not wait for its tasks (``waits``), the tasks around it do not either.
+    another digest differs from it, None if these are not known, and ``used_changes`` those that count for a task, by
+    the digest of what it used. ``on_code_change`` says what to do with results of different code. ``option_prefix`` is
+    what stands before the name of an option where the user sets it. If the launch does not wait for its tasks
+    (``waits``), the tasks around it do not either.
     """
 
     folder: CacheFolder
@@ -80,6 +81,7 @@ class Settings:
     cells: CellCode | None = None
     on_code_change: OnCodeChange = OnCodeChange.WARN
     code_changes: tp.Callable[[str], list[str] | None] = lambda digest: None
+    used_changes: tp.Callable[[str, str], list[str] | None] | None = None
     option_prefix: str = ""
     waits: bool = True
 

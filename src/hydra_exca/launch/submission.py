@@ -14,7 +14,9 @@ from hydra_exca import clusters, paths
 from hydra_exca import files as store_files
 from hydra_exca.code import active
 from hydra_exca.code.compare import join_digests
+from hydra_exca.code.observer import count_unknown, observe
 from hydra_exca.code.snapshot import Snapshot
+from hydra_exca.code.uses import UseRecorder
 from hydra_exca.errors import CacheError, ConfigError
 from hydra_exca.job import checkpoints, payload, worker
 from hydra_exca.job.attempt import Attempt, Program, attempt_task
@@ -416,8 +418,15 @@ class Submission:
             compute,
             copy=self._copy,
             code=self._code(),
+            uses=self._use_recorder(),
             recorder=Recorder(self.folder, self._launched.record, self._recorded_overrides(task)),
         )
+
+    def _use_recorder(self) -> UseRecorder | None:
+        """Records what a task of this process uses of the code; what earlier ones have started does not matter."""
+        observe()
+        cache, copy = self._settings.folder.path, self._copy
+        return None if copy is None else UseRecorder(cache, copy.sources, copy.folder, unknown=count_unknown())
 
     def _code(self) -> str | None:
         """The code that tasks run: of a file that was edited since the launch began, the copy has its last state."""

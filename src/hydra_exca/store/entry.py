@@ -36,7 +36,8 @@ class Outcome:
     """How a task ended: ``value`` says where its value is, ``error`` holds type, message, traceback, job state.
 
     ``claim`` is the number under which it was committed, ``identity`` the stored identity, times are seconds
-    since the epoch. ``code`` is the digest of the snapshot of the code that it ran from, None if there was none.
+    since the epoch. ``code`` is the digest of the snapshot of the code that it ran from, None if there was none, and
+    ``used`` that of what it used of this, None if that is not known.
     """
 
     status: Status
@@ -52,6 +53,7 @@ class Outcome:
     token: str | None = None
     log: str | None = None
     code: str | None = None
+    used: str | None = None
     writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
     """Another user who owns the file, and is believed what it says."""
 

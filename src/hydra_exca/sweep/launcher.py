@@ -223,6 +223,7 @@ class _Batch:
             "chdir": code.options.chdir,
             "code": code.digest,
             "code_changes": code.changes,
+            "used_changes": code.changes,
         }
 
     def _cell_settings(
@@ -233,11 +234,14 @@ class _Batch:
         typed = reached_cells([target, *(script.main_names().get(name) for name in names)])
         if typed is None:
             return {}
-        changed_files = code.get("code_changes", lambda digest: [])
+        changed_files: tp.Callable[..., list[str] | None] = code.get("code_changes", lambda digest, used=None: [])
         return {
             "cells": typed,
             "code": join_digests(code.get("code"), typed.digest),
             "code_changes": lambda digest: typed.changes(self._cache.path, digest, changed_files),
+            "used_changes": lambda digest, used: typed.changes(
+                self._cache.path, digest, lambda files: changed_files(files, used)
+            ),
         }
 
     def _take_snapshot(self, code: LaunchCode) -> Snapshot:

@@ -256,6 +256,27 @@ def test_how_the_code_differs_is_not_looked_up_for_nothing(cache: Cache) -> None
     assert asked == []
 
 
+def test_a_failure_is_run_again_and_beside_results_the_warning_says_so(cache: Cache) -> None:
+    cache.run(1, task(1), code="old")
+    cache.run(ValueError("no luck"), task(2), code="old")
+    assert [result.value for result in cache.run(2, task(1), task(2))] == [1, 2]
+    assert (
+        "(changed: model.py); the failure is run again. door.on_code_change=rerun recomputes the results"
+        in (cache.warned[0])
+    )
+
+
+def test_a_failure_of_the_present_code_is_not_run_again(cache: Cache) -> None:
+    cache.one(ValueError("no luck"), code="new")
+    assert isinstance(cache.one("new").error, TaskFailedError)
+
+
+def test_a_failure_is_run_again_once(cache: Cache) -> None:
+    cache.one(ValueError("no luck"), code="old")
+    cache.one(ValueError("no luck"))
+    assert isinstance(cache.one("new").error, TaskFailedError) and cache.ran == [1, 1]
+
+
 # -- error
 
 
@@ -689,8 +710,9 @@ def test_a_failure_that_another_launch_is_about_to_retry_is_waited_for(cache: Ca
 @pytest.mark.parametrize("status", Status)
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("on", [on for on in OnCodeChange if on is not OnCodeChange.RERUN])
-def test_only_rerun_changes_what_is_done(status: Status, mode: Mode, on: OnCodeChange) -> None:
-    assert mode_for_other_code(status, mode, on) is mode
+def test_only_rerun_changes_what_is_done_and_warn_for_a_failure(status: Status, mode: Mode, on: OnCodeChange) -> None:
+    is_again = (status, mode, on) == (Status.FAILED, Mode.CACHED, OnCodeChange.WARN)
+    assert mode_for_other_code(status, mode, on) is (Mode.RETRY if is_again else mode)
 
 
 @pytest.mark.parametrize("mode", Mode)
