@@ -86,7 +86,7 @@ def _state_after(state: EntryState, report: JobReport) -> EntryState:
         return _damaged(state.task, state.entry, error)
     if outcome is not None:
         return state._replace(status=outcome.status, outcome=outcome)
-    is_failure = effect_of_end(state.entry, state.claim, report) is JobEffect.FAILURE
+    is_failure = effect_of_end(state.claim, report) is JobEffect.FAILURE
     problem = f"its job ended: {report.explanation}" if report.explanation else "its job ended without a result"
     return state._replace(status=Status.FAILED if is_failure else "lost", problem=problem)
 

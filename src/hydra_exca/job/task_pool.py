@@ -26,7 +26,7 @@ from . import pool_process
 from .attempt import is_wanted
 from .checkpoints import CheckpointAnswer
 from .logs import write_to_log
-from .lost import describe_lost_job, record_lost_job
+from .lost import describe_lost_job, give_up_lost_job, record_lost_job
 from .payload import read_part
 from .pool_process import POOL_SIGNALS, PoolProcess
 from .signals import NO_RESTARTS_LEFT, TERMINATED, RunningJob
@@ -228,7 +228,9 @@ class TaskPool:
         launch, payload = self._job.launch, self._job.payload
         identity = read_part(launch, payload, position).identity
         report = JobReport(JobState.ENDED, exit_reason(code))
-        record_lost_job(entry, claim, describe_lost_job(entry, claim, identity, report, payload.code))
+        is_killed = code == -signal.SIGKILL and not self._job.on_slurm
+        end_task = give_up_lost_job if is_killed and entry.has_saved_output() else record_lost_job
+        end_task(entry, claim, describe_lost_job(entry, claim, identity, report, payload.code))
         self._num_failed += 1
 
     def _end_unwanted(self) -> None:

@@ -98,7 +98,8 @@ def _record_end(
         claim = entry.current_claim()
         if claim is None or not is_wanted(claim, folder.name) or entry.outcome() is not None:
             continue
-        effect = effect_of_end(entry, claim, report, is_begun)
+        resumed = paths.resumed_call(folder, position)
+        effect = effect_of_end(claim, report, is_begun, lambda: entry.has_saved_output() or resumed.exists())  # noqa: B023
         if effect is JobEffect.NOT_REACHED:
             entry.release_claim(claim)
             continue

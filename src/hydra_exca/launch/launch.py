@@ -365,7 +365,7 @@ class Launch:
     def _record_end(self, launched: LaunchedTask, claim: Claim, ended: clusters.JobReport) -> None:
         """Stores how a job that the lookup found has ended, or restores the value that it was to replace."""
         entry, comes_back = launched.entry, launched.lookup.status is Status.COMPLETED
-        effect = effect_of_end(entry, claim, ended)
+        effect = effect_of_end(claim, ended)
         if comes_back and (not entry.has_previous() or effect in (JobEffect.NOT_REACHED, JobEffect.VANISHED)):
             entry.release_claim(claim)
         elif comes_back and effect is JobEffect.LOSS:

@@ -136,6 +136,10 @@ class Lookup:
                     jobs.append(clusters.JobReference(token, number, job, {}, True, claim.time, where))
         return jobs
 
+    def has_checkpoint(self, entry: Entry, claim: Claim) -> bool:
+        """Whether the job of a claim has left something from which its task can go on."""
+        return entry.has_saved_output() or self.resumed_call(entry, claim) is not None
+
     def resumed_call(self, entry: Entry, claim: Claim) -> Path | None:
         """Where the job of a claim has left what the task wants to be called next; None if it has left nothing."""
         launch = paths.launch_folder(self._folder.path, claim.token)
@@ -251,12 +255,17 @@ class JobEffect(enum.Enum):
     VANISHED = "vanished"  # the job may be alive: it is to be cancelled before the task runs again
 
 
-def effect_of_end(entry: Entry, claim: Claim, report: clusters.JobReport, has_begun: bool = True) -> JobEffect:
+def effect_of_end(
+    claim: Claim,
+    report: clusters.JobReport,
+    has_begun: bool = True,
+    has_checkpoint: tp.Callable[[], bool] = lambda: False,
+) -> JobEffect:
     """What the end of its job means for the task of a claim. ``has_begun``: the job has begun any of its tasks.
 
     A task has failed if it was being loaded or computed as the job exited, or if the job ran out of memory or time. Of
     several tasks in a job that is the fault of those that it began first: later ones may have had too little time, or
-    were not reached. A local job that was killed may go on from what its task has saved.
+    were not reached. A local job that was killed is a loss if its task can go on from a checkpoint.
     """
     if report.end is JobEnd.VANISHED:
         return JobEffect.VANISHED
@@ -264,7 +273,7 @@ def effect_of_end(entry: Entry, claim: Claim, report: clusters.JobReport, has_be
         return JobEffect.LOSS
     if claim.shared and has_begun:
         return JobEffect.NOT_REACHED
-    if report.end is JobEnd.KILLED and entry.has_saved_output():
+    if report.end is JobEnd.KILLED and has_checkpoint():
         return JobEffect.LOSS
     is_failure = report.end.is_exhausted or lost.has_begun(claim, report)
     return JobEffect.FAILURE if is_failure else JobEffect.LOSS
@@ -302,9 +311,8 @@ def _with_ended_job(result: LookupResult, report: clusters.JobReport) -> LookupR
         outcome, status = previous, Status.COMPLETED
     elif outcome is not None:
         status = outcome.status
-    elif result.entry is not None and result.claim is not None:
-        effect = effect_of_end(result.entry, result.claim, report)
-        status = Status.FAILED if effect is JobEffect.FAILURE else status
+    elif result.claim is not None and effect_of_end(result.claim, report) is JobEffect.FAILURE:
+        status = Status.FAILED
     return result._replace(ended=report, status=status, outcome=outcome)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import typing as tp
@@ -240,7 +241,8 @@ class Monitor:
         if claim is None or is_lost or _is_of_another_job(claim, report):
             self._joined[task] = None
             return False
-        effect = effect_of_end(task.entry, claim, report, submission.has_begun(task))
+        saved = functools.partial(self._lookup.has_checkpoint, task.entry, claim)
+        effect = effect_of_end(claim, report, submission.has_begun(task), saved)
         is_counted = effect is JobEffect.LOSS or (effect is JobEffect.VANISHED and self._retries.counts)
         is_lost_again = self._is_lost_again(task, claim, effect) or is_counted
         return self._runs_again(task, claim, report, effect, is_lost_again)
@@ -287,7 +289,7 @@ class Monitor:
             self._warn_if_stuck(task, claim, report)
             if report.state is not JobState.ENDED or self.collect_outcome(task):
                 continue
-            effect = effect_of_end(task.entry, claim, report)
+            effect = effect_of_end(claim, report)
             if self._runs_again(task, claim, report, effect, self._is_lost_again(task, claim, effect)):
                 orphans.append(task)
         return orphans

@@ -9,8 +9,9 @@ import typing as tp
 from pathlib import Path
 
 import pytest
-from apps import App
+from apps import PACKED, App
 from infra_models import Slow
+from submitit.helpers import DelayedSubmission
 
 from hydra_exca import clusters
 from hydra_exca.clusters import JobEnd, JobReport, JobState, Options
@@ -91,6 +92,21 @@ def test_a_killed_job_that_has_saved_something_is_none_of_its_tasks_failures(tmp
 
 
 @pytest.mark.app
+def test_a_killed_job_whose_checkpoint_says_what_to_call_next_is_none_of_its_tasks_failures(tmp_path: Path) -> None:
+    def leaves(start: int, attempt: Attempt) -> str:
+        if attempt.resumed is not None:
+            return str(attempt.resumed())
+        attempt.checkpoint = lambda: DelayedSubmission("step {}".format, 7)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return "unreachable"
+
+    program = doing(tmp_path, leaves)
+    assert launch(tmp_path, program, RetryPolicy()).status is Status.NOT_SUBMITTED
+    assert launch(tmp_path, program, RetryPolicy()).value == "step 7"
+
+
+@pytest.mark.app
 def test_a_forced_task_that_was_killed_runs_again_and_does_not_give_the_old_value(tmp_path: Path) -> None:
     second_is_killed = killed_at_first(2)
     program = doing(tmp_path, lambda start, attempt: second_is_killed(start, attempt) if start > 1 else start)
@@ -126,7 +142,8 @@ def test_a_sweep_says_each_retry_and_records_its_attempts(tmp_path: Path) -> Non
 
 
 @pytest.mark.app
-def test_the_same_command_goes_on_from_what_a_killed_task_has_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", ["local", PACKED])
+def test_the_same_command_goes_on_from_what_a_killed_task_has_saved(tmp_path: Path, cluster: str) -> None:
     body = """
     import os
     saved = Path(HydraConfig.get().runtime.output_dir, "saved")
@@ -136,8 +153,8 @@ def test_the_same_command_goes_on_from_what_a_killed_task_has_saved(tmp_path: Pa
     os.kill(os.getpid(), 9)
     """
     app = App(tmp_path, body)
-    assert app.run("seed=2", cluster="local").statuses == ["FAILED"] and app.entries == []
-    assert app.run("seed=2", cluster="local").values == [7]
+    assert app.run("seed=1,2", cluster=cluster).statuses == ["FAILED"] * 2 and app.entries == []
+    assert app.run("seed=1,2", cluster=cluster).values == [7, 7]
 
 
 # -- with what ---------------------------------------------------------------------------------------------------------
