@@ -55,7 +55,8 @@ def read_records(tasks: tp.Iterable[ListedTask], trust_users: tp.Collection[str]
             if report.state is JobState.ENDED:
                 states[index] = _state_after(states[index], report)
     shared = ListingFacts()
-    return [Record(state, shared) for state in states]
+    with without_garbage_collection():
+        return [Record(state, shared) for state in states]
 
 
 def _read_state(task: ListedTask, trust_users: tp.Collection[str]) -> EntryState | None:

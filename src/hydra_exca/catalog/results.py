@@ -12,6 +12,7 @@ import typing as tp
 from collections.abc import Sequence
 
 from hydra_exca.errors import ConfigError
+from hydra_exca.launch.lookup import without_garbage_collection
 from hydra_exca.text import choices
 
 from . import tables
@@ -132,8 +133,9 @@ class Results(Sequence[Record]):
     @functools.cached_property
     def _places(self) -> dict[ColumnPlace, bool]:
         """All columns, in their order, and whether they differ between the records."""
-        config = _varying_keys([(record.factory, row) for record, row in self._config_rows()])
-        value = _varying_keys([(record.factory, record.value_leaves) for record in self])
+        with without_garbage_collection():
+            config = _varying_keys((record.factory, row) for record, row in self._config_rows())
+            value = _varying_keys((record.factory, record.value_leaves) for record in self)
         spaces = zip(SPACES, (config, value, {field: self._differs(field) for field in FIELDS}), strict=True)
         return {ColumnPlace(space, key): varies for space, keys in spaces for key, varies in keys.items()}
 
