@@ -35,6 +35,7 @@ from hydra_exca.text import count_noun
 from . import binding, launch_settings, map_compute, pools
 from .base import BaseInfra, private
 from .binding import Exclusions
+from .cached_items import CachedItems
 from .map_call import MapCall, MapEntry
 from .map_compute import AppliedMapMethod, Pairs
 from .progress import ProgressBar
@@ -132,6 +133,12 @@ class MapInfra(BaseInfra):
     def _map(self) -> tuple[pydantic.BaseModel, AppliedMapMethod]:
         owner, applied = self._bound()
         return owner, tp.cast(AppliedMapMethod, applied)
+
+    @property
+    def cache_dict(self) -> CachedItems:
+        """The stored results of this object's items, by the items' names, as a dictionary; they can be removed."""
+        stored = None if self.folder is None else lambda: self._find_map_entry(self.identity())
+        return CachedItems(self.uid(), stored, self._kept_items)
 
     # one call
 
@@ -440,21 +447,35 @@ class MapInfra(BaseInfra):
         return entry.identity_of_items()
 
     def _map_entry(self, identity: Identity) -> MapEntry:
-        key = self._key(identity)
-        if key in self._map_entries:
-            return self._map_entries[key]
+        found = self._find_map_entry(identity)
+        if found is not None:
+            return found
         cache = self._cache()
         assert cache is not None
         factory_folder = cache.factory_folder(identity.factory, identity.version)
-        entry = factory_folder.find_entry(identity)
-        if entry is None and self.mode == "read-only":
+        if self.mode == "read-only":
             return MapEntry(cache, identity, Entry(factory_folder.path / identity.uid()))
-        if entry is None:
-            cache.create()
-            factory_folder.create(self._project(cache))
-            entry = factory_folder.open_entry(identity)
-        self._map_entries[key] = MapEntry(cache, identity, entry)
+        cache.create()
+        factory_folder.create(self._project(cache))
+        entry = factory_folder.open_entry(identity)
+        return self._map_entries.setdefault(self._key(identity), MapEntry(cache, identity, entry))
+
+    def _find_map_entry(self, identity: Identity) -> MapEntry | None:
+        """The entry of the items, None before there is one."""
+        key, cache = self._key(identity), self._cache()
+        assert cache is not None
+        if key not in self._map_entries:
+            entry = cache.factory_folder(identity.factory, identity.version).find_entry(identity)
+            if entry is None:
+                return None
+            self._map_entries[key] = MapEntry(cache, identity, entry)
         return self._map_entries[key]
+
+    def _kept_items(self) -> dict[str, tp.Any]:
+        """What is kept in RAM of the results of this object's items."""
+        owner, _ = self._map()
+        key = self._key(self.identity()) + (map_compute.cell_digest(owner) or "")
+        return self._kept.setdefault(key, {}) if self.keep_in_ram else {}
 
 
 def _independent_copy(value: tp.Any) -> tp.Any:
