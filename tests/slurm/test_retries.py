@@ -84,6 +84,7 @@ def test_what_ran_out_of_memory_gets_a_multiple_of_what_it_had(tmp_path: Path) -
     (earlier,) = record["attempts"]
     assert earlier["resources"]["mem"] == "300M" and "OUT_OF_MEMORY" in earlier["end"]
     assert (earlier["attempt"], len(app.entries)) == (1, 1)
+    assert "exceeded memory limit" in (app.entries[0] / "logs" / "1.log").read_text()
     again = run(app, MEMORY, MORE_MEMORY, retries(2))
     assert again.counts["cached"] == 1
 
@@ -111,6 +112,29 @@ def test_a_factor_needs_a_memory_that_is_known_before_the_launch(tmp_path: Path,
     assert "Set hydra.launcher.mem_gb" in result.text
     with start(app, *options, "hydra.launcher.mem_gb=1", env=slurm.environment) as launch:
         assert launch.result().values == [10]
+
+
+@pytest.mark.parametrize("enforced", ["NO", "ALL"])
+def test_what_slurm_refuses_as_it_is_too_much_leaves_the_failure(
+    tmp_path: Path, own_slurm: OwnSlurms, enforced: str
+) -> None:
+    """Some sites refuse the job, others accept it and end it, or let it wait."""
+    slurm = own_slurm(accounting=False, EnforcePartLimits=enforced)
+    app = App(tmp_path, "note('start', 1)\nmuch = b'1' * 500_000_000\nwait_for('never', 300)")
+    with start(app, MEMORY, "hydra.launcher.on_oom={mem_gb: 9999}", retries(2), env=slurm.environment) as launch:
+        result = launch.result()
+    assert result.statuses == ["FAILED"] and "OUT_OF_MEMORY" in result.returns[0]["details"]["state"], result.text
+    assert len(app.entries) == 1 and len(app.notes) == 1 and "not run again with more" in result.text
+
+
+def test_the_next_launch_gives_more_to_what_ran_out_of_memory_while_nobody_waited(tmp_path: Path) -> None:
+    app = App(tmp_path, GREEDY)
+    with start(app, MEMORY, "hydra.launcher.wait=false") as launch:
+        launch.result()
+    wait_until(lambda: not subprocess.run(["squeue", "-h", "-j", job(app)], capture_output=True).stdout, "its end")
+    app.write("enough", "")
+    result = run(app, MEMORY, MORE_MEMORY, retries(1))
+    assert result.values == [10] and "submitted again with mem_gb=0.879 (retry 1 of 1)" in result.text, result.text
 
 
 @pytest.mark.parametrize("reads", ["${hydra:launcher.mem_gb}", "${oc.env:SLURM_MEM_PER_NODE,0}"])

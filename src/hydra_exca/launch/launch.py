@@ -16,8 +16,9 @@ import typing as tp
 
 from hydra_exca import clusters, files
 from hydra_exca.clusters import JobEnd, JobState
-from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, NotRunError
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, ExcaError, NotRunError, SubmissionError
 from hydra_exca.job.enclosing import enclosing_tasks
+from hydra_exca.job.lost import record_lost_job
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
 from hydra_exca.store import Claim, ClaimState, Entry, FactoryFolder, own_calls
 from hydra_exca.text import count_noun
@@ -76,6 +77,7 @@ class Launch:
         for task in tasks:
             self._distinct.setdefault(task.identity.key, task)
         self._launched: dict[str, LaunchedTask] = {}
+        self._retries = Retries(settings)
         self._monitor = Monitor(
             settings.folder,
             self._lookup,
@@ -83,7 +85,7 @@ class Launch:
             self._handle_end,
             lambda: self.on_poll(),
             settings.cluster.options.poll_s,
-            Retries(settings),
+            self._retries,
         )
         self._failed: LaunchedTask | None = None
 
@@ -96,8 +98,16 @@ class Launch:
         self._check(results)
         self._warn_of_code_changes(results.values())
         self._say_whose_results(results.values())
-        self._launched = {key: LaunchedTask(self._distinct[key], result) for key, result in results.items()}
-        return [results[task.identity.key] for task in self.tasks]
+        self._launched = {key: self._launched_task(self._distinct[key], result) for key, result in results.items()}
+        return [self._launched[task.identity.key].lookup for task in self.tasks]
+
+    def _launched_task(self, task: Task, result: LookupResult) -> LaunchedTask:
+        """The task, to be run with more if the lookup is the first to see that its job has had too little."""
+        if result.action is Action.RAISE and result.outcome is None and result.ended is not None:
+            again = LaunchedTask(task, result._replace(status=Status.NOT_SUBMITTED, action=Action.RUN))
+            if self._retries.prepare(again, result.ended):
+                return again
+        return LaunchedTask(task, result)
 
     def look_up(self) -> list[LookupResult]:
         """The lookup result of each task, also where the launch would have to refuse it. Writes nothing."""
@@ -359,8 +369,11 @@ class Launch:
         if found.entry is not None and found.corrupt is not None and _is_still_corrupt(found.entry):
             aside = found.entry.set_outcome_aside()
             log.warning("%s; it is set aside as %s and computed again", found.corrupt, aside)
-        if found.ended is not None and found.claim is not None and found.status.is_final:
-            self._record_end(launched, found.claim, found.ended)
+        if found.ended is not None and found.claim is not None:
+            if found.status.is_final:
+                self._record_end(launched, found.claim, found.ended)
+            elif launched.num_retries:
+                self._monitor.keep_failure(launched, found.claim, found.ended)
 
     def _record_end(self, launched: LaunchedTask, claim: Claim, ended: clusters.JobReport) -> None:
         """Stores how a job that the lookup found has ended, or restores the value that it was to replace."""
@@ -430,7 +443,22 @@ class Launch:
             for launched in orphans:
                 if not launched.has_superseded_outcome():  # moved aside once; the next attempt finds its own outcome
                     launched.mode = Mode.CACHED
-            self._submit_tasks(orphans)
+            self._submit_failed([launched for launched in orphans if launched.failure is not None])
+            lost = [launched for launched in orphans if launched.failure is None]
+            if lost:
+                self._submit_tasks(lost)
+
+    def _submit_failed(self, failed: list[LaunchedTask]) -> None:
+        """Submits tasks with more than they had; if the cluster refuses that, they have failed as they did before."""
+        try:
+            if failed:
+                self._submit_tasks(failed)
+        except (SubmissionError, ConfigError) as error:
+            log.warning("exca: not run again with more: %s", error)
+            for launched in failed:
+                claim = launched.entry.current_claim()
+                if launched.failure is not None and claim is not None and claim.state is not ClaimState.QUEUED:
+                    record_lost_job(launched.entry, claim, launched.failure)
 
     # failures
 

@@ -26,8 +26,8 @@ class LaunchedTask:
     whose jobs for it were seen to end through no fault of the task, or to vanish.
 
     ``resources`` are those in which its next job differs from the cluster's options, ``asked`` all that its last has
-    asked for. ``attempts`` says what became of those that were retried, ``resumed_call`` where the last has left what
-    the task wants to be called.
+    asked for. ``attempts`` says what became of those that were retried, and ``failure`` is the outcome of the task
+    if it cannot get more. ``resumed_call`` is where the last job has left what the task wants to be called.
     """
 
     def __init__(self, task: Task, lookup: LookupResult) -> None:
@@ -48,6 +48,7 @@ class LaunchedTask:
         self.asked: dict[str, tp.Any] = {}
         self.attempts: list[dict[str, tp.Any]] = []
         self.resumed_call: Path | None = None
+        self.failure: Outcome | None = None
         self._retry = ""
         self.losses = {lookup.claim.token} if lookup.claim is not None and self.has_vanished() else set[str]()
         self._entry = lookup.entry

@@ -161,6 +161,11 @@ class Monitor:
         """
         lost.record_lost_job(task.entry, claim, self._describe_loss(task, claim, report))
 
+    def keep_failure(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> None:
+        """Keeps the failure of a task that is run again, in case it cannot get more. Its log gets Slurm's words."""
+        loss = self._describe_loss(task, claim, report)
+        task.failure = loss if report.end.is_exhausted else None
+
     def give_up_lost_job(self, task: LaunchedTask, claim: Claim, report: clusters.JobReport) -> Outcome | None:
         """Gives up a task whose job is gone through no fault of the task; the loss, None if it was taken over.
 
@@ -252,11 +257,17 @@ class Monitor:
     ) -> bool:
         """Whether another job has to compute a task whose job has ended; ends the task if not."""
         is_over = effect is JobEffect.FAILURE or is_lost_again
-        if not is_over or self._retries.prepare(task, report):
+        is_retried = is_over and self._retries.prepare(task, report)
+        if is_retried:
+            self.keep_failure(task, claim, report)
+        if is_retried or not is_over:
             task.ended = report
             return True
         if effect is JobEffect.FAILURE:
             self.record_lost_job(task, claim, report)
+        elif task.failure is not None and claim.state is ClaimState.QUEUED:  # refused, or cancelled before it began
+            log.warning("exca: %s: not run again with more: %s", task.name, report.explanation)
+            lost.record_lost_job(task.entry, claim, task.failure)
         else:
             self.end_lost_task(task, claim, report)
         return False

@@ -10,9 +10,10 @@ import typing as tp
 from hydra_exca import clusters
 from hydra_exca.clusters import JobEnd
 from hydra_exca.errors import ConfigError, Problem
+from hydra_exca.status import Mode
 
 from .launched_task import LaunchedTask
-from .retry_policy import LIMITS, RULES, factor
+from .retry_policy import LIMITS, RULES, RetryPolicy, factor
 from .settings import Settings
 
 log = logging.getLogger("exca.launch")
@@ -25,7 +26,7 @@ class Retries:
     """Decides for one launch."""
 
     def __init__(self, settings: Settings) -> None:
-        self._policy = settings.retries
+        self._policy = RetryPolicy() if settings.mode is Mode.READ_ONLY else settings.retries
         self._cluster = settings.cluster
         self._prefix = settings.option_prefix
 
