@@ -50,7 +50,7 @@ def find_tasks(where: str | os.PathLike[str] | None, folder: Path | None) -> Tas
     Raises CacheError if there is no such place.
     """
     if where is None:
-        return _tasks_of_cache(_cache_folder(folder))
+        return _tasks_of_cache(cache_folder(folder))
     where = os.fspath(where)
     place = Path(where).expanduser().absolute()
     if place.is_dir():
@@ -59,14 +59,15 @@ def find_tasks(where: str | os.PathLike[str] | None, folder: Path | None) -> Tas
         folder, where = place.parent, place.name
         if not folder.is_dir():
             raise CacheError(f"{place} does not exist")
-    cache = _cache_folder(folder)
+    cache = cache_folder(folder)
     cache = cache.parent if cache.name == paths.LAUNCHES else cache
     if re.fullmatch(launches.TOKEN_PATTERN, where):
         return _tasks_of_launch(paths.launch_folder(cache, where))
     return tasks_of_factory(cache, where)
 
 
-def _cache_folder(folder: Path | None) -> Path:
+def cache_folder(folder: Path | None) -> Path:
+    """The absolute path of this cache folder, by default of the nearest one."""
     return nearest_cache() if folder is None else folder.expanduser().absolute()
 
 

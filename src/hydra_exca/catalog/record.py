@@ -140,14 +140,14 @@ class Record:
             return self._identity["factory"], self._identity["version"]
         if self._entry is None:
             return None, None
-        found = self._found()
+        found = self.entry()
         return found.factory, found.version
 
     @property
     def overrides(self) -> list[str]:
         if "overrides" in self._listed:
             return list(self._listed["overrides"])
-        return [] if self._entry is None else entry_record.read_entry(self._found()).get("overrides", [])
+        return [] if self._entry is None else entry_record.read_entry(self.entry()).get("overrides", [])
 
     @property
     def how(self) -> str | None:
@@ -222,12 +222,12 @@ class Record:
 
     def rerun(self, into: Path | str | None = None) -> Comparison:
         """Computes the task again, outside the cache, and compares the values; see docs/cli.md."""
+        return entry_rerun.rerun_entry(self.entry(), None if into is None else Path(into), log.warning)
+
+    def entry(self) -> FoundEntry:
+        """Its entry. Raises CacheError before there is one."""
         if self._entry is None:
             raise CacheError(f"{self.uid} has not run")
-        return entry_rerun.rerun_entry(self._found(), None if into is None else Path(into), log.warning)
-
-    def _found(self) -> FoundEntry:
-        assert self._entry is not None
         return FoundEntry(self._entry.path, self.cache)
 
     # where and when

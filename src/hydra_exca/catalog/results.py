@@ -85,17 +85,19 @@ class Results(Sequence[Record]):
             raise ConfigError(f"invalid mode {mode!r}: choose {choices(['max', 'min'])}")
         ordered = self.sort(name, descending=mode == "max")
         if not ordered or _number(self._reader(name, of_value=True)(ordered[0])) is None:
-            raise ConfigError(f"none of {self} has a number {name!r}{self._similar(name)}")
+            raise ConfigError(f"no record of {self.name} has a number {name!r}{self._similar(name)}")
         return ordered[0]
 
     def sort(self, name: str = _VALUE, descending: bool = False) -> Results:
-        """The same records by their numbers of this name; those without a number follow, in their order."""
+        """The same records by what they have under this name: numbers, then texts; those with neither follow."""
         read = self._reader(name, of_value=True)
-        keys = [(_number(read(record)), record) for record in self]
-        numbered = [(key, record) for key, record in keys if key is not None]
-        numbered.sort(key=lambda pair: -pair[0] if descending else pair[0])
-        rest = [record for key, record in keys if key is None]
-        return Results(self.name, [*(record for _, record in numbered), *rest])
+        cells = [(read(record), record) for record in self]
+        numbers = [(number, record) for cell, record in cells if (number := _number(cell)) is not None]
+        texts = [(cell, record) for cell, record in cells if isinstance(cell, str)]
+        rest = [record for cell, record in cells if _number(cell) is None and not isinstance(cell, str)]
+        for ordered in (numbers, texts):
+            ordered.sort(key=lambda pair: pair[0], reverse=descending)
+        return Results(self.name, [*(record for _, record in (*numbers, *texts)), *rest])
 
     # columns
 
@@ -118,17 +120,19 @@ class Results(Sequence[Record]):
         read = self._reader(name)
         return [None if (value := read(record)) is MISSING else value for record in self]
 
-    def to_dict(self, all_columns: bool = False) -> dict[str, list[tp.Any]]:
-        """The columns by name."""
-        return {name: self.column(name) for name in (self.all_columns if all_columns else self.columns)}
+    def to_dict(self, all_columns: bool = False, columns: tp.Sequence[str] | None = None) -> dict[str, list[tp.Any]]:
+        """The columns by name: what differs, all, or those that are named."""
+        chosen = columns if columns is not None else self.all_columns if all_columns else self.columns
+        return {name: self.column(name) for name in chosen}
 
-    def to_pandas(self, all_columns: bool = False) -> tp.Any:
+    def to_pandas(self, all_columns: bool = False, columns: tp.Sequence[str] | None = None) -> tp.Any:
         """A DataFrame of pandas, with one row for each record."""
-        return _import("pandas").DataFrame(_for_frames(self.to_dict(all_columns)))
+        return _import("pandas").DataFrame(_for_frames(self.to_dict(all_columns, columns)))
 
-    def to_polars(self, all_columns: bool = False) -> tp.Any:
+    def to_polars(self, all_columns: bool = False, columns: tp.Sequence[str] | None = None) -> tp.Any:
         """A DataFrame of polars, with one row for each record."""
-        return _import("polars").DataFrame(_for_frames(self.to_dict(all_columns), one_type=True), strict=False)
+        frame = _for_frames(self.to_dict(all_columns, columns), one_type=True)
+        return _import("polars").DataFrame(frame, strict=False)
 
     @functools.cached_property
     def _places(self) -> dict[ColumnPlace, bool]:
@@ -179,7 +183,7 @@ class Results(Sequence[Record]):
         key = name.removeprefix("config.")
         if any(key in record.config for record in self):
             return lambda record: record.config.get(key, MISSING)
-        raise ConfigError(f"no record of {self} has {name!r}{self._similar(name)}")
+        raise ConfigError(f"no record of {self.name} has {name!r}{self._similar(name)}")
 
     def _similar(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.all_columns, cutoff=0.5)

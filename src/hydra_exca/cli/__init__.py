@@ -1,4 +1,4 @@
-"""The command ``hydra-exca``: shows the records of a stored result, and runs its task again."""
+"""The command ``hydra-exca``: lists stored results, shows the records of one, and runs its task again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from hydra_exca.catalog import entry_finder
-from hydra_exca.errors import ExcaError
+from hydra_exca.catalog import entry_finder, places
+from hydra_exca.catalog.entry_finder import FoundEntry
+from hydra_exca.errors import CacheError, ExcaError
 
-from . import rerun_command, show_command
+from . import list_command, rerun_command, results_command, show_command
 
 __all__ = ["main"]
 
@@ -29,47 +30,104 @@ class _Commands(click.Group):
             return super().invoke(context)
         except BrokenPipeError:  # whoever read the output has gone, say ``head``: click ends silently
             raise
-        except (ExcaError, OSError) as error:
+        except (ExcaError, OSError, ImportError) as error:  # a library for a format may be missing
             raise _RefusedError(str(error)) from error
 
 
+_folder = click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    envvar=places.FOLDER_VARIABLE,
+    help="The cache folder for names. EXCA_FOLDER if not given, else the nearest folder exca here or above.",
+)
+
+
 def _of_entry(command: _Command) -> _Command:
-    """The argument and the option of both commands."""
-    folder = click.option(
-        "--folder",
-        type=click.Path(path_type=Path),
-        envvar="EXCA_FOLDER",
-        default="exca",
-        help="The cache folder, if UID is no path. EXCA_FOLDER if not given, else ./exca.",
-    )
-    return click.argument("uid")(folder(command))
+    """The argument and the option of the commands for one entry."""
+    return click.argument("uid")(_folder(command))
+
+
+def _of_results(command: _Command) -> _Command:
+    """The arguments and options of the commands for many results."""
+    condition = click.option("--where", "condition", metavar="FILTER", help="For example: --where 'lr > 0.01'")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    return click.argument("place", required=False)(_folder(condition(as_json(command))))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Looks at results that hydra_exca has stored.
 
+    PLACE is a cache folder, a factory (its folder or name), a sweep folder, or a launch (its folder or token); by
+    default the cache folder.
+
     UID is the name of an entry's folder (seed=1-1a2b3c4d), the beginning of it, its eight digits, factory,version/uid,
     or a path: of the entry, its output, or a job's directory in a sweep folder.
     """
 
 
+@main.command("ls")
+@_folder
+@click.option("--no-sizes", is_flag=True, help="Do not add up the sizes of all files.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _list(folder: Path | None, no_sizes: bool, as_json: bool) -> None:
+    """List what a cache folder holds: factories, versions, counts, sizes and ages."""
+    list_command.list_cache(places.cache_folder(folder), not no_sizes, as_json)
+
+
+@main.command("results")
+@_of_results
+@click.option("--sort", metavar="NAME", help="A column; with - before it, the largest first: --sort -acc")
+@click.option("--columns", metavar="NAMES", help="The columns to print, separated by commas.")
+@click.option("--all", "all_columns", is_flag=True, help="Print all columns, not only those that differ.")
+@click.option("--limit", type=click.IntRange(min=0), help="Print that many at most.")
+@click.option("--to", "form", type=click.Choice(results_command.FORMS), help="The format; a table if not given.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write instead of printing.")
+def _results(place: str | None, folder: Path | None, condition: str | None, as_json: bool, **layout: tp.Any) -> None:
+    """Print the results in PLACE as a table, or in another format."""
+    found = results_command.find_results(place, folder, condition)
+    results_command.print_results(found, results_command.Layout(**{**layout, **({"form": "json"} if as_json else {})}))
+
+
+@main.command("best")
+@click.argument("name", default="value")
+@_of_results
+@click.option("--min", "is_smallest", is_flag=True, help="The smallest number, not the largest.")
+def _best(
+    name: str, place: str | None, folder: Path | None, condition: str | None, as_json: bool, is_smallest: bool
+) -> None:
+    """Show the result with the largest number NAME, by default of values that are numbers themselves."""
+    found = results_command.find_results(place, folder, condition)
+    best = found.best(name, "min" if is_smallest else "max")
+    known = show_command.describe_entry(best.entry())
+    click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
+
+
 @main.command("show")
 @_of_entry
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, as JSON.")
-def _show(uid: str, folder: Path, as_json: bool) -> None:
+def _show(uid: str, folder: Path | None, as_json: bool) -> None:
     """Print what is needed to run a task again."""
-    known = show_command.describe_entry(entry_finder.find_entry(uid, folder))
+    known = show_command.describe_entry(_find_entry(uid, folder))
     click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
 
 
 @main.command("rerun")
 @_of_entry
 @click.option("--into", type=click.Path(path_type=Path), help="A new or empty folder for what the task writes.")
-def _rerun(uid: str, folder: Path, into: Path | None) -> None:
+def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
     """Run a task again, and compare.
 
     It runs here, with the code and the configuration that it had. What is stored is not touched. The status is 0 if the
     value is the same, 1 if it is another one or there is none, and 2 if the task could not be run.
     """
-    raise SystemExit(rerun_command.rerun_entry(entry_finder.find_entry(uid, folder), into))
+    raise SystemExit(rerun_command.rerun_entry(_find_entry(uid, folder), into))
+
+
+def _find_entry(uid: str, folder: Path | None) -> FoundEntry:
+    """The entry that is meant; a path needs no cache folder."""
+    try:
+        cache = places.cache_folder(folder)
+    except CacheError:
+        cache = Path("exca")
+    return entry_finder.find_entry(uid, cache)

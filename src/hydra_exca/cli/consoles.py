@@ -1,0 +1,41 @@
+"""Tables on a terminal, with colors and a pager; elsewhere plain, and as wide as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as tp
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hydra_exca.catalog.tables import cell_text
+
+_WIDEST = 10_000  # where nobody looks at a terminal, nothing is cut
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "damaged": "red",
+    "lost": "magenta",
+    "running": "cyan",
+    "queued": "yellow",
+}
+
+
+def print_table(title: str, columns: tp.Sequence[str], rows: tp.Sequence[tp.Sequence[tp.Any]]) -> None:
+    """Prints a table; in a pager if it is longer than the terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDEST
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for number, name in enumerate(columns):
+        numeric = all(row[number] is None or isinstance(row[number], int | float) for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(text := cell_text(value), style=_STYLES.get(text, "")) for value in row))
+    is_long = console.is_terminal and len(rows) > console.height
+    with console.pager(styles=True) if is_long else contextlib.nullcontext():
+        console.print(Text(title))
+        if rows:
+            console.print(table)
