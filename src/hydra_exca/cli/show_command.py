@@ -63,8 +63,14 @@ def _describe(known: Json) -> dict[str, str | None]:
         "run by": ", ".join(filter(None, [user_and_host, known.get("job")])),
         "run at": _when(known),
         "memory": f"{_size(known['peak_memory_bytes'])} at most" if "peak_memory_bytes" in known else None,
+        "asked for": _resources(known),
+        "retried": "; ".join(f"{_resources(each)}: {each['end']}" for each in known.get("attempts", [])),
         "GPUs": ", ".join(f"{count} x {name}" for name, count in gpus.items()),
     }
+
+
+def _resources(record: Json) -> str:
+    return ", ".join(f"{name}={value}" for name, value in record.get("resources", {}).items())
 
 
 def _value(known: Json) -> str | None:

@@ -63,7 +63,7 @@ def describe_lost_job(
 ) -> Outcome:
     """The end of a lost job as an outcome; nothing is written. ``code`` is the digest of the snapshot it ran from."""
     reason, is_begun = report.explanation, has_begun(claim, report)
-    if not is_begun and report.end is clusters.JobEnd.EXITED:
+    if not is_begun and report.end in (clusters.JobEnd.EXITED, clusters.JobEnd.KILLED):
         reason += ", before the task began"
     logs = (*reversed((entry.log_paths(claim) if is_begun else None) or ()), report.log)
     log_path = next((path for path in logs if path is not None and path.exists() and path.stat().st_size), None)

@@ -35,21 +35,24 @@ class Retries:
         """Whether the user has said how often a task may be submitted again."""
         return self._policy.retries > 0
 
-    def check(self, options: tp.Iterable[clusters.Options]) -> None:
-        """Raises ConfigError if jobs with these options are to get a multiple of something that is not known."""
-        rules = [(end, option) for end, option in RULES.items() if self._cluster.name == "slurm"]
-        multiplied = {
-            (option, name)
-            for end, option in rules
+    def check(self, options: tp.Sequence[clusters.Options]) -> None:
+        """Raises ConfigError if jobs with these options are to get a multiple of something that is not known.
+
+        Warns of rules without effect: a class or a preset may have them where the user wants no retries.
+        """
+        if not self._policy.retries:
+            for end, option in RULES.items():
+                if self._policy.resources_of(end):
+                    log.warning("exca: %s%s has no effect, as %sretries is 0", self._prefix, option, self._prefix)
+            return
+        problems = {
+            Problem(self._explain_unknown(name), f"{self._prefix}{option}"): None
+            for end, option in RULES.items()
             for name, value in self._policy.resources_of(end).items()
-            if factor(value) is not None
+            if factor(value) is not None and any(self._cluster.resource(name, each) is None for each in options)
         }
-        unknown = {pair for pair in multiplied for each in options if self._cluster.resource(pair[1], each) is None}
-        if unknown:
-            problems = [
-                Problem(self._explain_unknown(name), f"{self._prefix}{option}") for option, name in sorted(unknown)
-            ]
-            raise ConfigError("It is not known what some jobs would get; nothing was submitted.", problems)
+        if problems and self._cluster.name == "slurm":  # elsewhere only time is limited, if that is set
+            raise ConfigError("It is not known what some jobs would get; nothing was submitted.", list(problems))
 
     def _explain_unknown(self, name: str) -> str:
         return (

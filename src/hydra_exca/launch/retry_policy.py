@@ -49,8 +49,6 @@ class RetryPolicy:
                     yield option, f"{name}: {value} is no more than before: the factor has to be above 1"
                 elif name in LIMITS and times is None and not _is_positive(value):
                     yield option, f"{name}: {value!r} is neither a number nor a factor, such as 2x or 1.5x"
-            if getattr(self, option) and self.retries == 0:
-                yield option, "it needs retries=1 or more: so often is a task run again"
 
     def limit(self, name: str) -> float | None:
         """The most that an attempt may ask for of a resource."""

@@ -157,6 +157,14 @@ def test_the_same_command_goes_on_from_what_a_killed_task_has_saved(tmp_path: Pa
     assert app.run("seed=1,2", cluster=cluster).values == [7, 7]
 
 
+@pytest.mark.parametrize(("retries", "count"), [(0, 1), (1, 0)])
+def test_a_rule_that_has_no_effect_is_said(caplog: pytest.LogCaptureFixture, retries: int, count: int) -> None:
+    policy = RetryPolicy(retries, on_oom={"mem_gb": "2x"})
+    cluster = clusters.get_cluster("local", Options())
+    Retries(Settings(CacheFolder("unused"), cluster, retries=policy, option_prefix="infra.")).check([Options()])
+    assert caplog.text.count("infra.on_oom has no effect, as infra.retries is 0") == count
+
+
 # -- with what ---------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +228,6 @@ def test_other_ends_have_no_next_attempt(end: JobEnd) -> None:
         ({"retries": 1, "on_oom": {"mem_gb": "0.5x"}}, "on_oom"),
         ({"retries": 1, "on_oom": {"mem_gb": "more"}}, "on_oom"),
         ({"retries": 1, "on_timeout": {"timeout_min": 0}}, "on_timeout"),
-        ({"retries": 0, "on_timeout": {"timeout_min": 5}}, "on_timeout"),
     ],
     ids=str,
 )
