@@ -223,9 +223,8 @@ def _check_retries(given: tp.Mapping[str, tp.Any]) -> tp.Iterator[Problem]:
         yield Problem(
             f"{given[option]!r} is not a mapping of options to values, as {{mem_gb: 2x}} is", f"{KEY}.{option}"
         )
-    if not broken:
-        for option, message in RetryPolicy(**given).problems(_OF_A_JOB):
-            yield Problem(message, f"{KEY}.{option}")
+    for option, message in RetryPolicy(**{**given, **{option: {} for option in broken}}).problems(_OF_A_JOB):
+        yield Problem(message, f"{KEY}.{option}")
 
 
 def resources_of_task(

@@ -61,10 +61,24 @@ def test_the_command_that_runs_python_is_no_option_of_sbatch() -> None:
 
 
 def test_everything_wrong_is_listed_together() -> None:
-    wrong = {"mode": None, "version": "a/b", "max_queued": 0, "poll_s": 0, "workers_per_job": 2, "per_task": {"x": "y"}}
+    wrong: dict[str, tp.Any] = {
+        "mode": None,
+        "version": "a/b",
+        "max_queued": 0,
+        "poll_s": 0,
+        "workers_per_job": 2,
+        "per_task": {"x": "y"},
+    }
+    wrong |= {"retries": -1, "on_oom": "2x", "on_timeout": {"time": 5}}
     assert keys_of_problems(**wrong, cluster="inline", wait=False) == [
         *("mode", "version", "max_queued", "poll_s", "workers_per_job", "wait", "per_task"),
+        *("on_oom", "retries", "on_timeout"),
     ]
+
+
+def test_a_retry_asks_for_options_under_the_names_of_submitit() -> None:
+    policy = read(retries=1, on_oom={"mem_gb": "2x", "partition": "big"}).retries
+    assert policy.on_oom == {"mem_gb": "2x", "slurm_partition": "big"} and policy.retries == 1
 
 
 def test_a_chosen_version_is_known_as_such_even_if_it_is_the_default() -> None:
