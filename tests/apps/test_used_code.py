@@ -286,3 +286,28 @@ def test_a_failure_is_not_run_again_with(tmp_path: Path, option: str) -> None:
     assert (
         again.returncode == 1 and "no luck" in again.text and "run again" not in again.text.replace("not run again", "")
     )
+
+
+NESTED = """
+import pydantic
+from hydra_exca import TaskInfra
+
+class Features(pydantic.BaseModel):
+    infra: TaskInfra = TaskInfra(folder="features")
+
+    @infra.apply
+    def make(self):
+        import plot
+        return 1
+"""
+
+
+def test_what_a_stored_result_that_a_task_uses_has_used_counts_for_the_task(tmp_path: Path) -> None:
+    project = Project(tmp_path, "return features.Features().make()\n", head="import features")
+    project.write("features.py", NESTED)
+    project.sweep()
+    project.run("seed=2", cluster="local")  # finds the features
+    project.write("tests/test_model.py", "edited = 1\n")
+    assert OTHER_CODE not in project.run("seed=2", cluster="local").text
+    project.write("plot.py", "edited = 1\n")
+    assert f"1 stored result was {OTHER_CODE} (changed: plot.py)" in project.run("seed=2", cluster="local").text

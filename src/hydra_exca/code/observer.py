@@ -21,14 +21,15 @@ import typing as tp
 from .rules import OWN
 from .selection import is_installed
 
-FILE, FOLDER, NAME = "file", "folder", "name"
+FILE, FOLDER, NAME, RESULT = "file", "folder", "name", "result"
 _STARTED, _BEGUN, _UNKNOWN = "started", "begun", "unknown"
 _WATCHED = (".py", ".pyc", ".pyw", ".ipynb", ".yaml", ".yml", ".toml")
 _IMPORTS = "<frozen importlib"
 _ACTS_FOR_CALLERS = sys.stdlib_module_names | {"hydra", "omegaconf"}
 _HOOKED = "hydra_exca.code.observer"
 Fact: tp.TypeAlias = tuple[str, ...]
-"""A kind, and a file, a folder, or a name with the folders in which it is looked for; or what became of a process."""
+"""A kind, and a file, a folder, a name with the folders in which it is looked for, or a cache with what a result there
+used; or what became of a process."""
 
 
 class _Address(tp.NamedTuple):
@@ -73,7 +74,7 @@ class _Observer:
         status = os.fstat(descriptor)
         self.address = _Address(os.getpid(), descriptor, status.st_dev, status.st_ino)
         self.is_first, self.path, self.unknown = True, None, 0
-        self._facts = {fact: None for fact in self._facts if fact[0] in (FILE, FOLDER, NAME)}
+        self._facts = {fact: None for fact in self._facts if fact[0] in (FILE, FOLDER, NAME, RESULT)}
 
     def add(self, *fact: str) -> None:
         """Adds a fact, unless it is there."""
@@ -380,9 +381,10 @@ def observed_facts(others: tp.Iterable[str] = (), unknown: int = 0) -> list[Fact
     return _observer.facts(others, unknown)
 
 
-def add_unknown() -> None:
-    """The task depends on something of which it is not known what that depends on."""
-    _observer.unknown += 1
+def add_result(cache: str, used: str | None) -> None:
+    """The task depends on a stored result, and so on what that used (see `uses`), as far as that is known."""
+    if _observer.is_hooked:
+        _observer.add(RESULT, cache, used or "")
 
 
 def _has_children() -> bool:

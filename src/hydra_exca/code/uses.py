@@ -20,7 +20,7 @@ from pathlib import Path
 
 from . import observer
 from .compare import CopyComparison, Fingerprints
-from .manifest import store_fingerprints
+from .manifest import read_manifest, store_fingerprints
 from .observer import FILE, FOLDER, NAME, Fact
 from .pool import sha256
 from .snapshot import Sources
@@ -203,6 +203,12 @@ class UseRecorder:
         if facts is None:
             return None
         uses = used_code(facts, self.sources, self.copy)
+        for _, cache, used in (fact for fact in facts if fact[0] == observer.RESULT):
+            inner = read_manifest(Path(cache), used) if used else None
+            if inner is None:
+                return None
+            uses |= {name: " ".join(sorted({*kinds.split(), *_kinds(uses, name)})) for name, kinds in inner.items()}
+        uses = dict(sorted(uses.items()))
         digest = f"{_USED}{sha256(json.dumps(uses).encode())[:_DIGITS]}"
         store_fingerprints(self.cache, digest, uses, ())
         return digest

@@ -28,6 +28,7 @@ from hydra_exca.identity.uid import Identity
 from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Payload
 from hydra_exca.launch.cell_code import CellCode, reached_cells
+from hydra_exca.launch.current_code import CurrentCode
 from hydra_exca.launch.retry_policy import RetryPolicy
 from hydra_exca.launch.settings import Settings
 from hydra_exca.launch.slurm_job import read_description
@@ -377,6 +378,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         """The settings of a launch of this infra's method."""
         code, typed = launch_settings.launch_code(self.workdir, cache.path), self._cells()
+        current = CurrentCode(cache.path, launch_settings.readable(code), typed)
         return Settings(
             folder=cache,
             cluster=cluster,
@@ -390,13 +392,15 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             here=lambda: None if code is None else code.snapshot(),
             chdir=code is not None and code.options.chdir,
             max_gb=launch_settings.MAX_PICKLE_SIZE_GB if self.max_pickle_size_gb is None else self.max_pickle_size_gb,
-            code=None if typed is None else typed.digest,
+            code=current.digest,
             cells=typed,
             on_code_change=OnCodeChange(self.on_code_change),
-            code_changes=lambda digest: None if typed is None else typed.changes(cache.path, digest),
+            code_changes=current.changes,
+            used_changes=current.changes,
             fail_jobs=self.fail_jobs,
             retries=self._retry_policy(),
             option_prefix="infra.",
+            warns_once=True,
         )
 
     def _cells(self) -> CellCode | None:

@@ -16,8 +16,10 @@ from hydra_exca.code import active
 from hydra_exca.errors import CacheError
 from hydra_exca.identity import uid
 from hydra_exca.identity.uid import Identity
+from hydra_exca.job.enclosing import use_result
 from hydra_exca.launch import actions
 from hydra_exca.launch.actions import Action
+from hydra_exca.launch.current_code import CurrentCode
 from hydra_exca.provenance import project
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry, FactoryFolder, Outcome
@@ -33,7 +35,12 @@ class Hit(tp.NamedTuple):
 
 
 def find_hit(
-    cache: CacheFolder, identity: Identity, cls: type, mode: Mode, code: str | None = None, is_strict: bool = False
+    cache: CacheFolder,
+    identity: Identity,
+    cls: type,
+    mode: Mode,
+    code: CurrentCode | None = None,
+    is_strict: bool = False,
 ) -> Hit | None:
     """The value that a launch would return for an object of ``cls``; None where only a launch can tell.
 
@@ -47,7 +54,7 @@ def find_hit(
     entry, outcome = stored
     if outcome.status is not Status.COMPLETED or uid.changed_defaults(outcome.identity, identity):
         return None
-    if outcome.code != code and ((None not in (outcome.code, code)) or is_strict):
+    if code is not None and not code.is_that_of(outcome, is_strict):
         return None
     try:
         _check_project(cls, cache, _factory_folder(str(cache.path), identity.factory, identity.version))
@@ -55,6 +62,7 @@ def find_hit(
         if outcome.writer is not None:
             _say_whose(outcome.writer)
         files.clear_linked()
+        use_result(cache.path, outcome.used)
         return Hit(value)
     except CacheError:
         return None

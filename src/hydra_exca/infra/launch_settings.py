@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import time
 from pathlib import Path
 
 import pydantic
 
 from hydra_exca import files, script
+from hydra_exca.code import active
 from hydra_exca.code.active import located
 from hydra_exca.code.launch_code import CodeOptions, LaunchCode
 from hydra_exca.code.rules import Rules
+from hydra_exca.errors import ConfigError
 
 LOGS = "{folder}/logs/{user}/%j"
 MAX_PICKLE_SIZE_GB = 1.0  # submitit's
@@ -48,6 +52,7 @@ def environment_path(conda_env: Path | str | None) -> str | None:
 
 
 _KEY = "infra.workdir"
+_CHANGE_S = 5.0  # how old the state of the code may be that stored results are compared with
 
 
 class WorkDir(pydantic.BaseModel):
@@ -68,6 +73,29 @@ class WorkDir(pydantic.BaseModel):
     excludes: tuple[str, ...] = ("__pycache__", ".git")
     max_mb: float | None = pydantic.Field(None, gt=0)
     chdir: bool = True
+
+
+def recent_code(workdir: WorkDir | None, cache: Path) -> LaunchCode | None:
+    """The code that a launch would copy, as it was a moment ago: it is compared for each stored result that is used."""
+    if workdir is None:
+        return None
+    settings, copy = WorkDir.model_validate(workdir), active.current_of_thread()
+    key = settings.model_dump_json(), str(active.home()), None if copy is None else copy.digest
+    return _recent_code(key, cache, int(time.monotonic() / _CHANGE_S))
+
+
+@functools.lru_cache(maxsize=32)
+def _recent_code(key: tuple[str, str, str | None], cache: Path, period: int) -> LaunchCode | None:
+    """The code, as it was when it was first asked for in this ``period`` of time."""
+    return readable(launch_code(WorkDir.model_validate_json(key[0]), cache))
+
+
+def readable(code: LaunchCode | None) -> LaunchCode | None:
+    """The code, None if it cannot be copied: a launch that has something to submit says why."""
+    try:
+        return None if code is None or not code.digest else code
+    except ConfigError:
+        return None
 
 
 def launch_code(workdir: WorkDir | None, cache: Path) -> LaunchCode | None:

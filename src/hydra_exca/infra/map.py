@@ -21,6 +21,7 @@ from hydra_exca.code import active
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job import payload
+from hydra_exca.job.enclosing import use_result
 from hydra_exca.launch.code_changes import changed_text
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
@@ -208,6 +209,8 @@ class MapInfra(BaseInfra):
         missing = list(needed) if redo else map_entry.missing_keys(needed)
         if not redo and self.on_code_change != "ignore":
             self._handle_changed(map_entry, needed)
+        if not self._is_here() or len(missing) < len(needed):
+            use_result(map_entry.cache, None)  # of items it is not recorded what they used
         if not missing:
             return
         self._check_start()

@@ -15,13 +15,14 @@ from hydra_exca.errors import CacheError, ConfigError, Problem, TaskFailedError
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.attempt import Attempt
+from hydra_exca.launch.current_code import CurrentCode
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import Lookup
 from hydra_exca.launch.settings import Settings, Task
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Entry
 
-from . import binding, fast_lookup
+from . import binding, fast_lookup, launch_settings
 from .base import BaseInfra, private
 from .binding import AppliedMethod, Exclusions
 from .task_jobs import ComputedTask, MethodProgram, TaskJob, submit_launch
@@ -177,7 +178,7 @@ class TaskInfra(BaseInfra):
         """The method's result: kept, stored, or computed."""
         if not self.keep_in_ram:
             return self._result()
-        key = self._key() + (self._code()[0] or "")
+        key = self._key() + self._cell_digest()
         if key in self._kept and (self.mode != "force" or key in self._computed):
             return self._kept[key]
         value = self._kept[key] = self._result()
@@ -212,12 +213,18 @@ class TaskInfra(BaseInfra):
         )
         return start_jobs([self], self._cluster())[0].result() if hit is None else hit.value
 
-    def _code(self) -> tuple[str | None, bool]:
-        """The current code of cells that counts, None if there is none, and whether unknown code counts, too."""
-        if self.on_code_change == "ignore":
+    def _code(self) -> tuple[CurrentCode | None, bool]:
+        """The current code, None if it does not count, and whether unknown code counts, too."""
+        cache = self._cache()
+        if self.on_code_change == "ignore" or cache is None:
             return None, False
-        typed = self._cells()
-        return None if typed is None else typed.digest, self.on_code_change != "warn"
+        files = launch_settings.recent_code(self.workdir, cache.path)
+        return CurrentCode(cache.path, files, self._cells()), self.on_code_change != "warn"
+
+    def _cell_digest(self) -> str:
+        """The digest of the cells that count, "" if there are none."""
+        typed = None if self.on_code_change == "ignore" else self._cells()
+        return "" if typed is None else typed.digest
 
     def task(self) -> Task:
         """This infra's task, for a launch."""

@@ -15,6 +15,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca.clusters.base import ENCLOSING_TASKS, RANK_VARIABLES
+from hydra_exca.code import observer
 
 
 class EnclosingTask(tp.NamedTuple):
@@ -41,6 +42,12 @@ def starting_task() -> EnclosingTask | None:
     """The task that started this program, None where no task did: the one that it computes is no such task."""
     tasks = _starting_tasks()
     return tasks[-1] if tasks else None
+
+
+def use_result(cache: Path, used: str | None) -> None:
+    """Lets the tasks around this process depend on what a stored result used, if there are any (see `code.uses`)."""
+    if ENCLOSING_TASKS in os.environ:  # which costs less than to read what this program was started with
+        observer.add_result(str(cache), used)
 
 
 def _starting_tasks() -> list[EnclosingTask]:

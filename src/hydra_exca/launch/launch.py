@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import logging
 import signal
 import threading
@@ -17,7 +18,7 @@ import typing as tp
 from hydra_exca import clusters, files
 from hydra_exca.clusters import JobEnd, JobState
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, ExcaError, NotRunError, SubmissionError
-from hydra_exca.job.enclosing import enclosing_tasks
+from hydra_exca.job.enclosing import enclosing_tasks, use_result
 from hydra_exca.job.lost import record_lost_job
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
 from hydra_exca.store import Claim, ClaimState, Entry, FactoryFolder, own_calls
@@ -188,6 +189,9 @@ class Launch:
         launched = self._launched[task.identity.key]
         outcome, how = launched.outcome, launched.how
         tokens = {submission.token for submission in self._monitor.submissions}
+        is_here = isinstance(self.settings.cluster, clusters.InlineCluster)
+        if outcome is not None and not (is_here and outcome.token in tokens):  # what it computes itself is observed
+            use_result(self.settings.folder.path, outcome.used)
         if how == "run" and outcome is not None and outcome.token not in tokens:
             how = "joined"  # another launch has taken it over
         error = launched.problem
@@ -355,7 +359,12 @@ class Launch:
         changes = None if self.code_changes is None else self.code_changes.without(lambda r: _code_key(r) in self._said)
         if changes is not None:
             self._said.update(_code_key(case.result) for case in changes.cases)
-            log.log(logging.INFO if changes.is_rerun else logging.WARNING, "exca: %s", changes)
+            if changes.is_rerun:
+                log.info("exca: %s", changes)
+            elif self.settings.warns_once:
+                _warn_once(str(changes), self.settings.code)
+            else:
+                log.warning("exca: %s", changes)
         unknown = [r for r in self._code_check.find_unknown(results) if _code_key(r) not in self._said]
         if unknown:
             self._said.update(map(_code_key, unknown))
@@ -523,6 +532,12 @@ def _is_still_corrupt(entry: Entry) -> bool:
     except CorruptEntryError:
         return True
     return False
+
+
+@functools.cache
+def _warn_once(changes: str, code: str | None) -> None:
+    """Warns of changed code once in a process that launches objects one by one, and again if ``code`` has changed."""
+    log.warning("exca: %s", changes)
 
 
 def _code_key(result: LookupResult) -> str:

@@ -53,8 +53,9 @@ class Settings:
     current code, and ``cells`` the part of it that is in no file. ``code_changes`` gives the files in which code of
     another digest differs from it, None if these are not known, and ``used_changes`` those that count for a task, by
     the digest of what it used. ``on_code_change`` says what to do with results of different code. ``option_prefix`` is
-    what stands before the name of an option where the user sets it. If the launch does not wait for its tasks
-    (``waits``), the tasks around it do not either.
+    what stands before the name of an option where the user sets it. With ``warns_once``, a warning of changed code that
+    another launch of this process has given is not repeated. If the launch does not wait for its tasks (``waits``), the
+    tasks around it do not either.
     """
 
     folder: CacheFolder
@@ -83,6 +84,7 @@ class Settings:
     code_changes: tp.Callable[[str], list[str] | None] = lambda digest: None
     used_changes: tp.Callable[[str, str], list[str] | None] | None = None
     option_prefix: str = ""
+    warns_once: bool = False
     waits: bool = True
 
     @property

@@ -425,7 +425,7 @@ class Submission:
     def _use_recorder(self) -> UseRecorder | None:
         """Records what a task of this process uses of the code; what earlier ones have started does not matter."""
         observe()
-        cache, copy = self._settings.folder.path, self._copy
+        cache, copy = self._settings.folder.path, self._copy or active.current()
         return None if copy is None else UseRecorder(cache, copy.sources, copy.folder, unknown=count_unknown())
 
     def _code(self) -> str | None:

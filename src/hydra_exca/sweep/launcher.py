@@ -18,13 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_exca import clusters, script
 from hydra_exca.clusters.base import is_distributed_rank
 from hydra_exca.code import active
-from hydra_exca.code.compare import join_digests
 from hydra_exca.code.launch_code import LaunchCode
 from hydra_exca.code.snapshot import Snapshot
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.identity import carried
 from hydra_exca.job import repeated_command
-from hydra_exca.launch.cell_code import reached_cells
+from hydra_exca.launch.cell_code import CellCode, reached_cells
+from hydra_exca.launch.current_code import CurrentCode
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Settings, Task
@@ -186,7 +186,11 @@ class _Batch:
         home = project.project_folder(target, copy) or active.home()
         found = _targets(batch) if self._code is not None or script.is_typed() else set()
         code: dict[str, tp.Any] = {} if self._code is None else self._code_settings(self._code, found)
-        code |= self._cell_settings(code, self._function if method is None else method.kind, found)
+        typed = self._reached_cells(self._function if method is None else method.kind, found)
+        if self._code is not None or typed is not None:
+            current = CurrentCode(self._cache.path, self._code, typed)
+            code |= {"cells": typed, "code": current.digest, "code_changes": current.changes}
+            code["used_changes"] = current.changes
         if chosen.jobs.python is not None and self._cluster.name == "slurm":
             prepare = code.get("prepare", lambda payload: payload)
             code["prepare"] = lambda payload: prepare(payload).of_another_python()
@@ -221,28 +225,12 @@ class _Batch:
             "prepare": lambda payload: payload.importing_from(self._take_snapshot(code), code.replaced_directory),
             "here": lambda: self._take_snapshot(code),
             "chdir": code.options.chdir,
-            "code": code.digest,
-            "code_changes": code.changes,
-            "used_changes": code.changes,
         }
 
-    def _cell_settings(
-        self, code: tp.Mapping[str, tp.Any], target: tp.Any, found: tp.Iterable[str]
-    ) -> dict[str, tp.Any]:
-        """The code of cells beside that of files."""
+    def _reached_cells(self, target: tp.Any, found: tp.Iterable[str]) -> CellCode | None:
+        """The code of cells that the tasks reach, None if there is none."""
         names = (target.split(".")[1] for target in found if target.startswith("__main__."))
-        typed = reached_cells([target, *(script.main_names().get(name) for name in names)])
-        if typed is None:
-            return {}
-        changed_files: tp.Callable[..., list[str] | None] = code.get("code_changes", lambda digest, used=None: [])
-        return {
-            "cells": typed,
-            "code": join_digests(code.get("code"), typed.digest),
-            "code_changes": lambda digest: typed.changes(self._cache.path, digest, changed_files),
-            "used_changes": lambda digest, used: typed.changes(
-                self._cache.path, digest, lambda files: changed_files(files, used)
-            ),
-        }
+        return reached_cells([target, *(script.main_names().get(name) for name in names)])
 
     def _take_snapshot(self, code: LaunchCode) -> Snapshot:
         """The copy of the code. The configs of further batches are read as they were copied, too."""
