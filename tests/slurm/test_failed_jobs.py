@@ -102,12 +102,14 @@ def test_the_jobs_of_infras_fail_with_their_task(tmp_path: Path, monkeypatch: py
 def test_a_site_that_requeues_by_exit_code_runs_no_failed_task_again(
     tmp_path: Path, own_slurm: OwnSlurms, shape: tuple[str, ...], code: int
 ) -> None:
-    """With the code that the job has, Slurm does start it again: that start finds the failure, and is the last."""
+    """With the code that the job has, Slurm does start it again: that start finds the failure, and is the last.
+
+    srun may end another rank by a signal, and then the code is that of the signal.
+    """
     slurm, app = own_slurm(accounting=False, RequeueExit=code), App(tmp_path, FAILS)
     result = run(app, *shape, env=slurm.environment)
     assert result.statuses == ["COMPLETED", "FAILED", "COMPLETED"]
-    expected = {"FAILED", "COMPLETED"} if code == 1 and not (shape and "job" in shape[0]) else None
-    states = set(ends(jobs(app), slurm.environment))
-    assert states == (expected or ({"FAILED"} if code == 1 else {"COMPLETED"}))
-    started = [note for note in app.notes if note == "start 2"]
-    assert len(started) == (2 if shape == ("hydra.launcher.tasks_per_node=2",) else 1)
+    states, ranks = ends(jobs(app), slurm.environment), 2 if "hydra.launcher.tasks_per_node=2" in shape else 1
+    if ranks == 1:
+        assert ("FAILED" in states) is (code == 1)
+    assert app.notes.count("start 2") == ranks
