@@ -179,5 +179,5 @@ def submitted(bench: Bench) -> tp.Iterator[Row]:
 def _size(cache: Path) -> int:
     """What the launch itself has written: no copy of the code, and nothing of the tasks that have started meanwhile."""
     launches = sum(path.stat().st_size for path in cache.glob("launches/*/*") if path.is_file())
-    of_launch = ("claim.1.json", "uid.yaml", "config.yaml")
+    of_launch = ("claim.1.json", "config.yaml")
     return launches + sum(path.stat().st_size for name in of_launch for path in cache.glob(f"*/*/{name}"))

@@ -128,12 +128,25 @@ class SubmissionError(JobError):
 
 
 class TaskFailedError(JobError):
-    """The task raised: ``type``, ``text`` and ``traceback`` are those of the original, as text."""
+    """The task raised: ``type``, ``text``, ``notes`` and ``traceback`` are those of the original, as text.
 
-    def __init__(self, message: str, *, type: str = "", text: str = "", traceback: str = "", **job: tp.Any) -> None:
+    Of an error in a map, the last of the notes names the item.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "",
+        text: str = "",
+        notes: tp.Sequence[str] = (),
+        traceback: str = "",
+        **job: tp.Any,
+    ) -> None:
         super().__init__(message, **job)
         self.type = type
         self.text = text
+        self.notes = tuple(notes)
         self.traceback = traceback
 
 

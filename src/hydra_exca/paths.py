@@ -8,12 +8,12 @@
     .names/<digest>       the name an identity's entry was given, decided once
     <uid>/                one entry
       outcome.json        written last: the commit marker
-      claim.<n>.json      who computes it; the highest n owns
+      claim.<n>.json      who computes it; the highest n owns; none beside an outcome, which stands for the last
       previous.json       the outcome that a forced attempt is to replace; previous-output/ with it
       value.<n>.<format>  a large or binary value, of the n-th claim
-      uid.yaml config.yaml
+      config.yaml         the configuration, below the part of it that is in the uid
       output/             the Hydra output directory of the task
-      logs/<n>.log        one log per attempt, or a link to it; latest leads to the newest
+      logs/<n>.log        one log per attempt, or a link to it; latest leads to the newest; none if it is empty
       code                link to the snapshot that computed it
       provenance.json     who computed it, where, when, with what
       changes.patch       how the code differed from its commit; of each launch too
@@ -58,7 +58,7 @@ SNAPSHOT = r"[0-9a-f]{16}(\.\d+)?"  # with a user's id, where another user has m
 PROVENANCE = "provenance.json"
 PATCH = "changes.patch"
 LAUNCHES = "launches"
-UID_YAML = "uid.yaml"
+UID_YAML = "uid.yaml"  # of older versions: now at the head of config.yaml
 CONFIG_YAML = "config.yaml"
 LAUNCH_RECORD = "launch.json"
 PAYLOAD = "payload.pkl"

@@ -44,6 +44,16 @@ def count_noun(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """The first names of many, and how many more there are.
+
+    >>> name_some(["a", "b"]), name_some(["a", "b", "c"], most=1)
+    ('a, b', 'a and 2 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 @functools.cache
 def log_once(log: logging.Logger, level: int, message: str, *args: Hashable) -> None:
     """Logs a message, unless this process has given the very same one before."""

@@ -295,7 +295,7 @@ def test_a_variable_that_each_run_sets_anew_is_the_jobs_own_and_makes_no_other_t
 def test_what_depends_on_the_run_is_in_the_identity_as_its_text(tmp_path: Path) -> None:
     app = App(tmp_path, config="seed: 1\nout: ${hydra:runtime.output_dir}\n")
     app.run()
-    assert "${hydra:runtime.output_dir}" in (app.entries[0] / "uid.yaml").read_text()
+    assert "${hydra:runtime.output_dir}" in (app.entries[0] / "config.yaml").read_text()
 
 
 def test_a_value_that_changes_each_time_is_an_error_that_names_it(tmp_path: Path) -> None:

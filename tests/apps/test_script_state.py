@@ -290,7 +290,7 @@ def test_a_part_of_a_value_may_be_left_out(tmp_path: Path) -> None:
     app = state_app(tmp_path, "LOCK = {'lock': threading.Lock(), 'x': 1}\ntrain()", LOCKED)
     assert "exclude_from_uid=[script.LOCK.lock]" in app.run().stderr
     assert app.run("hydra.launcher.exclude_from_uid=[script.LOCK.lock]").values == [True]
-    assert "x: 1" in (app.entries[0] / "uid.yaml").read_text()
+    assert "x: 1" in (app.entries[0] / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize("cluster", ["local"])

@@ -1,4 +1,4 @@
-"""Finds an entry by its name, a part of it, or a path in the cache or in a sweep folder."""
+"""Finds an entry by its name, a part of it, a path in the cache or in a sweep folder, or the id of its job."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hydra_exca import paths
 from hydra_exca.errors import CacheError, CorruptEntryError
+from hydra_exca.launch.find_job import find_slurm_job, is_job_id
 from hydra_exca.store import folder_pointers
 
 _SHOWN = 20
@@ -39,7 +40,7 @@ class FoundEntry:
 
 
 def find_entry(text: str, folder: Path) -> FoundEntry:
-    """The entry that ``text`` means: a path, or a name in the cache ``folder``.
+    """The entry that ``text`` means: a path, a name in the cache ``folder``, or the id of a job.
 
     Raises CacheError with what is there where it means none, or several.
     """
@@ -113,16 +114,24 @@ def _is_job_of_map(folder: Path) -> bool:
 
 
 def _find_by_name(text: str, folder: Path) -> FoundEntry:
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_job_id(text):
         raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
     factory_folder, _, name = text.rpartition("/")
-    entries = _list_entries(folder, factory_folder)
+    entries = _list_entries(folder, factory_folder) if folder.is_dir() else []
     meant = _best_matches(name, entries) or _best_matches(name, [job for entry in entries for job in _map_jobs(entry)])
+    meant = meant or _find_by_job(text, folder)
     if not meant:
-        raise CacheError(f"no entry of {folder} is called {text}{_suggest(name, entries)}")
+        nor = ", and no job has this id" if is_job_id(text) else ""
+        raise CacheError(f"no entry of {folder} is called {text}{nor}{_suggest(name, entries)}")
     if len(meant) > 1:
         raise CacheError(f"{text} matches {len(meant)} entries of {folder}:{_list_names(meant)}")
     return meant[0]
+
+
+def _find_by_job(text: str, folder: Path) -> list[FoundEntry]:
+    """The entry of the job with this id, of Slurm or of a process."""
+    job = find_slurm_job(job_id=text, folder=folder if folder.is_dir() else None) if is_job_id(text) else None
+    return [] if job is None else [FoundEntry(job.path, job.launch.parent.parent)]
 
 
 def _list_entries(folder: Path, factory_folder: str) -> list[FoundEntry]:

@@ -30,6 +30,7 @@ def read_entry(found: FoundEntry) -> Json:
     entry = Entry(found.path)
     outcome, claim = entry.readable_outcome(), entry.current_claim()
     token = next((source.token for source in (outcome, claim) if source is not None), None) or None
+    token = token or _read_job_record(found.path).get("launch")
     folders = [found.path] if token is None else [found.path, paths.launch_folder(found.cache, token)]
     of_launch = launches.read_record(folders[-1])
     recorded = {**of_launch, **_read_job_record(found.path, token)}
@@ -55,13 +56,13 @@ def read_entry(found: FoundEntry) -> Json:
     return {name: value for name, value in known.items() if value not in (None, {}, [], "")}
 
 
-def _read_job_record(entry: Path, token: str | None) -> Json:
-    """The record of its job, without what that does not know; empty if it is of another attempt than the outcome."""
+def _read_job_record(entry: Path, token: str | None = None) -> Json:
+    """The record of its job, without what that does not know; empty if it is of another launch than ``token``."""
     try:
         record = records.read_record(entry / paths.PROVENANCE)
     except (OSError, CorruptEntryError):
         return {}
-    if record.get("launch") not in (None, token):
+    if token is not None and record.get("launch") not in (None, token):
         return {}
     return {name: value for name, value in record.items() if value is not None}
 
@@ -84,7 +85,7 @@ def _status(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str:
 
 def log_path(entry: Entry, outcome: Outcome | None, claim: Claim | None) -> str | None:
     """The path of the last attempt's log."""
-    if outcome is not None:
+    if outcome is not None and outcome.log is not None:
         return entry.log_path(outcome)
     logs = None if claim is None else entry.log_paths(claim)
     return str(logs[0]) if logs is not None and logs[0].exists() else None

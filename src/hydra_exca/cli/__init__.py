@@ -62,7 +62,8 @@ def main() -> None:
     default the cache folder.
 
     UID is the name of an entry's folder (seed=1-1a2b3c4d), the beginning of it, its eight digits, factory,version/uid,
-    or a path: of the entry, its output, or a job's directory in a sweep folder.
+    a path (of the entry, its output, or a job's directory in a sweep folder), or the id of a job, of Slurm (48_0) or
+    of a local process.
     """
 
 
@@ -110,6 +111,13 @@ def _show(uid: str, folder: Path | None, as_json: bool) -> None:
     """Print what is needed to run a task again."""
     known = show_command.describe_entry(_find_entry(uid, folder))
     click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
+
+
+@main.command("find")
+@_of_entry
+def _find(uid: str, folder: Path | None) -> None:
+    """Print the path of a result's folder."""
+    click.echo(_find_entry(uid, folder).path)
 
 
 @main.command("rerun")

@@ -152,7 +152,8 @@ class Options:
     Python environment that runs the jobs, None for the one of this process; ``python`` is a command that runs Python in
     Slurm jobs instead, as a shell reads it. At most ``array_parallelism`` jobs run at a
     time, and at most ``max_queued`` wait or run. The scheduler is asked at least every ``poll_s`` seconds. Without
-    ``share_machine``, local jobs do not wait for cores and GPUs that jobs of other launches use.
+    ``share_machine``, local jobs do not wait for cores and GPUs that jobs of other launches use. ``names_tasks``: the
+    name of a Slurm job tells its tasks, too.
     """
 
     common: tp.Mapping[str, tp.Any] = dataclasses.field(default_factory=dict)
@@ -165,6 +166,7 @@ class Options:
     max_queued: int | None = None
     poll_s: float = 10.0
     share_machine: bool = True
+    names_tasks: bool = True
 
     def resource(self, name: str) -> tp.Any:
         """What is asked for of a resource, under submitit's name; None if that is left to the cluster."""
@@ -181,7 +183,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class JobSpec:
-    """One job for a cluster: its number in the launch, and its options.
+    """One job for a cluster: its number in the launch, its options, and the readable names of its tasks.
 
     It runs ``workers`` processes at a time, which share one machine and the job's resources.
     """
@@ -189,6 +191,7 @@ class JobSpec:
     number: int
     options: Options
     workers: int = 1
+    tasks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

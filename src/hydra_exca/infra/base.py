@@ -29,6 +29,7 @@ from hydra_exca.job.error_report import describe_error
 from hydra_exca.job.payload import Payload
 from hydra_exca.launch.cell_code import CellCode, reached_cells
 from hydra_exca.launch.current_code import CurrentCode
+from hydra_exca.launch.results import original_error
 from hydra_exca.launch.retry_policy import RetryPolicy
 from hydra_exca.launch.settings import Settings
 from hydra_exca.launch.slurm_job import read_description
@@ -372,8 +373,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
         """The error to raise for one that the method raised in this process: the same as from a job."""
         report = describe_error(error)
         message = f"{self.factory()} raised {report['type']}: {report['message']}\n{report['traceback']}"
-        kept = {"type": report["type"], "text": report["message"], "traceback": report["traceback"]}
-        return TaskFailedError(message, factory=self.factory(), **kept)
+        return TaskFailedError(message, factory=self.factory(), **original_error(report))
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:
         """The settings of a launch of this infra's method."""
@@ -459,6 +459,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
             max_num_timeout=self.max_num_timeout,
             environment=launch_settings.environment_path(self.conda_env),
             share_machine=self.share_machine,
+            names_tasks=self.job_name is None,
         )
         return clusters.get_cluster(self.cluster, options.with_resources(resources))
 

@@ -18,7 +18,7 @@ import pydantic
 from hydra_exca import clusters
 from hydra_exca.clusters.devices import usable_cores
 from hydra_exca.code import active
-from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, TaskFailedError
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job import payload
 from hydra_exca.job.enclosing import use_result
@@ -127,7 +127,7 @@ class MapInfra(BaseInfra):
                 binding.attach_infra(obj)  # an object that was made without validation
             if not isinstance(infra, MapInfra) or private(infra)["_applied"] is not applied:
                 return method(obj, items)  # a subclass has given that infra to another method
-            return infra._call(items)
+            return infra._call_for_user(list(items))
 
         return mapped
 
@@ -143,10 +143,15 @@ class MapInfra(BaseInfra):
 
     # one call
 
-    def _call(self, items: tp.Iterable[tp.Any]) -> tp.Iterator[tp.Any]:
+    def _call_for_user(self, items: list[tp.Any]) -> tp.Iterator[tp.Any]:
+        try:
+            return self._call(items)
+        except TaskFailedError as error:  # its message has the frames of the method
+            raise map_compute.with_index(error, list(map(self._map()[1].key, items))) from None
+
+    def _call(self, items: list[tp.Any]) -> tp.Iterator[tp.Any]:
         """Computes the missing items before it returns; the iterator it returns only reads."""
         owner, applied = self._map()
-        items = list(items)
         keys = list(map(applied.key, items))
         identity, state, redo = self.identity(), private(self), self.mode == "force"
         cache = self._key(identity) + (map_compute.cell_digest(owner) or "")

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import os
 import pickle
+import reprlib
 import threading
 import typing as tp
 from pathlib import Path
@@ -16,7 +17,7 @@ import pydantic
 
 from hydra_exca import files
 from hydra_exca.clusters import describe_process, process
-from hydra_exca.errors import ConfigError
+from hydra_exca.errors import ConfigError, TaskFailedError
 from hydra_exca.job import payload as payloads
 from hydra_exca.job.attempt import Attempt
 from hydra_exca.launch.cell_code import reached_cells
@@ -27,6 +28,7 @@ from .binding import AppliedMethod
 
 Pairs = tp.Sequence[tuple[str, tp.Any]]
 AddResult = tp.Callable[[str, tp.Any], None]
+_NAMED_ITEMS = 3  # of those among which is one with an error
 _DIGITS = 32  # of the digest that a long uid ends in
 WrapError = tp.Callable[[Exception], Exception]
 _OPEN_WRITERS = 48  # each has two or more files open
@@ -71,14 +73,15 @@ def compute_items(
 
     ``wrap_error`` turns an error of the method into the one to raise.
     """
-    for value, (key, _) in zip(_results(owner, applied, [item for _, item in pairs], wrap_error), pairs, strict=False):
+    for value, (key, _) in zip(_results(owner, applied, pairs, wrap_error), pairs, strict=False):
         add(key, value)
 
 
 def _results(
-    owner: pydantic.BaseModel, applied: AppliedMethod, items: list[tp.Any], wrap_error: WrapError | None
+    owner: pydantic.BaseModel, applied: AppliedMethod, pairs: Pairs, wrap_error: WrapError | None
 ) -> tp.Iterator[tp.Any]:
-    count = 0
+    count, items = 0, [item for _, item in pairs]
+    results: tp.Any = None
     try:
         results = applied.method(owner, items)
         if not _has_result_per_item(results):
@@ -91,9 +94,35 @@ def _results(
         if count < len(items):
             raise ConfigError(_miscounted(applied, f"only {count}", len(items)))
     except Exception as error:
+        is_of_method = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        if is_of_method and count < len(pairs):
+            error.add_note(_name_item(pairs, count, is_lazy=results is not None))
         if wrap_error is None:
             raise
         raise wrap_error(error) from error
+
+
+def _name_item(pairs: Pairs, index: int, is_lazy: bool) -> str:
+    """Which item a method was at, as far as it yields each result when it has it."""
+    if len(pairs) > 1 and not is_lazy:
+        more = ", ..." if len(pairs) > _NAMED_ITEMS else ""
+        return f"in one of {len(pairs)} items: {', '.join(repr(key) for key, _ in pairs[:_NAMED_ITEMS])}{more}"
+    key, item = pairs[index]
+    shown = item if isinstance(item, str) else reprlib.repr(item)
+    shown = "" if shown == key else f", {reprlib.repr(item)}"
+    return f"in item {key!r}{shown}"
+
+
+def with_index(error: TaskFailedError, keys: tp.Sequence[str]) -> TaskFailedError:
+    """The error of an item, with the place of that among ``keys``: those that were asked for, not those of its job."""
+    note = error.notes[-1] if error.notes else ""
+    index = next((index for index, key in enumerate(keys) if f"{note},".startswith(f"in item {key!r},")), None)
+    if index is None:
+        return error
+    told = f"{note} (index {index} of {len(keys)})"
+    fields = {name: value for name, value in vars(error).items() if name != "message"}
+    fields |= {"traceback": error.traceback.replace(note, told), "notes": (*error.notes[:-1], told)}
+    return TaskFailedError(error.message.replace(note, told), **fields)
 
 
 def _has_result_per_item(results: tp.Any) -> bool:

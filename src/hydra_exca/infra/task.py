@@ -97,7 +97,7 @@ class TaskInfra(BaseInfra):
         @functools.wraps(method)
         def cached(obj: tp.Any) -> tp.Any:
             infra = infra_of(obj)
-            return method(obj) if infra is None else infra._call()
+            return method(obj) if infra is None else infra._call_for_user()
 
         setattr(cached, DECORATED, Decorated(method, infra_of))
         return cached
@@ -173,6 +173,12 @@ class TaskInfra(BaseInfra):
         if not isinstance(infra, TaskInfra) or infra._applied is not applied:
             raise TypeError(f"job_array of {applied.name} got {obj!r}, which has no such method")
         return infra
+
+    def _call_for_user(self) -> tp.Any:
+        try:
+            return self._call()
+        except TaskFailedError as error:
+            raise error.with_traceback(None) from None  # its message has the frames of the method
 
     def _call(self) -> tp.Any:
         """The method's result: kept, stored, or computed."""

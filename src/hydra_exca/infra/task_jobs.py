@@ -115,11 +115,11 @@ class TaskJob:
                 self._launch.cancel(self._task)
 
     def stdout(self) -> str | None:
-        """The standard output of the last attempt, None if there is none."""
+        """The standard output of the last attempt, None before it has a log."""
         return self._log(0)
 
     def stderr(self) -> str | None:
-        """The standard error of the last attempt, None if there is none."""
+        """The standard error of the last attempt, None before it has a log."""
         return self._log(1)
 
     @property
@@ -171,7 +171,13 @@ class TaskJob:
 
     def _log(self, which: int) -> str | None:
         path = (self.paths.stdout, self.paths.stderr)[which]
-        return files.read_end(path) if path.exists() else None
+        if path.exists():
+            return files.read_end(path)
+        return "" if self._end_of_attempt() else None  # an empty log does not stay
+
+    def _end_of_attempt(self) -> bool:
+        claim = self._claim()
+        return claim is not None and claim.attempt > 0 and claim.state is ClaimState.COMMITTING
 
 
 class ComputedTask(TaskJob):

@@ -5,6 +5,7 @@ No other process has to be alive: the result is stored before the attempt return
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import logging
@@ -30,7 +31,15 @@ from . import lost
 from .checkpoints import Checkpoint, CheckpointCall, read_resumed_call
 from .enclosing import EnclosingTask, computing, identity_key
 from .error_report import RankError, describe_error
-from .logs import Logs, flush_output, link_latest, link_logs, redirect_output, write_missing_traceback
+from .logs import (
+    Logs,
+    flush_output,
+    link_latest,
+    link_logs,
+    redirect_output,
+    remove_empty_logs,
+    write_missing_traceback,
+)
 from .payload import Part, Payload
 
 log = logging.getLogger("exca.worker")
@@ -148,6 +157,7 @@ def _give_up(entry: Entry, claim: Claim, identity: dict[str, tp.Any], problem: E
         cluster=claim.cluster,
         job=claim.job,
         token=claim.token,
+        attempt=claim.attempt,
     )
     with contextlib.suppress(OSError, CacheError):
         owner = entry.current_claim()
@@ -317,6 +327,7 @@ def make_outcome(
         log=None if log_path is None else attempt.entry.relative_log(log_path),
         code=attempt.code,
         used=used,
+        attempt=claim.attempt,
     )
 
 
@@ -337,6 +348,14 @@ def redirect_to_log(attempt: Attempt, payload: Payload, rank: int = 0) -> None:
     redirect_output(logs)
     if not rank:
         link_latest(logs[0])
+        atexit.register(_remove_if_unused, attempt, os.getpid())  # after all that the task registers
+
+
+def _remove_if_unused(attempt: Attempt, process: int) -> None:
+    """Removes the log of an attempt that has a value and printed nothing."""
+    if attempt.logs is not None and os.getpid() == process and attempt.entry.has_value():
+        flush_output()
+        remove_empty_logs(attempt.logs)
 
 
 def current_job_id(cluster: str) -> str:

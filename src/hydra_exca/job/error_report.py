@@ -7,10 +7,11 @@ import types
 import typing as tp
 
 from hydra_exca.code import active
-from hydra_exca.errors import ConfigError
+from hydra_exca.errors import ConfigError, ExcaError, TaskFailedError
 from hydra_exca.store.formats.builtin import is_json
 
 _PLUMBING = {"hydra_exca", "hydra", "hydra_plugins", "runpy"}
+_HEADER = "Traceback (most recent call last):\n"
 
 
 class RankError(Exception):
@@ -22,23 +23,62 @@ class RankError(Exception):
 
 
 def describe_error(error: BaseException) -> dict[str, tp.Any]:
-    """The type, message and traceback of an error as text, without the frames above the task's own code."""
+    """The type, message, notes and traceback of an error as text, without the frames above the task's own code.
+
+    An error of another task that this one has asked for is that error, with the frames of both.
+    """
     kind = type(error)
     if isinstance(error, ConfigError):
         return {"kind": "raised", "type": kind.__name__, "message": str(error), "traceback": ""}
-    frames = error.__traceback__
-    while frames is not None and _is_plumbing(frames):
-        frames = frames.tb_next
-    message = text_of(error) + active.missing_in_copy(error)
-    text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    own_notes = [str(note) for note in getattr(error, "__notes__", ())]
+    if isinstance(error, TaskFailedError) and error.traceback:
+        text = "".join([_join_tracebacks(error, error.traceback), *(f"{note}\n" for note in own_notes)])
+        notes = [*error.notes, *own_notes]
+        return {"kind": "raised", "type": error.type, "message": error.text, "notes": notes, "traceback": text}
     module = "" if kind.__module__ in ("builtins", "__main__", "__mp_main__") else f"{kind.__module__}."
     return {
         "kind": "raised",
         "type": f"{module}{kind.__qualname__}",
-        "message": message,
-        "traceback": text,
+        "message": text_of(error) + active.missing_in_copy(error),
+        "notes": own_notes,
+        "traceback": _format_error(error),
         "content": _content(error),
     }
+
+
+def _format_error(error: BaseException) -> str:
+    """The traceback of an error and of those that it came from, each without our frames where they tell nothing."""
+    formatted = shown = traceback.TracebackException.from_exception(error)
+    while True:
+        shown.stack = traceback.StackSummary.from_list(_shown_frames(error, shown.stack))
+        is_told = isinstance(error, TaskFailedError)  # its message has the errors that it came from
+        before = None if is_told else error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if is_told:
+            shown.__cause__ = shown.__context__ = None
+        following = shown.__cause__ or shown.__context__
+        if before is None or following is None:
+            return "".join(formatted.format())
+        error, shown = before, following
+
+
+def _shown_frames(error: BaseException, stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    """The frames of an error from the first of the user's on; of one that we raise on purpose, only the user's."""
+    is_ours = [_is_plumbing(frame) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if all(is_ours):
+        return list(stack)
+    first = is_ours.index(False)
+    return [
+        frame
+        for number, (frame, ours) in enumerate(zip(stack, is_ours, strict=False))
+        if number >= first and not (ours and isinstance(error, ExcaError))
+    ]
+
+
+def _join_tracebacks(error: BaseException, inner: str) -> str:
+    """The traceback of another task, as text, below the frames of this one from which ``error`` came."""
+    own = "".join(traceback.format_list(_shown_frames(error, traceback.extract_tb(error.__traceback__))))
+    before, header, frames = inner.rpartition(_HEADER)
+    return f"{before}{header}{own}{frames}"
 
 
 def text_of(error: BaseException) -> str:
@@ -73,5 +113,5 @@ def _content(error: BaseException) -> dict[str, tp.Any] | None:
     return content if is_json(content) else None
 
 
-def _is_plumbing(frame: types.TracebackType) -> bool:
-    return str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _PLUMBING
+def _is_plumbing(frame: types.FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _PLUMBING

@@ -47,6 +47,25 @@ def _opened(path: Path) -> tp.Iterator[int]:
         os.close(descriptor)
 
 
+def remove_empty_logs(logs: Logs) -> None:
+    """Removes the logs of an attempt that has printed nothing, if they are the only ones of its task."""
+    folder, names = logs[0].parent, {path.name for path in logs}
+    with contextlib.suppress(OSError):
+        if any(path.is_symlink() or path.stat().st_size for path in set(logs)):
+            return
+        if set(os.listdir(folder)) <= {*names, paths.LATEST_LOG}:
+            for name in (*names, paths.LATEST_LOG):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def remove_empty_log(path: Path) -> None:
+    """Removes the log of a job that has printed nothing."""
+    with contextlib.suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()
+
+
 def link_logs(logs: Logs, folder: Path, stem: str) -> None:
     """Makes the logs links to new files in ``folder``. If that fails, the logs are files in their usual place."""
     try:

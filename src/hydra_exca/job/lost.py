@@ -80,6 +80,7 @@ def describe_lost_job(
         token=claim.token,
         log=None if log_path is None else entry.relative_log(log_path),
         code=code,
+        attempt=claim.attempt,
     )
 
 

@@ -10,14 +10,17 @@ import sys
 import traceback
 from pathlib import Path
 
+from hydra_exca import paths
 from hydra_exca.clusters.base import DISK_ERROR, TASK_FAILED
 from hydra_exca.clusters.slots import hold_slots
-from hydra_exca.clusters.slurm import job_log
+from hydra_exca.clusters.slurm import job_log, own_job
 from hydra_exca.code.observer import observe
 from hydra_exca.errors import CacheError
 from hydra_exca.status import Status
+from hydra_exca.store import Entry
 
 from .attempt import LoadedProgram, attempt_part
+from .logs import remove_empty_log
 from .payload import read_part, read_payload
 from .ranks import Ranks, as_first_rank, run_secondary_rank
 from .signals import RunningJob, SignalHandlers
@@ -36,6 +39,7 @@ def run(launch: str, number: int) -> None:
             raise
         traceback.print_exception(error)
         raise SystemExit(DISK_ERROR) from error
+    remove_empty_log(paths.job_log(Path(launch), number))  # on Slurm, its script removes it
 
 
 def _run_tasks(launch: str, number: int) -> None:
@@ -68,6 +72,8 @@ def _run_task(job: RunningJob, position: int, ranks: Ranks | None) -> None:
     handlers = SignalHandlers(job, position, before_exit=lambda: None if ranks is None else ranks.acquire_decision())
     handlers.install()
     part = read_part(job.launch, job.payload, position)
+    if job.on_slurm:
+        own_job.name_element(Entry(part.entry).uid.rpartition("-")[0])
     compute = LoadedProgram(job.launch, job.payload, handlers.install).compute_function(part, position)
     compute = compute if ranks is None else as_first_rank(ranks, compute)
     others = () if ranks is None else ranks.used_by_others()

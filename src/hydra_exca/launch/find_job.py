@@ -1,4 +1,4 @@
-"""find_slurm_job: from the id of a job to the entry that it fills, by the records of launches and of Slurm."""
+"""find_slurm_job: from the id of a job to the entry that it fills, by the records of launches, entries and Slurm."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from pathlib import Path
 from hydra_exca import paths
 from hydra_exca.clusters.slurm import query
 from hydra_exca.errors import CacheError, ConfigError
-from hydra_exca.store import launches
+from hydra_exca.store import Entry, launches
 
 from .slurm_job import SlurmJob
 
 
 def find_slurm_job(*, job_id: str | int, folder: str | Path | None = None) -> SlurmJob | None:
-    """The task that a Slurm job computes, with its configuration and logs.
+    """The task that a job computes, with its configuration and logs.
 
-    ``job_id`` is that of squeue, of an element of an array (``123_4``) too. ``folder`` is a cache folder, or one
-    above or below it; without it Slurm is asked which launch the job is of, as long as it remembers the job.
+    ``job_id`` is that of squeue, of an element of an array (``123_4``) too; with a ``folder`` it may be the process id
+    of a local job. ``folder`` is a cache folder, or one above or below it; without it Slurm is asked which launch the
+    job is of, as long as it remembers the job.
 
     None if no launch that is recorded in the folder has such a job. Without a folder ConfigError instead, and in
-    any case if the id is that of an array with several jobs. Ids come again when a scheduler is set up anew: of
-    several launches that know one, it is the newest that is meant.
+    any case if the id is that of an array with several jobs. Ids come again when a scheduler is set up anew, and those
+    of processes sooner: of several launches that know one, it is the newest that is meant.
     """
     asked = str(job_id).strip()
-    if not re.fullmatch(r"\d+(_\d+)?", asked):
-        raise ConfigError(f"job_id={job_id!r} is not the id of one Slurm job: write it like 123, or 123_4")
+    if not is_job_id(asked):
+        raise ConfigError(f"job_id={job_id!r} is not the id of one job: write it like 123, or 123_4")
     if folder is None:
         return _find_by_slurm(asked)
     place = Path(folder).expanduser().absolute()
     if not place.is_dir():
         raise ConfigError(f"there is no folder {place} to look for job {asked} in")
     return _find_in_folder(place, asked)
+
+
+def is_job_id(text: str) -> bool:
+    """Whether it can be the id of a job."""
+    return bool(re.fullmatch(r"\d+(_\d+)?", text))
 
 
 def _find_in_folder(folder: Path, asked: str) -> SlurmJob | None:
@@ -46,6 +52,18 @@ def _find_in_folder(folder: Path, asked: str) -> SlurmJob | None:
         jobs = {row.place[1]: row.job for row in rows if row.place is not None and row.place[0] == launch.name}
         if jobs:
             return _make_job(launch, *_only_job(asked, jobs))
+    return next(filter(None, (_find_process(launch, asked) for launch in launch_folders)), None)
+
+
+def _find_process(launch: Path, asked: str) -> SlurmJob | None:
+    """The local job of a launch whose process has this id, by what the entries say of who computes them."""
+    record = launches.read_record(launch)
+    for position, name in enumerate(record.get("entries", ()) if record.get("cluster") == "local" else ()):
+        entry = Entry(launch.parent.parent / name)
+        sources = entry.readable_outcome(), entry.current_claim()
+        if any(source is not None and (source.token, source.job) == (launch.name, asked) for source in sources):
+            number = next(number for number, job in enumerate(record["tasks"]) if position in job)
+            return SlurmJob(asked, entry.path, launch, number, launch, "local")
     return None
 
 

@@ -22,7 +22,7 @@ from hydra_exca.job.enclosing import enclosing_tasks, use_result
 from hydra_exca.job.lost import record_lost_job
 from hydra_exca.status import Mode, OnFailure, OnInterrupt, Status
 from hydra_exca.store import Claim, ClaimState, Entry, FactoryFolder, own_calls
-from hydra_exca.text import count_noun
+from hydra_exca.text import count_noun, name_some
 
 from . import cancellation
 from .actions import Action
@@ -147,7 +147,7 @@ class Launch:
                 _say_why_again([launched for launched in missing if launched.ended is not None])
                 self._submit_tasks(missing)
             else:
-                self._skip_after_failure(missing)
+                self._stop(missing)
 
     def poll(self) -> int:
         """Polls once for the tasks that are waited for; returns how many are left."""
@@ -306,7 +306,7 @@ class Launch:
             folder.check_project(self.settings.project)
         problems = self._find_problems(results)
         if problems:
-            raise self._refusal(problems)
+            raise self._refusal(problems, results)
         if self.code_changes is not None and self.code_changes.is_refused:
             nothing = "Nothing of this batch" if self.computed else "Nothing"  # earlier ones may have run
             raise self.code_changes.error(lambda result: self._overrides(result.identity.key), nothing)
@@ -332,13 +332,20 @@ class Launch:
             return False
         return would_wait_for_itself(WaitedTask(result.entry.path, result.identity.key), enclosing_tasks())
 
-    def _refusal(self, problems: tp.Mapping[str, ExcaError]) -> ExcaError:
+    def _refusal(self, problems: tp.Mapping[str, ExcaError], results: tp.Mapping[str, LookupResult]) -> ExcaError:
+        """The error for all tasks that cannot go on; what several have in common is in it once."""
         kinds = {type(problem) for problem in problems.values()}
         kind = kinds.pop() if len(kinds) == 1 else CacheError
         head = "Nothing was run."
         if self.settings.mode is Mode.READ_ONLY:
             head = "Nothing was run: mode=read-only, and not all tasks have a value."
-        lines = [f"  {self._overrides(key)}: {problem}" for key, problem in problems.items()]
+        alike: dict[str, list[str]] = collections.defaultdict(list)  # the tasks, by their problem without their uid
+        for key, problem in problems.items():
+            alike[str(problem).replace(results[key].uid, "").strip()].append(key)
+        lines = [
+            f"  {name_some([self._overrides(key) for key in keys])}: {problems[keys[0]] if len(keys) == 1 else text}"
+            for text, keys in alike.items()
+        ]
         return (kind if issubclass(kind, CacheError) else CacheError)("\n".join([head, *lines]))
 
     def _overrides(self, key: str) -> str:
@@ -480,10 +487,29 @@ class Launch:
         if result.error is None or isinstance(result.error, NotRunError) or self._failed is not None:
             return
         self._failed = launched
-        if self.settings.on_failure is not OnFailure.CONTINUE:
+        if self._is_stopped():
             cancels = self.settings.on_failure is OnFailure.CANCEL
-            for submission in self._monitor.submissions:
-                self._skip_after_failure(submission.cancel_unstarted() if cancels else submission.give_up_unstarted())
+            submissions = self._monitor.submissions
+            stopped = [s.cancel_unstarted() if cancels else s.give_up_unstarted() for s in submissions]
+            self._stop([task for tasks in stopped for task in tasks])
+
+    def _stop(self, not_started: tp.Sequence[LaunchedTask]) -> None:
+        """Ends the tasks that are not started because another one has failed, and says so."""
+        self._skip_after_failure(not_started)
+        if self._failed is None or not not_started:
+            return
+        left, prefix = self.open_count(), self.settings.option_prefix
+        log.warning(
+            "exca: %s failed, and on_failure=%s: %s %s%s. %smode=retry runs what failed and what was not started, "
+            "%son_failure=continue only what was not started",
+            self._failed.name,
+            self.settings.on_failure,
+            count_noun(len(not_started), "task was", "tasks were"),
+            "cancelled before the start" if self.settings.on_failure is OnFailure.CANCEL else "not started",
+            f", {left} {'goes' if left == 1 else 'go'} on" if left else "",
+            prefix,
+            prefix,
+        )
 
     def _skip_after_failure(self, tasks: tp.Sequence[LaunchedTask]) -> None:
         """Ends tasks that must not run because another one has failed."""

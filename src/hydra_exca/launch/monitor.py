@@ -15,6 +15,7 @@ from hydra_exca.job import lost
 from hydra_exca.polling import Pause
 from hydra_exca.status import Mode, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Outcome
+from hydra_exca.text import name_some
 
 from .launched_task import LaunchedTask
 from .lookup import JobEffect, Lookup, effect_of_end, is_given_up
@@ -340,8 +341,7 @@ def _say_restarts(reports: tp.Sequence[tuple[LaunchedTask, clusters.JobReport]])
         if report.state is JobState.PENDING and report.words:
             restarts.setdefault(report.words, []).append(f"{task.name} (job {report.job})")
     for reason, names in restarts.items():
-        more = f" and {len(names) - _SHOWN_TASKS} more" if len(names) > _SHOWN_TASKS else ""
-        log.info("exca: %s, and queued again by Slurm: %s%s", reason, ", ".join(names[:_SHOWN_TASKS]), more)
+        log.info("exca: %s, and queued again by Slurm: %s", reason, name_some(names, _SHOWN_TASKS))
 
 
 def _is_of_another_job(claim: Claim, report: clusters.JobReport) -> bool:

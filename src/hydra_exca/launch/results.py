@@ -68,8 +68,13 @@ def stored_error(entry: Entry, outcome: Outcome, factory: str, note: str = "") -
     lines += [f"  {note}"] if note else []
     lines += [f"  an earlier value is kept in {entry.path}"] if entry.has_previous() else []
     job: dict[str, tp.Any] = {"factory": factory, "uid": entry.uid, "job_id": outcome.job, "log": log_path}
-    kept = {"type": stored["type"], "text": stored["message"], "traceback": stored["traceback"]}
-    return TaskFailedError("\n".join([*lines, stored["traceback"]]), **kept, **job)
+    return TaskFailedError("\n".join([*lines, stored["traceback"]]), **original_error(stored), **job)
+
+
+def original_error(description: dict[str, tp.Any]) -> dict[str, tp.Any]:
+    """What a TaskFailedError says of the error that the task raised, of its description."""
+    kept = {name: description[name] for name in ("type", "traceback")}
+    return {**kept, "text": description["message"], "notes": description.get("notes") or ()}
 
 
 def lost_job_error(entry: Entry, outcome: Outcome, factory: str, is_stored: bool = True, note: str = "") -> ExcaError:

@@ -1,4 +1,4 @@
-"""A Slurm job, read from its records on disk and from Slurm, whoever submitted it."""
+"""A job, read from its records on disk and from its cluster, whoever submitted it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError
 from hydra_exca.polling import Pause
 from hydra_exca.status import Status
-from hydra_exca.store import Claim, ClaimState, Entry, Outcome, launches
+from hydra_exca.store import Claim, ClaimState, Entry, Outcome, descriptions, launches
 from hydra_exca.store.claims import read_claim
 
 from .results import stored_error
@@ -35,9 +35,9 @@ class JobPaths:
 
 @dataclasses.dataclass(frozen=True)
 class SlurmJob:
-    """A job on Slurm, and the entry at ``path`` that it fills; ``launch`` is the folder of its launch.
+    """A job on Slurm or, as its ``cluster`` says, of this machine, and the entry at ``path`` that it fills.
 
-    It is job ``number`` of that launch; what it prints at first, Slurm writes to ``logs``.
+    It is job ``number`` of the launch in folder ``launch``; what it prints at first is in ``logs``.
 
     Nothing here changes anything. Only `result` loads what the job stored, and only if nobody else can have
     written it.
@@ -48,45 +48,51 @@ class SlurmJob:
     launch: Path = dataclasses.field(repr=False)
     number: int = dataclasses.field(repr=False)
     logs: Path = dataclasses.field(repr=False)
+    cluster: str = "slurm"
 
     @property
     def config(self) -> ConfDict:
         """The whole configuration of the task."""
-        return self._description(paths.CONFIG_YAML)
+        return read_description(self._description())
 
     @property
     def uid_config(self) -> ConfDict:
         """The part of the configuration in the uid: what counts and differs from the defaults."""
-        return self._description(paths.UID_YAML)
+        return read_counting(self._description())
 
     @property
     def paths(self) -> JobPaths:
         """The logs of the last attempt; until the job has begun to compute, those that Slurm writes."""
         stdout, stderr = (self.logs / f"{self.job_id}_0_log.{end}" for end in ("out", "err"))
         own = (stdout, stderr if stderr.exists() else stdout)
+        if self.cluster == "local":
+            own = (paths.job_log(self.launch, self.number),) * 2
         claim = self._running_claim()
         logs = (claim and Entry(self.path).log_paths(claim)) or own
         return JobPaths(logs[0], logs[1], self.logs, own[0], own[1])
 
     def stdout(self) -> str | None:
-        """Its standard output so far, None if there is none."""
-        return _text(self.paths.stdout)
+        """Its standard output so far, None before it has a log."""
+        return self._log_text(self.paths.stdout)
 
     def stderr(self) -> str | None:
-        """Its standard error so far, None if there is none."""
-        return _text(self.paths.stderr)
+        """Its standard error so far, None before it has a log."""
+        return self._log_text(self.paths.stderr)
 
     def state(self) -> str:
         """The state by Slurm's name: PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, ...
 
-        Of a job that Slurm does not know any more: COMPLETED or FAILED if it has stored an outcome, else UNKNOWN.
+        Of a local job, and of one that Slurm does not know any more: COMPLETED or FAILED if it has stored an outcome,
+        else UNKNOWN once it has ended.
         """
         report = self._report()
         has_ended = report.state is clusters.JobState.ENDED
         if report.job is not None and not (has_ended and report.end is clusters.JobEnd.VANISHED):
             return report.reason.partition(":")[0] if has_ended else report.state.name
         outcome = self._outcome()
-        return "UNKNOWN" if outcome is None else outcome.status.name
+        if outcome is not None:
+            return outcome.status.name
+        return "UNKNOWN" if has_ended else report.state.name
 
     def done(self) -> bool:
         """Whether it has stored a value or an error, or has ended without."""
@@ -127,27 +133,36 @@ class SlurmJob:
         later = claim is not None and claim.token != self.launch.name
         hint = "; a later launch has computed the task again" if later else ""
         state, log_path = self.state(), str(self.paths.stderr)
+        reason = self._report().explanation or state
         return JobLostError(
-            f"{self.path.name}: its job {self.job_id} has left no outcome ({state}){hint}\n  log: {log_path}",
+            f"{self.path.name}: its job ({self.cluster} {self.job_id}) ended without a result: {reason}{hint}\n"
+            f"  log: {log_path}",
             state=state,
             uid=self.path.name,
             job_id=self.job_id,
             log=log_path,
         )
 
+    def _log_text(self, path: Path) -> str | None:
+        try:
+            return files.read_end(path)
+        except (OSError, CorruptEntryError):
+            return None if self._outcome() is None else ""  # an empty log does not stay
+
     def _report(self) -> clusters.JobReport:
         where = launches.read_record(self.launch).get("slurm_clusters", {}).get(str(self.number))
+        claim = self._running_claim()
         reference = clusters.JobReference(
             self.launch.name,
             self.number,
             self.job_id,
-            {},
+            {} if claim is None else claim.owner,
             started=True,
             submitted=time.time(),
             slurm_cluster=where,
             logs=self.logs,
         )
-        return clusters.get_cluster("slurm", clusters.Options()).query_jobs([reference])[0]
+        return clusters.get_cluster(self.cluster, clusters.Options()).query_jobs([reference])[0]
 
     def _running_claim(self) -> Claim | None:
         """The last claim under which this job has computed."""
@@ -157,32 +172,40 @@ class SlurmJob:
                 claim = read_claim(self.path / paths.claim_name(number), number)
                 if claim.token == self.launch.name and claim.state is ClaimState.RUNNING:
                     return claim
-        return None
+        last = Entry(self.path).current_claim()
+        return last if last is not None and last.token == self.launch.name and last.attempt else None
 
-    def _description(self, name: str) -> ConfDict:
-        """Of the entry, or (of a map's job) of what it is part of."""
+    def _description(self) -> Path:
+        """That of the entry, or (of a map's job) of what it is part of."""
         for folder in (self.path, *self.path.parents):
-            path = folder / name
+            path = folder / paths.CONFIG_YAML
             if folder == self.launch.parent.parent:
                 break
             if path.is_file():
-                return read_description(path)
-        raise CacheError(f"{self.path} has no {name} (any more): the entry of job {self.job_id} was removed")
+                return path
+        raise CacheError(
+            f"{self.path} has no {paths.CONFIG_YAML} (any more): the entry of job {self.job_id} was removed"
+        )
 
 
 def read_description(path: Path) -> ConfDict:
-    """The description that an entry has for people. Raises CorruptEntryError if it is damaged."""
+    """The configuration that an entry has for people. Raises CorruptEntryError if it is damaged."""
+    return _parse_yaml(path, files.read_text(path))
+
+
+def read_counting(path: Path) -> ConfDict:
+    """The part of a configuration that is in the uid. Raises CorruptEntryError if it is damaged."""
+    text = descriptions.counting_text(files.read_text(path))
+    if text is not None:
+        return _parse_yaml(path, text)
+    older = path.with_name(paths.UID_YAML)
+    return _parse_yaml(older, files.read_text(older))
+
+
+def _parse_yaml(path: Path, text: str) -> ConfDict:
     import yaml  # an import of hydra_exca does without its 10 ms
 
-    text = files.read_text(path)
     try:
-        return ConfDict.from_yaml(f"{text}\n") if text else ConfDict()
+        return ConfDict.from_yaml(f"{text}\n") if text.strip() else ConfDict()
     except (yaml.YAMLError, *records.DAMAGES) as error:
         raise CorruptEntryError(f"{path} is damaged: {error}") from error
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return files.read_end(path)
-    except (OSError, CorruptEntryError):
-        return None

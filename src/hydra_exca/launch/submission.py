@@ -305,7 +305,15 @@ class Submission:
 
     def _job_specs(self) -> list[clusters.JobSpec]:
         workers = self._settings.workers_per_job
-        return [clusters.JobSpec(job.number, job.options, min(workers, len(job.positions))) for job in self._jobs]
+        return [
+            clusters.JobSpec(
+                job.number,
+                job.options,
+                min(workers, len(job.positions)),
+                tuple(self.claimed[position].task.identity.label for position in job.positions),
+            )
+            for job in self._jobs
+        ]
 
     def _all_jobs(self) -> list[int]:
         return [job.number for job in self._jobs]

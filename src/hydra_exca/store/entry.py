@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -15,7 +16,7 @@ from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.status import Status
 
-from . import claims, folder_pointers, values
+from . import claims, descriptions, folder_pointers, values
 from .claims import Claim, ClaimState
 
 if tp.TYPE_CHECKING:
@@ -28,7 +29,14 @@ _HEAD = re.compile(rb'\{"status":"\w+","claim":\d+,"identity":')  # and goes on
 _FINAL = {"completed": Status.COMPLETED, "failed": Status.FAILED}
 _IDENTITY = {"factory": (str,), "version": (str,), "fields": (dict,), "full": (dict,)}
 _TEXT = (str, type(None))
-_ERROR = {"kind": (str,), "type": _TEXT, "message": _TEXT, "traceback": _TEXT, "content": (dict, type(None))}
+_ERROR = {
+    "kind": (str,),
+    "type": _TEXT,
+    "message": _TEXT,
+    "traceback": _TEXT,
+    "content": (dict, type(None)),
+    "notes": (list, type(None)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +45,8 @@ class Outcome:
 
     ``claim`` is the number under which it was committed, ``identity`` the stored identity, times are seconds
     since the epoch. ``code`` is the digest of the snapshot of the code that it ran from, None if there was none, and
-    ``used`` that of what it used of this, None if that is not known.
+    ``used`` that of what it used of this, None if that is not known. ``attempt`` is
+    that of its claim.
     """
 
     status: Status
@@ -54,6 +63,7 @@ class Outcome:
     log: str | None = None
     code: str | None = None
     used: str | None = None
+    attempt: int = 0
     writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
     """Another user who owns the file, and is believed what it says."""
 
@@ -167,8 +177,8 @@ class Entry:
         return folder / out, folder / err
 
     def relative_log(self, path: Path) -> str | None:
-        """The path of a log as outcomes store it: relative, as cache folders are moved. None without a file."""
-        return os.path.relpath(path, self.path) if path.exists() else None
+        """The path of a log as outcomes store it: relative, as cache folders are moved. None if it has nothing."""
+        return os.path.relpath(path, self.path) if path.exists() and path.stat().st_size else None
 
     def log_path(self, outcome: Outcome) -> str | None:
         """The path of the log that an outcome names, None if it names none."""
@@ -234,8 +244,10 @@ class Entry:
         return (outcome, None) if claim is None else (self.outcome(), claim)
 
     def current_claim(self) -> Claim | None:
-        """The claim that owns this entry."""
-        return claims.owning_claim(self.path)
+        """The claim that owns this entry. Of a complete entry, whose claims are removed, the outcome tells it."""
+        claim = claims.owning_claim(self.path)
+        outcome = self.readable_outcome() if claim is None else None
+        return claim if outcome is None else _claim_of(outcome)
 
     def claim_age(self, claim: Claim) -> float:
         """How many seconds ago a claim was published, by the clock of the file system; 0 if that cannot be told.
@@ -249,7 +261,8 @@ class Entry:
 
     def owns(self, claim: Claim) -> bool:
         """Whether ``claim`` owns this entry."""
-        return claims.owning_number(self.path) == claim.number
+        owner = claims.owning_claim(self.path)
+        return owner is not None and (owner.number, owner.token) == (claim.number, claim.token)
 
     def load_value(self, outcome: Outcome) -> tp.Any:
         """The value of a completed outcome; see `values.load_value` for what it raises."""
@@ -281,7 +294,20 @@ class Entry:
     def publish_claim(self, claim: Claim) -> bool:
         """Publishes ``claim``; False if another process was faster."""
         self._check_place()
-        return files.publish_file(self.path / paths.claim_name(claim.number), claim.to_json())
+        path = self.path / paths.claim_name(claim.number)
+        if not files.publish_file(path, claim.to_json()):
+            return False
+        if not self._is_newest(claim):
+            path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def _is_newest(self, claim: Claim) -> bool:
+        """Whether the number of a published claim is new: that of one that was removed may come back."""
+        if claims.owning_number(self.path) != claim.number:
+            return False
+        outcome = self.readable_outcome() or (self.previous_outcome() if self.has_previous() else None)
+        return outcome is None or outcome.claim < claim.number
 
     def write_value(self, value: values.EncodedValue) -> Json:
         """Writes a value; it is not visible before the outcome names it. Raises CacheError if the disk stays full."""
@@ -305,7 +331,10 @@ class Entry:
         try:
             note = self.path / paths.claim_name(committing.number)
             content = committing.to_json()
-            if not files.keep_trying(lambda: self.publish_claim(committing) or _holds(note, content), self.path):
+            if not files.keep_trying(
+                lambda: self.publish_claim(committing) or (_holds(note, content) and self._is_newest(committing)),
+                self.path,
+            ):
                 return False
             data, path = dataclasses.replace(outcome, claim=committing.number).to_json(), self.path / paths.OUTCOME
             if not files.keep_trying(lambda: files.publish_file(path, data, durable=True) or _holds(path, data), path):
@@ -314,7 +343,15 @@ class Entry:
             _committing.remove(claim.token)
         if outcome.status is Status.COMPLETED:
             self._drop_previous(committing.number)
+        self._remove_claims(committing.number)
         return True
+
+    def _remove_claims(self, number: int) -> None:
+        """Removes the claims up to the one of the outcome, which stands for them from now on."""
+        numbers = filter(None, map(paths.claim_number, files.list_folder(self._text)))
+        for old in sorted(each for each in numbers if each <= number):  # the owner's last
+            with contextlib.suppress(OSError):  # it stays, and changes nothing
+                os.unlink(f"{self._text}/{paths.claim_name(old)}")
 
     def _find_owner(self, claim: Claim, outcome: Outcome) -> Claim | None:
         """The owning claim, if the outcome of ``claim`` may follow it.
@@ -349,6 +386,9 @@ class Entry:
     def set_outcome_aside(self) -> Path | None:
         """Moves an outcome that cannot be trusted out of the way; returns where to."""
         self._check_place()
+        claim = self.current_claim()
+        if claim is not None:  # the outcome does not stand for it any more
+            files.publish_file(self.path / paths.claim_name(claim.number), claim.to_json())
         try:
             return files.move_aside(self.path / paths.OUTCOME)
         except FileNotFoundError:
@@ -411,13 +451,14 @@ class Entry:
             os.unlink(self.path / paths.PREVIOUS)
 
     def write_description(self, describe: tp.Callable[[], tuple[str, str]]) -> None:
-        """Writes two files for people, with what is in the uid and with everything.
+        """Writes a file for people, with the configuration below what is in the uid.
 
-        No result depends on them: if they cannot be made or written, a warning says so and the task runs.
+        No result depends on it: if it cannot be made or written, a warning says so and the task runs.
         """
         try:
-            for name, text in zip((paths.UID_YAML, paths.CONFIG_YAML), describe(), strict=True):
-                files.write_file(self.path / name, text.encode(), durable=False)
+            text = descriptions.join_texts(*describe())
+            files.write_file(self.path / paths.CONFIG_YAML, text.encode(), durable=False)
+            (self.path / paths.UID_YAML).unlink(missing_ok=True)  # of an older version
         except Exception as error:  # noqa: BLE001  the user's values have methods of their own
             log.warning("exca: %s: %s is not written: %s", self.uid, paths.CONFIG_YAML, error)
 
@@ -452,9 +493,25 @@ class Entry:
         shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)
 
 
+def _claim_of(outcome: Outcome) -> Claim:
+    """The claim under which an outcome was committed."""
+    return Claim(
+        number=outcome.claim,
+        state=ClaimState.COMMITTING,
+        token=outcome.token or "",
+        cluster=outcome.cluster or "inline",
+        job=outcome.job,
+        number_of_job=0,
+        owner={"host": outcome.host},
+        time=outcome.ended or 0.0,
+        attempt=outcome.attempt,
+        writer=outcome.writer,
+    )
+
+
 def _holds(path: Path, data: bytes) -> bool:
     """Whether an earlier try has written the file after all: its folder could not be synced, or link(2) reported so."""
     try:
         return files.read_file(path) == data
-    except CorruptEntryError:
+    except (CorruptEntryError, FileNotFoundError):
         return False

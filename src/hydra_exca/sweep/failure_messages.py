@@ -12,10 +12,9 @@ from hydra_exca import paths
 from hydra_exca.errors import ExcaError, JobLostError, NotRunError, TaskFailedError
 from hydra_exca.launch.results import LOG_LINE, Result, describe_earlier_failure
 from hydra_exca.status import Status
-from hydra_exca.text import relative_path
+from hydra_exca.text import name_some, relative_path
 
 log = logging.getLogger("exca.sweep")
-_SHOWN_TASKS = 5  # of those that failed in the same way
 _SHOWN_FRAMES = 3
 _SHOWN_LOG_LINES = 5
 _MESSAGE_LENGTH = 300
@@ -70,9 +69,7 @@ def say_failures(failed: tp.Sequence[Result]) -> None:
     for result in failed:
         groups.setdefault(_kind_of_failure(result), []).append(result)
     for group in groups.values():
-        names, more = ", ".join(map(name_task, group[:_SHOWN_TASKS])), len(group) - _SHOWN_TASKS
-        names += f" and {more} more" if more > 0 else ""
-        log.error("exca: failed: %s -> %s", names, _headline(group))
+        log.error("exca: failed: %s -> %s", name_some([name_task(result) for result in group]), _headline(group))
 
 
 def name_task(result: Result) -> str:
@@ -97,7 +94,8 @@ def _describe(error: ExcaError) -> str:
         log_lines = [line for line in str(error).splitlines() if line.startswith(LOG_LINE)]
         reason = f"{getattr(error, 'state', '') or _shorten(str(error))}{_log_hint(error)}"
         return "\n".join([reason, *log_lines[-_SHOWN_LOG_LINES:]])
-    lines = [f"{_class_name(error)}{_first_line(error)}", *map(str, own_frames(error.traceback)[-_SHOWN_FRAMES:])]
+    frames = own_frames(error.traceback)[-_SHOWN_FRAMES:]
+    lines = [f"{_class_name(error)}{_first_line(error)}", *map(_shorten, error.notes), *map(str, frames)]
     lines += [f"log: {relative_path(Path(error.log))}"] if error.log else []
     return "\n    ".join(lines)
 

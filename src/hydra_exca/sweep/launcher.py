@@ -100,7 +100,9 @@ class _Batch:
         self._options = options.read_options(launcher.options, Path(hydra.runtime.cwd), version)
         self._schema = schema.schema_of(self._function, self._options.schema)
         self._cache = CacheFolder(self._options.folder, self._options.trust_users)
-        self._cluster = clusters.get_cluster(self._options.cluster, self._options.jobs)
+        has_default_name = self._options.jobs.common.get("name") == hydra.job.name
+        jobs = dataclasses.replace(self._options.jobs, names_tasks=has_default_name)
+        self._cluster = clusters.get_cluster(self._options.cluster, jobs)
         self._code = callback.sweep_code()
         self._started = time.time()
 

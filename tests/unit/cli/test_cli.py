@@ -24,7 +24,6 @@ from places import ROOT, SUPPORT
 from hydra_exca import TaskFailedError
 from hydra_exca.catalog import entry_finder
 from hydra_exca.cli import main
-from hydra_exca.clusters import process
 
 pytestmark = pytest.mark.app
 
@@ -104,13 +103,13 @@ def tree(folder: Path) -> dict[str, tuple[tp.Any, ...]]:
 
 def tree_at_rest(folder: Path) -> dict[str, tuple[tp.Any, ...]]:
     """The same once the jobs are over: an outcome is there a moment before its job has tidied up."""
-    wait_until(lambda: not any(map(_is_alive, folder.rglob("claim.*.json"))), "the jobs to end")
+    wait_until(lambda: not any(map(_is_alive, folder.rglob("provenance.json"))), "the jobs to end")
     return tree(folder)
 
 
-def _is_alive(claim: Path) -> bool:
-    owner = json.loads(claim.read_bytes())["owner"]
-    return owner["pid"] != os.getpid() and process.is_alive(owner) is True
+def _is_alive(provenance: Path) -> bool:
+    pid = json.loads(provenance.read_bytes())["pid"]
+    return pid != os.getpid() and os.path.exists(f"/proc/{pid}")
 
 
 def with_results(folder: Path) -> App:
@@ -651,3 +650,16 @@ def test_the_command_that_is_installed_is_the_one_that_is_tested() -> None:
 def test_help_is_short(tmp_path: Path, command: tuple[str, ...]) -> None:
     lines = cli(tmp_path, *command, "--help").stdout.splitlines()
     assert 5 < len(lines) < 20
+
+
+# -- by the id of a job
+
+
+def test_an_entry_is_found_by_the_id_of_its_local_job_and_by_no_other(tmp_path: Path) -> None:
+    app = with_results(tmp_path)
+    for seed in ("seed=1", "seed=2"):
+        one = known(app.folder, seed)
+        assert cli(app.folder, "find", one["job"].split()[1]).stdout.strip() == one["path"]
+        assert known(app.folder, one["job"].split()[1]) == one
+    refused = cli(app.folder, "show", "999999_7")
+    assert refused.returncode == 2 and "no job has this id" in refused.stderr

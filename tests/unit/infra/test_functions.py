@@ -587,7 +587,29 @@ def test_a_job_that_no_launch_knows_is_none(job_id: str, folder: Path) -> None:
 
 
 @pytest.mark.app
-def test_a_process_of_this_machine_is_no_slurm_job(folder: Path) -> None:
+@pytest.mark.parametrize("value", [1, 9])
+def test_a_local_job_is_found_by_the_id_of_its_process(value: int, folder: Path) -> None:
+    @with_infra(folder=folder, cluster="local")
+    def compute(a: int) -> int:
+        print(f"computing {a}")
+        if a == 9:
+            raise ValueError("nine")
+        return a
+
+    config = compute.config(a=value)
+    own = config.infra.job()
+    own.wait()
+    job = found(str(own.job_id), folder)
+    assert (job.cluster, job.path, job.config["a"]) == ("local", config.infra.uid_folder(), value)
+    assert job.uid_config == {"a": value}
+    assert (job.state(), job.done(), job.paths.stdout) == (own.state(), True, own.paths.stdout)
+    assert f"computing {value}\n" in (job.stdout() or "")
+    assert (job.exception() is None) == (value == 1)
+    assert repr(pickle.loads(pickle.dumps(job))) == repr(job)
+
+
+@pytest.mark.app
+def test_the_id_of_another_process_is_none(folder: Path) -> None:
     launch(folder, FIRST, {"0": NEVER}, cluster="local")
     assert find_slurm_job(job_id=NEVER, folder=folder) is None
 
@@ -638,7 +660,7 @@ def test_a_job_whose_entry_was_removed_says_so(folder: Path) -> None:
 
 @pytest.mark.parametrize("job_id", ["", "abc", "12_[0-3]", "12.batch", "12_", "../12"])
 def test_what_is_no_id_is_refused(job_id: str, folder: Path) -> None:
-    with pytest.raises(ConfigError, match="not the id of one Slurm job"):
+    with pytest.raises(ConfigError, match="not the id of one job"):
         find_slurm_job(job_id=job_id, folder=folder)
 
 
@@ -754,7 +776,7 @@ def test_a_job_that_was_cancelled_is_lost(folder: Path, tmp_path: Path, notes: t
     wait_until(lambda: notes() == ["waits 0"], "the job to start")
     (job_id,) = ids(folder)
     subprocess.run(["scancel", job_id], check=True)
-    with pytest.raises(JobLostError, match="left no outcome .CANCELLED") as raised:
+    with pytest.raises(JobLostError, match="ended without a result: .*CANCELLED") as raised:
         found(job_id).result()
     assert raised.value.job_id == job_id and raised.value.log == str(found(job_id).paths.stderr)
 

@@ -27,6 +27,7 @@ from hydra_exca import (
     MapInfra,
     TaskFailedError,
 )
+from hydra_exca.store.descriptions import counting_text
 
 SLURM = pytest.param("slurm", marks=pytest.mark.slurm)
 # a process that nobody waits for outlives the objects that started it
@@ -302,7 +303,7 @@ def test_people_find_the_configuration_beside_the_items(folder: Path) -> None:
     list(task.of([1]))
     found = task.infra.uid_folder()
     assert found is not None and found.name.startswith("scale=5-")
-    assert (found / "uid.yaml").read_text() == "scale: 5\n"
+    assert counting_text((found / "config.yaml").read_text()) == "scale: 5\n"
     assert "offset: 0.0" in (found / "config.yaml").read_text()
 
 

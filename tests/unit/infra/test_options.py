@@ -200,8 +200,7 @@ def test_the_logs_of_a_job_are_where_they_are_asked_for_and_found_from_its_entry
     assert job.stdout() == job.stderr() == "to stdout 1\nto stderr 1\n"
     (log,) = logs_of(task)
     assert log.read_text() == (log.parent / "latest").read_text() == job.stdout()
-    (claim,) = (task.infra.uid_folder()).glob("claim.2.json")  # type: ignore[union-attr]
-    id_ = re.search(r'"job":"(\w+)"', claim.read_text())[1]  # type: ignore[index]
+    id_ = str(job.job_id)
     user = subprocess.run(["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
     given = "{folder}/logs/{user}/%j" if logs is None else logs
     place = given.replace("{folder}", str(task.infra.uid_folder())).replace("{user}", user).replace("%j", id_)

@@ -43,7 +43,7 @@ from hydra_exca.launch.launch import Launch, Result
 from hydra_exca.launch.launched_task import LaunchedTask
 from hydra_exca.launch.lookup import Lookup, is_given_up
 from hydra_exca.launch.settings import Settings, Task
-from hydra_exca.status import Mode, Status
+from hydra_exca.status import Mode, OnFailure, Status
 from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, Outcome
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -526,7 +526,7 @@ def test_force_starts_with_an_empty_output_folder(tmp_path: Path, first: str) ->
 def test_force_drops_the_old_value_once_the_new_is_complete(tmp_path: Path) -> None:
     entry = one(tmp_path, says(tmp_path, BIG)).entry
     one(tmp_path, says(tmp_path, [0, *BIG]), "force")
-    assert [name.partition(".")[0] for name in files_of(entry)] == ["config", "outcome", "uid", "value"]
+    assert [name.partition(".")[0] for name in files_of(entry)] == ["config", "outcome", "value"]
 
 
 def test_while_a_forced_attempt_runs_the_old_value_is_kept(tmp_path: Path) -> None:
@@ -1105,3 +1105,32 @@ def test_threads_that_ask_for_the_same_tasks_all_get_their_values(tmp_path: Path
         thread.join(60)
     assert found == ["value"] * 32
     assert len(runs(tmp_path)) == 8
+
+
+# -- what is said of many tasks
+
+
+def test_a_changed_default_that_many_tasks_have_is_named_once(tmp_path: Path) -> None:
+    run(tmp_path, [task(x, full={"x": x, "lr": 0.1}) for x in range(8)], says(tmp_path))
+    changed = [task(x, full={"x": x, "lr": 0.2}) for x in range(8)]
+    with pytest.raises(DefaultsChangedError) as raised:
+        launch(tmp_path, changed, says(tmp_path)).plan_tasks()
+    (_, line) = str(raised.value).splitlines()
+    assert line.startswith("  x=0, x=1, x=2, x=3, x=4 and 3 more: was computed under other defaults: lr: stored 0.1, ")
+
+
+@pytest.mark.parametrize(("what", "words"), [("stop", "not started"), ("cancel", "cancelled before the start")])
+def test_a_launch_that_stops_says_what_it_stopped_and_which_options_go_on(
+    what: str, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def program(argument: tp.Any, attempt: Attempt) -> tp.Any:
+        raise ValueError("no luck")
+
+    stopped = launch(tmp_path, [task(x) for x in range(4)], program)
+    stopped.settings = dataclasses.replace(stopped.settings, on_failure=OnFailure(what), option_prefix="launcher.")
+    stopped.run()
+    (message,) = [record.getMessage() for record in caplog.records if "on_failure" in record.getMessage()]
+    assert message == (
+        f"exca: x=0 failed, and on_failure={what}: 3 tasks were {words}. launcher.mode=retry runs what failed and what "
+        "was not started, launcher.on_failure=continue only what was not started"
+    )

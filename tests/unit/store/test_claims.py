@@ -68,8 +68,9 @@ def at_once(work: tp.Callable[[int], tp.Any], processes: int = 2) -> list[tp.Any
 
 
 def test_the_highest_number_owns(entry: Entry) -> None:
-    for number in (1, 2, 10, 9):
+    for number in (1, 2, 10):
         assert entry.publish_claim(claim(number, f"t{number}"))
+    assert not entry.publish_claim(claim(9, "t9"))
     owner = entry.current_claim()
     assert owner is not None and owner.token == "t10"
 
@@ -215,7 +216,40 @@ def test_of_a_commit_and_a_takeover_at_once_exactly_one_succeeds(tmp_path: Path)
 
         assert sorted(at_once(act)) == [False, True]
         owner = entry.current_claim()
-        assert owner is not None and (value_of(entry) == "old") == (owner.token == "old")
+        assert owner is not None and (value_of(entry) == "old") == (owner.token != "new")
+
+
+def test_a_complete_entry_has_no_claims_and_its_outcome_tells_the_last(entry: Entry) -> None:
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    assert [name for name in os.listdir(entry.path) if name.startswith("claim.")] == []
+    owner = entry.current_claim()
+    assert owner is not None
+    assert (owner.number, owner.state, owner.token, owner.attempt) == (3, ClaimState.COMMITTING, "mine", 1)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_number_of_a_claim_that_was_removed_never_comes_back(number: int, entry: Entry) -> None:
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    assert not entry.publish_claim(claim(number, "late"))
+    assert [name for name in os.listdir(entry.path) if name.startswith("claim.")] == []
+    assert entry.publish_claim(claim(4, "next"))
+
+
+def test_a_value_that_is_to_be_replaced_keeps_the_numbers_of_claims(entry: Entry) -> None:
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    entry.set_previous_aside(keep_output=False)
+    assert not entry.publish_claim(claim(3, "late"))
+
+
+def test_an_outcome_that_is_set_aside_leaves_its_claim(entry: Entry) -> None:
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    entry.set_outcome_aside()
+    owner = entry.current_claim()
+    assert owner is not None and owner.number == 3
 
 
 # -- the worker

@@ -32,6 +32,16 @@ def print_restart(text: str) -> str:
     return f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || echo "{text}" >&2'
 
 
+def remove_empty_logs() -> list[str]:
+    """Shell commands that remove the logs of a job that went well and printed nothing, and keep its exit status."""
+    job = '"$SUBMITIT_FOLDER/${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
+    return [
+        "exca_status=$?",
+        f'[ $exca_status != 0 ] || for exca_log in {job}_*_log.*; do [ -s "$exca_log" ] || rm -f -- "$exca_log"; done',
+        "exit $exca_status",
+    ]
+
+
 def find_log(folder: Path, job: str) -> Path:
     """The log of a job; with two logs, the one for standard error, which has Slurm's messages."""
     stdout, stderr = (folder / f"{job}_0_log.{end}" for end in ("out", "err"))

@@ -22,7 +22,7 @@ from hydra_exca.clusters import python_environment
 from hydra_exca.clusters.base import Options, job_command, job_environment
 from hydra_exca.errors import ConfigError, Problem, SubmissionError
 
-from . import commands, job_log, resources, variables
+from . import commands, job_log, own_job, resources, variables
 from .run import read_output, run_command
 
 log = logging.getLogger("exca.clusters")
@@ -46,7 +46,7 @@ class TooManyQueuedError(SubmissionError):
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of ``count`` jobs of a launch, from job ``first`` on, with the options for sbatch."""
+    """An array of ``count`` jobs of a launch, from job ``first`` on, with options for sbatch and the tasks' names."""
 
     folder: Path
     module: str
@@ -55,6 +55,7 @@ class Array:
     most: int
     options: Options
     after: str | None = None
+    tasks: tp.Sequence[str] = ()
 
     @property
     def script(self) -> Path:
@@ -231,8 +232,21 @@ def _script_text(array: Array) -> str:
     logs.mkdir(parents=True, exist_ok=True)
     # submitit's JobEnvironment looks for the logs there, if a task uses it
     export = f"export SUBMITIT_FOLDER={shlex.quote(str(logs))}"
-    executor = _create_executor(Path(str(logs).replace("%", _PERCENT)), array.options, array.most, array.after, export)
-    return tp.cast(str, executor.text(command, array.count)).replace(_PERCENT, "%%")
+    options = _with_names(array)
+    executor = _create_executor(Path(str(logs).replace("%", _PERCENT)), options, array.most, array.after, export)
+    text = tp.cast(str, executor.text(command, array.count)).replace(_PERCENT, "%%")
+    return "\n".join([text, "# removes its own log if that is empty", *job_log.remove_empty_logs(), ""])
+
+
+def _with_names(array: Array) -> Options:
+    """The options, with a name that tells the tasks and a comment that tells the launch, unless the user set these."""
+    options, names = array.options, {}
+    name = options.common.get("name")
+    if name and options.names_tasks and array.tasks:
+        names["name"] = own_job.name_job(name, array.tasks)
+    if {**options.slurm, **(options.slurm.get("additional_parameters") or {})}.get("comment") is None:
+        names["slurm_comment"] = f"exca launch {array.folder.name}"
+    return options.with_resources(names)
 
 
 def _create_executor(

@@ -172,7 +172,8 @@ class SlurmSubmission(ClusterSubmission):
     def _submit(self, jobs: tp.Sequence[JobSpec], most: int, after: str | None) -> str | None:
         """The id of an array of these jobs; None if the queue has no room for it, which is remembered."""
         first, options = jobs[0].number, jobs[0].options
-        array = sbatch.Array(self._batch.folder, self._batch.module, first, len(jobs), most, options, after)
+        tasks = [name for job in jobs for name in job.tasks]
+        array = sbatch.Array(self._batch.folder, self._batch.module, first, len(jobs), most, options, after, tasks)
         try:
             job_id, cluster = sbatch.submit_array(array)
         except SubmissionError as error:
