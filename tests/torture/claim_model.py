@@ -5,6 +5,9 @@ a budget launches die, stall while they commit, read an old listing or miss a fi
 them), are believed to be lost though they are alive, are told that a link was not made though it was, or give up. A
 launch that forces cancels the others. `PROTOCOLS` has protocols with one rule left out: each must be caught.
 
+Claims that a complete entry has no more are still in a world. That their numbers do not come back, for which whoever
+publishes one looks again, is tested in `tests/unit/store/test_claims.py`.
+
 What a claim is followed by, and what a lost job may still commit, is asked of `hydra_exca.store.Claim` itself.
 """
 

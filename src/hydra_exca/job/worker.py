@@ -39,7 +39,15 @@ def run(launch: str, number: int) -> None:
             raise
         traceback.print_exception(error)
         raise SystemExit(DISK_ERROR) from error
-    remove_empty_log(paths.job_log(Path(launch), number))  # on Slurm, its script removes it
+    except SystemExit:
+        _remove_log(launch, number)
+        raise
+    _remove_log(launch, number)
+
+
+def _remove_log(launch: str, number: int) -> None:
+    """Removes the log of a local job that is empty; on Slurm, the script of the job does so."""
+    remove_empty_log(paths.job_log(Path(launch), number))
 
 
 def _run_tasks(launch: str, number: int) -> None:

@@ -24,7 +24,7 @@ if tp.TYPE_CHECKING:
 class Task:
     """One task of a launch: its identity, the argument of the program, and its name in messages.
 
-    ``overrides`` are for messages; ``describe()`` gives the texts of ``uid.yaml`` and ``config.yaml``. ``resources``
+    ``overrides`` are for messages; ``describe()`` gives the YAML of what is in the uid and of the whole. ``resources``
     are those in which its job differs from the cluster's options, under submitit's names; ``reads`` has those that its
     identity depends on, each with a key of its config that reads it.
     """

@@ -502,7 +502,7 @@ def _claim_of(outcome: Outcome) -> Claim:
         cluster=outcome.cluster or "inline",
         job=outcome.job,
         number_of_job=0,
-        owner={"host": outcome.host},
+        owner={},
         time=outcome.ended or 0.0,
         attempt=outcome.attempt,
         writer=outcome.writer,

@@ -234,7 +234,7 @@ def _folder_notices(infra: TaskInfra | None, folder: Path) -> tp.Iterator[str]:
 
 
 def describe_task(task: SweepTask) -> tuple[str, str]:
-    """The texts of ``uid.yaml`` and ``config.yaml``: what makes the uid, and the configuration as it was composed.
+    """The texts of ``config.yaml``: what makes the uid, and the configuration as it was composed.
 
     Those of a method with an infra are what that infra writes, and can read.
     """
