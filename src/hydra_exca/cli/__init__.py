@@ -62,8 +62,7 @@ def main() -> None:
     default the cache folder.
 
     UID is the name of an entry's folder (seed=1-1a2b3c4d), the beginning of it, its eight digits, factory,version/uid,
-    a path (of the entry, its output, or a job's directory in a sweep folder), or the id of a job, of Slurm (48_0) or
-    of a local process.
+    a path (of an entry, its output, a job's directory in a sweep folder), or the id of a job (48_0).
     """
 
 
