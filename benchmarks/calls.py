@@ -102,6 +102,12 @@ class Ours(Infras):
         lookup = Lookup(CacheFolder(self._folder))
         return per_task(lambda: lookup.look_up(asked, lambda result: Mode.CACHED), len(asked))
 
+    def list_results(self) -> float:
+        """Lists all results, and makes the table of what differs."""
+        from hydra_exca import results
+
+        return per_task(lambda: repr(results(self._folder)), self._tasks)
+
     def _entries(self) -> list[tp.Any]:
         from hydra_exca.store import CacheFolder
 
@@ -155,6 +161,7 @@ ROWS = {
     "call_first": ("cached scalar: the first call of an object that is there", Target(times={JOBLIB: 2, EXCA: 15})),
     "call": ("cached scalar: make the object and call it", None),
     "look_up": ("looking up uids of which half exist", Target(most=20)),
+    "list": ("listing results as a table", Target(most=100)),
 }
 CALLS = ("call_again", "call_first", "call")  # as many with each library: what a cache of the processor holds counts
 METHODS = {
@@ -165,14 +172,16 @@ METHODS = {
     "call_first": {OURS: "call_first", EXCA: "call_first", JOBLIB: "call"},
     "call": {OURS: "call", EXCA: "call", JOBLIB: "call"},
     "look_up": {OURS: "look_up", EXCA: "look_up", JOBLIB: "look_up"},
+    "list": {OURS: "list_results"},
 }
 NOTES = {
     "uid": "",
     "load": "joblib: MemorizedResult.get(); exca has no equivalent",
     "call_again": "joblib: a call of the function, as it has no objects; exca keeps the value in memory",
     "call_first": "joblib: a call of the function, as it has no objects",
+    "list": "hydra_exca.results; exca and joblib have no equivalent",
 }
-FLOORS = {"uid": "validated", "load": "loaded", "look_up": "looked_up"}
+FLOORS = {"uid": "validated", "load": "loaded", "look_up": "looked_up", "list": "loaded"}
 
 
 def rows(bench: Bench) -> tp.Iterator[Row]:
