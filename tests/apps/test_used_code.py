@@ -311,3 +311,21 @@ def test_what_a_stored_result_that_a_task_uses_has_used_counts_for_the_task(tmp_
     assert OTHER_CODE not in project.run("seed=2", cluster="local").text
     project.write("plot.py", "edited = 1\n")
     assert f"1 stored result was {OTHER_CODE} (changed: plot.py)" in project.run("seed=2", cluster="local").text
+
+
+RANKS = """
+if os.environ["SLURM_PROCID"] == "1":
+    import plot
+    Path("done").touch()
+wait_for("done")
+"""
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(("name", "counts"), [("plot.py", True), ("tests/test_model.py", False)])
+def test_what_another_rank_imports_counts(tmp_path: Path, name: str, counts: bool) -> None:
+    project = Project(tmp_path, RANKS, cluster="slurm")
+    first = project.sweep("hydra.launcher.tasks_per_node=2")
+    assert first.returncode == 0, first.text
+    project.write(name, "edited = 1\n")
+    assert project.counts("hydra.launcher.tasks_per_node=2") is counts
