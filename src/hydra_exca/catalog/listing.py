@@ -30,7 +30,11 @@ def list_factory_folders(cache: Path) -> list[str]:
 def list_entries(cache: Path, factory_folder: str) -> list[ListedTask]:
     """All entries of a factory folder, by name."""
     folder = CacheFolder(cache).factory_folder(*factory_folder.rsplit(",", 1))
-    return [ListedTask(f"{folder.path}/{entry.uid}", cache) for entry in folder.entries()]
+    try:
+        return [ListedTask(f"{folder.path}/{entry.uid}", cache) for entry in folder.entries()]
+    except OSError as error:
+        log.warning("exca: the results in %s are left out: %s", folder.path, error)
+        return []
 
 
 def list_map_jobs(tasks: tp.Iterable[ListedTask]) -> list[ListedTask]:

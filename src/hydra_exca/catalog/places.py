@@ -57,7 +57,7 @@ def find_tasks(where: str | os.PathLike[str] | None, folder: Path | None) -> Tas
         return _tasks_of_folder(place)
     if os.sep in where.rstrip(os.sep):
         folder, where = place.parent, place.name
-        if not folder.is_dir():
+        if folder.name != paths.LAUNCHES and not list_factory_folders(folder):
             raise CacheError(f"{place} does not exist")
     cache = cache_folder(folder)
     cache = cache.parent if cache.name == paths.LAUNCHES else cache

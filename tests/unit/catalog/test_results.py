@@ -235,6 +235,21 @@ def test_listing_writes_nothing(three: MadeCache) -> None:
 
 
 @needs_root
+def test_a_folder_that_others_may_not_read_costs_its_results_and_a_warning(tmp_path: Path) -> None:
+    cache = MadeCache(tmp_path)
+    cache.add({"seed": 1}, 1)
+    cache.add({"seed": 2}, 2, version="1").path.parent.chmod(0o700)
+    for folder in (*tmp_path.parents[:3], tmp_path):
+        os.chmod(folder, 0o755)
+    assert as_user(ATTACKER, lambda: [record.value for record in results(cache.path)]) == [1]
+
+
+def test_a_path_that_is_not_there_is_said_not_to_exist(three: MadeCache) -> None:
+    with pytest.raises(CacheError, match="sweep3 does not exist"):
+        results(three.path.parent / "sweep3")
+
+
+@needs_root
 def test_another_user_sees_the_results_and_loads_no_pickle_of_people_who_are_not_trusted(tmp_path: Path) -> None:
     cache = MadeCache(tmp_path)
     cache.add({"seed": 1}, {"acc": 0.5})
