@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import types
 import typing as tp
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def _infras_of(where: tp.Any) -> list[BaseInfra]:
     """The infra of an object, or those of a class: then with the settings that its body gives them."""
     if isinstance(where, BaseInfra):
         return [where]
-    obj = getattr(where, "config", where)  # of a function
+    obj = getattr(where, "config", where) if isinstance(where, types.FunctionType) else where
     if isinstance(obj, type) and issubclass(obj, pydantic.BaseModel):
         obj = obj.model_construct()
         binding.attach_infra(obj)

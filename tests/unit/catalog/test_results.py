@@ -120,6 +120,26 @@ def test_a_function_with_an_infra_has_its_results(tmp_path: Path) -> None:
     assert [(record["x"], record.value) for record in results(double)] == [(4, 8)]
 
 
+def test_a_field_called_config_is_a_field(tmp_path: Path) -> None:
+    class Configured(pydantic.BaseModel):
+        config: Plain = Plain()
+        infra: TaskInfra = TaskInfra(folder=tmp_path)
+
+        @infra.apply
+        def fit(self) -> int:
+            return 1
+
+    Configured().fit()
+    assert [record.value for record in results(Configured())] == [1] == [r.value for r in results(Configured)]
+
+
+def test_a_key_that_is_a_word_of_python_is_filtered_by_its_text(cache: MadeCache) -> None:
+    for number in (1, 2):
+        cache.add({"lambda": number, "data-set": {"n": number}}, number)
+    found = results(cache.path)
+    assert len(found.filter("config['lambda'] == 2 and config['data-set'].n == 2")) == 1
+
+
 def test_a_map_without_jobs_is_one_record_with_its_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
