@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import stat
 import typing as tp
 from pathlib import Path
 
@@ -45,3 +46,11 @@ def share(folder: Path) -> Path:
     os.chown(folder, -1, GROUP)
     os.chmod(folder, 0o2775)
     return folder
+
+
+def show(folder: Path) -> None:
+    """Lets everybody read a folder of a test; those around it, too, that pytest has made for this user alone."""
+    for each in (folder, *folder.parents):
+        mode = stat.S_IMODE(each.stat().st_mode)
+        if mode | 0o055 != mode:
+            each.chmod(mode | 0o055)

@@ -15,7 +15,7 @@ import pytest
 from infra_models import Counted
 from made_cache import STARTED, TOKEN, MadeCache
 from map_models import Scaled
-from users import ATTACKER, as_user, needs_root
+from users import ATTACKER, as_user, needs_root, show
 
 from hydra_exca import CacheError, ConfigError, TaskInfra, helpers, results
 from hydra_exca.clusters import process
@@ -259,8 +259,7 @@ def test_a_folder_that_others_may_not_read_costs_its_results_and_a_warning(tmp_p
     cache = MadeCache(tmp_path)
     cache.add({"seed": 1}, 1)
     cache.add({"seed": 2}, 2, version="1").path.parent.chmod(0o700)
-    for folder in (*tmp_path.parents[:3], tmp_path):
-        os.chmod(folder, 0o755)
+    show(tmp_path)
     assert as_user(ATTACKER, lambda: [record.value for record in results(cache.path)]) == [1]
 
 
@@ -274,8 +273,7 @@ def test_another_user_sees_the_results_and_loads_no_pickle_of_people_who_are_not
     cache = MadeCache(tmp_path)
     cache.add({"seed": 1}, {"acc": 0.5})
     pickled = cache.add({"seed": 2}, {1, 2})
-    for folder in (*tmp_path.parents[:3], tmp_path):
-        os.chmod(folder, 0o755)
+    show(tmp_path)
     os.chown(pickled.path / "value.1.pickle", ATTACKER + 7, -1)
 
     def look() -> tp.Any:
