@@ -154,6 +154,7 @@ def run(page: str, found: list[Block], folder: Path) -> dict[int, str]:
     environment = {name: value for name, value in os.environ.items() if name != "EXCA_FOLDER"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["PYTHONWARNINGS"] = ",".join(f"ignore:{message}" for message in OF_HYDRA_14)
+    environment["COLUMNS"] = "120"  # of tables
     environment["TQDM_DISABLE"] = "1"  # a bar that moves is nothing that a page could show
     done = subprocess.run(
         [sys.executable, PROGRAM], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -221,13 +222,8 @@ DEVELOPERS = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/design").glob("*.m
 def test_the_files_that_developers_are_led_to_exist(page: Path) -> None:
     named = re.findall(r"`((?:[\w.]+/)*[\w.]+\.(?:py|md)|(?:[\w.]+/)+)`", page.read_text())
     places = [ROOT, ROOT / "src/hydra_exca"]
-    cache = (
-        "launches/",
-        "items/",
-        "output/",
-        ".names/",
-        "code/.files/",
-    )  # folders on disk, which the pages speak of too
+    # folders on disk, which the pages speak of too
+    cache = ("launches/", "items/", "output/", ".names/", "code/.files/", ".hydra/")
     assert [name for name in named if name not in cache and not any((place / name).exists() for place in places)] == []
 
 

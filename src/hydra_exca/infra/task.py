@@ -178,7 +178,8 @@ class TaskInfra(BaseInfra):
         try:
             return self._call()
         except TaskFailedError as error:
-            raise error.with_traceback(None) from None  # its message has the frames of the method
+            # its message has the frames of the method; without a folder, its cause is what the method has raised
+            raise error.with_traceback(None) from error.__cause__
 
     def _call(self) -> tp.Any:
         """The method's result: kept, stored, or computed."""
