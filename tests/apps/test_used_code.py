@@ -85,7 +85,7 @@ def test_a_file_that_the_task_imported_counts(swept: Project, name: str) -> None
 TRIES = "try:\n    import extra\nexcept ImportError:\n    pass\n"
 FINDS = "import importlib.util\nimportlib.util.find_spec('extra')\n"
 LISTS = "import os, pathlib\nfiles = sorted({how})\n"
-PACKAGE = {"pkg/__init__.py": "", "pkg/used.py": "", "pkg/sub/__init__.py": "", "space/used.py": ""}
+PACKAGE = {"lib/other.py": "", "pkg/__init__.py": "", "pkg/used.py": "", "pkg/sub/__init__.py": "", "space/used.py": ""}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,8 @@ PACKAGE = {"pkg/__init__.py": "", "pkg/used.py": "", "pkg/sub/__init__.py": "", 
         ("import space.used", "space/more.py", True),
         ("import sys\nsys.path.insert(0, 'lib')\nimport wave", "lib/wave.py", True),
         ("import sys\nsys.path.append('lib')\nimport wave", "lib/wave.py", False),  # it comes too late
+        ("import sys\nsys.path.insert(0, 'linked')\nimport wave", "lib/wave.py", True),
+        (f"import os\nsys.path.insert(0, '')\nimport wave\nos.chdir('tests')\n{TRIES}", "tests/extra.py", True),
         (LISTS.format(how="os.listdir('plugins')"), "plugins/more.py", True),
         (LISTS.format(how="[entry.name for entry in os.scandir('plugins')]"), "plugins/more.py", True),
         (LISTS.format(how="pathlib.Path('plugins').iterdir()"), "plugins/more.py", True),
@@ -130,6 +132,7 @@ def test_a_new_module_counts_if_the_task_would_use_it(tmp_path: Path, body: str,
     project = Project(tmp_path, body)
     for place, text in PACKAGE.items():
         project.write(place, text)
+    (tmp_path / "linked").symlink_to("lib")
     project.sweep()
     project.write(name, "")
     assert project.counts() is counts
@@ -140,6 +143,7 @@ OPENS = {
     "import runpy\nrunpy.run_path('plot.py')": True,
     "import pathlib\npathlib.Path('plot.py').read_bytes()": True,
     "import os\nos.close(os.open(b'plot.py', os.O_RDONLY))": True,
+    "import os\npkg = os.open('pkg', os.O_RDONLY)\nos.close(os.open('plot.py', os.O_RDONLY, dir_fd=pkg))": True,
     "import plot\nimport sys\ndel sys.modules['plot']": True,
     "import importlib.resources\nimport pkg\nimportlib.resources.files(pkg).joinpath('plot.py').read_text()": True,
     "import os\nos.path.exists('plot.py')": False,
@@ -154,6 +158,7 @@ OPENS = {
     "in_pool('forkserver', 'this')": False,
     "import multiprocessing as m\np = m.get_context('spawn').Process(target=deep)\np.start()\np.join()": True,
     "import concurrent.futures as f\nwith f.ProcessPoolExecutor(1) as pool:\n    pool.submit(load).result()": True,
+    "joblib = pytest.importorskip('joblib')\njoblib.Parallel(2)(joblib.delayed(load)() for _ in range(2))": True,
     "import subprocess\nsubprocess.run(['true'])": True,
     "import os\nos.system('true')": True,
     "import os\nos.popen('true').close()": True,
@@ -162,6 +167,8 @@ OPENS = {
 }
 HELPERS = """
 import importlib, multiprocessing
+
+import pytest
 
 def load(name="plot"):
     importlib.import_module(name)
@@ -179,13 +186,68 @@ def deep():
 
 @pytest.mark.parametrize("body", OPENS)
 def test_an_edited_file_counts_if_a_process_of_the_task_opened_it_or_may_have(tmp_path: Path, body: str) -> None:
-    project = Project(tmp_path, body, head="from helpers import deep, in_pool, load")
+    project = Project(tmp_path, body, head="from helpers import deep, in_pool, load, pytest")
     project.write("helpers.py", HELPERS)
     project.write("pkg/__init__.py", "")
     project.write("pkg/plot.py", "")
     assert project.sweep().returncode == 0
     project.write("pkg/plot.py" if "pkg" in body else "plot.py", "edited = 1\n")
     assert project.counts() is OPENS[body]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "sys.path += [None, b'lib', Path('lib')]\nimport colorsys",
+        "os.chdir(folder := tempfile.mkdtemp())\nos.rmdir(folder)\nsys.path[:0] = ['', 'lib']\nimport colorsys",
+        "import _thread\n_thread.start_new_thread(os.system, ('touch done',))\nwait_for('done')",
+        "import importlib.resources as r\nimport space.used\nassert [*r.files('space').iterdir()]",
+        "add_lazily('broken')",
+    ],
+)
+def test_a_program_runs_as_it_does_without_the_record(tmp_path: Path, body: str) -> None:
+    project = Project(tmp_path, f"{body}\nreturn 1", head=f"import tempfile\n{LAZY}")
+    project.write("broken.py", "raise RuntimeError('imported')\n")
+    project.write("space/used.py", "")
+    assert project.sweep().values == [1]
+
+
+def test_a_link_on_the_way_to_a_module_counts(tmp_path: Path) -> None:
+    project = Project(tmp_path, head="import first\n")
+    (tmp_path / "first.py").symlink_to("second.py")
+    (tmp_path / "second.py").symlink_to("plot.py")
+    project.sweep()
+    (tmp_path / "second.py").unlink()
+    (tmp_path / "second.py").symlink_to("model.py")
+    assert project.counts()
+
+
+SAVES = """
+saved = Path(HydraConfig.get().runtime.output_dir, "saved")
+if not saved.exists():
+    import plot
+    saved.touch()
+    raise ValueError("no luck")
+return 1
+"""
+
+
+def test_all_files_count_if_an_earlier_attempt_has_left_a_file(tmp_path: Path) -> None:
+    project = Project(tmp_path, SAVES)
+    project.sweep()
+    assert project.sweep("hydra.launcher.mode=retry").values == [1]
+    project.write("plot.py", "edited = 1\n")
+    assert project.counts()
+
+
+LAZY = """
+def add_lazily(name):
+    import importlib.util
+    spec = importlib.util.find_spec(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+"""
 
 
 KILLED = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
@@ -311,6 +373,22 @@ def test_what_a_stored_result_that_a_task_uses_has_used_counts_for_the_task(tmp_
     assert OTHER_CODE not in project.run("seed=2", cluster="local").text
     project.write("plot.py", "edited = 1\n")
     assert f"1 stored result was {OTHER_CODE} (changed: plot.py)" in project.run("seed=2", cluster="local").text
+
+
+def test_what_a_stored_result_has_used_counts_if_it_is_used_as_the_script_is_loaded(tmp_path: Path) -> None:
+    project = Project(tmp_path, head="import features\nfeatures.Features().make()\n")
+    project.write("features.py", NESTED)
+    project.sweep()
+    project.write("plot.py", "edited = 1\n")
+    assert project.counts()
+
+
+def test_a_file_counts_that_a_module_opens_which_has_the_name_of_one_of_python(tmp_path: Path) -> None:
+    project = Project(tmp_path, "return colorsys.Features().make()\n", head="import colorsys")
+    project.write("colorsys.py", NESTED.replace("import plot", "open('plot.py').close()"))
+    project.sweep()
+    project.write("plot.py", "edited = 1\n")
+    assert project.counts()
 
 
 RANKS = """

@@ -54,12 +54,13 @@ class CopyFinder:
             moved = self._moved_spec(_Spec(name, None, origin=module.file), [*module.folders])
             if moved is not None:
                 return moved
-        found = self._search_folders(name, [*self._roots, *sys.path], target)
+        path = observer.absolute_folders(sys.path)
+        found = self._search_folders(name, [*self._roots, *path], target)
         if found is None:
             spec = self._extend_search_path(self._ask_other_finders(name, None, target))
         else:
             spec = self._accept_spec(found, module.folders if module else ())
-        return spec or self._refuse_new_module(name, sys.path, found)
+        return spec or self._refuse_new_module(name, path, found)
 
     def _find_submodule(self, name: str, path: tp.Sequence[str], target: tp.Any) -> _Spec | None:
         found = spec = None
@@ -124,7 +125,7 @@ class CopyFinder:
         if not any(self._is_copy(place) or os.path.dirname(place) in self._originals for place in places):
             return None
         made = _Spec(found.name, None, is_package=True)
-        made.submodule_search_locations = list(dict.fromkeys(places))
+        made.submodule_search_locations = _CopyNamespacePath(dict.fromkeys(places))
         return made
 
     def _ask_other_finders(self, name: str, path: tp.Sequence[str] | None, target: tp.Any) -> _Spec | None:
@@ -166,6 +167,13 @@ class CopyFinder:
 
     def _is_copy(self, path: str) -> bool:
         return any(f"{path}{os.sep}".startswith(f"{folder}{os.sep}") for folder in self._folders)
+
+
+class _CopyNamespacePath(list[str]):
+    """The folders of a namespace package: `importlib.resources` knows it by its text, as it does that of Python."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({super().__repr__()})"
 
 
 def _search_folder_of(found: _Spec) -> str:

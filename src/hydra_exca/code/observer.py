@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import sys
+import types
 import typing as tp
 
 from .rules import OWN
@@ -25,7 +26,6 @@ FILE, FOLDER, NAME, RESULT = "file", "folder", "name", "result"
 _STARTED, _BEGUN, _UNKNOWN = "started", "begun", "unknown"
 _WATCHED = (".py", ".pyc", ".pyw", ".ipynb", ".yaml", ".yml", ".toml")
 _IMPORTS = "<frozen importlib"
-_ACTS_FOR_CALLERS = sys.stdlib_module_names | {"hydra", "omegaconf"}
 _HOOKED = "hydra_exca.code.observer"
 Fact: tp.TypeAlias = tuple[str, ...]
 """A kind, and a file, a folder, a name with the folders in which it is looked for, or a cache with what a result there
@@ -63,9 +63,10 @@ class _Observer:
         self.is_first = False
         self.is_hooked = False
         self.is_blind = False
+        self.is_of_job = False
         self.unknown = 0
         self._facts: dict[Fact, None] = {}
-        self._last_path: tuple[str, ...] = ()
+        self._last_search: tuple[tp.Any, ...] = ()
         self._searched: tuple[str, ...] = ()
 
     def become_first(self) -> None:
@@ -147,18 +148,20 @@ class _Observer:
 
     # events
 
-    def handle_open(self, path: tp.Any) -> None:
+    def handle_open(self, path: tp.Any, mode: str | None) -> None:
         path = os.fsdecode(path) if isinstance(path, (bytes, os.PathLike)) else path
         if not isinstance(path, str) or not path.endswith(_WATCHED) or _is_open_data(path):
             return
+        if mode is None and not os.path.isabs(path):
+            self._add_unknown(_caller())  # os.open, perhaps with a dir_fd, of which the event says nothing
         with contextlib.suppress(OSError, ValueError):  # there may be no working directory
             path = source_of(os.path.abspath(path))
-            if (FILE, path) not in self._facts and _is_watched(path) and not _is_own(sys._getframe(2)):  # noqa: SLF001
+            if (FILE, path) not in self._facts and _is_watched(path) and not _is_own(_caller()):
                 self.add(FILE, path)
 
     def handle_listing(self, folder: tp.Any = None) -> None:
-        frame = sys._getframe(2)  # noqa: SLF001
-        if frame.f_code.co_filename.startswith(_IMPORTS):
+        frame = _caller()
+        if _is_import(frame):
             return  # it looks for a name, which is a fact of its own
         with contextlib.suppress(OSError, ValueError):
             folder = os.readlink(f"/proc/self/fd/{folder}") if isinstance(folder, int) else os.fsdecode(folder or ".")
@@ -170,7 +173,10 @@ class _Observer:
         self.announce()
 
     def handle_process(self, *of_what: tp.Any) -> None:
-        if not _is_own(sys._getframe(2)):  # noqa: SLF001
+        self._add_unknown(_caller())
+
+    def _add_unknown(self, frame: types.FrameType | None) -> None:
+        if not _is_own(frame):
             self.unknown += 1
             if not self.is_first or self.path is not None:
                 self._send([(_UNKNOWN,)])
@@ -178,14 +184,14 @@ class _Observer:
     def look_for(self, name: str, path: tp.Sequence[str] | None) -> None:
         """A name is imported, from these folders or from the search path."""
         if path is None:
-            if self._last_path != tuple(sys.path):
-                self._last_path = tuple(sys.path)
-                self._searched = _project_part(self._last_path)
+            search = (_working_directory(), *sys.path)
+            if self._last_search != search:
+                self._last_search, self._searched = search, _project_part(sys.path)
             self.add(NAME, name, *self._searched)
         elif name.startswith("multiprocessing."):
             _follow_multiprocessing()
-        elif not all(map(is_installed, path)):
-            self.add(NAME, name, *path)
+        elif not all(map(is_installed, folders := absolute_folders(path))):
+            self.add(NAME, name, *folders)
 
     def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: object = None) -> None:
         """As a finder: finds nothing, but is asked for every name, first."""
@@ -195,24 +201,55 @@ class _Observer:
 _observer = _Observer()
 
 
-def _is_own(frame: tp.Any) -> bool:
+def _caller() -> types.FrameType | None:
+    """The frame that has caused the event whose handler calls this; None if C has, as at the exit of the process."""
+    return sys._getframe(2).f_back  # noqa: SLF001
+
+
+def _is_import(frame: types.FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename.startswith(_IMPORTS)
+
+
+def _is_own(frame: types.FrameType | None) -> bool:
     """Whether this package does what a frame does: what it reads for itself is nothing that a task depends on.
 
     The standard library and Hydra act for whoever calls them, and the import system for whoever wrote the module.
     """
-    if frame.f_code.co_filename.startswith(_IMPORTS):
+    if _is_import(frame):
         return False
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in _ACTS_FOR_CALLERS:
+        if not _acts_for_callers(package, frame.f_code.co_filename):
             return package in OWN[:2]
         frame = frame.f_back
     return False
 
 
-def _project_part(path: tp.Sequence[str]) -> tuple[str, ...]:
+def _acts_for_callers(package: str, file: str) -> bool:
+    """Whether it is Hydra or the standard library: a module of a project may have a name of the latter."""
+    if package in ("hydra", "omegaconf"):
+        return True
+    return package in sys.stdlib_module_names and (file.startswith("<") or is_installed(file))
+
+
+def _working_directory() -> str:
+    """The working directory, "" if it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def absolute_folders(path: tp.Iterable[object]) -> list[str]:
+    """The places of a search path in which Python looks: it may have other things in it, too."""
+    here = _working_directory()
+    places = (os.path.join(here, folder) for folder in path if isinstance(folder, str))
+    return [os.path.normpath(place) for place in places if os.path.isabs(place)]
+
+
+def _project_part(path: tp.Iterable[object]) -> tuple[str, ...]:
     """The folders of a search path up to the last one that is not of Python or of installed packages."""
-    folders = [os.path.abspath(folder) for folder in path]
+    folders = absolute_folders(path)
     while folders and is_installed(f"{folders[-1]}/"):
         folders.pop()
     return tuple(folders)
@@ -243,22 +280,25 @@ def _is_watched(path: str) -> bool:
 
 
 def module_facts() -> tp.Iterator[Fact]:
-    """The facts about the modules that this process has imported by now.
-
-    Only the dictionaries of modules are read, as an attribute may import something.
-    """
+    """The facts about the modules that this process has imported by now."""
     searched = _project_part(sys.path)
-    for name, module in list(sys.modules.items()):
-        names = getattr(module, "__dict__", {})
-        file = names.get("__file__")
+    for name in list(sys.modules):
+        file = module_attribute(name, "__file__")
         if isinstance(file, str) and not is_installed(file):
-            yield FILE, source_of(os.path.abspath(file))
+            yield from ((FILE, source_of(place)) for place in absolute_folders([file]))
         package = name.rpartition(".")[0]
         if not package:
             yield NAME, name, *searched
         elif isinstance(file, str) and not is_installed(file):
-            path = getattr(sys.modules.get(package), "__dict__", {}).get("__path__", ())
-            yield NAME, name, *map(str, path)
+            yield NAME, name, *absolute_folders(module_attribute(package, "__path__") or ())
+
+
+def module_attribute(module: str, name: str) -> tp.Any:
+    """An attribute of an imported module, None if it has none; asking a lazy module for one would import it."""
+    try:
+        return object.__getattribute__(sys.modules.get(module), "__dict__").get(name)
+    except AttributeError:
+        return None
 
 
 def _read(opened: int) -> bytes:
@@ -305,7 +345,7 @@ def _install_hook() -> None:
         if event == "open":
             path = args[0]
             if type(path) is not str or path.endswith(watched):
-                handle_open(path)
+                handle_open(path, args[1])
         elif event in handlers:
             handlers[event](*args)
 
@@ -347,8 +387,10 @@ def _start() -> None:
         _follow_multiprocessing()
 
 
-def observe(anew: bool = False) -> None:
+def observe(anew: bool = False, is_of_job: bool = True) -> None:
     """Observes this process and those that it starts. ``anew``: it was forked, and is the first one of its own tasks.
+
+    Of a job, all that the process does is for its tasks; otherwise, what it does while it computes one.
 
     A process that another one has started for its task goes on to report to that.
     """
@@ -356,6 +398,7 @@ def observe(anew: bool = False) -> None:
     _start()
     if is_new:
         _observer.is_blind = not _observer.is_hooked or _has_children()
+        _observer.is_of_job = is_of_job
     if is_new or anew:
         _observer.become_first()
 
@@ -379,6 +422,11 @@ def count_unknown() -> int:
 def observed_facts(others: tp.Iterable[str] = (), unknown: int = 0) -> list[Fact] | None:
     """What the processes of the tasks so far did, see `_Observer.facts`."""
     return _observer.facts(others, unknown)
+
+
+def is_of_job() -> bool:
+    """Whether all that this process does is for the tasks of a job."""
+    return _observer.is_of_job
 
 
 def add_result(cache: str, used: str | None) -> None:

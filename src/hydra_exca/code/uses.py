@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 import typing as tp
 from pathlib import Path
 
@@ -31,6 +30,7 @@ _DIGITS = 16
 _PYTHON = (".py", ".pyw", ".ipynb")
 _HIDDEN = (".yaml", ".yml", ".toml")
 _MOST_FOLDERS = 1000
+_LINK = "->"
 _NEVER_SHADOWED = ("built-in", "frozen")
 Uses: tp.TypeAlias = dict[str, str]
 
@@ -43,15 +43,10 @@ class _Names:
         places += [(str(copy), ".")] if copy is not None else []
         resolved = [(os.path.realpath(source), place) for source, place in places]
         self._places = sorted({*places, *resolved}, key=lambda pair: -len(pair[0]))
-        self._known: dict[str, str | None] = {}
-
-    def name(self, path: str) -> str | None:
-        """The name of the copy, "" for the folder of all; None for a path outside."""
-        if path not in self._known:
-            self._known[path] = self._name(path)
-        return self._known[path]
+        self._known: dict[str, set[str]] = {}
 
     def _name(self, path: str) -> str | None:
+        """The name of the copy, "" for the folder of all; None for a path outside."""
         for source, place in self._places:
             if path == source or path.startswith(f"{source}/"):
                 name = os.path.normpath(f"{place}{path[len(source) :]}")
@@ -59,8 +54,11 @@ class _Names:
         return None
 
     def names(self, path: str) -> set[str]:
-        """The names of a file or folder, as it was called, and where links lead."""
-        return {name for name in (self.name(path), self.name(os.path.realpath(path))) if name is not None}
+        """The names of a file or folder, as it was called, and where links lead; none for a path outside."""
+        if path not in self._known:
+            places = {path, os.path.realpath(path)}
+            self._known[path] = {name for name in map(self._name, places) if name is not None}
+        return self._known[path]
 
 
 def used_code(facts: tp.Iterable[Fact], sources: Sources, copy: Path | None) -> Uses:
@@ -94,7 +92,7 @@ class _Found(tp.NamedTuple):
 
 def _find(module: str) -> _Found | None:
     """Where this process has found a module; None if that is always in Python itself."""
-    spec = getattr(sys.modules.get(module), "__spec__", None)
+    spec = observer.module_attribute(module, "__spec__")
     origin, portions = getattr(spec, "origin", None), getattr(spec, "submodule_search_locations", None)
     if origin in _NEVER_SHADOWED or module == "__main__":
         return None
@@ -111,11 +109,11 @@ def _lookups(module: str, path: tp.Sequence[str], names: _Names) -> tp.Iterator[
     if found is None:
         return
     tail, is_sub, folder, portions = module.rpartition(".")[2], "." in module, found.folder, found.portions
-    home = None if folder is None else names.name(folder)
+    home = set[str]() if folder is None else names.names(folder)
     for place in path:
-        name = names.name(os.path.abspath(place))
-        is_here = place == folder or (name is not None and home == name)
-        if name is not None:
+        places = names.names(place)
+        is_here = place == folder or not home.isdisjoint(places)
+        for name in places:
             yield from [(name, FOLDER)] if is_sub else []
             inside = os.path.normpath(f"{name}/{tail}") if name else tail
             yield from [(inside, NAME)] if not is_here or portions is None else []
@@ -133,8 +131,8 @@ def counting_changes(comparison: CopyComparison, uses: Uses) -> list[str]:
     folders = {True: _folders(before), False: _folders(after)}
 
     def counts(name: str) -> bool:
-        if name in before and name in after:
-            return _is_used(name, uses)
+        if name in before and name in after:  # a link on the way to a file is not opened
+            return _is_used(name, uses) or _LINK in (before[name][:2], after[name][:2])
         return _is_used(name, uses) or _would_be_used(name, folders[name not in before], uses)
 
     return [name for name in comparison.differing if counts(name)]
@@ -205,10 +203,15 @@ class UseRecorder:
         uses = used_code(facts, self.sources, self.copy)
         for _, cache, used in (fact for fact in facts if fact[0] == observer.RESULT):
             inner = read_manifest(Path(cache), used) if used else None
-            if inner is None:
+            if inner is None or not self._has_files(inner):
                 return None
             uses |= {name: " ".join(sorted({*kinds.split(), *_kinds(uses, name)})) for name, kinds in inner.items()}
         uses = dict(sorted(uses.items()))
         digest = f"{_USED}{sha256(json.dumps(uses).encode())[:_DIGITS]}"
         store_fingerprints(self.cache, digest, uses, ())
         return digest
+
+    def _has_files(self, uses: Uses) -> bool:
+        """Whether the copy has the files that were used of another one, which may have had other names in that."""
+        files = (name for name in uses if FILE in _kinds(uses, name))
+        return self.copy is not None and all(os.path.lexists(self.copy / name) for name in files)

@@ -113,7 +113,8 @@ def attempt_task(
         if claim is None:
             return None
         _link_code(entry, copy)
-        attempt = Attempt(entry, claim, code=code, uses=uses)
+        # what an earlier start has left, say a checkpoint, may depend on files that only that has used
+        attempt = Attempt(entry, claim, code=code, uses=None if entry.has_saved_output() else uses)
         redirect(attempt)
         return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
     except (ExcaError, OSError) as error:
@@ -258,7 +259,11 @@ def _compute_and_commit(
 
 def _record_uses(attempt: Attempt) -> str | None:
     """Records what the task has used of the code, if that is known: what an earlier start used is not."""
-    return None if attempt.uses is None or attempt.resumed is not None else attempt.uses.record()
+    with contextlib.suppress(
+        OSError, ValueError, LookupError
+    ):  # of a place that cannot be looked at; the value is not to be lost
+        return None if attempt.uses is None or attempt.resumed is not None else attempt.uses.record()
+    return None
 
 
 def log_error(attempt: Attempt, raised: BaseException) -> dict[str, tp.Any]:

@@ -46,7 +46,8 @@ def starting_task() -> EnclosingTask | None:
 
 def use_result(cache: Path, used: str | None) -> None:
     """Lets the tasks around this process depend on what a stored result used, if there are any (see `code.uses`)."""
-    if ENCLOSING_TASKS in os.environ:  # which costs less than to read what this program was started with
+    # this costs less than to read what this program was started with; a job may use it as it loads its program
+    if ENCLOSING_TASKS in os.environ or observer.is_of_job():
         observer.add_result(str(cache), used)
 
 

@@ -432,7 +432,7 @@ class Submission:
 
     def _use_recorder(self) -> UseRecorder | None:
         """Records what a task of this process uses of the code; what earlier ones have started does not matter."""
-        observe()
+        observe(is_of_job=False)
         cache, copy = self._settings.folder.path, self._copy or active.current()
         return None if copy is None else UseRecorder(cache, copy.sources, copy.folder, unknown=count_unknown())
 
