@@ -248,10 +248,19 @@ class Monitor:
             self._joined[task] = None
             return False
         saved = functools.partial(self._lookup.has_checkpoint, task.entry, claim)
-        effect = effect_of_end(claim, report, submission.has_begun(task), saved)
+        others_began = not self._is_at_fault(claim, report) and submission.has_begun(task)
+        effect = effect_of_end(claim, report, others_began, saved)
         is_counted = effect is JobEffect.LOSS or (effect is JobEffect.VANISHED and self._retries.counts)
         is_lost_again = self._is_lost_again(task, claim, effect) or is_counted
         return self._runs_again(task, claim, report, effect, is_lost_again)
+
+    def _is_at_fault(self, claim: Claim, report: clusters.JobReport) -> bool:
+        """Whether a task counts as one that its job began first: where retries count, no other start may be free.
+
+        The time may have been used up by the tasks before it.
+        """
+        is_running = claim.state is ClaimState.RUNNING and report.end is not clusters.JobEnd.OUT_OF_TIME
+        return is_running and self._retries.covers(report.end)
 
     def _runs_again(
         self, task: LaunchedTask, claim: Claim, report: clusters.JobReport, effect: JobEffect, is_lost_again: bool

@@ -35,6 +35,10 @@ class Retries:
         """Whether the user has said how often a task may be submitted again."""
         return self._policy.retries > 0
 
+    def covers(self, end: JobEnd) -> bool:
+        """Whether the user wants a task to run again after such an end of its job."""
+        return self.counts and (end in _LOSSES or bool(self._policy.resources_of(end)))
+
     def check(self, options: tp.Sequence[clusters.Options]) -> None:
         """Raises ConfigError if jobs with these options are to get a multiple of something that is not known.
 
@@ -65,9 +69,9 @@ class Retries:
 
         Says why not, if the user has asked for one.
         """
-        resources = self._policy.resources_of(report.end)
-        if not self._policy.retries or (report.end not in _LOSSES and not resources):
+        if not self.covers(report.end):
             return False
+        resources = self._policy.resources_of(report.end)
         options = self._cluster.options.with_resources(task.resources)
         more = {name: self._next(name, value, options, report) for name, value in resources.items()}
         refused = self._why_not(task, more, options, report)

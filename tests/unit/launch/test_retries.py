@@ -157,6 +157,22 @@ def test_the_same_command_goes_on_from_what_a_killed_task_has_saved(tmp_path: Pa
     assert app.run("seed=1,2", cluster=cluster).values == [7, 7]
 
 
+@pytest.mark.app
+def test_a_task_that_is_not_the_first_of_its_job_runs_again_as_often_as_the_first(tmp_path: Path) -> None:
+    body = """
+    import os
+    note("start", cfg.seed)
+    if cfg.seed == 2:
+        os.kill(int(os.environ["SUBMITIT_LOCAL_JOB_ID"]), 9)
+        wait_for("never")
+    return cfg.seed
+    """
+    app = App(tmp_path, body)
+    result = app.run("seed=1,2,3", "hydra.launcher.retries=1", cluster=PACKED)
+    assert [app.notes.count(f"start {seed}") for seed in (1, 2, 3)] == [1, 2, 1], result.text
+    assert "retries=1 allows no more" in result.text and result.statuses == ["COMPLETED", "FAILED", "COMPLETED"]
+
+
 @pytest.mark.parametrize(("retries", "count"), [(0, 1), (1, 0)])
 def test_a_rule_that_has_no_effect_is_said(caplog: pytest.LogCaptureFixture, retries: int, count: int) -> None:
     policy = RetryPolicy(retries, on_oom={"mem_gb": "2x"})
