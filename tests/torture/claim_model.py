@@ -5,8 +5,8 @@ a budget launches die, stall while they commit, read an old listing or miss a fi
 them), are believed to be lost though they are alive, are told that a link was not made though it was, or give up. A
 launch that forces cancels the others. `PROTOCOLS` has protocols with one rule left out: each must be caught.
 
-Claims that a complete entry has no more are still in a world. That their numbers do not come back, for which whoever
-publishes one looks again, is tested in `tests/unit/store/test_claims.py`.
+Once an outcome is written its launch removes the claims for which it stands, one by one, as late as it likes. So the
+number of one that was removed can be published again; whoever does so looks again, and withdraws it.
 
 What a claim is followed by, and what a lost job may still commit, is asked of `hydra_exca.store.Claim` itself.
 """
@@ -24,6 +24,7 @@ from hydra_exca.store import Claim, ClaimState
 QUEUED, RUNNING, COMMITTING, RELEASED = ClaimState
 OLD = "old"  # the value that is there before a launch forces
 ENDED = ("done", "dead", "gave up")
+REMOVED = None
 IN_JOB = ("take", "publish running", "compute", "owns", "publish committing", "publish outcome")
 
 
@@ -36,7 +37,11 @@ class Held(tp.NamedTuple):
 
 
 class Launch(tp.NamedTuple):
-    """A launch: what it does next, the number of the claim that it holds or has seen, and the value that it got."""
+    """A launch: what it does next, the number of the claim that it holds or has seen, and the value that it got.
+
+    Where it forces, outcomes up to claim ``replaces`` are older than that. ``removed`` is the last claim that it has
+    removed.
+    """
 
     token: str
     forces: bool = False
@@ -44,6 +49,13 @@ class Launch(tp.NamedTuple):
     number: int = 0
     lost: tuple[str, ...] = ()
     value: str = ""
+    replaces: int = 0
+    removed: int = 0
+
+    @property
+    def stage(self) -> str:
+        """What it does next, but for looking again before that."""
+        return self.step.rpartition(" and ")[2]
 
 
 class Budget(tp.NamedTuple):
@@ -60,7 +72,7 @@ class Budget(tp.NamedTuple):
 class World(tp.NamedTuple):
     """The entry, the launches, and what may still go wrong. An outcome is its claim and who computed it."""
 
-    claims: tuple[Held, ...]
+    claims: tuple[Held | None, ...]
     outcome: tuple[int, str] | None
     previous: tuple[int, str] | None
     launches: tuple[Launch, ...]
@@ -79,6 +91,9 @@ class Protocol:
     looks_again: bool = True
     restores_by_link: bool = True
     drops_older_only: bool = True
+    looks_after_publishing: bool = True
+    outcome_stands_for_claims: bool = True
+    replaces_older_outcome: bool = True
 
 
 PROTOCOLS = {field.name: Protocol(**{field.name: False}) for field in dataclasses.fields(Protocol)}
@@ -104,13 +119,9 @@ class Model:
         for index, launch in enumerate(world.launches):
             if launch.step in ENDED:
                 continue
-            again, _, following = launch.step.rpartition("look again and ")
-            name = f"_{launch.step.replace(' ', '_')}"
-            method = (
-                functools.partial(self._look_again, following)
-                if again or following != launch.step
-                else getattr(self, name)
-            )
+            first, _, following = launch.step.rpartition(" and ")
+            name = f"_{(first or following).replace(' ', '_')}"
+            method = functools.partial(getattr(self, name), following) if first else getattr(self, name)
             for name, after in method(world, index, launch):
                 yield f"{launch.token}: {name}", after
             if world.budget.deaths:
@@ -127,7 +138,7 @@ class Model:
                 yield name, _with(after, index, launch._replace(step="look at claims"))
 
     def _look_at_claims(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
-        for listed, number, seen in _list(world, launch):
+        for listed, number, seen in self._current_claim(world, launch):
             for name, after in self._decide(listed, seen, index, launch, number):
                 wants = after.launches[index]
                 if self.protocol.looks_again and wants.step != "look":
@@ -140,8 +151,17 @@ class Model:
             step = "look" if outcome is not None and not launch.forces else following
             yield f"again {name}", _with(after, index, launch._replace(step=step))
 
+    def _current_claim(self, world: World, launch: Launch) -> Iterator[tuple[str, int, World]]:
+        """`Entry.current_claim`: an earlier claim than that of the outcome is nobody's."""
+        for listed, number, seen in _list(world, launch):
+            for name, outcome, after in _read_outcome(seen, launch):
+                counts = outcome is not None and (self.protocol.outcome_stands_for_claims or not number)
+                yield f"{listed}, {name}", max(number, outcome[0]) if counts and outcome else number, after
+
     def _decide(self, name: str, world: World, index: int, launch: Launch, number: int) -> Iterator[Step]:
-        held = world.claims[number - 1] if number else Held("", RELEASED)
+        held = _held(world, number) or Held("", RELEASED)
+        if world.outcome is not None and number == world.outcome[0]:
+            held = Held("", RELEASED)  # whoever computed it has ended, or is about to remove its claims
         claims = launch._replace(step="publish queued", number=number, lost=held.lost)
         if held.state is RELEASED:
             yield f"{name}: free", _with(world, index, claims)
@@ -164,7 +184,7 @@ class Model:
             yield f"{name}: {held.token} is cancelled", _with(cancelled, index, claims)
         if held.state is COMMITTING and world.budget.stalls:
             yield f"{name}: {held.token} has stalled", _spend(_with(world, index, claims), "stalls")
-        if owner.step in IN_JOB and held.state is not COMMITTING and world.budget.believed_lost:
+        if owner.stage in IN_JOB and held.state is not COMMITTING and world.budget.believed_lost:
             lost = claims._replace(lost=(*held.lost, held.token))
             yield f"{name}: {held.token} is believed to be lost", _spend(_with(world, index, lost), "believed_lost")
 
@@ -173,6 +193,7 @@ class Model:
 
     def _publish_queued(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
         following = "set aside" if launch.forces else "take"
+        launch = launch._replace(replaces=launch.number if launch.forces else 0)
         yield from self._publish(world, index, launch, Held(launch.token, QUEUED, launch.lost), following, "look")
 
     def _set_aside(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
@@ -193,7 +214,7 @@ class Model:
                 yield f"{listed}, {name}", _with(after, index, launch._replace(step=step))
 
     def _publish_running(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
-        held = Held(launch.token, RUNNING, world.claims[launch.number - 1].lost)
+        held = Held(launch.token, RUNNING, launch.lost)
         yield from self._publish(world, index, launch, held, "compute", "look")
 
     def _compute(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
@@ -205,10 +226,10 @@ class Model:
         """`Entry.commit_outcome`: the number that it follows, that of an heir if its job was believed to be lost."""
         for listed, number, seen in _list(world, launch):
             own = launch._replace(step="publish committing")
-            heir = _claim(number, seen.claims[number - 1])
-            if number == launch.number:
+            held = _held(seen, number)
+            if number == launch.number and held is not None and held.token == launch.token:
                 yield f"{listed}: owns it", _with(seen, index, own)
-            elif seen.outcome is None and heir.is_heir_of(_claim(launch.number, seen.claims[launch.number - 1])):
+            elif held is not None and seen.outcome is None and _claim(number, held).is_heir_of(_own(launch)):
                 yield f"{listed}: was believed to be lost", _with(seen, index, own._replace(number=number))
             else:
                 yield f"{listed}: lost it", _with(seen, index, launch._replace(step="look"))
@@ -220,17 +241,33 @@ class Model:
         yield from self._publish(world, index, launch, Held(launch.token, COMMITTING), "publish outcome", "look")
 
     def _publish_outcome(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
-        if world.outcome is not None and self.protocol.outcome_by_link:
-            yield "finds an outcome", _with(world, index, launch._replace(step="look"))
+        found = world.outcome
+        if found is not None and self.protocol.outcome_by_link:
+            is_older = found[0] <= launch.replaces and len(world.claims) == launch.number
+            if is_older and self.protocol.replaces_older_outcome:
+                written = world._replace(outcome=(launch.number, launch.token))
+                yield "replaces an older outcome", _with(written, index, launch._replace(step="drop previous"))
+            else:
+                yield "finds an outcome", _with(world, index, launch._replace(step="look"))
             return
         written = world._replace(outcome=(launch.number, launch.token))
         yield "writes the outcome", _with(written, index, launch._replace(step="drop previous"))
 
     def _drop_previous(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
-        ended = launch._replace(step="done", value=launch.token)
+        ended = launch._replace(step="remove claims", value=launch.token)
         is_older = world.previous is not None and world.previous[0] < launch.number
         drops = is_older or not self.protocol.drops_older_only
         yield "drops the previous outcome", _with(world._replace(previous=None) if drops else world, index, ended)
+
+    def _remove_claims(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
+        """One claim a step, the last one last."""
+        later = range(launch.removed + 1, launch.number + 1)
+        number = next((number for number in later if _held(world, number) is not None), None)
+        if number is None:
+            yield "has removed the claims", _with(world, index, launch._replace(step="done", removed=0))
+        else:
+            removed = _with_claim(world, number, REMOVED)
+            yield f"removes claim {number}", _with(removed, index, launch._replace(removed=number))
 
     # giving up
 
@@ -241,10 +278,15 @@ class Model:
 
     def _publish_restoring(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
         """`give_up_lost_job`: what a launch was to replace, that is gone, comes back."""
-        yield from self._publish(world, index, launch, Held(launch.token, COMMITTING), "restore", "look")
+        yield from self._publish(world, index, launch, Held(launch.token, COMMITTING), "restore lost", "look")
 
-    def _restore(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
-        following = launch._replace(step="publish released")
+    def _restore_lost(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
+        yield from self._restore(world, index, launch, "publish restored")
+
+    def _restore(
+        self, world: World, index: int, launch: Launch, following_step: str = "publish released"
+    ) -> Iterator[Step]:
+        following = launch._replace(step=following_step)
         if world.previous is None:
             yield "has nothing to restore", _with(world, index, following)
         elif world.outcome is None or not self.protocol.restores_by_link:
@@ -254,35 +296,69 @@ class Model:
             yield "finds an outcome", _with(world, index, following)
 
     def _publish_released(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
-        held = Held(launch.token, RELEASED, world.claims[launch.number - 1].lost)
-        restored = world.claims[launch.number - 1].state is COMMITTING
-        following = "look" if restored else "gave up"
-        yield from self._publish(world, index, launch, held, following, following)
+        held = Held(launch.token, RELEASED, launch.lost)
+        yield from self._publish(world, index, launch, held, "gave up", "gave up")
+
+    def _publish_restored(self, world: World, index: int, launch: Launch) -> Iterator[Step]:
+        yield from self._publish(world, index, launch, Held(launch.token, RELEASED), "look", "look")
 
     # one call
 
     def _publish(self, world: World, index: int, launch: Launch, held: Held, won: str, lost: str) -> Iterator[Step]:
         """link(2): the next number, if nobody has it."""
         number = launch.number + 1
-        if len(world.claims) >= number and self.protocol.claims_by_link:
+        if _held(world, number) is not None and self.protocol.claims_by_link:
             yield f"is late for claim {number}", _with(world, index, launch._replace(step=lost))
             return
-        claims = (*world.claims[: number - 1], held, *world.claims[number:])
-        after = world._replace(claims=claims)
-        yield f"publishes claim {number}", _with(after, index, launch._replace(step=won, number=number))
+        after = _with_claim(world, number, held)
+        looks = "look for later claims and " if self.protocol.looks_after_publishing else ""
+        made = launch._replace(step=f"{looks}{won}", number=number)
+        yield f"publishes claim {number}", _with(after, index, made)
         if world.budget.late_links:
-            step = (
-                launch._replace(step=won, number=number) if self.protocol.counts_links else launch._replace(step=lost)
-            )
+            step = made if self.protocol.counts_links else launch._replace(step=lost)
             yield f"publishes claim {number}, reported as failed", _spend(_with(after, index, step), "late_links")
+
+    def _look_for_later_claims(self, following: str, world: World, index: int, launch: Launch) -> Iterator[Step]:
+        """The link has just changed the folder, so that this look is not an old one."""
+        step = "look for outcomes" if len(world.claims) == launch.number else "withdraw"
+        yield f"lists {len(world.claims)}", _with(world, index, launch._replace(step=f"{step} and {following}"))
+
+    def _look_for_outcomes(self, following: str, world: World, index: int, launch: Launch) -> Iterator[Step]:
+        found = world.outcome or world.previous
+        is_new = found is None or found[0] < launch.number
+        step = following if is_new else f"withdraw and {following}"
+        yield "finds an outcome" if found else "finds none", _with(world, index, launch._replace(step=step))
+
+    def _withdraw(self, following: str, world: World, index: int, launch: Launch) -> Iterator[Step]:
+        step = following if following == "gave up" else "look"
+        after = _with_claim(world, launch.number, REMOVED)
+        yield f"withdraws claim {launch.number}", _with(after, index, launch._replace(step=step))
+
+
+def _held(world: World, number: int) -> Held | None:
+    return world.claims[number - 1] if 0 < number <= len(world.claims) else None
+
+
+def _own(launch: Launch) -> Claim:
+    """The claim under which a launch computes."""
+    return _claim(launch.number, Held(launch.token, RUNNING))
+
+
+def _with_claim(world: World, number: int, held: Held | None) -> World:
+    claims = [*world.claims, *[REMOVED] * (number - len(world.claims))]
+    claims[number - 1] = held
+    while claims and claims[-1] is REMOVED:
+        claims.pop()
+    return world._replace(claims=tuple(claims))
 
 
 def _list(world: World, launch: Launch) -> Iterator[tuple[str, int, World]]:
     """The highest number that a listing shows; a cached one lacks what another launch has just published."""
-    number = len(world.claims)
+    number, held = len(world.claims), _held(world, len(world.claims))
     yield f"lists {number}", number, world
-    if world.budget.stale and number > launch.number and world.claims[number - 1].token != launch.token:
-        yield f"lists {number - 1}, which is old", number - 1, _spend(world, "stale")
+    if world.budget.stale and number > launch.number and held is not None and held.token != launch.token:
+        older = next((each for each in range(number - 1, 0, -1) if _held(world, each) is not None), 0)
+        yield f"lists {older}, which is old", older, _spend(world, "stale")
 
 
 def _read_outcome(world: World, launch: Launch) -> Iterator[tuple[str, tuple[int, str] | None, World]]:
@@ -317,7 +393,7 @@ def reachable(start: World, protocol: Protocol = Protocol()) -> tp.Collection[Wo
     while queue:
         world = queue.popleft()
         for name, after in model.steps(world):
-            problem = _problem(start, world, name, after)
+            problem = _problem(start, world, after)
             if problem:
                 raise BrokenRuleError(f"{problem}: {_way(came_from, world)}; {name}")
             before[after].append(world)
@@ -330,8 +406,9 @@ def reachable(start: World, protocol: Protocol = Protocol()) -> tp.Collection[Wo
     return came_from.keys()
 
 
-def _problem(start: World, world: World, name: str, after: World) -> str:
-    if world.outcome not in (None, after.outcome) and world.outcome != after.previous:
+def _problem(start: World, world: World, after: World) -> str:
+    is_kept = world.outcome in (None, after.outcome, after.previous)
+    if not is_kept and not any(_is_older(world.outcome, launch) for launch in _changed(world, after)):
         return "an outcome was lost"
     if world.previous is not None and after.previous is None and after.outcome is None:
         return "a previous outcome was lost"
@@ -339,17 +416,28 @@ def _problem(start: World, world: World, name: str, after: World) -> str:
     if world.outcome is not None and after.outcome != world.outcome and not is_forced:
         return "an outcome was replaced, and nobody forced that"
     computing = [launch.token for launch in after.launches if launch.step == "compute"]
+    begins = any(launch.step == "compute" for launch in _changed(world, after))
     has_stalled = after.budget.stalls < start.budget.stalls
     if len(computing) > 1 and not has_stalled and after.budget.believed_lost == start.budget.believed_lost:
         return f"{' and '.join(computing)} compute at the same time"
     is_blind = after.budget.stale < start.budget.stale or is_forced or has_stalled
-    begins = name.partition(":")[0] in computing and "publishes" in name
     if begins and after.outcome is not None and not is_blind:
         return "a task with an outcome is computed"
-    held = world.claims[: len(after.claims)]
-    if after.claims[: len(held)] != held:
+    if any(old is not None and new not in (old, REMOVED) for old, new in zip(world.claims, after.claims, strict=False)):
         return "a claim was replaced"
+    known = [found[0] for found in (after.outcome, after.previous) if found is not None]
+    if any(launch.step == "compute" and launch.number <= max(known, default=0) for launch in _changed(world, after)):
+        return "a number came back"
     return ""
+
+
+def _is_older(outcome: tuple[int, str] | None, launch: Launch) -> bool:
+    """Whether an outcome is older than what a launch that forces has just stored."""
+    return outcome is not None and launch.step == "drop previous" and outcome[0] <= launch.replaces
+
+
+def _changed(world: World, after: World) -> list[Launch]:
+    return [new for old, new in zip(world.launches, after.launches, strict=True) if old != new]
 
 
 def _that_can_end(worlds: tp.Iterable[World], before: dict[World, list[World]]) -> set[World]:
@@ -373,11 +461,16 @@ def _way(came_from: dict[World, tuple[World, str] | None], world: World) -> str:
 
 
 def start_of(launches: int, forcing: int = 0, **budget: int) -> World:
-    """A task without an outcome that several launches want; where some force, one with an old value."""
+    """A task without an outcome that several launches want; where some force, one with an old value, without claims."""
     members = [Launch(token, forces=number < forcing) for number, token in zip(range(launches), "ABC", strict=False)]
-    old = (1, OLD) if forcing else None
-    claims = (Held("0", COMMITTING),) if forcing else ()
-    return World(claims, old, None, tuple(members), Budget(**budget))
+    old = (3, OLD) if forcing else None
+    return World((), old, None, tuple(members), Budget(**budget))
+
+
+def start_after_death(launches: int, forcing: int, **budget: int) -> World:
+    """The same after a launch has set the old value aside, and died."""
+    world = start_of(launches, forcing, **budget)
+    return world._replace(claims=(REMOVED, REMOVED, REMOVED, Held("0", QUEUED)), outcome=None, previous=world.outcome)
 
 
 def run_alone(world: World, index: int, until: tp.Collection[str]) -> World:
@@ -396,7 +489,10 @@ CATCH = {  # where each mutant is caught
     "spares_the_living": "two die",
     "looks_again": "two die",
     "restores_by_link": "three, one forces",
-    "drops_older_only": "three, two force",
+    "drops_older_only": "two, one forces and stalls",
+    "looks_after_publishing": "two, stale caches",
+    "outcome_stands_for_claims": "two force",
+    "replaces_older_outcome": "two after one that died, one forces and stalls",
 }
 STARTS = {  # all that fits in a second each, and what a minute allows
     "two die": start_of(2, deaths=2),
@@ -405,6 +501,7 @@ STARTS = {  # all that fits in a second each, and what a minute allows
     "two, one stalls": start_of(2, deaths=1, stalls=1, errors=1),
     "two, one forces": start_of(2, forcing=1, deaths=1, errors=1),
     "two, one forces and stalls": start_of(2, forcing=1, deaths=2, stalls=1),
+    "two after one that died, one forces and stalls": start_after_death(2, forcing=1, deaths=1, stalls=1),
     "two force": start_of(2, forcing=2, deaths=1, stale=1, late_links=1),
     "three die": start_of(3, deaths=3),
 }
@@ -412,5 +509,6 @@ LONG_STARTS = {
     "three, all at once": start_of(3, deaths=2, stale=1, late_links=1, errors=1),
     "three, believed lost": start_of(3, deaths=1, believed_lost=1, stalls=1),
     "three, one forces": start_of(3, forcing=1, deaths=2, stalls=1, errors=1),
+    "three, two force and one stalls": start_of(3, forcing=2, deaths=1, stalls=1),
     "three, two force": start_of(3, forcing=2, deaths=1, stalls=1, believed_lost=1),
 }

@@ -266,6 +266,8 @@ class Submission:
             task.resumed_call = lookup.resumed_call(entry, last) if last.token in lost else None
         task.asked = self._settings.cluster.describe_resources(job.options)
         claim = self._next_claim(last, job, lost)
+        if last is not None and task.mode in (Mode.FORCE, Mode.RETRY):
+            claim = dataclasses.replace(claim, replaces=last.number)
         if (last and last.number) != (task.claim and task.claim.number):
             return False
         if not entry.publish_claim(claim):
@@ -301,6 +303,7 @@ class Submission:
             owner=self._owner,
             shared=len(job.positions) >= self._settings.workers_per_job,
             lost=lost,
+            replaces=0,
         )
 
     def _job_specs(self) -> list[clusters.JobSpec]:

@@ -1,9 +1,9 @@
 """Claims: the right to compute one entry.
 
-``claim.<n>.json`` is published whole, by link(2), and never removed; the highest n owns the entry. Taking an entry over
-means publishing n+1, in which only one of any number of processes succeeds. The same holds for each start of a job
-(requeues included), for committing an outcome and for giving up. A process that believes it still owns an older claim
-fails to publish the next one, and changes nothing.
+``claim.<n>.json`` is published whole, by link(2), and the highest n owns the entry. It stays until an outcome stands
+for it, and its number never comes back. Taking an entry over means publishing n+1, in which only one of any number of
+processes succeeds. The same holds for each start of a job (requeues included), for committing an outcome and for giving
+up. A process that believes it still owns an older claim fails to publish the next one, and changes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Claim:
     ``number_of_job`` is the number of the job in the launch ``token``. ``shared`` is True if the job computes other
     tasks before this one: then the end of the job, say by its time limit, may not be this task's fault. ``lost`` has
     the launches whose jobs for this task are believed to be lost: one that is alive after all may still commit a value.
-    ``attempt`` counts the starts of the task, and names the log of the newest.
+    ``attempt`` counts the starts of the task, and names the log of the newest. An outcome of a claim up to ``replaces``
+    is older than the force, or the retry, of the claim's launch.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Claim:
     time: float = dataclasses.field(default_factory=time.time)
     lost: tuple[str, ...] = ()
     attempt: int = 0
+    replaces: int = 0
     writer: int | None = dataclasses.field(default=None, compare=False, repr=False)
     """The user who owns the file, None before it is read back: what a claim says of a process is believed of theirs."""
 
@@ -75,8 +77,9 @@ class Claim:
     def to_json(self) -> bytes:
         fields = vars(self).copy()
         del fields["writer"]
-        if not self.lost:
-            del fields["lost"]
+        for name in ("lost", "replaces"):
+            if not fields[name]:
+                del fields[name]
         return checksums.dump_record(fields)
 
 
@@ -107,7 +110,7 @@ def read_claim(path: str | Path, number: int) -> Claim:
     data, writer = files.read_owned(path)
     fields = records.parse(path, data)
     with records.damage_named(path):
-        for name in ("number_of_job", "attempt"):
+        for name in ("number_of_job", "attempt", "replaces"):
             if fields.get(name, 0) < 0:
                 raise ValueError(f"{name!r} cannot be {fields[name]}")
         if fields["state"] != ClaimState.RELEASED:

@@ -244,10 +244,14 @@ class Entry:
         return (outcome, None) if claim is None else (self.outcome(), claim)
 
     def current_claim(self) -> Claim | None:
-        """The claim that owns this entry. Of a complete entry, whose claims are removed, the outcome tells it."""
-        claim = claims.owning_claim(self.path)
-        outcome = self.readable_outcome() if claim is None else None
-        return claim if outcome is None else _claim_of(outcome)
+        """The claim that owns this entry. Of a complete entry, whose claims are removed, the outcome tells it.
+
+        Other claims beside it that are not later are nobody's: their writers were killed before they looked again.
+        """
+        claim, outcome = claims.owning_claim(self.path), self.readable_outcome()
+        if outcome is None or (claim is not None and claim.number > outcome.claim):
+            return claim
+        return _claim_of(outcome)
 
     def claim_age(self, claim: Claim) -> float:
         """How many seconds ago a claim was published, by the clock of the file system; 0 if that cannot be told.
@@ -294,13 +298,15 @@ class Entry:
     def publish_claim(self, claim: Claim) -> bool:
         """Publishes ``claim``; False if another process was faster."""
         self._check_place()
-        path = self.path / paths.claim_name(claim.number)
+        path, is_newest = self.path / paths.claim_name(claim.number), False
         if not files.publish_file(path, claim.to_json()):
             return False
-        if not self._is_newest(claim):
-            path.unlink(missing_ok=True)
-            return False
-        return True
+        try:
+            is_newest = self._is_newest(claim)
+        finally:
+            if not is_newest:
+                path.unlink(missing_ok=True)
+        return is_newest
 
     def _is_newest(self, claim: Claim) -> bool:
         """Whether the number of a published claim is new: that of one that was removed may come back."""
@@ -336,14 +342,30 @@ class Entry:
                 self.path,
             ):
                 return False
-            data, path = dataclasses.replace(outcome, claim=committing.number).to_json(), self.path / paths.OUTCOME
-            if not files.keep_trying(lambda: files.publish_file(path, data, durable=True) or _holds(path, data), path):
+            final = dataclasses.replace(outcome, claim=committing.number)
+            if not files.keep_trying(lambda: self._publish_outcome(committing, final), self.path / paths.OUTCOME):
                 return False
         finally:
             _committing.remove(claim.token)
         if outcome.status is Status.COMPLETED:
             self._drop_previous(committing.number)
         self._remove_claims(committing.number)
+        return True
+
+    def _publish_outcome(self, claim: Claim, outcome: Outcome) -> bool:
+        """Publishes an outcome under the claim for it; False if there is another one, which stays.
+
+        A value replaces one that is older than the force: a launch that stalled while it gave an earlier attempt up may
+        have restored that.
+        """
+        data, path = outcome.to_json(), self.path / paths.OUTCOME
+        if files.publish_file(path, data, durable=True) or _holds(path, data):
+            return True
+        old = self.readable_outcome() if outcome.status is Status.COMPLETED else None
+        if old is None or old.claim > claim.replaces or not self.owns(claim):
+            return False
+        files.write_file(path, data)
+        self._drop_value(old)
         return True
 
     def _remove_claims(self, number: int) -> None:
@@ -378,6 +400,9 @@ class Entry:
     def remove_outcome(self) -> None:
         """Removes the outcome and its value; the next launch computes the task again."""
         self._check_place()
+        claim = self.current_claim()
+        if claim is not None and claim.state is ClaimState.COMMITTING:  # the outcome stands for it no more
+            self.publish_claim(claim.next(ClaimState.RELEASED, lost=()))
         for path in (self.path / paths.OUTCOME, self.path / paths.PREVIOUS):
             path.unlink(missing_ok=True)
         for value in self.path.glob(paths.value_name(0, "*").replace("0", "*")):
@@ -387,8 +412,9 @@ class Entry:
         """Moves an outcome that cannot be trusted out of the way; returns where to."""
         self._check_place()
         claim = self.current_claim()
-        if claim is not None:  # the outcome does not stand for it any more
-            files.publish_file(self.path / paths.claim_name(claim.number), claim.to_json())
+        if claim is not None:  # the outcome stands for it no more
+            released = dataclasses.replace(claim, state=ClaimState.RELEASED)
+            files.publish_file(self.path / paths.claim_name(claim.number), released.to_json())
         try:
             return files.move_aside(self.path / paths.OUTCOME)
         except FileNotFoundError:
@@ -488,9 +514,13 @@ class Entry:
         if old.claim >= number:
             return
         os.unlink(self.path / paths.PREVIOUS)
+        self._drop_value(old)
+        shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)
+
+    def _drop_value(self, old: Outcome) -> None:
+        """Removes the file of a value that was replaced."""
         if old.value is not None and paths.is_value_name(old.value.get("file")):
             (self.path / old.value["file"]).unlink(missing_ok=True)
-        shutil.rmtree(self.path / paths.PREVIOUS_OUTPUT, ignore_errors=True)
 
 
 def _claim_of(outcome: Outcome) -> Claim:

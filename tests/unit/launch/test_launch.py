@@ -523,6 +523,18 @@ def test_force_starts_with_an_empty_output_folder(tmp_path: Path, first: str) ->
     assert one(tmp_path, leaves("forced"), "force").value == []
 
 
+def test_force_keeps_what_it_computed_if_the_old_value_comes_back_meanwhile(tmp_path: Path) -> None:
+    """By a launch that stalled while it gave up an earlier force."""
+    one(tmp_path, says(tmp_path, "old"))
+
+    def program(argument: tp.Any, attempt: Attempt) -> str:
+        attempt.entry.restore_previous()
+        return "new"
+
+    assert one(tmp_path, program, "force").value == "new"
+    assert entry_of(tmp_path).has_value() and not entry_of(tmp_path).has_previous()
+
+
 def test_force_drops_the_old_value_once_the_new_is_complete(tmp_path: Path) -> None:
     entry = one(tmp_path, says(tmp_path, BIG)).entry
     one(tmp_path, says(tmp_path, [0, *BIG]), "force")

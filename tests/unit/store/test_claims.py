@@ -244,12 +244,70 @@ def test_a_value_that_is_to_be_replaced_keeps_the_numbers_of_claims(entry: Entry
     assert not entry.publish_claim(claim(3, "late"))
 
 
-def test_an_outcome_that_is_set_aside_leaves_its_claim(entry: Entry) -> None:
+def test_an_outcome_that_is_set_aside_leaves_a_claim_that_is_nobodys(entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
     attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
     entry.set_outcome_aside()
     owner = entry.current_claim()
-    assert owner is not None and owner.number == 3
+    assert owner is not None and (owner.number, owner.state) == (3, ClaimState.RELEASED)
+
+
+def test_an_outcome_that_is_removed_before_its_claims_are_leaves_a_later_number(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `clear` while the job stores its value."""
+    remove = Entry._remove_claims
+
+    def late(self: Entry, number: int) -> None:
+        entry.remove_outcome()
+        remove(self, number)
+
+    monkeypatch.setattr(Entry, "_remove_claims", late)
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    owner = entry.current_claim()
+    assert entry.outcome() is None
+    assert owner is not None and owner.number > 3 and owner.state is ClaimState.RELEASED
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_late_claim_whose_process_was_killed_before_it_looked_again_owns_nothing(number: int, entry: Entry) -> None:
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    (entry.path / paths.claim_name(number)).write_bytes(claim(number, "killed", ClaimState.QUEUED).to_json())
+    owner = entry.current_claim()
+    assert owner is not None and (owner.number, owner.state, owner.token) == (3, ClaimState.COMMITTING, "mine")
+    assert entry.publish_claim(owner.next(ClaimState.QUEUED, token="forces"))
+
+
+def test_a_claim_goes_away_if_its_writer_cannot_look_again(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(path: Path) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "owning_number", refuses)
+        with pytest.raises(OSError, match="Input/output"):
+            entry.publish_claim(claim(1, "mine"))
+    assert os.listdir(entry.path) == [] and entry.publish_claim(claim(1, "mine"))
+
+
+@pytest.mark.parametrize(("replaces", "expected"), [(3, "new"), (0, "old")])
+def test_an_outcome_that_is_older_than_a_force_and_comes_back_is_replaced(
+    replaces: int, expected: str, entry: Entry
+) -> None:
+    """By a launch that stalled while it gave up an earlier force; without force, the first outcome stays."""
+    entry.publish_claim(claim(1, "first", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "first", lambda attempt: "old")
+    mine = dataclasses.replace(claim(4, "forces", ClaimState.QUEUED), replaces=replaces)
+    assert entry.publish_claim(mine)
+    entry.set_previous_aside(keep_output=False)
+
+    def compute(attempt: Attempt) -> str:
+        entry.restore_previous()
+        return "new"
+
+    attempt_task(entry, IDENTITY, "forces", compute)
+    assert value_of(entry) == expected and not entry.has_previous()
 
 
 # -- the worker
