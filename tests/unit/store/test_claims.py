@@ -270,6 +270,16 @@ def test_an_outcome_that_is_removed_before_its_claims_are_leaves_a_later_number(
     assert owner is not None and owner.number > 3 and owner.state is ClaimState.RELEASED
 
 
+def test_a_claim_that_follows_an_outcome_stays_when_earlier_ones_are_removed(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, later = Entry._remove_claims, claim(4, "forces", ClaimState.QUEUED)
+    monkeypatch.setattr(Entry, "_remove_claims", lambda *each: (entry.publish_claim(later), remove(*each)))
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    assert (claims.owning_claim(entry.path), claims.owning_number(entry.path)) == (later, 4)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_late_claim_whose_process_was_killed_before_it_looked_again_owns_nothing(number: int, entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
