@@ -138,6 +138,18 @@ def test_a_new_module_counts_if_the_task_would_use_it(tmp_path: Path, body: str,
     assert project.counts() is counts
 
 
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_a_new_module_counts_in_a_folder_that_was_named_to_be_copied(tmp_path: Path, cluster: str) -> None:
+    project = Project(tmp_path, TRIES, cluster=cluster)
+    project.write("lib/other.py", "")
+    copied = "hydra.launcher.workdir.copied=[model.py, lib]"
+    project.sweep(copied)
+    project.write("lib/unrelated.py", "")
+    assert not project.counts(copied)
+    project.write("lib/extra.py", "")
+    assert project.counts(copied)
+
+
 OPENS = {
     "exec(open('plot.py').read())": True,
     "import runpy\nrunpy.run_path('plot.py')": True,

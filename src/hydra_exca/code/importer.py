@@ -41,7 +41,7 @@ class CopyFinder:
         self.search = [folder for folder in copy.module_roots() if folder not in sys.path]
 
     def find_spec(self, name: str, path: tp.Sequence[str] | None = None, target: tp.Any = None) -> _Spec | None:
-        observer.look_for(name, path)
+        observer.look_for(name, path, self._roots)
         if name.partition(".")[0] in OWN:
             return None
         return self._find_top_level(name, target) if path is None else self._find_submodule(name, path, target)

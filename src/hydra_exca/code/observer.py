@@ -181,13 +181,13 @@ class _Observer:
             if not self.is_first or self.path is not None:
                 self._send([(_UNKNOWN,)])
 
-    def look_for(self, name: str, path: tp.Sequence[str] | None) -> None:
-        """A name is imported, from these folders or from the search path."""
+    def look_for(self, name: str, path: tp.Sequence[str] | None, first: tp.Sequence[str] = ()) -> None:
+        """A name is imported, from the folders ``path``, or from those that come ``first`` and the search path."""
         if path is None:
             search = (_working_directory(), *sys.path)
             if self._last_search != search:
                 self._last_search, self._searched = search, _project_part(sys.path)
-            self.add(NAME, name, *self._searched)
+            self.add(NAME, name, *first, *self._searched)
         elif name.startswith("multiprocessing."):
             _follow_multiprocessing()
         elif not all(map(is_installed, folders := absolute_folders(path))):
@@ -403,10 +403,10 @@ def observe(anew: bool = False, is_of_job: bool = True) -> None:
         _observer.become_first()
 
 
-def look_for(name: str, path: tp.Sequence[str] | None) -> None:
-    """Another finder, which is asked first, is asked for a name."""
+def look_for(name: str, path: tp.Sequence[str] | None, first: tp.Sequence[str]) -> None:
+    """Another finder, which is asked first, is asked for a name, and looks in folders before the search path."""
     if _observer.is_hooked:
-        _observer.look_for(name, path)
+        _observer.look_for(name, path, first)
 
 
 def share_with_first_rank(path: str) -> None:
