@@ -214,7 +214,7 @@ def _take_claim(entry: Entry, token: str, shared: bool) -> Claim | None:
         log.warning("%s is not computed here: job %s of the same launch computes it", entry.uid, owner.job)
         return None
     process = describe_process() if owner.cluster == "slurm" else describe_owner(entry.path)  # Slurm knows its jobs
-    claim = owner.next(ClaimState.RUNNING, owner=process, job=job, shared=shared, attempt=owner.attempt + 1)
+    claim = owner.next(ClaimState.RUNNING, owner=process, job=job, shared=shared, attempt=entry.num_attempts(owner) + 1)
     if not entry.publish_claim(claim):
         log.warning("%s is not computed here: another job was faster", entry.uid)
         return None

@@ -176,6 +176,11 @@ class Entry:
         out, err = paths.log_names(stem, is_split=os.path.lexists(folder / paths.log_names(stem, is_split=True)[0]))
         return folder / out, folder / err
 
+    def num_attempts(self, claim: Claim) -> int:
+        """How many attempts there were up to a claim. After a damaged outcome no claim knows; then the logs tell."""
+        stems = (name.partition(".")[0] for name in files.list_folder(self.path / paths.LOGS))
+        return claim.attempt or max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
     def relative_log(self, path: Path) -> str | None:
         """The path of a log as outcomes store it: relative, as cache folders are moved. None if it has nothing."""
         return os.path.relpath(path, self.path) if path.exists() and path.stat().st_size else None

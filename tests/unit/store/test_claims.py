@@ -252,6 +252,18 @@ def test_an_outcome_that_is_set_aside_leaves_a_claim_that_is_nobodys(entry: Entr
     assert owner is not None and (owner.number, owner.state) == (3, ClaimState.RELEASED)
 
 
+def test_after_a_damaged_outcome_an_attempt_has_a_log_of_its_own(entry: Entry) -> None:
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    (entry.path / paths.LOGS).mkdir()
+    (entry.path / paths.LOGS / "1.log").write_text("of the first attempt")
+    (entry.path / paths.OUTCOME).write_text("damaged")
+    entry.set_outcome_aside()
+    entry.publish_claim(claim(1, "next", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "next", lambda attempt: attempt.claim.attempt)
+    assert value_of(entry) == 2
+
+
 def test_an_outcome_that_is_removed_before_its_claims_are_leaves_a_later_number(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
