@@ -162,7 +162,7 @@ class Model:
         held = _held(world, number) or Held("", RELEASED)
         if world.outcome is not None and number == world.outcome[0]:
             held = Held("", RELEASED)  # whoever computed it has ended, or is about to remove its claims
-        claims = launch._replace(step="publish queued", number=number, lost=held.lost)
+        claims = launch._replace(step="publish queued", number=number, lost=() if launch.forces else held.lost)
         if held.state is RELEASED:
             yield f"{name}: free", _with(world, index, claims)
         elif self._is_gone(world, held):
@@ -185,7 +185,7 @@ class Model:
         if held.state is COMMITTING and world.budget.stalls:
             yield f"{name}: {held.token} has stalled", _spend(_with(world, index, claims), "stalls")
         if owner.stage in IN_JOB and held.state is not COMMITTING and world.budget.believed_lost:
-            lost = claims._replace(lost=(*held.lost, held.token))
+            lost = claims._replace(lost=() if claims.forces else (*held.lost, held.token))
             yield f"{name}: {held.token} is believed to be lost", _spend(_with(world, index, lost), "believed_lost")
 
     def _is_gone(self, world: World, held: Held) -> bool:
@@ -506,9 +506,9 @@ STARTS = {  # all that fits in a second each, and what a minute allows
     "three die": start_of(3, deaths=3),
 }
 LONG_STARTS = {
-    "three, all at once": start_of(3, deaths=2, stale=1, late_links=1, errors=1),
-    "three, believed lost": start_of(3, deaths=1, believed_lost=1, stalls=1),
+    "three, all at once": start_of(3, deaths=1, stale=1, late_links=1, errors=1),
+    "three, believed lost": start_of(3, deaths=1, believed_lost=1),
     "three, one forces": start_of(3, forcing=1, deaths=2, stalls=1, errors=1),
     "three, two force and one stalls": start_of(3, forcing=2, deaths=1, stalls=1),
-    "three, two force": start_of(3, forcing=2, deaths=1, stalls=1, believed_lost=1),
+    "three, two force": start_of(3, forcing=2, deaths=0, believed_lost=1),
 }

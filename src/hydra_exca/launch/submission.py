@@ -399,7 +399,8 @@ class Submission:
         return argument
 
     def _prepare_entry(self, task: LaunchedTask) -> None:
-        if task.mode in (Mode.FORCE, Mode.RETRY):
+        is_owned = task.claim is not None and task.entry.owns(task.claim)  # another force may have been quicker
+        if task.mode in (Mode.FORCE, Mode.RETRY) and is_owned:
             task.entry.set_previous_aside(keep_output=task.mode is Mode.RETRY)
         task.entry.write_description(task.task.describe)
 

@@ -254,6 +254,9 @@ class Entry:
         Other claims beside it that are not later are nobody's: their writers were killed before they looked again.
         """
         claim, outcome = claims.owning_claim(self.path), self.readable_outcome()
+        if outcome is None and claim is None and self.has_previous():  # set aside by a launch that had lost its claim
+            previous = self.previous_outcome()
+            return None if previous is None else dataclasses.replace(_claim_of(previous), state=ClaimState.RELEASED)
         if outcome is None or (claim is not None and claim.number > outcome.claim):
             return claim
         return _claim_of(outcome)

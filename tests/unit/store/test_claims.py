@@ -244,6 +244,16 @@ def test_a_value_that_is_to_be_replaced_keeps_the_numbers_of_claims(entry: Entry
     assert not entry.publish_claim(claim(3, "late"))
 
 
+def test_a_value_that_was_set_aside_without_a_claim_keeps_nobody_from_the_task(entry: Entry) -> None:
+    """As by a slow launch that forces, after another force has taken over and ended."""
+    entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
+    attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
+    entry.set_previous_aside(keep_output=False)
+    owner = entry.current_claim()
+    assert owner is not None and (owner.number, owner.state) == (3, ClaimState.RELEASED)
+    assert entry.publish_claim(owner.next(ClaimState.QUEUED, token="next"))
+
+
 def test_an_outcome_that_is_set_aside_leaves_a_claim_that_is_nobodys(entry: Entry) -> None:
     entry.publish_claim(claim(1, "mine", ClaimState.QUEUED))
     attempt_task(entry, IDENTITY, "mine", lambda attempt: 5)
