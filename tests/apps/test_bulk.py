@@ -53,9 +53,9 @@ def files_made(folder: Path, tasks: int) -> dict[str, int]:
     return made
 
 
-def test_a_task_costs_its_launch_four_files(tmp_path: Path) -> None:
+def test_a_task_costs_its_launch_three_files(tmp_path: Path) -> None:
     few, many = files_made(tmp_path / "few", 10), files_made(tmp_path / "many", 30)
-    assert sum(many.values()) - sum(few.values()) == 4 * 20  # its name, its claim, and two for people
+    assert sum(many.values()) - sum(few.values()) == 3 * 20  # its name, its claim, and one for people
 
 
 @pytest.mark.parametrize("name", ["project", "payload", "arguments", "launch"])

@@ -49,11 +49,11 @@ def use(monkeypatch: pytest.MonkeyPatch, environment: tp.Mapping[str, str]) -> N
 def test_a_folder_with_a_percent_sign_keeps_the_output_of_jobs(
     submit: Submit, batch: Callable[..., Batch], count: int, below: str
 ) -> None:
-    mine = batch(count=count, below=below)
+    mine = batch("prints", count=count, below=below)
     submission = submit("slurm", mine)
     ends(submission, count)
     logs = [f"{id_}_0_log.out" for id_ in submission.job_ids.values()]
-    assert runs(mine) == [1] * count and all((mine.folder / name).exists() for name in logs)
+    assert runs(mine) == [1] * count and all((mine.folder / name).read_text() == "a line\n" for name in logs)
 
 
 # -- an sbatch that fails ----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ def run(launch: str, number: int) -> None:
     The exit code says whether a task failed, for those who ask the scheduler. A job whose disk takes nothing more from
     it says so by its exit code, too, as it can leave nothing on the disk.
     """
+    process = os.getpid()
     try:
         _run_tasks(launch, number)
     except CacheError as error:
@@ -40,14 +41,18 @@ def run(launch: str, number: int) -> None:
         traceback.print_exception(error)
         raise SystemExit(DISK_ERROR) from error
     except SystemExit:
-        _remove_log(launch, number)
+        _remove_log(launch, number, process)
         raise
-    _remove_log(launch, number)
+    _remove_log(launch, number, process)
 
 
-def _remove_log(launch: str, number: int) -> None:
-    """Removes the log of a local job that is empty; on Slurm, the script of the job does so."""
-    remove_empty_log(paths.job_log(Path(launch), number))
+def _remove_log(launch: str, number: int, process: int) -> None:
+    """Removes the log of a local job that is empty; on Slurm, the script of the job does so.
+
+    A forked process leaves it alone: it may still print when it exits.
+    """
+    if os.getpid() == process:
+        remove_empty_log(paths.job_log(Path(launch), number))
 
 
 def _run_tasks(launch: str, number: int) -> None:

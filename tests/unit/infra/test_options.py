@@ -355,7 +355,7 @@ def sbatch_script(folder: Path) -> str:
         ),
         (
             {"tasks_per_node": 2, "slurm_use_srun": True, "slurm_partition": "short", "timeout_min": 5},
-            ["ntasks-per-node=2", "partition=short", "job-name=Where.fit"],
+            ["ntasks-per-node=2", "partition=short", "job-name='Where.fit[default]'"],
         ),
         ({"slurm_additional_parameters": {"nice": 10, "requeue": True}}, ["nice=10", "requeue"]),
     ],
