@@ -89,7 +89,7 @@ class UnreadableFileError(CacheError, OSError):
     """
 
     def __new__(cls, *args: tp.Any) -> tp.Self:
-        return OSError.__new__(cls, *args)  # RuntimeError's would be inherited, and sets none of these
+        return OSError.__new__(cls, *args)  # the __new__ of RuntimeError, which comes first, would leave these unset
 
     def __init__(self, *args: tp.Any) -> None:
         OSError.__init__(self, *args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
@@ -14,29 +13,12 @@ from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.launch.find_job import find_slurm_job, is_job_id
 from hydra_exca.store import folder_pointers
 
+from .found_entry import FoundEntry
+from .listing import list_entries, list_factory_folders, list_map_jobs
+from .record import ListedTask
+
 _SHOWN = 20
 _SIMILARITY = 0.5  # of names that are shown because they are near
-
-
-@dataclasses.dataclass(frozen=True)
-class FoundEntry:
-    """An entry, and the cache folder that it is in."""
-
-    path: Path
-    cache: Path
-
-    @property
-    def name(self) -> str:
-        """The name to type: ``factory,version/uid``."""
-        return str(self.path.relative_to(self.cache))
-
-    @property
-    def factory(self) -> str:
-        return self.name.partition("/")[0].rpartition(",")[0]
-
-    @property
-    def version(self) -> str:
-        return self.name.partition("/")[0].rpartition(",")[2]
 
 
 def find_entry(text: str, folder: Path) -> FoundEntry:
@@ -117,8 +99,9 @@ def _find_by_name(text: str, folder: Path) -> FoundEntry:
     if not folder.is_dir() and not is_job_id(text):
         raise CacheError(f"there is no folder {folder} with results: name it with --folder, or in EXCA_FOLDER")
     factory_folder, _, name = text.rpartition("/")
-    entries = _list_entries(folder, factory_folder) if folder.is_dir() else []
-    meant = _best_matches(name, entries) or _best_matches(name, [job for entry in entries for job in _map_jobs(entry)])
+    tasks = _list_tasks(folder, factory_folder) if folder.is_dir() else []
+    entries = _found(tasks)
+    meant = _best_matches(name, entries) or _best_matches(name, _found(list_map_jobs(tasks)))
     meant = meant or _find_by_job(text, folder)
     if not meant:
         nor = ", and no job has this id" if is_job_id(text) else ""
@@ -134,13 +117,19 @@ def _find_by_job(text: str, folder: Path) -> list[FoundEntry]:
     return [] if job is None else [FoundEntry(job.path, job.launch.parent.parent)]
 
 
-def _list_entries(folder: Path, factory_folder: str) -> list[FoundEntry]:
-    """The entries of a cache below the factory folders of this name, or of names that begin so."""
-    entries = [
-        FoundEntry(path, folder) for parent in _folders(folder) if "," in parent.name for path in _folders(parent)
+def _list_tasks(folder: Path, factory_folder: str) -> list[ListedTask]:
+    """The tasks of a cache below the factory folders of this name, or of names that begin so."""
+    names = list_factory_folders(folder)
+    exact = [name for name in names if name == factory_folder]  # else version 1 would be 10, too
+    return [
+        task
+        for name in exact or [name for name in names if name.startswith(factory_folder)]
+        for task in list_entries(folder, name)
     ]
-    exact = [entry for entry in entries if entry.path.parent.name == factory_folder]  # else version 1 would be 10, too
-    return exact or [entry for entry in entries if entry.path.parent.name.startswith(factory_folder)]
+
+
+def _found(tasks: tp.Iterable[ListedTask]) -> list[FoundEntry]:
+    return [FoundEntry(Path(task.entry), task.cache) for task in tasks if task.entry is not None]
 
 
 def _best_matches(name: str, entries: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
@@ -151,16 +140,6 @@ def _best_matches(name: str, entries: tp.Sequence[FoundEntry]) -> list[FoundEntr
         or [entry for entry in entries if is_digits and entry.path.name.rpartition("-")[2].startswith(name)]
         or [entry for entry in entries if name and entry.path.name.startswith(name)]
     )
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _map_jobs(entry: FoundEntry) -> list[FoundEntry]:
-    """The entries of a map's jobs."""
-    folder = entry.path / paths.ITEMS / paths.ITEM_JOBS
-    return [FoundEntry(path, entry.cache) for path in _folders(folder)] if folder.is_dir() else []
 
 
 def _list_names(entries: tp.Sequence[FoundEntry]) -> str:

@@ -15,7 +15,7 @@ from hydra_exca.rerun import rerun
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, ClaimState, Entry, Items, Outcome, launches
 
-from .entry_finder import FoundEntry
+from .found_entry import FoundEntry
 
 Json = dict[str, tp.Any]
 _NO_SCRIPT = ("", "-", "-c", "-m")  # what was typed or piped to python

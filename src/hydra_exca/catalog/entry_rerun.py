@@ -20,14 +20,14 @@ from hydra_exca.rerun.comparison import Comparison
 from hydra_exca.store import Entry
 
 from . import entry_record
-from .entry_finder import FoundEntry
 from .entry_record import Json
+from .found_entry import FoundEntry
 
 _GRACE_S = 1.0  # for a process to end by itself
 
 
 def rerun_entry(found: FoundEntry, into: Path | None, notify: tp.Callable[[str], object]) -> Comparison:
-    """Computes an entry again, in a process of its own, and compares. ``notify`` is told what differs from then.
+    """Computes an entry again, in a process of its own, and compares. ``notify`` gets a line for each difference.
 
     What the task writes goes to ``into``, a new or empty folder; by default a temporary one. Raises CacheError if it
     could not be run.

@@ -21,7 +21,7 @@ from hydra_exca.store import Claim, Entry, Outcome, launches
 
 from . import entry_record, entry_rerun
 from .column_names import MISSING, ColumnPlace, find_place
-from .entry_finder import FoundEntry
+from .found_entry import FoundEntry
 
 log = logging.getLogger("exca.catalog")
 FIELDS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hydra_exca.catalog import entry_finder, places
-from hydra_exca.catalog.entry_finder import FoundEntry
+from hydra_exca.catalog.found_entry import FoundEntry
 from hydra_exca.errors import CacheError, ExcaError
 
 from . import list_command, rerun_command, results_command, show_command

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from hydra_exca.catalog import entry_rerun
-from hydra_exca.catalog.entry_finder import FoundEntry
+from hydra_exca.catalog.found_entry import FoundEntry
 
 SAME, OTHER = 0, 1
 

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from hydra_exca import paths
 from hydra_exca.catalog import entry_record, entry_rerun
-from hydra_exca.catalog.entry_finder import FoundEntry
 from hydra_exca.catalog.entry_record import Json
+from hydra_exca.catalog.found_entry import FoundEntry
 from hydra_exca.errors import ExcaError
 from hydra_exca.rerun import comparison
 from hydra_exca.text import one_line

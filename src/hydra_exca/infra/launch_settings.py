@@ -19,6 +19,8 @@ from hydra_exca.errors import ConfigError
 
 LOGS = "{folder}/logs/{user}/%j"
 MAX_PICKLE_SIZE_GB = 1.0  # submitit's
+_KEY = "infra.workdir"
+_CHANGE_S = 5.0  # how old the state of the code may be that stored results are compared with
 
 
 def unknown_placeholder(logs: Path | str) -> str | None:
@@ -49,10 +51,6 @@ def environment_path(conda_env: Path | str | None) -> str | None:
     if isinstance(conda_env, str) and os.sep not in conda_env and not conda_env.startswith(("~", ".")):
         return conda_env
     return str(located(conda_env))
-
-
-_KEY = "infra.workdir"
-_CHANGE_S = 5.0  # how old the state of the code may be that stored results are compared with
 
 
 class WorkDir(pydantic.BaseModel):

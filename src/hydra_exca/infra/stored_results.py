@@ -28,7 +28,7 @@ def results(where: tp.Any = None, *, folder: str | Path | None = None, trust_use
     names, or else the nearest folder ``exca`` here or above; names are looked up there, or in ``folder``.
     `Record.load` also loads pickles of ``trust_users``.
 
-    Raises CacheError if there is no such place, ConfigError if ``where`` is none of these.
+    Raises CacheError if there is no such place, and ConfigError for any other kind of ``where``.
     """
     cache = None if folder is None else Path(folder)
     if where is None or isinstance(where, str | os.PathLike):

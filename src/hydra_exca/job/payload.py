@@ -61,9 +61,8 @@ class Payload:
     of the search path that is of the launch's python, if they run under another. ``logs`` is where their logs go, with
     ``{folder}``, ``{user}`` and ``%j`` in it, None for the entries' own place. ``jobs`` has the positions of the tasks
     of each job, by its number; ``workers`` of them are computed at a time. A job that is out of time starts again at
-    most ``max_num_timeout`` times; it is told ``signal_delay_s`` seconds before. With ``fail_jobs``, a job fails
-    if a task of it does.
-    ``provenance`` is what is recorded of the launch.
+    most ``max_num_timeout`` times; a signal warns it ``signal_delay_s`` seconds before. With ``fail_jobs``, a job fails
+    if one of its tasks does. ``provenance`` is what is recorded of the launch.
     """
 
     cluster: str

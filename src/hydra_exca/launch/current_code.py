@@ -38,9 +38,9 @@ class CurrentCode:
         return [] if self.files is None else self.files.changes(code, used)
 
     def is_that_of(self, outcome: Outcome, is_strict: bool) -> bool:
-        """Whether this code, or one of which no counting file differs, computed an outcome.
+        """Whether an outcome comes from this code, or from code that differs only in files that do not count.
 
-        Of unknown code, that is assumed unless ``is_strict``.
+        That is assumed of an outcome whose code is not known, unless ``is_strict``.
         """
         if outcome.code == self.digest:
             return True

@@ -245,15 +245,21 @@ class Entry:
         Outcomes come under a claim, so none is missed between the reads.
         """
         outcome = self.outcome()
-        claim = None if outcome is not None else self.current_claim()
-        return (outcome, None) if claim is None else (self.outcome(), claim)
+        if outcome is not None:
+            return outcome, None
+        claim = claims.owning_claim(self.path)
+        outcome = self.outcome()
+        return outcome, self._owner_beside(claim, outcome)
 
     def current_claim(self) -> Claim | None:
         """The claim that owns this entry. Of a complete entry, whose claims are removed, the outcome tells it.
 
         Other claims beside it that are not later are nobody's: their writers were killed before they looked again.
         """
-        claim, outcome = claims.owning_claim(self.path), self.readable_outcome()
+        return self._owner_beside(claims.owning_claim(self.path), self.readable_outcome())
+
+    def _owner_beside(self, claim: Claim | None, outcome: Outcome | None) -> Claim | None:
+        """Whose the entry is, by the latest claim and the outcome that was read after it."""
         if outcome is None and claim is None and self.has_previous():  # set aside by a launch that had lost its claim
             previous = self.previous_outcome()
             return None if previous is None else dataclasses.replace(_claim_of(previous), state=ClaimState.RELEASED)
