@@ -70,13 +70,23 @@ def computing(task: EnclosingTask, around: tp.Sequence[EnclosingTask]) -> tp.Ite
     its process group for its own, and wait for ranks that are gone.
     """
     tasks = (*around, task)
-    token = _around.set(tasks)
-    _environment.enter(json.dumps(tasks))
+    text = json.dumps(tasks)
+    before = _around.get()
     try:
+        _around.set(tasks)
+        _environment.enter(text)
         yield
     finally:
-        _environment.leave(json.dumps(tasks))
-        _around.reset(token)
+        try:
+            _leave(before, text)
+        except KeyboardInterrupt:
+            _leave(before, text)  # a program that a later call starts would compute this task
+            raise
+
+
+def _leave(before: tuple[EnclosingTask, ...] | None, text: str) -> None:
+    _around.set(before)
+    _environment.leave(text)
 
 
 _around: contextvars.ContextVar[tuple[EnclosingTask, ...] | None] = contextvars.ContextVar("around", default=None)
@@ -100,17 +110,25 @@ class _TaskEnvironment:
             os.environ[ENCLOSING_TASKS] = tasks
 
     def leave(self, tasks: str) -> None:
+        """May be called again where it, or ``enter``, was interrupted."""
         with self._lock:
-            self._tasks.remove(tasks)
-            if self._tasks:
-                os.environ[ENCLOSING_TASKS] = self._tasks[-1]
+            if tasks not in self._tasks:
                 return
-            for name in _CHANGED:
-                os.environ.pop(name, None)
-            os.environ.update(self._before)
-            group = _process_group()
-            if group is not None and not self._had_group:
-                group.destroy_process_group()
+            others = [*self._tasks]
+            others.remove(tasks)
+            if others:
+                os.environ[ENCLOSING_TASKS] = others[-1]
+            else:
+                self._restore()
+            self._tasks = others
+
+    def _restore(self) -> None:
+        for name in _CHANGED:
+            os.environ.pop(name, None)
+        os.environ.update(self._before)
+        group = _process_group()
+        if group is not None and not self._had_group:
+            group.destroy_process_group()
 
 
 _CHANGED = (ENCLOSING_TASKS, *RANK_VARIABLES)

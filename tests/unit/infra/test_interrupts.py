@@ -20,6 +20,7 @@ from apps import wait_until
 
 from hydra_exca import MapInfra, TaskInfra, files, paths
 from hydra_exca.clusters import local
+from hydra_exca.clusters.base import ENCLOSING_TASKS
 from hydra_exca.errors import SubmissionError
 from hydra_exca.store import own_calls
 
@@ -69,29 +70,29 @@ VALUES = {"task": 10, "job": 10, "map": [10, 20]}
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt at the n-th line of the package that this thread runs."""
+    """Raises KeyboardInterrupt at the n-th call or return of a builtin in the package, where Python handles signals."""
 
     def __init__(self, number: int) -> None:
         self.left = number
         self.place = ""
 
     def __enter__(self) -> Interrupt:
-        sys.settrace(self._trace)
+        sys.setprofile(self._profile)
         return self
 
     def __exit__(self, *error: object) -> None:
-        sys.settrace(None)
+        sys.setprofile(None)
 
-    def _trace(self, frame: types.FrameType, event: str, argument: object) -> tp.Any:
+    def _profile(self, frame: types.FrameType, event: str, argument: object) -> None:
         is_own = frame.f_globals.get("__name__", "").startswith("hydra_exca.")
-        if not is_own or _is_below_del(frame):  # Python ignores what is raised there
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left == 0:
-                self.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                raise KeyboardInterrupt
-        return self._trace
+        if (
+            not is_own or event not in ("call", "c_return") or _is_below_del(frame)
+        ):  # Python ignores what is raised there
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.place = f"{frame.f_code.co_filename}:{frame.f_lineno} ({event})"
+            raise KeyboardInterrupt
 
 
 def _is_below_del(frame: types.FrameType | None) -> bool:
@@ -145,7 +146,8 @@ def test_a_call_that_was_interrupted_at_any_point_works_the_next_time(
                 in_a_generator(functools.partial(CALLS[kind], task(tmp_path / str(number))))
         except KeyboardInterrupt as error:
             kept.append(error)  # as a notebook does, with all its frames
-            found[interrupt.place] = in_time(functools.partial(CALLS[kind], task(tmp_path / str(number))))
+            value = in_time(functools.partial(CALLS[kind], task(tmp_path / str(number))))
+            found[interrupt.place] = os.environ.pop(ENCLOSING_TASKS, value)
             number += step
         else:
             break
