@@ -115,7 +115,12 @@ def disk_errors_translated(path: Path) -> tp.Iterator[None]:
     except CacheError:
         raise
     except OSError as error:
-        raise CacheError(f"{error.filename or path} cannot be written: {error.strerror or error}") from error
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> CacheError:
+    """The error for a disk that fails, with the file that has one, else ``path``; to be raised from ``error``."""
+    return CacheError(f"{error.filename or path} cannot be read or written: {error.strerror or error}")
 
 
 def link_file(source: str | Path, path: Path) -> bool:

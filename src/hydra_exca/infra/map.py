@@ -15,7 +15,7 @@ import typing as tp
 
 import pydantic
 
-from hydra_exca import clusters
+from hydra_exca import clusters, files
 from hydra_exca.clusters.devices import usable_cores
 from hydra_exca.code import active
 from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, TaskFailedError
@@ -233,7 +233,7 @@ class MapInfra(BaseInfra):
                 map_entry.create(self._describe)
             call.run()
         except OSError as error:
-            raise CacheError(f"{map_entry.folder} cannot be written: {error.strerror}") from error
+            raise files.disk_error(map_entry.folder, error) from error
         finally:
             computed.update(call.done if redo else ())
 

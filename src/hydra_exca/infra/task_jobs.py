@@ -255,6 +255,7 @@ def _start_rest(launch: Launch, lock: threading.RLock) -> None:
                 cause = error.__cause__ or error
                 if not isinstance(cause, OSError) or cause.errno not in files.PASSING_ERRORS:
                     log.error("exca: the other jobs are not started: %s", error)
+                    launch.give_up_unstarted(error)
                     return
                 if not warned:
                     log.warning("exca: jobs cannot be started: %s. Trying again", error)

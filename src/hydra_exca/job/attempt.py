@@ -118,17 +118,12 @@ def attempt_task(
         redirect(attempt)
         return _compute_and_commit(attempt, identity, compute, guard or AttemptGuard(), recorder)
     except (ExcaError, OSError) as error:
-        problem = error if isinstance(error, ExcaError) else disk_error(entry, error)
+        problem = error if isinstance(error, ExcaError) else files.disk_error(entry.path, error)
         if claim is not None:
             _give_up(entry, claim, identity, problem)
         if problem is error:
             raise
         raise problem from error
-
-
-def disk_error(entry: Entry, error: OSError) -> CacheError:
-    """The error for a disk that fails, to be raised from ``error``: then it is not the outcome of the task."""
-    return CacheError(f"{error.filename or entry.path} cannot be written: {error.strerror}")
 
 
 def _is_passing(raised: BaseException) -> bool:

@@ -155,6 +155,18 @@ class Payload:
         sys.argv[:] = self.argv
 
     def _enter(self) -> None:
+        with files.disk_errors_translated(Path(self.working_directory)):  # no user's code runs here
+            self._enter_copy()
+        script.set_main_name(self.main_name, self.notebook)
+        set_typed_sources(self.sources or {})
+        set_anchors(self.anchors)
+        if self.script is not None:
+            script.load_script(self.script)
+        else:
+            script.become_unloaded_main(self.main_file)
+        os.chdir(self.working_directory)  # a script that changes to its own folder did so before the launch
+
+    def _enter_copy(self) -> None:
         if self.copy is not None:
             check_copy(self.copy)
         sys.path[:] = self._search_path()
@@ -164,14 +176,6 @@ class Payload:
         active.run_from(self.copy, None if self.origin is None else Path(self.origin))
         if self.copy is not None:
             forget_originals(self.copy)
-        script.set_main_name(self.main_name, self.notebook)
-        set_typed_sources(self.sources or {})
-        set_anchors(self.anchors)
-        if self.script is not None:
-            script.load_script(self.script)
-        else:
-            script.become_unloaded_main(self.main_file)
-        os.chdir(self.working_directory)  # a script that changes to its own folder did so before the launch
 
     @property
     def all_code(self) -> str | None:

@@ -245,6 +245,12 @@ class Launch:
             self._mark_not_run(launched, "was not submitted: the queue had no room for it")
         return len(left)
 
+    def give_up_unstarted(self, problem: ExcaError) -> None:
+        """Gives up the tasks whose jobs cannot be started, and ends them with ``problem``."""
+        for submission in self._monitor.submissions:
+            for launched in submission.give_up_unstarted():
+                self._monitor.fail_task(launched, problem)
+
     def cancel_all(self) -> int:
         """Cancels all jobs of this launch, gives up their tasks, and returns the number of tasks."""
         return sum(submission.cancel_all() for submission in self._monitor.submissions)

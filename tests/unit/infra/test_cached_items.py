@@ -122,7 +122,7 @@ def test_an_index_that_cannot_be_written_is_an_error(
 
     opened = os.open
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(CacheError, match="cannot be written"):
+    with pytest.raises(CacheError, match="cannot be read or written"):
         del stored(tmp_path).infra.cache_dict["1"]
 
 

@@ -107,13 +107,15 @@ def test_a_program_ends_though_the_folder_of_jobs_that_wait_was_removed(
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     monkeypatch.setattr(local, "open", refuse, raising=False)
-    job = Fills(infra={"folder": tmp_path, "cluster": "local"}).infra.job()  # type: ignore[arg-type]
-    with pytest.raises(CacheError, match="cannot be written: No such file or directory"):
+    task = Fills(infra={"folder": tmp_path, "cluster": "local"})  # type: ignore[arg-type]
+    job = task.infra.job()
+    with pytest.raises(CacheError, match="cannot be read or written: No such file or directory"):
         job.result()
     starters = [thread for thread in threading.enumerate() if thread.name == "exca-starts-jobs"]
     for thread in starters:
         thread.join(20)
     assert not any(thread.is_alive() for thread in starters)
+    assert task.infra.status() == "not submitted"  # else the next call would wait for this process to start it
 
 
 @pytest.mark.parametrize("cluster", [None, "local"])
@@ -142,4 +144,4 @@ def test_whatever_a_launch_cannot_write_the_error_names_the_disk_and_the_next_ca
         if left[0] > 0:
             break
         assert Fills(infra={"folder": folder}).fit()
-    assert len(errors) > 5 and all("cannot be written: No space left on device" in error for error in errors)
+    assert len(errors) > 5 and all("written: No space left on device" in error for error in errors)

@@ -20,7 +20,7 @@ from submitit.helpers import DelayedSubmission
 
 from hydra_exca import paths
 from hydra_exca.clusters import AGAIN, process
-from hydra_exca.clusters.base import TASK_FAILED
+from hydra_exca.clusters.base import DISK_ERROR, TASK_FAILED
 from hydra_exca.clusters.slurm import commands, own_job
 from hydra_exca.infra.task_jobs import MethodProgram
 from hydra_exca.job.attempt import Attempt
@@ -81,6 +81,14 @@ def test_the_exit_code_says_that_the_task_failed(tmp_path: Path, settings: dict[
     side = JobSide(tmp_path, lambda argument, attempt: 1 / 0, **settings)
     assert (side.run(), side.statuses()) == (code, ["failed"])
     assert side.run() == 0  # the failure is stored, and nothing is computed
+
+
+@pytest.mark.app
+def test_a_job_that_cannot_enter_its_folder_is_no_failure_of_the_task(tmp_path: Path) -> None:
+    side = JobSide(tmp_path, lambda argument, attempt: 1, working_directory=str(tmp_path / "not mounted here"))
+    assert (side.run(), side.statuses()) == (DISK_ERROR, [None])
+    claim = side.entry.current_claim()
+    assert claim is not None and claim.state is ClaimState.RELEASED
 
 
 @pytest.mark.app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -94,7 +93,8 @@ class HydraProgram:
         self._templates = {name: Template(config) for name, config in state["_templates"].items()}
 
     def __call__(self, job: HydraJob, attempt: Attempt) -> tp.Any:
-        with _disk_errors(attempt):  # of Hydra and of this program: those of the function are in what is returned
+        # errors of Hydra and of this program: those of the function are in what is returned
+        with files.disk_errors_translated(attempt.entry.path):
             returned = self._run(job, attempt)
         return returned.return_value  # raises what the function raised
 
@@ -131,7 +131,7 @@ class HydraProgram:
         @functools.wraps(self._function)
         def pinned(config: DictConfig) -> tp.Any:
             if job.redaction is not None:
-                with _disk_errors(attempt):
+                with files.disk_errors_translated(attempt.entry.path):
                     _redact_saved(config, job.redaction)
             with env_override(job.environment):  # what Hydra has set is what the texts mean here
                 pins.put_pins(config, job.pins)
@@ -169,17 +169,6 @@ class HydraProgram:
         if self._link_outputs:
             outputs.SweepFolder(job.sweep_folder, link=True).show(job.subfolder, str(entry.output))
         return entry.output
-
-
-@contextlib.contextmanager
-def _disk_errors(attempt: Attempt) -> tp.Iterator[None]:
-    """Makes an error of the disk one of the cache, which is not the outcome of the task."""
-    try:
-        yield
-    except OSError as error:
-        from hydra_exca.job.attempt import disk_error  # whoever comes here has imported it
-
-        raise disk_error(attempt.entry, error) from error
 
 
 def _redact_saved(config: DictConfig, redaction: Redaction) -> None:
