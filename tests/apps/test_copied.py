@@ -126,7 +126,7 @@ def test_a_yaml_beside_the_script_is_code_where_configs_are_beside_it_too(tmp_pa
     assert result.values == ["a: 2"]
 
 
-def test_a_copy_that_is_gone_fails_a_task_that_waits_for_it(tmp_path: Path) -> None:
+def test_a_task_whose_copy_is_gone_has_not_failed_and_runs_with_the_same_command(tmp_path: Path) -> None:
     app = App(tmp_path, WAITING, files={"lib.py": ""})
     with app.start("seed=1,2", ONE_AT_A_TIME, cluster="local") as launch:
         wait_until(lambda: app.notes, "the first task to run")
@@ -134,7 +134,9 @@ def test_a_copy_that_is_gone_fails_a_task_that_waits_for_it(tmp_path: Path) -> N
         app.write("go", "")
         result = launch.result()
     assert result.statuses == ["COMPLETED", "FAILED"]
-    assert "code that this job was launched with, is gone: launch it again" in result.text
+    assert "code that this job was launched with, is gone: launch it again. Nothing is stored" in result.text
+    assert "the same command runs what failed" in result.text
+    assert "1 reused, 1 computed" in app.run("seed=1,2", cluster="local").text
 
 
 def test_a_program_without_a_file_is_not_copied_and_that_is_said(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hydra_exca.code.compare import join_digests
 from hydra_exca.code.importer import forget_originals
 from hydra_exca.code.manifest import check_copy
 from hydra_exca.code.snapshot import Snapshot
-from hydra_exca.errors import ConfigError, CorruptEntryError, Problem
+from hydra_exca.errors import CacheError, ConfigError, CorruptEntryError, Problem
 from hydra_exca.identity.cells import Anchors, anchors, set_anchors, set_typed_sources, typed_sources
 from hydra_exca.store import pickles
 
@@ -155,8 +155,12 @@ class Payload:
         sys.argv[:] = self.argv
 
     def _enter(self) -> None:
-        with files.disk_errors_translated(Path(self.working_directory)):  # no user's code runs here
-            self._enter_copy()
+        try:
+            with files.disk_errors_translated(Path(self.working_directory)):
+                self._enter_copy()
+        except CacheError as error:
+            error.is_passing = True  # no user's code runs here
+            raise
         script.set_main_name(self.main_name, self.notebook)
         set_typed_sources(self.sources or {})
         set_anchors(self.anchors)

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_exca import paths, script
 from hydra_exca.errors import ConfigError, ExcaError, Problem
+from hydra_exca.status import Status
 from hydra_exca.text import count_noun
 
 if tp.TYPE_CHECKING:
@@ -31,6 +32,7 @@ if tp.TYPE_CHECKING:
 
     from hydra_exca.code.launch_code import CodeOptions, LaunchCode
     from hydra_exca.identity.redaction import Redaction
+    from hydra_exca.launch.results import Result
     from hydra_exca.provenance.launch_record import LaunchDescription, Patch
 
     from .job_returns import HeldTaskReturn
@@ -48,6 +50,7 @@ class _SweepState:
     code: LaunchCode | None = None
     sees_the_end: bool = False
     failed: int = 0
+    stored: int = 0  # how many of these failures are results, which the same command finds
     held: list[HeldTaskReturn] = dataclasses.field(default_factory=list)
     problem: ExcaError | None = None
     describe_launch: tp.Callable[[Path], LaunchDescription] | None = None
@@ -65,9 +68,10 @@ def can_hold_failures() -> bool:
     return _sweep_state.sees_the_end and (_is_under_main() or script.is_interactive())
 
 
-def hold_failures(count: int, held: tp.Iterable[HeldTaskReturn]) -> None:
+def hold_failures(failed: tp.Sequence[Result], held: tp.Iterable[HeldTaskReturn]) -> None:
     """Counts failures, to report them at the end of the sweep, and keeps the returns that do not raise until then."""
-    _sweep_state.failed += count
+    _sweep_state.failed += len(failed)
+    _sweep_state.stored += sum(result.status is Status.FAILED for result in failed)
     _sweep_state.held += held
 
 
@@ -163,7 +167,8 @@ class ExcaCallback(Callback):
             return
         message = f"exca: {count_noun(ended.failed, 'task', 'tasks')} of the sweep failed, see above"
         if _is_under_main():
-            raise SystemExit(f"{message}; hydra.launcher.mode=retry runs what failed")
+            again = "hydra.launcher.mode=retry" if ended.stored else "the same command"
+            raise SystemExit(f"{message}; {again} runs what failed")
         for held in ended.held:
             held.release()
         log.error("%s. Such a job raises its error when you ask for its return_value", message)

@@ -110,9 +110,8 @@ def _headline(group: tp.Sequence[Result]) -> str:
     assert error is not None
     if isinstance(error, JobLostError) and error.state and len(group) > 1:
         then = "" if first.status is Status.FAILED else ". Nothing is stored: the same command submits the tasks again"
-        hint = _log_hint(error)
-        example = f", for example{hint}" if hint else ""
-        return f"their jobs ended without a result: {error.state}{example}{then}{_retry_hint(first)}"
+        log_hint = _log_hint(error, "one log")
+        return f"their jobs ended without a result: {error.state}{log_hint}{then}{_retry_hint(first)}"
     message = str(error).replace(getattr(error, "type", "") or "\0", _class_name(error))
     messages = {_NUMBER.sub("", getattr(result.error, "text", "")) for result in group}  # at one place many may fail
     example = f"{len(messages)} different messages, for example " if len(messages) > 1 else "for example "
@@ -129,9 +128,9 @@ def _retry_hint(result: Result) -> str:
     return f"; {describe_earlier_failure(result.outcome, 'hydra.launcher.')}"
 
 
-def _log_hint(error: ExcaError) -> str:
+def _log_hint(error: ExcaError, name: str = "log") -> str:
     path = getattr(error, "log", None)
-    return f" (log: {relative_path(Path(path))})" if path else ""
+    return f" ({name}: {relative_path(Path(path))})" if path else ""
 
 
 def _class_name(error: ExcaError) -> str:

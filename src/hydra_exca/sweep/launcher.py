@@ -281,7 +281,7 @@ class _Batch:
         hold = hold and callback.can_hold_failures()
         returns = [job_returns.task_return(task, result, hold) for task, result in zip(batch, ended, strict=True)]
         if hold:
-            callback.hold_failures(len(failed), [r for r in returns if isinstance(r, job_returns.HeldTaskReturn)])
+            callback.hold_failures(failed, [r for r in returns if isinstance(r, job_returns.HeldTaskReturn)])
         return returns
 
     def _write_index(self, batch: tp.Sequence[SweepTask], results: tp.Sequence[Result]) -> Path:
