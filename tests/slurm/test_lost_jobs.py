@@ -114,7 +114,7 @@ def test_many_tasks_whose_jobs_end_in_the_same_way_are_told_together(tmp_path: P
         subprocess.run(["scancel", array(jobs(app)[0])], check=True)
         text = launch.result().text
     assert len([line for line in text.splitlines() if " failed: " in line]) <= 6
-    assert len(re.findall(r"-> their jobs ended without a result: .*\(CANCELLED\)", text)) == 1
+    assert len(re.findall(r"-> each job ended without a result: .*\(CANCELLED\)", text)) == 1
     assert "and 3 more ->" in text
 
 

@@ -111,7 +111,7 @@ def _headline(group: tp.Sequence[Result]) -> str:
     if isinstance(error, JobLostError) and error.state and len(group) > 1:
         then = "" if first.status is Status.FAILED else ". Nothing is stored: the same command submits the tasks again"
         log_hint = _log_hint(error, "one log")
-        return f"their jobs ended without a result: {error.state}{log_hint}{then}{_retry_hint(first)}"
+        return f"each job ended without a result: {error.state}{log_hint}{then}{_retry_hint(first)}"
     message = str(error).replace(getattr(error, "type", "") or "\0", _class_name(error))
     messages = {_NUMBER.sub("", getattr(result.error, "text", "")) for result in group}  # at one place many may fail
     example = f"{len(messages)} different messages, for example " if len(messages) > 1 else "for example "

@@ -120,4 +120,4 @@ def test_a_task_that_was_not_run_has_not_failed(logged: tp.Any) -> None:
 
 def test_jobs_that_ended_in_the_same_way_are_told_of_together(logged: tp.Any) -> None:
     failure_messages.say_failures([failed(seed, JobLostError("gone", state="TIMEOUT")) for seed in (1, 2)])
-    assert logged() == ["exca: failed: seed=1, seed=2 -> their jobs ended without a result: TIMEOUT"]
+    assert logged() == ["exca: failed: seed=1, seed=2 -> each job ended without a result: TIMEOUT"]
