@@ -16,6 +16,22 @@ def typed(tmp_path: Path, config: str, more: str = "", body: str = "return cfg.o
     return App(tmp_path, config=config, head="import hydra_exca" + MODEL.format(more=more), body=body, **TYPED)
 
 
+def test_a_launch_from_another_folder_says_where_the_project_has_its_results(tmp_path: Path) -> None:
+    app = App(tmp_path / "project")
+    app.run()
+    elsewhere = App(tmp_path / "elsewhere")
+    with elsewhere.start(script=["../project/train.py"]) as first:
+        assert f"To use them: hydra.launcher.folder={app.cache}" in first.result().text
+    with elsewhere.start(script=["../project/train.py"]) as again:
+        assert "To use them" not in again.result().text  # it is not new any more
+
+
+def test_a_folder_that_is_named_in_full_is_meant_so(tmp_path: Path) -> None:
+    app = App(tmp_path)
+    app.run()
+    assert "To use them" not in app.run(f"hydra.launcher.folder={tmp_path}/new").text
+
+
 def test_a_typed_field_that_depends_on_the_run_does_not_hide_what_else_it_is_made_of(tmp_path: Path) -> None:
     app = typed(tmp_path, "seed: 1\nname: a\nout: ${hydra:runtime.output_dir}/${name}\n")
     assert app.run("name=a,b").values == ["a", "b"]

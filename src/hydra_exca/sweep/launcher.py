@@ -121,6 +121,7 @@ class _Batch:
                 "with python, and the ranks inside the task. Jobs do not get RANK, WORLD_SIZE and the like"
             )
         launch = self._make_launch(batch)
+        messages.say_cache_of_project(batch, self._cache.path, self._options.typed_folder)
         if self._options.dry_run:
             plans = messages.say_dry_run(batch, launch.look_up(), self._options, launch.code_changes)
             return [job_returns.unrun_return(task, plan) for task, plan in zip(batch, plans, strict=True)]

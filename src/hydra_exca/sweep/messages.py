@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 import typing as tp
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from hydra_exca import paths
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import actions
@@ -45,6 +47,27 @@ def say_what_counts(of_script: ScriptIdentity, redaction: Redaction, said: set[s
             "(hydra.launcher.exclude_from_uid=[script.<name>] leaves out what cannot change a result)",
             shown,
         )
+
+
+def say_cache_of_project(batch: tp.Sequence[SweepTask], folder: Path, typed: Path) -> None:
+    """Says that the project of the script has results of these tasks where a launch from another folder has none.
+
+    ``folder`` is the cache of the launch, ``typed`` its option: one that does not depend on where the launch starts is
+    meant so.
+    """
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    if not batch or typed.is_absolute() or folder.exists() or main is None:
+        return
+    identity = batch[0].identity
+    caches = [parent / typed for parent in Path(os.path.abspath(main)).parents]
+    for cache in caches:
+        if paths.factory_folder(cache, identity.factory, identity.version).is_dir():
+            log.warning(
+                "exca: %s has results of %s, which this launch does not use, as it starts in another folder, with the "
+                "new cache %s. To use them: hydra.launcher.folder=%s",
+                *(cache, identity.factory, folder, cache),
+            )
+            return
 
 
 def say_plan(

@@ -52,12 +52,13 @@ _ABSENT = object()
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """The valid options of a launch, with an absolute folder.
+    """The valid options of a launch, with an absolute folder, and as it was typed.
 
     ``version_is_set``: the user chose the version, even if it is the default.
     """
 
     folder: Path
+    typed_folder: Path
     cluster: str | None
     mode: Mode
     version: str
@@ -88,7 +89,7 @@ class SweepOptions:
 
 
 _OF_RETRIES = tuple(field.name for field in dataclasses.fields(RetryPolicy))
-_OF_THE_SWEEP = {field.name for field in dataclasses.fields(SweepOptions)} - {"version_is_set", "jobs"}
+_OF_THE_SWEEP = {field.name for field in dataclasses.fields(SweepOptions)} - {"typed_folder", "version_is_set", "jobs"}
 _OF_THE_SWEEP |= set(_OF_RETRIES)
 
 
@@ -116,7 +117,8 @@ def _typed_values(own: dict[str, tp.Any], started_from: Path) -> dict[str, tp.An
     own |= {name: kind(own[name]) for name, kind in _ENUMS.items() if own[name] is not None}
     own |= {name: tuple(own[name]) for name in _LISTS}
     own["retries"] = _retry_policy({name: own.pop(name) for name in _OF_RETRIES})
-    own["folder"] = started_from / Path(own["folder"] or DEFAULT_FOLDER).expanduser()
+    own["typed_folder"] = Path(own["folder"] or DEFAULT_FOLDER).expanduser()
+    own["folder"] = started_from / own["typed_folder"]
     if own["cluster"] == "debug" and own["mode"] is Mode.CACHED:
         own["mode"] = Mode.RETRY  # a task that failed is what one wants to debug
     return own
