@@ -32,7 +32,7 @@ class ExcaConfigs(package_source.ImportlibResourcesConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         if self._normalize_file_name(config_path) != _SCHEMA:
             return super().load_config(config_path)
-        from . import _config  # it is slow to import, and few apps need it
+        from hydra_exca.sweep.launcher_conf import ExcaLauncherConf  # it is slow to import, and few apps need it
 
-        schema = OmegaConf.structured(_config.ExcaLauncherConf)
+        schema = OmegaConf.structured(ExcaLauncherConf)
         return ConfigResult(config=schema, path=self.full_path(), provider=self.provider, header={"package": None})

@@ -131,6 +131,15 @@ def _rerun(uid: str, folder: Path | None, into: Path | None) -> None:
     raise SystemExit(rerun_command.rerun_entry(_find_entry(uid, folder), into))
 
 
+@main.command("options")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _options(as_json: bool) -> None:
+    """Print all options below hydra.launcher, and those of an infra, with types, defaults and meanings."""
+    from . import options_command  # it imports Hydra, which no other command needs
+
+    options_command.print_options(as_json)
+
+
 def _find_entry(uid: str, folder: Path | None) -> FoundEntry:
     """The entry that is meant; a path needs no cache folder."""
     try:

@@ -23,17 +23,23 @@ _STYLES = {
 }
 
 
-def print_table(title: str, columns: tp.Sequence[str], rows: tp.Sequence[tp.Sequence[tp.Any]]) -> None:
-    """Prints a table; in a pager if it is longer than the terminal."""
+def print_table(
+    title: str, columns: tp.Sequence[str], rows: tp.Sequence[tp.Sequence[tp.Any]], *, ends_in_prose: bool = False
+) -> None:
+    """Prints a table; in a pager if it is longer than the terminal.
+
+    Long values are cut, but those of the last column if the table ``ends_in_prose``.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDEST
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for number, name in enumerate(columns):
         numeric = all(row[number] is None or isinstance(row[number], int | float) for row in rows)
-        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=not ends_in_prose)
     for row in rows:
-        table.add_row(*(Text(text := cell_text(value), style=_STYLES.get(text, "")) for value in row))
+        texts = [*map(cell_text, row[:-1]), str(row[-1])] if ends_in_prose else map(cell_text, row)
+        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in texts))
     is_long = console.is_terminal and len(rows) > console.height
     with console.pager(styles=True) if is_long else contextlib.nullcontext():
         console.print(Text(title))

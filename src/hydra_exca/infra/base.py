@@ -60,9 +60,12 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     _exca_pickled: tp.ClassVar[tuple[str, ...]] = ()
     _exca_pools: tp.ClassVar[tuple[str, ...]] = ()
 
+    # where results are stored; None: nowhere, each object keeps its own
     folder: Path | str | None = None
     version: str = "0"
+    # where the method runs: debug, local, slurm, auto; None: in this process
     cluster: ClusterName | None = None
+    # the name of its jobs
     job_name: str | None = None
     timeout_min: int | None = None
     nodes: int | None = 1
@@ -85,9 +88,13 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     slurm_use_srun: bool = False
     slurm_additional_parameters: dict[str, int | str | float | bool] | None = None
     slurm_setup: list[str] | None = None
+    # an environment whose python runs the jobs
     conda_env: Path | str | None = None
+    # the code that jobs import from a copy; None: from where it is
     workdir: WorkDir | None = None
+    # where the logs of jobs are
     logs: Path | str = launch_settings.LOGS
+    # the largest pickle of an object and its method that a job receives; None: 1
     max_pickle_size_gb: float | None = None
     on_code_change: tp.Literal["warn", "ignore", "error", "rerun"] = "warn"
     secret_keys: tuple[str, ...] = SECRET_KEYS

@@ -74,9 +74,13 @@ class MapInfra(BaseInfra):
 
     cluster: tp.Literal["debug", "local", "slurm", "auto", "threadpool", "processpool"] | None = None  # type: ignore[assignment]
     mode: tp.Literal["cached", "force", "read-only"] = "cached"
+    # keep the results in the object, too
     keep_in_ram: bool = True
+    # the most jobs that compute what is missing; None: no limit
     max_jobs: pydantic.PositiveInt | None = 128
+    # the fewest items that a job computes
     min_samples_per_job: pydantic.PositiveInt = 1
+    # raise if only one item is missing, instead of computing it
     forbid_single_item_computation: bool = False
 
     _computed: dict[str, set[str]] = pydantic.PrivateAttr(default_factory=dict)

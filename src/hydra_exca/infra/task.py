@@ -58,6 +58,7 @@ class TaskInfra(BaseInfra):
     """
 
     mode: tp.Literal["cached", "retry", "force", "read-only"] = "cached"
+    # keep the result in the object, too
     keep_in_ram: bool = False
     tasks_per_job: tp.Annotated[int, pydantic.Field(ge=1)] = 1
     workers_per_job: tp.Annotated[int, pydantic.Field(ge=1)] = 1

@@ -19,7 +19,7 @@ from hydra_exca.code.selection import loaded_files, script_file
 from hydra_exca.errors import ConfigError, Problem
 
 from .configs.omegaconf_private import node_at
-from .workdir_conf import WorkdirConf
+from .launcher_conf import WorkdirConf
 
 KEY = "hydra.launcher.workdir"
 _MULTIRUN = "multirun.yaml"

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from hydra_exca.clusters.slurm.sbatch import sbatch_parameters
 from hydra_exca.errors import ConfigError
+from hydra_exca.sweep.launcher_conf import ExcaLauncherConf
 from hydra_exca.sweep.options import SweepOptions, read_options
-from hydra_plugins.hydra_exca_launcher._config import ExcaLauncherConf
 
 
 def read(**options: tp.Any) -> SweepOptions:

@@ -1,6 +1,7 @@
 """The typed schema of ``hydra.launcher``: a mistyped key fails before anything runs.
 
-Hydra's plugin scan skips names with an underscore, so only apps that choose the launcher import this module.
+Composing imports it, and needs nothing else of this package. The comments above the fields are their descriptions in
+``hydra-exca options``.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +10,29 @@ from typing import Any
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 
 from hydra_exca.identity.redaction import SECRET_KEYS
-from hydra_exca.sweep.workdir_conf import WorkdirConf
+
+
+@dataclass
+class WorkdirConf:
+    """The code that jobs import. The callback's file, conf/hydra/callbacks/exca.yaml, has the same defaults."""
+
+    # the code to copy for the jobs: auto (the script's project, and what else it imports from outside of
+    # site-packages) or a list of folders, files and packages; null: jobs import the code from where it is
+    copied: Any = "auto"
+    # patterns of the files to copy from folders
+    includes: list[str] = field(default_factory=lambda: ["*.py", "*.yaml", "*.yml", "*.toml"])
+    # patterns of files and folders not to copy
+    excludes: list[str] = field(default_factory=lambda: ["__pycache__", ".git"])
+    # copy files that git ignores, too
+    git_ignored: bool = False
+    # a folder for the copy, instead of the cache
+    folder: str | None = None
+    # refuse to launch if there are uncommitted changes
+    log_commit: bool = False
+    # the largest size of the copy, and of the uncommitted changes, in million bytes
+    max_mb: float = 50.0
+    # make the copy the working directory of the jobs, too
+    chdir: bool = False
 
 
 @dataclass
@@ -18,13 +41,17 @@ class ExcaLauncherConf(SlurmQueueConf):
 
     _target_: str = "hydra_plugins.hydra_exca_launcher.launcher.ExcaLauncher"
 
-    # three of submitit's options with other defaults: logs go to the cache folder, one for both streams; only Slurm has
-    # a limit, 60 minutes
+    # three of submitit's options with other defaults
+
+    # the folder for what Slurm writes of a job before its task begins; null: that of the launch
     submitit_folder: str | None = None  # type: ignore[assignment]
+    # one log for both streams
     stderr_to_stdout: bool = True
+    # the time limit of a job in minutes; null: none, on Slurm 60
     timeout_min: int | None = None  # type: ignore[assignment]
 
     # options that hydra-submitit-launcher has since 1.4, here with every version; null, so that + works as before
+
     # the command that runs Python in Slurm jobs, as a shell reads it; null: the Python of the launch
     python: str | None = None
     # more arguments for srun
@@ -58,8 +85,9 @@ class ExcaLauncherConf(SlurmQueueConf):
     link_outputs: bool = True
     # other users whose pickled results may be loaded
     trust_users: list[str] = field(default_factory=list)
-    # how many tasks a job computes, and how many of them at a time
+    # how many tasks a job computes
     tasks_per_job: int = 1
+    # how many of them it computes at a time
     workers_per_job: int = 1
     # job options that come from the task's own config: {timeout_min: model.minutes}
     per_task: Any = None  # not a dict: Hydra does not allow new keys in one
@@ -73,11 +101,13 @@ class ExcaLauncherConf(SlurmQueueConf):
     wait: bool = True
     # how often a launch runs a task again by itself whose job was lost to the machine
     retries: int = 0
-    # what the next attempt gets if a job ran out of memory or time: {mem_gb: 2x}, {timeout_min: 2x}, or a number
+    # what the next attempt gets if a job ran out of memory: {mem_gb: 2x}, or a number
     on_oom: Any = None  # as per_task
+    # what the next attempt gets if a job ran out of time: {timeout_min: 2x}, or a number
     on_timeout: Any = None
-    # the most that such an attempt gets
+    # the most memory that such an attempt gets
     max_mem_gb: float | None = None
+    # the most time that such an attempt gets
     max_timeout_min: int | None = None
     # a job whose task failed fails, too, as the scheduler sees it; false: it completes
     fail_jobs: bool = True
