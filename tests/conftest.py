@@ -19,6 +19,7 @@ from typing import NoReturn
 import code_trees
 import hypothesis_profiles  # noqa: F401 - it registers them
 import pytest
+import shared_slurm
 from faults import OwnSlurm, OwnSlurms, stop_orphans
 from program_guard import ProgramGuard, explain, may_start_programs
 from repositories import git
@@ -26,7 +27,7 @@ from repositories import git
 TESTS = Path(__file__).parent
 SLURM = TESTS / "slurm"
 SLURM_CONF = "/etc/exca-slurm/slurm.conf"
-SLURMCTLD_PID = Path("/run/exca-slurm/slurmctld.pid")
+SLURMCTLD_PID = shared_slurm.RUN / "slurmctld.pid"
 
 
 # they compare the examples of a clone of Hydra's repository, which no package has
@@ -39,7 +40,6 @@ _GUARD = pytest.StashKey[ProgramGuard]()
 _MACHINES = Path(tempfile.gettempdir()) / f"exca-machines-of-tests-{os.getpid()}"
 _numbers = itertools.count()
 _frozen_modules = [0]
-_RUN = "EXCA_TESTS_RUN"  # of all processes of one test run: its first one's pid
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,7 +50,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("no_programs"):
         config.stash[_GUARD] = ProgramGuard()
-    os.environ.setdefault(_RUN, str(os.getpid()))
     _MACHINES.mkdir(0o700, exist_ok=True)
     # a shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -140,15 +139,13 @@ def _slurm_where_marked(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[None]:
-    """The test Slurm, up, in SLURM_CONF; started if it was not, and then stopped at the end of the run."""
-    with pytest.MonkeyPatch.context() as patch:
+    """The test Slurm, up, in SLURM_CONF; started if it was not, and then stopped by the last run that uses it."""
+    with shared_slurm.in_use(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", SLURM_CONF)
         if not _is_up():
             problem = _start()
             if problem:
-                _stop()
                 _there_is_no_slurm(problem)
-            _started_here().touch()
         yield
 
 
@@ -176,17 +173,12 @@ def own_slurm() -> Iterator[OwnSlurms]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Ends what the run has started, once: with several processes, in the one that started them."""
     shutil.rmtree(_MACHINES, ignore_errors=True)
-    if not hasattr(session.config, "workerinput") and _started_here().exists():
-        _started_here().unlink()
-        _stop()
+    if not hasattr(session.config, "workerinput"):
+        shared_slurm.stop_if_unused(_stop)
 
 
 def _there_is_no_slurm(problem: str) -> NoReturn:
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
-
-
-def _started_here() -> Path:
-    return Path(tempfile.gettempdir()) / f"exca-slurm-of-tests-{os.environ[_RUN]}"
 
 
 def _is_up() -> bool:
@@ -200,6 +192,7 @@ def _start() -> str:
     """Starts it and returns why not, or nothing."""
     if os.geteuid() != 0:
         return "no Slurm for the tests: start one with `sudo tests/slurm/start`"
+    shared_slurm.mark_as_started()
     with tempfile.TemporaryFile("w+") as log:  # no pipe: the daemons would hold it open
         started = subprocess.run([SLURM / "start"], stdout=subprocess.DEVNULL, stderr=log)
         log.seek(0)
@@ -208,8 +201,7 @@ def _start() -> str:
 
 
 def _stop() -> None:
-    if os.geteuid() == 0:
-        subprocess.run([SLURM / "stop"], check=False)
+    subprocess.run([SLURM / "stop"], check=False)
 
 
 @pytest.fixture
