@@ -112,10 +112,14 @@ def disk_errors_translated(path: Path) -> tp.Iterator[None]:
     """Raises CacheError for errors of the disk, with the file that has one, else ``path``."""
     try:
         yield
-    except CacheError:
+    except CacheError:  # an error of the disk, too, maybe
         raise
     except OSError as error:
         raise disk_error(path, error) from error
+    except ValueError as error:  # `logging.config` makes one of the error of a log file
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise disk_error(path, error.__cause__) from error.__cause__
 
 
 def disk_error(path: Path, error: OSError) -> CacheError:

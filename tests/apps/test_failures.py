@@ -51,6 +51,15 @@ def test_a_sweep_that_went_on_over_a_failure_ends_with_status_1_and_says_why(tmp
     assert "1 task of the sweep failed" in result.stderr and "mode=retry" in result.stderr
 
 
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_a_log_of_hydra_that_cannot_be_written_is_no_failure_of_the_task(tmp_path: Path, cluster: str) -> None:
+    app = App(tmp_path)
+    result = app.run("hydra.job_logging.handlers.file.filename=/not/there.log", cluster=cluster)
+    assert result.returncode == 1 and app.entries == []
+    assert "/not/there.log cannot be read or written: No such file or directory" in result.text
+    assert app.run(cluster=cluster).values == [10]
+
+
 def test_a_sweep_without_a_failure_ends_with_status_0(tmp_path: Path) -> None:
     assert App(tmp_path).run("seed=1,3,4", BATCHES).returncode == 0
 
