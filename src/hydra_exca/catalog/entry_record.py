@@ -21,7 +21,7 @@ Json = dict[str, tp.Any]
 _NO_SCRIPT = ("", "-", "-c", "-m")  # what was typed or piped to python
 _RECORDED = (
     *("overrides", "git", "python", "platform", "distributions", "env", "user", "host"),
-    *("slurm", "gpus", "peak_memory_bytes", "exit", "resources", "attempts"),
+    *("slurm", "gpus", "peak_memory_bytes", "exit", "resources", "attempts", "trackers"),
 )
 
 

@@ -26,7 +26,7 @@ from .found_entry import FoundEntry
 log = logging.getLogger("exca.catalog")
 FIELDS = (
     *("status", "how", "error", "factory", "version", "submitted", "started", "ended", "seconds", "cluster", "job"),
-    *("host", "user", "launch", "code", "overrides", "output", "log", "uid"),
+    *("host", "user", "launch", "code", "overrides", "output", "log", "tracker", "uid"),
 )
 """What a record has beside the configuration and the value, in the order of the columns."""
 _READ_BYTES = 1 << 20  # of a value of JSON in a file; a larger one is left to `Record.load`
@@ -148,6 +148,16 @@ class Record:
         if "overrides" in self._listed:
             return list(self._listed["overrides"])
         return [] if self._entry is None else entry_record.read_entry(self.entry()).get("overrides", [])
+
+    @property
+    def trackers(self) -> list[dict[str, str]]:
+        """The runs of experiment trackers that the task has made: ``tracker``, and ``id``, ``url``, ``folder``."""
+        return [] if self._entry is None else entry_record.read_entry(self.entry()).get("trackers", [])
+
+    @property
+    def tracker(self) -> str | None:
+        """Where to look at these runs: their URLs or folders."""
+        return ", ".join(run.get("url") or run.get("folder") or run["id"] for run in self.trackers) or None
 
     @property
     def how(self) -> str | None:

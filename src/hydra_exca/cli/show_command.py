@@ -65,6 +65,7 @@ def _describe(known: Json) -> dict[str, str | None]:
         "memory": f"{_size(known['peak_memory_bytes'])} at most" if "peak_memory_bytes" in known else None,
         "asked for": _resources(known),
         "retried": "; ".join(f"{_resources(each)}: {each['end']}" for each in known.get("attempts", [])),
+        "tracked by": "; ".join(" ".join(run.values()) for run in known.get("trackers", [])),
         "GPUs": ", ".join(f"{count} x {name}" for name, count in gpus.items()),
     }
 

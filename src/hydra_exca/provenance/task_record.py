@@ -18,7 +18,7 @@ from hydra_exca import files, paths
 from hydra_exca.status import Status
 from hydra_exca.store import Claim, Entry, Outcome
 
-from . import launch_record
+from . import launch_record, trackers
 
 log = logging.getLogger("exca.worker")
 
@@ -47,7 +47,9 @@ class Recorder:
         with _logged(entry):
             if self.launched and entry.owns(claim):
                 end = outcome.started, _exit_text(outcome), outcome.ended
-                self._write(entry, claim, outcome.code, launch_record.describe_job(self.launched, self.overrides, *end))
+                record = launch_record.describe_job(self.launched, self.overrides, *end)
+                runs = trackers.find_runs(Path(entry.output_folder()), outcome.started or 0.0)
+                self._write(entry, claim, outcome.code, {**record, **({"trackers": runs} if runs else {})})
 
     def _write(self, entry: Entry, claim: Claim, code: str | None, record: dict[str, tp.Any]) -> None:
         record = {**record, **self.attempts, "code": code, "launch": claim.token, "attempt": claim.number}
