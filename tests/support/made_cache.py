@@ -50,3 +50,9 @@ class MadeCache:
     def add_failure(self, config: dict[str, tp.Any], message: str = "no luck", **fields: tp.Any) -> Entry:
         error = {"kind": "raised", "type": "ValueError", "message": message, "traceback": "...", "content": None}
         return self.add(config, error=error, **fields)
+
+    def end(self, entry: Entry, config: dict[str, tp.Any], claim: Claim) -> None:
+        """Ends a running task of version 0 with an error."""
+        error = {"kind": "raised", "type": "ValueError", "message": "late", "traceback": "...", "content": None}
+        identity = uid.make_identity("train.main", "0", config).to_json()
+        assert entry.commit_outcome(claim, Outcome(Status.FAILED, claim.number, identity, error=error))

@@ -133,12 +133,13 @@ def _found(tasks: tp.Iterable[ListedTask]) -> list[FoundEntry]:
 
 
 def _best_matches(name: str, entries: tp.Sequence[FoundEntry]) -> list[FoundEntry]:
-    """The entries whose names match best: exactly, by the digits at their end, or by their beginning."""
+    """The entries whose names match best: exactly, by the digits at their end, their beginning, or a part."""
     is_digits = re.fullmatch("[0-9a-f]{8,16}", name)
     return (
         [entry for entry in entries if entry.path.name == name]
         or [entry for entry in entries if is_digits and entry.path.name.rpartition("-")[2].startswith(name)]
         or [entry for entry in entries if name and entry.path.name.startswith(name)]
+        or [entry for entry in entries if name and name in entry.path.name]
     )
 
 

@@ -120,6 +120,12 @@ def _job(source: Outcome | Claim | None) -> str | None:
     return None if source is None else " ".join(filter(None, [source.cluster, source.job]))
 
 
+def script_of(recorded: tp.Mapping[str, tp.Any]) -> str | None:
+    """The name of the script that a launch was started with, None where that is not known."""
+    argv = recorded.get("argv")
+    return os.path.basename(argv[0]) if argv and argv[0] not in _NO_SCRIPT else None
+
+
 def _command(recorded: Json, launch: Path) -> str | None:
     """The command line of its launch, for a shell."""
     argv, folder = recorded.get("argv"), recorded.get("working_directory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import typing as tp
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hydra_exca.clusters import JobReport, JobState
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.launch.lookup import JobEffect, Lookup, effect_of_end, is_given_up, without_garbage_collection
 from hydra_exca.status import Status
-from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry
+from hydra_exca.store import CacheFolder, Claim, ClaimState, Entry, launches
 
 from .record import EntryState, ListedTask, ListingFacts, Record
 
@@ -25,6 +26,12 @@ def list_factory_folders(cache: Path) -> list[str]:
     """The names ``factory,version`` in a cache folder, sorted."""
     names = (name for name in files.list_folder(cache) if not name.startswith("."))
     return sorted(name for name in names if "," in name and paths.is_version(name.rpartition(",")[2]))
+
+
+def list_launches(cache: Path) -> list[str]:
+    """The tokens of all launches, in their order."""
+    names = files.list_folder(cache / paths.LAUNCHES)
+    return sorted(name for name in names if re.fullmatch(launches.TOKEN_PATTERN, name))
 
 
 def list_entries(cache: Path, factory_folder: str) -> list[ListedTask]:
@@ -56,6 +63,7 @@ def read_records(tasks: tp.Iterable[ListedTask], trust_users: tp.Collection[str]
         here = [index for index in running if states[index].task.cache == cache]
         claims = [claim for index in here if (claim := states[index].claim) is not None]
         for index, report in zip(here, _ask_clusters(cache, claims), strict=True):
+            states[index] = states[index]._replace(report=report)
             if report.state is JobState.ENDED:
                 states[index] = _state_after(states[index], report)
     shared = ListingFacts()

@@ -11,9 +11,10 @@ from pathlib import Path
 from hydra_exca import checksums, files, paths, records
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.store import launches
+from hydra_exca.text import name_some
 
 from . import entry_finder
-from .listing import list_entries, list_factory_folders
+from .listing import list_entries, list_factory_folders, list_launches
 from .record import ListedTask
 
 FOLDER_VARIABLE = "EXCA_FOLDER"
@@ -25,6 +26,7 @@ class TaskListing(tp.NamedTuple):
 
     name: str
     tasks: list[ListedTask]
+    launch: Path | None = None
 
 
 def nearest_cache() -> Path:
@@ -61,9 +63,28 @@ def find_tasks(where: str | os.PathLike[str] | None, folder: Path | None) -> Tas
             raise CacheError(f"{place} does not exist")
     cache = cache_folder(folder)
     cache = cache.parent if cache.name == paths.LAUNCHES else cache
-    if re.fullmatch(launches.TOKEN_PATTERN, where):
-        return _tasks_of_launch(paths.launch_folder(cache, where))
+    launch = find_launch(where, cache)
+    if launch is not None:
+        return tasks_of_launch(launch)
     return tasks_of_factory(cache, where)
+
+
+def find_launch(text: str, cache: Path) -> Path | None:
+    """The folder of the launch whose path ``text`` is, or whose token has it; None if no launch is meant.
+
+    Raises CacheError if several are meant.
+    """
+    place = Path(text).expanduser().absolute()
+    if place.parent.name == paths.LAUNCHES and place.is_dir():
+        return place
+    if re.fullmatch(launches.TOKEN_PATTERN, text):
+        return paths.launch_folder(cache, text)
+    if place.exists() or not re.fullmatch(r"[0-9a-f-]{6,}", text):
+        return None
+    tokens = [token for token in list_launches(cache) if text in token]
+    if len(tokens) > 1:
+        raise CacheError(f"{text} matches {len(tokens)} launches of {cache}: {name_some(tokens)}")
+    return paths.launch_folder(cache, tokens[0]) if tokens else None
 
 
 def cache_folder(folder: Path | None) -> Path:
@@ -75,7 +96,7 @@ def _tasks_of_folder(folder: Path) -> TaskListing:
     if (folder / paths.SWEEP).exists():
         return _tasks_of_sweep(folder)
     if folder.parent.name == paths.LAUNCHES:
-        return _tasks_of_launch(folder)
+        return tasks_of_launch(folder)
     if "," in folder.name and ((folder / paths.NAMES).is_dir() or (folder / paths.PROJECT).exists()):
         return TaskListing(_shown(folder), list_entries(folder.parent, folder.name))
     found = entry_finder.find_by_path(folder)
@@ -112,13 +133,14 @@ def tasks_of_factory(cache: Path, name: str, version: str | None = None) -> Task
     return TaskListing(_shown(cache / (names[0] if len(names) == 1 else name)), tasks)
 
 
-def _tasks_of_launch(launch: Path) -> TaskListing:
+def tasks_of_launch(launch: Path) -> TaskListing:
     record = launches.read_record(launch)
     if "entries" not in record:
         why = "its record is missing or damaged" if launch.is_dir() else "there is no such folder"
         raise CacheError(f"the tasks of launch {launch} are not known: {why}")
     cache = launch.parent.parent
-    return TaskListing(f"launch {launch.name}", [ListedTask(f"{cache}/{name}", cache) for name in record["entries"]])
+    tasks = [ListedTask(f"{cache}/{name}", cache) for name in record["entries"]]
+    return TaskListing(f"launch {launch.name}", tasks, launch)
 
 
 # sweeps

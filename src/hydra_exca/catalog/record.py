@@ -10,6 +10,7 @@ import typing as tp
 from pathlib import Path
 
 from hydra_exca import files, paths
+from hydra_exca.clusters import JobReport
 from hydra_exca.confdict import ConfDict
 from hydra_exca.errors import CacheError, CorruptEntryError
 from hydra_exca.identity import names
@@ -54,7 +55,7 @@ class ListedTask(tp.NamedTuple):
 class EntryState(tp.NamedTuple):
     """What the files of an entry say, and the cluster of its job. ``problem``: why there is no value.
 
-    ``items``: the identity of the items, of a map.
+    ``items``: the identity of the items, of a map. ``report``: what the cluster says of the job of an open task.
     """
 
     task: ListedTask
@@ -64,6 +65,7 @@ class EntryState(tp.NamedTuple):
     claim: Claim | None = None
     problem: str | None = None
     items: dict[str, tp.Any] | None = None
+    report: JobReport | None = None
 
 
 class ListingFacts:
@@ -94,6 +96,7 @@ class Record:
         self._outcome = state.outcome
         self._claim = state.claim
         self._problem = state.problem
+        self._report = state.report
         self._identity = state.items if state.outcome is None else state.outcome.identity
         self._shared = shared
 
@@ -204,6 +207,11 @@ class Record:
         return self._problem if error is None else comparison.describe_error(error)
 
     @property
+    def reason(self) -> str | None:
+        """The error, or why its job waits, if the cluster says that."""
+        return self.error or (None if self._report is None else self._report.explanation) or None
+
+    @property
     def traceback(self) -> str | None:
         error = None if self._outcome is None else self._outcome.error
         return None if error is None else error.get("traceback")
@@ -217,6 +225,8 @@ class Record:
         if self._entry is None:
             return None
         path = entry_record.log_path(self._entry, self._outcome, self._claim)
+        if path is None and self._report is not None and self._report.log is not None and self._report.log.exists():
+            return self._report.log  # of a job that has not come to its task
         return None if path is None else Path(path)
 
     @functools.cached_property

@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 from hydra_exca import files, paths
-from hydra_exca.store import launches
 
 from .listing import list_entries, list_factory_folders, read_records
 
@@ -30,12 +29,6 @@ class FactorySummary:
 def summarize_factories(cache: Path, with_sizes: bool = True) -> list[FactorySummary]:
     """A summary of each factory and version, by name; ``size`` in bytes is left out if it is not wanted."""
     return [_summarize(cache, name, with_sizes) for name in list_factory_folders(cache) if (cache / name).is_dir()]
-
-
-def list_launches(cache: Path) -> list[str]:
-    """The tokens of all launches, in their order."""
-    names = files.list_folder(cache / paths.LAUNCHES)
-    return sorted(name for name in names if re.fullmatch(launches.TOKEN_PATTERN, name))
 
 
 def list_snapshots(cache: Path) -> list[str]:

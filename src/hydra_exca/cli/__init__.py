@@ -6,12 +6,14 @@ import typing as tp
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from hydra_exca.catalog import entry_finder, places
 from hydra_exca.catalog.found_entry import FoundEntry
 from hydra_exca.errors import CacheError, ExcaError
+from hydra_exca.text import relative_path
 
-from . import list_command, rerun_command, results_command, show_command
+from . import list_command, logs_command, rerun_command, results_command, show_command, status_command
 
 __all__ = ["main"]
 
@@ -30,6 +32,8 @@ class _Commands(click.Group):
             return super().invoke(context)
         except BrokenPipeError:  # whoever read the output has gone, say ``head``: click ends silently
             raise
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         except (ExcaError, OSError, ImportError) as error:  # a library for a format may be missing
             raise _RefusedError(str(error)) from error
 
@@ -72,7 +76,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _list(folder: Path | None, no_sizes: bool, as_json: bool) -> None:
     """List what a cache folder holds: factories, versions, counts, sizes and ages."""
-    list_command.list_cache(places.cache_folder(folder), not no_sizes, as_json)
+    list_command.list_cache(places.cache_folder(_say_folder(folder, None)), not no_sizes, as_json)
 
 
 @main.command("results")
@@ -85,7 +89,7 @@ def _list(folder: Path | None, no_sizes: bool, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write instead of printing.")
 def _results(place: str | None, folder: Path | None, condition: str | None, as_json: bool, **layout: tp.Any) -> None:
     """Print the results in PLACE as a table, or in another format."""
-    found = results_command.find_results(place, folder, condition)
+    found = results_command.find_results(place, _say_folder(folder, place), condition)
     results_command.print_results(found, results_command.Layout(**{**layout, **({"form": "json"} if as_json else {})}))
 
 
@@ -97,10 +101,35 @@ def _best(
     name: str, place: str | None, folder: Path | None, condition: str | None, as_json: bool, is_smallest: bool
 ) -> None:
     """Show the result with the largest number NAME, by default of values that are numbers themselves."""
-    found = results_command.find_results(place, folder, condition)
+    found = results_command.find_results(place, _say_folder(folder, place), condition)
     best = found.best(name, "min" if is_smallest else "max")
     known = show_command.describe_entry(best.entry())
     click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
+
+
+@main.command("status")
+@click.argument("place", required=False)
+@_folder
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="That many launches at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _status(place: str | None, folder: Path | None, limit: int, as_json: bool) -> None:
+    """List the newest launches; the tasks of one launch or sweep; how many tasks of a factory are in each state."""
+    status_command.print_status(place, _say_folder(folder, place), limit, as_json)
+
+
+@main.command("logs")
+@click.argument("which", required=False)
+@_folder
+@click.option("-f", "--follow", is_flag=True, help="Print what comes, until the tasks have ended.")
+@click.option("--rank", type=click.IntRange(min=0), default=0, help="The process of a job with several.")
+def _logs(which: str | None, folder: Path | None, follow: bool, rank: int) -> None:
+    """Print the log of a task, also of one that runs; of all tasks of a launch, by default the newest.
+
+    WHICH is a UID as above, or a launch. The name of each file is printed to standard error. With -f, the status is 0
+    if all tasks are completed in the end, else 1; it is 130 after Ctrl-C, which ends no task.
+    """
+    tasks = logs_command.find_which(which, _named_cache(folder, which))
+    raise SystemExit(logs_command.print_logs(tasks, follow, rank))
 
 
 @main.command("show")
@@ -141,9 +170,27 @@ def _options(as_json: bool) -> None:
 
 
 def _find_entry(uid: str, folder: Path | None) -> FoundEntry:
-    """The entry that is meant; a path needs no cache folder."""
+    return entry_finder.find_entry(uid, _named_cache(folder, uid))
+
+
+def _named_cache(folder: Path | None, name: str | None) -> Path:
+    """The cache folder for a name; a path needs none."""
+    try:
+        return places.cache_folder(_say_folder(folder, name))
+    except CacheError:
+        if name is None:
+            raise
+        return Path("exca")
+
+
+def _say_folder(folder: Path | None, place: str | None) -> Path | None:
+    """The cache folder; says which one it is, unless it was typed or what is asked for is a path."""
+    source = click.get_current_context().get_parameter_source("folder")
+    if source is ParameterSource.COMMANDLINE or (place is not None and Path(place).expanduser().exists()):
+        return folder
     try:
         cache = places.cache_folder(folder)
     except CacheError:
-        cache = Path("exca")
-    return entry_finder.find_entry(uid, cache)
+        return folder  # a path may need none
+    click.echo(f"exca: results in {relative_path(cache)}", err=True)
+    return cache

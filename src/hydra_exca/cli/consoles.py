@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import typing as tp
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from hydra_exca.catalog.tables import cell_text
 
@@ -45,3 +47,36 @@ def print_table(
         console.print(Text(title))
         if rows:
             console.print(table)
+
+
+def format_size(size: int) -> str:
+    """A number of bytes.
+
+    >>> format_size(1_234_000)
+    '1.23MB'
+    """
+    return f"{tqdm.format_sizeof(size, divisor=1000)}B"
+
+
+def format_age(since: datetime.datetime | None) -> str | None:
+    """How long ago it was; None if that is not known.
+
+    >>> format_age(datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=30))
+    '30 h ago'
+    """
+    if since is None:
+        return None
+    seconds = max(0, int((datetime.datetime.now(datetime.UTC) - since).total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def format_counts(counts: tp.Mapping[str, int]) -> str:
+    """Counts of tasks by status, the largest first.
+
+    >>> format_counts({"failed": 1, "completed": 20})
+    '20 completed, 1 failed'
+    """
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda pair: -pair[1]))

@@ -8,8 +8,6 @@ import shlex
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hydra_exca import paths
 from hydra_exca.catalog import entry_record, entry_rerun
 from hydra_exca.catalog.entry_record import Json
@@ -17,6 +15,8 @@ from hydra_exca.catalog.found_entry import FoundEntry
 from hydra_exca.errors import ExcaError
 from hydra_exca.rerun import comparison
 from hydra_exca.text import one_line
+
+from . import consoles
 
 
 def describe_entry(found: FoundEntry) -> Json:
@@ -62,7 +62,9 @@ def _describe(known: Json) -> dict[str, str | None]:
         "platform": known.get("platform"),
         "run by": ", ".join(filter(None, [user_and_host, known.get("job")])),
         "run at": _when(known),
-        "memory": f"{_size(known['peak_memory_bytes'])} at most" if "peak_memory_bytes" in known else None,
+        "memory": f"{consoles.format_size(known['peak_memory_bytes'])} at most"
+        if "peak_memory_bytes" in known
+        else None,
         "asked for": _resources(known),
         "retried": "; ".join(f"{_resources(each)}: {each['end']}" for each in known.get("attempts", [])),
         "tracked by": "; ".join(" ".join(run.values()) for run in known.get("trackers", [])),
@@ -80,7 +82,7 @@ def _value(known: Json) -> str | None:
         return None
     if "inline" in record:
         return one_line(json.dumps(record["inline"], ensure_ascii=False))
-    return f"{record['format']}, {_size(record['size'])}, in {Path(known['path'], record['file'])}"
+    return f"{record['format']}, {consoles.format_size(record['size'])}, in {Path(known['path'], record['file'])}"
 
 
 def _code(record: Json) -> str | None:
@@ -109,7 +111,3 @@ def _when(known: Json) -> str | None:
         return None
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(known["started"]))
     return f"{began}, for {known['seconds']:.3g} s" if "seconds" in known else f"since {began}"
-
-
-def _size(count: int) -> str:
-    return f"{tqdm.format_sizeof(count, divisor=1000)}B"

@@ -419,7 +419,7 @@ class Launch:
         """Claims and submits tasks; joins those that another launch has claimed meanwhile."""
         from .submission import Submission  # with all that jobs need: a launch that finds everything starts without it
 
-        submission = Submission(self.settings, self.program, missing)
+        submission = Submission(self.settings, self.program, missing, len(self._with_action(Action.REUSE)))
         self.settings.folder.create()
         owned = [(task.entry, task.claim, task.ended) for task in missing if task.has_entry and task.claim is not None]
         cancellation.cancel_vanished_jobs(self._lookup, owned)

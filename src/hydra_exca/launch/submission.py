@@ -51,14 +51,19 @@ class _SubmittedJob:
 class Submission:
     """The tasks that one submission has claimed, and their jobs."""
 
-    def __init__(self, settings: Settings, program: Program, wanted: tp.Sequence[LaunchedTask]) -> None:
+    def __init__(
+        self, settings: Settings, program: Program, wanted: tp.Sequence[LaunchedTask], num_reused: int = 0
+    ) -> None:
         """Checks and pickles everything before anything is claimed.
+
+        ``num_reused`` is recorded: how many other tasks of the launch have a value.
 
         Raises ConfigError if the jobs cannot work.
         """
         settings.check()
         self._settings = settings
         self._raw_program = program
+        self._num_reused = num_reused
         self._groups = _group_by_resources(wanted)
         options = [self._options_of(group[0]) for group in self._groups]
         settings.cluster.check_options(options)
@@ -468,6 +473,7 @@ class Submission:
             **self._settings.record,
             "token": self.token,
             "cluster": self._settings.cluster.name,
+            "reused": self._num_reused,
             "code": self._code(),
             "logs": str(self._logs),
             "entries": [str(task.entry.path.relative_to(self._settings.folder.path)) for task in self.claimed],

@@ -14,6 +14,7 @@ _NONE = type(None)
 _SCHEMA = {
     "code": (str, _NONE),
     "logs": (str, _NONE),
+    "reused": (int, _NONE),
     "argv": (list, _NONE),
     "working_directory": (str, _NONE),
     "entries": (list, _NONE),

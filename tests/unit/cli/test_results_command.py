@@ -33,7 +33,7 @@ def run(*arguments: str) -> str:
     """The output of a command that succeeds."""
     done = click.testing.CliRunner().invoke(main, list(arguments))
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def refusal(*arguments: str) -> str:
