@@ -129,7 +129,7 @@ PACKAGE = {"lib/other.py": "", "pkg/__init__.py": "", "pkg/used.py": "", "pkg/su
     ],
 )
 def test_a_new_module_counts_if_the_task_would_use_it(tmp_path: Path, body: str, name: str, counts: bool) -> None:
-    project = Project(tmp_path, body)
+    project = Project(tmp_path, body, cluster="inline")
     for place, text in PACKAGE.items():
         project.write(place, text)
     (tmp_path / "linked").symlink_to("lib")
@@ -198,7 +198,7 @@ def deep():
 
 @pytest.mark.parametrize("body", OPENS)
 def test_an_edited_file_counts_if_a_process_of_the_task_opened_it_or_may_have(tmp_path: Path, body: str) -> None:
-    project = Project(tmp_path, body, head="from helpers import deep, in_pool, load, pytest")
+    project = Project(tmp_path, body, cluster="inline", head="from helpers import deep, in_pool, load, pytest")
     project.write("helpers.py", HELPERS)
     project.write("pkg/__init__.py", "")
     project.write("pkg/plot.py", "")
