@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.machinery
 import importlib.util
 import logging
@@ -24,6 +23,9 @@ from .snapshot import Module, Snapshot, Sources, places_in_copy
 
 log = logging.getLogger("exca.workdir")
 _INSTALLED = {"site-packages", "dist-packages"}
+# not asked of sysconfig: that imports its settings first, and the observer of imports needs these folders for it
+_STDLIB = os.path.dirname(os.__file__)
+_LIBRARIES = (f"{_STDLIB}/", f"{os.path.join(sys.exec_prefix, sys.platlibdir, os.path.basename(_STDLIB))}/")
 _EVERYTHING = Rules()
 _NO_PROJECT = (
     "exca: %s is not a project, so only %s and the modules that it has imported are copied. Move it to a folder of "
@@ -149,12 +151,7 @@ def is_installed(path: Path | str) -> bool:
 
     Its path decides, not where links lead: some installers keep files elsewhere and link to them.
     """
-    return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or str(path).startswith(_libraries())
-
-
-@functools.cache
-def _libraries() -> tuple[str, ...]:
-    return tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")})
+    return any(f"/{name}/" in f"/{path}/" for name in _INSTALLED) or str(path).startswith(_LIBRARIES)
 
 
 def _importable(names: tp.Iterable[str]) -> tp.Iterator[Module]:
