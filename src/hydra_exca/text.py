@@ -35,6 +35,15 @@ def one_line(text: str, characters: int = 200) -> str:
     return line if len(line) <= characters else f"{line[:characters]}..."
 
 
+def with_message(kind: str, message: str) -> str:
+    """An error by its kind and message, if it has one.
+
+    >>> with_message("ValueError", "no luck"), with_message("AssertionError", "")
+    ('ValueError: no luck', 'AssertionError')
+    """
+    return f"{kind}: {message}" if message else kind
+
+
 def count_noun(count: int, one: str, many: str) -> str:
     """A number with its noun.
 

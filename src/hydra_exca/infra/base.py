@@ -36,6 +36,7 @@ from hydra_exca.launch.slurm_job import read_description
 from hydra_exca.provenance import launch_record, project
 from hydra_exca.status import Mode, OnCodeChange
 from hydra_exca.store import CacheFolder, Entry
+from hydra_exca.text import with_message
 
 from . import binding, clones, fast_lookup, launch_settings
 from .binding import AppliedMethod
@@ -379,7 +380,7 @@ class BaseInfra(binding.Bindable, pydantic.BaseModel):
     def _task_error(self, error: Exception) -> TaskFailedError:
         """The error to raise for one that the method raised in this process: the same as from a job."""
         report = describe_error(error)
-        message = f"{self.factory()} raised {report['type']}: {report['message']}\n{report['traceback']}"
+        message = f"{self.factory()} raised {with_message(report['type'], report['message'])}\n{report['traceback']}"
         return TaskFailedError(message, factory=self.factory(), **original_error(report))
 
     def _settings(self, cache: CacheFolder, cluster: clusters.Cluster, mode: Mode) -> Settings:

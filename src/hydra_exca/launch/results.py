@@ -10,6 +10,7 @@ from hydra_exca import files
 from hydra_exca.errors import CacheError, CorruptEntryError, ExcaError, JobLostError, TaskFailedError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Outcome
+from hydra_exca.text import with_message
 
 from .settings import Task
 
@@ -63,7 +64,7 @@ def stored_error(entry: Entry, outcome: Outcome, factory: str, note: str = "") -
     if stored["kind"] == "lost":
         return lost_job_error(entry, outcome, factory, note=note)
     log_path = entry.log_path(outcome)
-    lines = [f"{entry.uid} raised {stored['type']}: {stored['message']}"]
+    lines = [f"{entry.uid} raised {with_message(stored['type'], stored['message'])}"]
     lines += [f"  log: {log_path}"] if log_path else []
     lines += [f"  {note}"] if note else []
     lines += [f"  an earlier value is kept in {entry.path}"] if entry.has_previous() else []

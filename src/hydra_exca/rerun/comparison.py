@@ -11,7 +11,7 @@ from hydra_exca import paths
 from hydra_exca.errors import CorruptEntryError, ExcaError
 from hydra_exca.status import Status
 from hydra_exca.store import Entry, Items, Outcome
-from hydra_exca.text import one_line
+from hydra_exca.text import one_line, with_message
 
 from .same_values import IncomparableError, difference
 
@@ -125,7 +125,7 @@ def _describe_outcome(entry: Entry, outcome: Outcome | None) -> str:
 def describe_error(error: dict[str, tp.Any]) -> str:
     """The error of an outcome in one line."""
     kind = "its job was lost" if error.get("kind") == "lost" else error.get("type", "an error")
-    return one_line(f"{kind}: {error.get('message')}")
+    return one_line(with_message(kind, str(error.get("message") or "")))
 
 
 def _location(place: str) -> str:

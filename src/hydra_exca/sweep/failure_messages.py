@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import textwrap
 import typing as tp
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hydra_exca import paths
 from hydra_exca.errors import ExcaError, JobLostError, NotRunError, TaskFailedError
 from hydra_exca.launch.results import LOG_LINE, Result, describe_earlier_failure
 from hydra_exca.status import Status
-from hydra_exca.text import name_some, relative_path
+from hydra_exca.text import name_some, one_line, relative_path, with_message
 
 log = logging.getLogger("exca.sweep")
 _SHOWN_FRAMES = 3
@@ -20,6 +19,8 @@ _SHOWN_LOG_LINES = 5
 _MESSAGE_LENGTH = 300
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?:    (?P<code>\S.*)\n)?', re.M)
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib/python3[^/]*/|^<")
+_GROUP = "Exception Group Traceback"
+_MARGIN = re.compile(r"^ *[|+] ", re.M)
 _NUMBER = re.compile(r"\d+")
 _COPY = re.compile(rf"^.*/{paths.CODE}/[0-9a-f]{{16}}/")
 
@@ -47,6 +48,9 @@ def own_frames(traceback: str) -> list[Frame]:
 
 
 def _last_error(traceback: str) -> str:
+    """The part of a traceback that is about its last error; of a group of errors, that of the last in it."""
+    if _GROUP in traceback:
+        traceback = _MARGIN.sub("", traceback)
     return traceback.rpartition("Traceback (most recent call last):\n")[2]
 
 
@@ -95,13 +99,9 @@ def _describe(error: ExcaError) -> str:
         reason = f"{getattr(error, 'state', '') or _shorten(str(error))}{_log_hint(error)}"
         return "\n".join([reason, *log_lines[-_SHOWN_LOG_LINES:]])
     frames = own_frames(error.traceback)[-_SHOWN_FRAMES:]
-    lines = [f"{_class_name(error)}{_first_line(error)}", *map(_shorten, error.notes), *map(str, frames)]
+    lines = [with_message(_class_name(error), _shorten(error.text)), *map(_shorten, error.notes), *map(str, frames)]
     lines += [f"log: {relative_path(Path(error.log))}"] if error.log else []
     return "\n    ".join(lines)
-
-
-def _first_line(error: TaskFailedError) -> str:
-    return f": {_shorten(error.text)}" if error.text else ""
 
 
 def _headline(group: tp.Sequence[Result]) -> str:
@@ -119,7 +119,7 @@ def _headline(group: tp.Sequence[Result]) -> str:
 
 
 def _shorten(text: str) -> str:
-    return textwrap.shorten((text.splitlines() or [""])[0], _MESSAGE_LENGTH)
+    return one_line((text.splitlines() or [""])[0], _MESSAGE_LENGTH)
 
 
 def _retry_hint(result: Result) -> str:

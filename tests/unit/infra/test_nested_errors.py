@@ -18,6 +18,21 @@ from hydra_exca.store import Entry
 HERE = [None, pytest.param("local", marks=pytest.mark.app)]
 
 
+class Silent(pydantic.BaseModel):
+    infra: TaskInfra = TaskInfra()
+
+    @infra.apply
+    def fit(self) -> int:
+        raise ValueError
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_an_error_without_a_message_is_named_alone(has_folder: bool, tmp_path: Path) -> None:
+    with pytest.raises(TaskFailedError) as raised:
+        Silent(infra={"folder": tmp_path if has_folder else None}).fit()  # type: ignore[arg-type]
+    assert str(raised.value).splitlines()[0].endswith(" raised ValueError")
+
+
 def study(folder: Path, cluster: str | None, of_map: str | None) -> Study:
     infra: tp.Any = {"folder": folder, "cluster": cluster}
     doubled = Doubled(infra={**infra, "cluster": of_map})

@@ -1,6 +1,7 @@
 """What a sweep logs of failed tasks."""
 
 import logging
+import traceback
 import typing as tp
 from pathlib import Path
 
@@ -38,8 +39,8 @@ def failed(seed: int, error: ExcaError, how: str = "run") -> Result:
     return Result(task, how, Status.FAILED, f"seed={seed}", error=error)
 
 
-def raised(seed: int, message: str = "no luck", traceback: str = TRACEBACK) -> Result:
-    text = traceback.format(message=message)
+def raised(seed: int, message: str = "no luck", template: str = TRACEBACK) -> Result:
+    text = template.format(message=message)
     error = TaskFailedError(
         f"seed={seed} raised ValueError: {message}\n{text}", type="ValueError", text=message, traceback=text
     )
@@ -52,10 +53,39 @@ def logged(caplog: pytest.LogCaptureFixture) -> tp.Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize("traceback", [TRACEBACK, CHAINED], ids=["alone", "chained"])
-def test_the_frames_of_the_user_are_shown_and_files_are_named_as_in_the_project(traceback: str) -> None:
-    frames = failure_messages.own_frames(traceback)
+@pytest.mark.parametrize("text", [TRACEBACK, CHAINED], ids=["alone", "chained"])
+def test_the_frames_of_the_user_are_shown_and_files_are_named_as_in_the_project(text: str) -> None:
+    frames = failure_messages.own_frames(text)
     assert list(map(str, frames)) == ["pkg/train.py:14, in main: return inner(cfg.a)"]
+
+
+def _group(*errors: Exception) -> str:
+    try:
+        raise ExceptionGroup("many", errors)
+    except ExceptionGroup as group:
+        return "".join(traceback.format_exception(group))
+
+
+def test_of_a_group_of_errors_the_frames_are_shown() -> None:
+    (frame,) = failure_messages.own_frames(_group(ValueError("one"), TypeError("two")))
+    assert frame.name == "_group" and frame.code == 'raise ExceptionGroup("many", errors)'
+
+
+def test_of_a_group_of_errors_that_were_raised_the_frames_of_the_last_are_shown() -> None:
+    def fails() -> None:
+        raise ValueError("one")
+
+    try:
+        fails()
+    except ValueError as error:
+        frames = failure_messages.own_frames(_group(error, error))
+    assert frames[-1].code == 'raise ValueError("one")'
+
+
+def test_a_long_message_is_cut_and_not_left_out(logged: tp.Any) -> None:
+    failure_messages.say_failure({}, raised(1, "no" * 500))
+    failure_messages.say_failures([raised(1, "no" * 500)])
+    assert all("ValueError: nono" in line and "no..." in line and len(line) < 500 for line in logged())
 
 
 def test_of_an_error_in_a_library_alone_the_frames_of_the_library_are_shown() -> None:
@@ -95,7 +125,7 @@ def test_three_hundred_equal_failures_take_two_lines_as_they_happen_and_one_at_t
 def test_failures_of_another_place_or_kind_have_lines_of_their_own(logged: tp.Any) -> None:
     elsewhere = TRACEBACK.replace("line 14", "line 15")
     losses = [failed(3, JobLostError("gone", state=state)) for state in ("TIMEOUT", "NODE_FAIL")]
-    results = [raised(1), raised(2, traceback=elsewhere), *losses, failed(4, CacheError("the disk is full"))]
+    results = [raised(1), raised(2, template=elsewhere), *losses, failed(4, CacheError("the disk is full"))]
     failure_messages.say_failures(results)
     assert len(logged()) == 5
 
