@@ -13,6 +13,7 @@ from apps import App, wait_for
 pytestmark = pytest.mark.hydra_14
 
 CALLBACKS = """
+import logging
 from apps import note
 from hydra.experimental.callback import Callback
 
@@ -21,6 +22,9 @@ class Mine(Callback):
     def on_job_start(self, config, **kwargs): note("mine job start")
     def on_job_end(self, config, job_return, **kwargs): note("mine job end")
     def on_multirun_end(self, config, **kwargs): note("mine end")
+
+class Handler(logging.Handler):
+    def emit(self, record): pass
 
 def allowed(x): return 10 * x
 def forbidden(x): return x
@@ -41,6 +45,7 @@ other: {_target_: others.forbidden, x: 1}
 hydra:
   callbacks: {mine: {_target_: others.Mine}}
 """
+HANDLER = "  job_logging: {handlers: {mine: {class: others.Handler}}, root: {handlers: [mine]}}\n"
 HEAD = "import functools\nfrom hydra.utils import instantiate\n"
 
 
@@ -74,6 +79,65 @@ def test_the_callback_by_itself_needs_its_line_in_the_whitelist(tmp_path: Path) 
     app = whitelisting(tmp_path)
     result = app.run("hydra/callbacks=exca", launcher=None, multirun=False)
     assert result.returncode == 1 and "hydra_exca.sweep.callback.ExcaCallback" in result.stderr, result.text
+
+
+@pytest.mark.parametrize("cluster", ["inline", "local"])
+def test_a_whitelist_that_the_script_opens_around_its_function_holds_in_the_jobs(tmp_path: Path, cluster: str) -> None:
+    app = whitelisting(tmp_path, main="hydra.main", config=INSTANTIATING + HANDLER)
+    script = tmp_path / "train.py"
+    text = script.read_text().rstrip()
+    assert text.endswith("    train()")
+    names = '"others.Mine", "others.allowed", "others.Handler"'
+    call = f"from hydra.utils import execution_whitelist\n    with execution_whitelist([{names}]):\n        train()\n"
+    script.write_text(text.removesuffix("train()") + call)
+    result = app.run("seed=1", cluster=cluster)
+    assert (result.returncode, result.values) == (0, [10]), result.text
+    assert "InstantiationException" in app.notes and "whitelist" not in result.text, result.text
+
+
+KINDS = """
+import dataclasses
+import enum
+import typing
+from hydra.core.config_store import ConfigStore
+
+class Color(enum.Enum):
+    RED = "red"
+    GREEN = "green"
+
+@dataclasses.dataclass
+class Adam:
+    lr: float = 0.1
+
+@dataclasses.dataclass
+class Sgd:
+    momentum: float = 0.9
+
+@dataclasses.dataclass
+class Config:
+    color: Color = Color.RED
+    kind: typing.Literal["a", "b", 3] = "a"
+    steps: typing.Literal["auto"] | int = "auto"
+    sizes: list[int] | dict[str, int] = dataclasses.field(default_factory=lambda: [1])
+    optimizer: Adam | Sgd = dataclasses.field(default_factory=Sgd)
+    layers: tuple[int, ...] = (1, 2)
+    last: typing.Any = "${layers[-1]}"
+
+ConfigStore.instance().store(name="base", node=Config)
+"""
+
+
+def test_fields_of_the_new_kinds_reach_the_jobs_and_count_by_their_values(tmp_path: Path) -> None:
+    fields = "cfg.kind, cfg.steps, list(cfg.sizes), OmegaConf.get_type(cfg, 'optimizer').__name__, cfg.last"
+    body = f'from omegaconf import OmegaConf\nnote("run")\nreturn [cfg.color.name, {fields}]'
+    app = App(tmp_path, body, head=KINDS, config="defaults: [base, _self_]\n")
+    kinds = app.run("color=red,RED,green", "kind=b,3", cluster="local")
+    rest = ["auto", [1], "Sgd", 2]
+    values = [[color, kind, *rest] for color in ("RED", "RED", "GREEN") for kind in ("b", 3)]
+    assert (kinds.returncode, kinds.values) == (0, values), kinds.text
+    assert app.notes == ["run"] * 4  # an enum is the same by its value and by its name
+    containers = app.run("steps=4", "sizes=[2]", "layers=[5,6],[5,7]", cluster="local")
+    assert containers.values == [["RED", "a", 4, [2], "Sgd", last] for last in (6, 7)], containers.text
 
 
 TUPLES = """
