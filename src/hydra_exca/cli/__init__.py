@@ -13,7 +13,7 @@ from hydra_exca.catalog.found_entry import FoundEntry
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.text import relative_path
 
-from . import list_command, logs_command, rerun_command, results_command, show_command, status_command
+from . import explain_command, list_command, logs_command, rerun_command, results_command, show_command, status_command
 
 __all__ = ["main"]
 
@@ -139,6 +139,29 @@ def _show(uid: str, folder: Path | None, as_json: bool) -> None:
     """Print what is needed to run a task again."""
     known = show_command.describe_entry(_find_entry(uid, folder))
     click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
+
+
+@main.command("explain")
+@_of_entry
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _explain(uid: str, folder: Path | None, as_json: bool) -> None:
+    """Say what differs between a task and the nearest other stored entry of its factory."""
+    explain_command.explain_entry(_find_entry(uid, folder), as_json)
+
+
+@main.command("diff")
+@click.argument("first")
+@click.argument("second")
+@_folder
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _diff(first: str, second: str, folder: Path | None, as_json: bool) -> None:
+    """Print what differs between two tasks: configuration, version, code and packages.
+
+    The status is 0 if nothing differs, and 1 if something does.
+    """
+    cache = _named_cache(folder, first)
+    old, new = (entry_finder.find_entry(name, cache) for name in (first, second))
+    raise SystemExit(explain_command.compare_entries(old, new, as_json))
 
 
 @main.command("find")

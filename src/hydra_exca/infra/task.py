@@ -11,10 +11,12 @@ import typing as tp
 import pydantic
 
 from hydra_exca import clusters
+from hydra_exca.catalog.reuse import ReuseExplainer
 from hydra_exca.errors import CacheError, ConfigError, Problem, TaskFailedError
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.job.attempt import Attempt
+from hydra_exca.launch.actions import Action
 from hydra_exca.launch.current_code import CurrentCode
 from hydra_exca.launch.launch import Launch
 from hydra_exca.launch.lookup import Lookup
@@ -122,6 +124,18 @@ class TaskInfra(BaseInfra):
             return "completed"
         status: tp.Any = Lookup(cache).look_up([identity], lambda result: Mode.CACHED)[0].status.value
         return tp.cast('tp.Literal["not submitted", "running", "completed", "failed"]', status)
+
+    def why_not_reused(self) -> str | None:
+        """Why the next call computes this task: what differs from the nearest stored result.
+
+        For example ``nearest stored: n=600-1a2b3c4d, n: 600 -> 500``. None if the call computes nothing, or if no
+        result of the method is stored. Submits nothing.
+        """
+        cache = self._cache()
+        if cache is None:
+            return None
+        result = Lookup(cache).look_up([self.identity()], lambda result: Mode(self.mode))[0]
+        return ReuseExplainer(cache.path).explain(result) if result.action is Action.RUN else None
 
     def job(self) -> TaskJob:
         """The job that computes this task: submitted if need be, never twice, and not waited for."""

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from hydra_exca import paths
+from hydra_exca.catalog.reuse import ReuseExplainer
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import actions
@@ -97,8 +98,9 @@ def say_plan(
         log.info("exca: %s: %s", _count_tasks(lookups, distinct), plan)
     if to_run and _OTHER_VERSIONS not in said:
         said.add(_OTHER_VERSIONS)
-        for line in _unused_versions(distinct, folder):
-            log.info("exca: %s", line)
+        for line in (*_unused_versions(distinct, folder), _why_nothing_is_reused(distinct, folder.path)):
+            if line is not None:
+                log.info("exca: %s", line)
         older = _count_older(distinct, folder, older_identities)
         if older:
             log.warning(
@@ -155,10 +157,12 @@ def say_dry_run(
     code_changes: CodeChanges | None,
 ) -> list[str]:
     """Lists what would be done; returns it in a few words, one text for each job."""
-    lines = []
+    lines, explainer = [], ReuseExplainer(chosen.folder, code_changes)
     for task, lookup in zip(batch, lookups, strict=True):
         overrides = " ".join(task.shown)
         would = f"refused: {lookup.problem}" if lookup.problem else f"would {lookup.action}"
+        why = explainer.explain(lookup) if not lookup.problem and _is_to_run(lookup) else None
+        would += f"; {why}" if why else ""
         lines.append(f"#{task.job.number} {overrides} -> {lookup.uid}: {lookup.status}, {would}")
     lines += tasks.split_by_excluded(batch, chosen.exclude_from_uid)
     lines += [] if code_changes is None else [str(code_changes)]
@@ -176,7 +180,19 @@ def _distinct(lookups: tp.Sequence[LookupResult]) -> list[LookupResult]:
 
 def _count_missing(distinct: tp.Iterable[LookupResult]) -> int:
     """How many are to be run."""
-    return sum(lookup.action in (actions.Action.RUN, actions.Action.CANCEL_AND_RUN) for lookup in distinct)
+    return sum(map(_is_to_run, distinct))
+
+
+def _is_to_run(lookup: LookupResult) -> bool:
+    return lookup.action in (actions.Action.RUN, actions.Action.CANCEL_AND_RUN)
+
+
+def _why_nothing_is_reused(distinct: tp.Sequence[LookupResult], folder: Path) -> str | None:
+    """What differs from the nearest stored entry, if none of the tasks was ever stored or begun."""
+    if any(lookup.entry is not None for lookup in distinct):
+        return None
+    nearest = ReuseExplainer(folder).find_nearest(distinct[0].identity)
+    return None if nearest is None else f"nothing stored is reused; the nearest to the first task is {nearest}"
 
 
 def _unused_versions(lookups: tp.Sequence[LookupResult], folder: CacheFolder) -> tp.Iterator[str]:

@@ -199,7 +199,7 @@ def test_a_version_is_meant_exactly_where_it_is_there(tmp_path: Path) -> None:
 
 def test_a_name_that_several_entries_begin_with_lists_them(shared: App) -> None:
     result = cli(shared.folder, "show", "seed")
-    assert result.stderr.splitlines()[1:] == [f"  train.train,0/{entry.name}" for entry in shared.entries]
+    assert result.stderr.splitlines()[2:] == [f"  train.train,0/{entry.name}" for entry in shared.entries]
 
 
 def test_a_name_that_is_not_there_names_the_nearest(shared: App) -> None:
