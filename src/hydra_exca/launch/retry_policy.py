@@ -40,15 +40,14 @@ class RetryPolicy:
         """What is wrong with it: options and messages. ``names`` are those of the resources that jobs may ask for."""
         if self.retries < 0:
             yield "retries", f"{self.retries} is too small: the minimum is 0"
+        for option in LIMITS.values():
+            if (limit := getattr(self, option)) is not None and not _is_positive(limit):
+                yield option, f"{limit} is too small: a limit is above 0"
         for option in RULES.values():
             for name, value in getattr(self, option).items():
-                times = factor(value)
-                if name not in names:
-                    yield option, f"invalid option {name!r}: choose one of {', '.join(sorted(names))}"
-                elif times is not None and times <= 1:
-                    yield option, f"{name}: {value} is no more than before: the factor has to be above 1"
-                elif name in LIMITS and times is None and not _is_positive(value):
-                    yield option, f"{name}: {value!r} is neither a number nor a factor, such as 2x or 1.5x"
+                problem = _problem_of_rule(name, value, names)
+                if problem:
+                    yield option, problem
 
     def limit(self, name: str) -> float | None:
         """The most that an attempt may ask for of a resource."""
@@ -64,6 +63,18 @@ def factor(value: tp.Any) -> float | None:
     """
     match = _TIMES.fullmatch(value) if isinstance(value, str) else None
     return float(match[1]) if match else None
+
+
+def _problem_of_rule(name: str, value: tp.Any, names: tp.Collection[str]) -> str:
+    """What is wrong with what the next attempt is to get of a resource, "" if nothing is."""
+    times = factor(value)
+    if name not in names:
+        return f"invalid option {name!r}: choose one of {', '.join(sorted(names))}"
+    if times is not None and times <= 1:
+        return f"{name}: {value} is no more than before: the factor has to be above 1"
+    if name in LIMITS and times is None and not _is_positive(value):
+        return f"{name}: {value!r} is neither a number nor a factor, such as 2x or 1.5x"
+    return ""
 
 
 def _is_positive(value: tp.Any) -> bool:

@@ -69,10 +69,10 @@ def test_everything_wrong_is_listed_together() -> None:
         "workers_per_job": 2,
         "per_task": {"x": "y"},
     }
-    wrong |= {"retries": -1, "on_oom": "2x", "on_timeout": {"time": 5}}
+    wrong |= {"retries": -1, "on_oom": "2x", "on_timeout": {"time": 5}, "max_mem_gb": -3}
     assert keys_of_problems(**wrong, cluster="inline", wait=False) == [
         *("mode", "version", "max_queued", "poll_s", "workers_per_job", "wait", "per_task"),
-        *("on_oom", "retries", "on_timeout"),
+        *("on_oom", "retries", "max_mem_gb", "on_timeout"),
     ]
 
 
