@@ -176,6 +176,28 @@ def test_a_job_that_was_requeued_and_then_cancelled_is_an_error_that_is_not_stor
     assert is_lost(result, "CANCELLED") and len(app.launches) == 1 and runs_now(app, env=slurm.environment)
 
 
+@pytest.mark.parametrize("srun", [True, False])
+def test_a_job_whose_disk_takes_nothing_more_is_no_failure_of_its_task(tmp_path: Path, srun: bool) -> None:
+    app = App(tmp_path, 'note("start", cfg.seed)\nwait_for("go", 300)\nreturn 10 * cfg.seed')
+    with sweep(app, f"+hydra.launcher.use_srun={srun}", seeds="seed=1") as launch:
+        wait_until(lambda: app.notes, "the task to run")
+        (job,) = jobs(app)
+        launch.kill()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(app.cache)], check=True)  # over it
+    try:
+        app.write("go", "")
+        wait_until(lambda: "FAILED" in state_of(job), "the end of the job")
+    finally:
+        subprocess.run(["umount", str(app.cache)], check=True)
+    result = swept(app, seeds="seed=1")
+    assert "its disk took nothing more from it" in result.text and result.values == [10]
+
+
+def state_of(job: str) -> str:
+    command = ["squeue", "-h", "-t", "all", "-o", "%T", "-j", job]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def test_who_has_joined_a_job_that_is_cancelled_submits_the_task_once(tmp_path: Path) -> None:
     app = App(tmp_path, WAIT)
     with sweep(app) as first:

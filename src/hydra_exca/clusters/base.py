@@ -19,6 +19,7 @@ _RESOURCES = (
 )
 # exit codes of jobs, of sysexits.h
 DISK_ERROR = os.EX_IOERR  # the disk took nothing of what the job had to write
+DISK_FULL = "its disk took nothing more from it"
 AGAIN = os.EX_TEMPFAIL  # the job asks to be started again
 TASK_FAILED = os.EX_SOFTWARE  # a task of the job failed; not 1, with which some sites let jobs run again (RequeueExit)
 

@@ -18,6 +18,7 @@ from . import python_environment
 from .base import (
     AGAIN,
     DISK_ERROR,
+    DISK_FULL,
     Batch,
     Cluster,
     ClusterSubmission,
@@ -201,7 +202,7 @@ class _LocalSubmission(ClusterSubmission):
         if running.cancelled:
             return JobReport(JobState.ENDED, "cancelled while it was running", JobEnd.REMOVED, log=output)
         if running.process.returncode == DISK_ERROR:
-            return JobReport(JobState.ENDED, "its disk took nothing more from it", JobEnd.REMOVED, log=output)
+            return JobReport(JobState.ENDED, DISK_FULL, JobEnd.REMOVED, log=output)
         code = running.process.returncode
         end = JobEnd.KILLED if code == -signal.SIGKILL else JobEnd.EXITED
         return JobReport(JobState.ENDED, exit_reason(code), end, log=output)

@@ -154,6 +154,16 @@ def read_shown(output: str) -> list[Row]:
     return rows
 
 
+def read_exit_code(shown: str) -> int | None:
+    """The exit code of one job in the output of `show_command`; None if it has none, or did not end by itself.
+
+    >>> read_exit_code("JobId=12 ArrayTaskId=3 JobState=FAILED ExitCode=74:0 DerivedExitCode=0:0")
+    74
+    """
+    codes = re.findall(r" ExitCode=(\d+):0 ", shown)
+    return int(codes[0]) or None if len(codes) == 1 else None
+
+
 _IDS = re.compile(r"JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ")
 # greedy up to the last match: the job's name comes before, and can hold anything
 _DETAILS = re.compile(r".* JobState=(\S+) Reason=(.*?) Dependency=.* Command=(.*?)(?: SubmitLine=.*)? WorkDir=")

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from hydra_exca import files
-from hydra_exca.clusters.base import JobEnd, JobReport, JobState
+from hydra_exca.clusters.base import DISK_ERROR, DISK_FULL, JobEnd, JobReport, JobState
 from hydra_exca.errors import CorruptEntryError
 
 RESTART = "exca: Slurm starts the job again"
@@ -77,9 +77,14 @@ def _explain(report: JobReport, text: str) -> JobReport:
         return dataclasses.replace(report, words=f"out of memory{used}")
     if end is None or not is_failed or report.end is not JobEnd.EXITED:
         return report
-    return dataclasses.replace(report, words=_describe_end(end[1]))
+    code = _CODE.fullmatch(end[1])
+    if code:
+        return with_exit_code(report, int(code[1]))
+    return dataclasses.replace(report, words=f"killed by {_SIGNALS[end[1]]}" if end[1] in _SIGNALS else end[1])
 
 
-def _describe_end(text: str) -> str:
-    code = _CODE.fullmatch(text)
-    return f"exit code {code[1]}" if code else f"killed by {_SIGNALS[text]}" if text in _SIGNALS else text
+def with_exit_code(report: JobReport, code: int) -> JobReport:
+    """The report on a job that has ended by itself, with what its exit code means."""
+    if code == DISK_ERROR:
+        return dataclasses.replace(report, end=JobEnd.REMOVED, words=DISK_FULL)
+    return dataclasses.replace(report, words=f"exit code {code}")

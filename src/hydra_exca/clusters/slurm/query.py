@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 import typing as tp
+from pathlib import Path
 
 from hydra_exca.clusters.base import JobEnd, JobReference, JobReport, JobState
 from hydra_exca.clusters.inline import process_report
@@ -116,6 +117,17 @@ def _add_reports(scheduler: _SchedulerReports, references: tp.Sequence[JobRefere
     return True
 
 
+def _explain(report: JobReport, reference: JobReference) -> JobReport:
+    """The report with the reasons in the log. One that has none may be on a disk that took nothing."""
+    explained = job_log.add_reasons(report, tp.cast("Path", reference.logs))
+    has_failed = report.reason == "FAILED" and report.end is JobEnd.EXITED and report.job is not None
+    if not has_failed or (explained.end, explained.words) != (report.end, report.words):
+        return explained
+    shown = read_output(commands.on_cluster(commands.show_command(tp.cast(str, report.job)), reference.slurm_cluster))
+    code = None if shown is None else commands.read_exit_code(shown)
+    return explained if code is None else job_log.with_exit_code(explained, code)
+
+
 def _make_report(
     scheduler: _SchedulerReports | None, reference: JobReference, launching: JobReport | None
 ) -> JobReport:
@@ -123,7 +135,7 @@ def _make_report(
         return JobReport(JobState.UNKNOWN, "Slurm does not answer")
     report = scheduler.reports.get((reference.token, reference.number))
     if report is not None:
-        return report if reference.logs is None else job_log.add_reasons(report, reference.logs)
+        return report if reference.logs is None else _explain(report, reference)
     if launching is not None and reference.job is None:
         return launching  # not submitted yet: what counts is whether its launching process lives
     # a task that is cancelled while it is pending in an array never gets a row of its own
