@@ -21,7 +21,7 @@ import hydra_exca
 ROOMS = [
     *("errors", "status", "paths", "text", "globs", "files", "checksums", "records", "polling", "script"),
     *("identity", "confdict", "code", "clusters", "store", "provenance"),
-    *("job", "launch", "rerun", "catalog", "infra", "sweep", "cli", "helpers"),
+    *("job", "launch", "rerun", "catalog", "report", "infra", "sweep", "cli", "helpers"),
     "hydra_plugins",
 ]
 SIBLINGS = {"identity", "code", "clusters"}  # never one another
@@ -30,6 +30,7 @@ PLACES = {
     "hydra": {"sweep", "hydra_plugins"},
     "omegaconf": {"sweep", "hydra_plugins"},
     "click": {"cli"},
+    "plotly": {"report"},
 }
 ROOTS = {ROOT / "src/hydra_exca": "hydra_exca", ROOT / "hydra_plugins": "hydra_plugins"}
 

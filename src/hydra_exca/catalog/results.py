@@ -104,11 +104,16 @@ class Results(Sequence[Record]):
     @property
     def columns(self) -> list[str]:
         """What differs between the records: keys of the configuration, then the values, and what tells them apart."""
+        return list(self.shown_places.values())
+
+    @property
+    def shown_places(self) -> dict[ColumnPlace, str]:
+        """The same columns, with where each is."""
         config = [place for place, varies in self._places.items() if varies and place.space == "config"]
         varying = [ColumnPlace("record", field) for field in _SHOWN_IF_VARYING]
         fields = [place for place in varying if self._places[place]]
         always = [ColumnPlace("record", field) for field in _SHOWN_ALWAYS]
-        return [self._names[place] for place in (*config, *self._of_space(_VALUE), *fields, *always)]
+        return {place: self._names[place] for place in (*config, *self._of_space(_VALUE), *fields, *always)}
 
     @property
     def all_columns(self) -> list[str]:

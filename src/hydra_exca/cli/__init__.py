@@ -13,7 +13,16 @@ from hydra_exca.catalog.found_entry import FoundEntry
 from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.text import relative_path
 
-from . import explain_command, list_command, logs_command, rerun_command, results_command, show_command, status_command
+from . import (
+    explain_command,
+    list_command,
+    logs_command,
+    report_command,
+    rerun_command,
+    results_command,
+    show_command,
+    status_command,
+)
 
 __all__ = ["main"]
 
@@ -105,6 +114,16 @@ def _best(
     best = found.best(name, "min" if is_smallest else "max")
     known = show_command.describe_entry(best.entry())
     click.echo(show_command.as_json(known) if as_json else show_command.as_text(known))
+
+
+@main.command("report")
+@click.argument("place", required=False)
+@_folder
+@click.option("--where", "condition", metavar="FILTER", help="For example: --where 'lr > 0.01'")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+def _report(place: str | None, folder: Path | None, condition: str | None, output: Path) -> None:
+    """Write the results in PLACE as one HTML page, with a table and plots. It opens without a network."""
+    report_command.print_report(place, _say_folder(folder, place), condition, output)
 
 
 @main.command("status")

@@ -11,6 +11,7 @@ from hydra_exca.errors import CacheError, ExcaError, JobLostError, NotRunError, 
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch.results import Result
 from hydra_exca.launch.settings import Task
+from hydra_exca.launch.user_frames import own_frames
 from hydra_exca.status import Status
 from hydra_exca.sweep import failure_messages
 
@@ -55,7 +56,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> tp.Callable[[], list[str]]:
 
 @pytest.mark.parametrize("text", [TRACEBACK, CHAINED], ids=["alone", "chained"])
 def test_the_frames_of_the_user_are_shown_and_files_are_named_as_in_the_project(text: str) -> None:
-    frames = failure_messages.own_frames(text)
+    frames = own_frames(text)
     assert list(map(str, frames)) == ["pkg/train.py:14, in main: return inner(cfg.a)"]
 
 
@@ -67,7 +68,7 @@ def _group(*errors: Exception) -> str:
 
 
 def test_of_a_group_of_errors_the_frames_are_shown() -> None:
-    (frame,) = failure_messages.own_frames(_group(ValueError("one"), TypeError("two")))
+    (frame,) = own_frames(_group(ValueError("one"), TypeError("two")))
     assert frame.name == "_group" and frame.code == 'raise ExceptionGroup("many", errors)'
 
 
@@ -78,7 +79,7 @@ def test_of_a_group_of_errors_that_were_raised_the_frames_of_the_last_are_shown(
     try:
         fails()
     except ValueError as error:
-        frames = failure_messages.own_frames(_group(error, error))
+        frames = own_frames(_group(error, error))
     assert frames[-1].code == 'raise ValueError("one")'
 
 
@@ -90,12 +91,12 @@ def test_a_long_message_is_cut_and_not_left_out(logged: tp.Any) -> None:
 
 def test_of_an_error_in_a_library_alone_the_frames_of_the_library_are_shown() -> None:
     text = 'Traceback (most recent call last):\n  File "/x/site-packages/a.py", line 1, in f\nKeyError: 1\n'
-    assert [frame.file for frame in failure_messages.own_frames(text)] == ["/x/site-packages/a.py"]
+    assert [frame.file for frame in own_frames(text)] == ["/x/site-packages/a.py"]
 
 
 @pytest.mark.parametrize("text", ["", "SystemExit: 3\n"])
 def test_an_error_without_a_traceback_has_no_frames(text: str) -> None:
-    assert failure_messages.own_frames(text) == []
+    assert own_frames(text) == []
 
 
 def test_a_failure_is_logged_with_its_message_its_place_and_its_log(logged: tp.Any) -> None:

@@ -1,0 +1,1 @@
+"""The report: one HTML file about many results, which needs no network."""
