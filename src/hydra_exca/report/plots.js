@@ -230,7 +230,7 @@ function toDimension(axis) {
   if (ticks) {
     const few = ticks.length <= FEW ? ticks : ticks.filter((_, index) => index % Math.ceil(ticks.length / FEW) === 0);
     dimension.tickvals = few.map(position);
-    dimension.ticktext = few.map((value) => plain(column.numeric ? shortText(value) : value).slice(0, 18));
+    dimension.ticktext = few.map((value) => (column.numeric ? shortText(value) : value).slice(0, 18));
   }
   return dimension;
 }
@@ -243,7 +243,8 @@ function drawParallel() {
   const dimensions = shown.map(toDimension);
   const color = metric ? dimensions[shown.indexOf(metric)].values : 0;
   const unselected = { line: { color: css("--line"), opacity: 0.3 } };
-  const trace = { type: "parcoords", dimensions, line: { color, colorscale: "Cividis" }, unselected };
+  const colorscale = theme() === "dark" ? [[0, "#56b4e9"], [1, "#ffe08a"]] : "Cividis";
+  const trace = { type: "parcoords", dimensions, line: { color, colorscale }, unselected };
   const box = byId("parallel");
   const frame = { margin: { l: 80, r: 80, t: 56, b: 28 }, height: 340 };
   Plotly.newPlot(box, [trace], layout(frame), { displayModeBar: false, responsive: true });
