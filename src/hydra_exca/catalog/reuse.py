@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import heapq
+import itertools
+import os
 import typing as tp
 from pathlib import Path
 
@@ -105,12 +108,26 @@ class StoredEntries:
         self._read = functools.lru_cache(maxsize=10 * _READ)(_read_outcome)
 
     @functools.cached_property
+    def _folders(self) -> list[str]:
+        """The folder of each version."""
+        names = files.list_folder(self._cache)
+        return sorted(name for name in names if paths.version_of(name, self._factory) is not None)
+
+    def has_more_than(self, number: int) -> bool:
+        """Whether there are more entries than that, give or take a few other files; no more of them are listed."""
+        for folder in self._folders:
+            with contextlib.suppress(OSError), os.scandir(self._cache / folder) as entries:
+                number -= sum(1 for _ in itertools.islice(entries, number + 1))
+            if number < 0:
+                return True
+        return False
+
+    @functools.cached_property
     def _names(self) -> list[tuple[str, frozenset[str]]]:
         """Each entry's ``factory,version/uid``, and the parts of the readable half of its name."""
-        folders = [each for each in files.list_folder(self._cache) if paths.version_of(each, self._factory) is not None]
         return [
             (f"{folder}/{name}", frozenset(name.rpartition("-")[0].split(",")))
-            for folder in sorted(folders)
+            for folder in self._folders
             for name in sorted(files.list_folder(self._cache / folder))
             if name != paths.PROJECT and not name.startswith(".")
         ]
@@ -155,6 +172,10 @@ class ReuseExplainer:
             return "it was begun, and not completed"
         nearest = self.find_nearest(result.identity)
         return None if nearest is None else f"nearest stored: {nearest}"
+
+    def has_more_than(self, number: int, factory: str) -> bool:
+        """Whether the factory has more entries than that, in all versions."""
+        return self._stored(factory).has_more_than(number)
 
     def find_nearest(self, identity: Identity) -> NearestEntry | None:
         stored = self._stored(identity.factory)

@@ -220,11 +220,9 @@ function toAxis(column) {
   return { column, values, isLog, position: (cell) => (typeof cell === "number" ? (isLog ? Math.log10(cell) : cell) : NaN) };
 }
 
-function toDimension(axis) {
+function toDimension(axis, rows) {
   const { column, values, isLog, position } = axis;
-  const positions = DATA.rows.map((row) => position(row[column.index]));
-  const known = positions.filter((value) => !Number.isNaN(value)).reduce((least, value) => Math.min(least, value), Infinity);
-  const dimension = { label: plain(column.name).slice(0, 24), values: positions.map((value) => (Number.isNaN(value) ? known : value)) };
+  const dimension = { label: plain(column.name).slice(0, 24), values: rows.map((row) => position(row[column.index])) };
   if (brushes.has(column.index)) dimension.constraintrange = brushes.get(column.index).ranges;
   const ticks = column.numeric ? (isLog || values.length <= FEW ? values.slice().sort((a, b) => a - b) : null) : values;
   if (ticks) {
@@ -237,10 +235,15 @@ function toDimension(axis) {
 
 function drawParallel() {
   const shown = axes();
-  byId("overview").hidden = shown.length < 2;
-  if (shown.length < 2) return;
+  // a line needs a place on each axis: a task without a value has none
+  const rows = DATA.rows.filter((row) => shown.every(({ column, position }) => !Number.isNaN(position(row[column.index]))));
+  const isDrawn = shown.length > 1 && rows.length > 0;
+  byId("overview").hidden = !isDrawn;
+  if (!isDrawn) return;
+  const missing = DATA.rows.length - rows.length;
+  byId("undrawn").textContent = missing ? `${missing} of ${DATA.rows.length} tasks lack a value, and are not drawn.` : "";
   const metric = shown.findLast((axis) => axis.column.space === "value" && axis.column.numeric);
-  const dimensions = shown.map(toDimension);
+  const dimensions = shown.map((axis) => toDimension(axis, rows));
   const color = metric ? dimensions[shown.indexOf(metric)].values : 0;
   const unselected = { line: { color: css("--line"), opacity: 0.3 } };
   const colorscale = theme() === "dark" ? [[0, "#56b4e9"], [1, "#ffe08a"]] : "Cividis";

@@ -35,6 +35,7 @@ _OTHER_VERSIONS = "results of other versions"  # the key of a message that is gi
 _FAILED_EARLIER = "failed earlier (not run again)"
 _ENDINGS = ("reused", _FAILED_EARLIER, "joined", "computed", "failed", "submitted", "not run")
 _OF_SCRIPT = "what the script knows"
+_MOST_COMPARED = 5000  # entries that a launch compares by name, which takes as long as it may take to say so
 _CONFIRM_S = 2.0  # how long a second Ctrl-C is waited for
 
 
@@ -191,7 +192,10 @@ def _why_nothing_is_reused(distinct: tp.Sequence[LookupResult], folder: Path) ->
     """What differs from the nearest stored entry, if none of the tasks was ever stored or begun."""
     if any(lookup.entry is not None for lookup in distinct):
         return None
-    nearest = ReuseExplainer(folder).find_nearest(distinct[0].identity)
+    identity, explainer = distinct[0].identity, ReuseExplainer(folder)
+    if explainer.has_more_than(_MOST_COMPARED, identity.factory):
+        return "nothing stored is reused: hydra.launcher.dry_run=true says what differs"
+    nearest = explainer.find_nearest(identity)
     return None if nearest is None else f"nothing stored is reused; the nearest to the first task is {nearest}"
 
 

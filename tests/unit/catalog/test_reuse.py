@@ -95,3 +95,10 @@ def test_a_damaged_entry_is_no_obstacle(cache: MadeCache) -> None:
     cache.add({"seed": 2})
     nearest = ReuseExplainer(cache.path).find_nearest(identity({"seed": 3}))
     assert nearest is not None and nearest.path.name.startswith("seed=2")
+
+
+def test_whether_there_are_many_entries_is_known_without_listing_them(cache: MadeCache) -> None:
+    for seed in range(30):
+        cache.add({"seed": seed}, seed)
+    explainer = ReuseExplainer(cache.path)
+    assert explainer.has_more_than(10, "train.main") and not explainer.has_more_than(40, "train.main")

@@ -17,7 +17,7 @@ from infra_models import Fails, Talks, Waits
 from places import SUPPORT
 
 from hydra_exca import TaskFailedError
-from hydra_exca.errors import CacheError
+from hydra_exca.errors import CacheError, ExcaError
 from hydra_exca.infra import task_jobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -98,6 +98,7 @@ class RefusedLaunch:
 
     def __init__(self, *errors: int) -> None:
         self._errors = list(errors)
+        self.given_up: ExcaError | None = None
 
     def poll(self) -> None:
         if self._errors:
@@ -107,9 +108,12 @@ class RefusedLaunch:
     def has_unstarted(self) -> int:
         return len(self._errors)
 
+    def give_up_unstarted(self, problem: ExcaError) -> None:
+        self.given_up = problem
+
 
 @pytest.mark.parametrize(("error", "left"), [(errno.ENOSPC, 0), (errno.EMFILE, 0), (errno.EROFS, 1), (errno.ENOENT, 1)])
 def test_jobs_that_the_disk_refuses_to_start_are_tried_again_if_that_may_pass(error: int, left: int) -> None:
     launch: tp.Any = RefusedLaunch(error, error)
     task_jobs._start_rest(launch, threading.RLock())
-    assert launch.has_unstarted() == left
+    assert (launch.has_unstarted(), launch.given_up is not None) == (left, left > 0)
