@@ -48,7 +48,9 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(tmp_path: Path) -> No
         f"0 seed=1 -> {uids['seed=1']}: completed, would reuse",
         f"1 seed=2 -> {uids['seed=2']}: failed, would raise the stored error",
     ]
-    assert lines[2].startswith("2 seed=3 -> seed=3-") and lines[2].endswith(": not submitted, would run")
+    assert lines[2].startswith("2 seed=3 -> seed=3-") and lines[2].endswith(
+        ": not submitted, would run; nearest stored: seed=1-e0750df7, seed: 1 -> 3"
+    )
     assert (result.returncode, app.notes) == (0, ["start 1", "start 2"])
     assert sorted(app.cache.rglob("*")) == before and not app.job(0, "dry").exists()
 

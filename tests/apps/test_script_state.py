@@ -62,14 +62,14 @@ def test_a_job_has_the_arguments_that_hydra_never_saw(tmp_path: Path, cluster: s
 def test_the_arguments_that_hydra_never_saw_make_another_task_and_may_be_left_out(tmp_path: Path) -> None:
     app = parsing_app(tmp_path)
     first = app.run("--offset", "10")
-    assert "sys.argv" in first.stdout and "--offset 10" in first.stdout
+    assert "this counts: sys.argv" in first.stdout and "--offset 10" in first.stdout
     assert [value for value, _ in app.run("--offset", "20").values] == [21]
     assert [value for value, _ in app.run("--offset", "10").values] == [11]
     assert len(app.notes) == 2
     left_out = "hydra.launcher.exclude_from_uid=[script.sys.argv]"
     for offset in ("10", "20"):
         result = app.run("--offset", offset, left_out)
-        assert [value for value, _ in result.values] == [11] and "sys.argv" not in result.stdout
+        assert [value for value, _ in result.values] == [11] and "this counts" not in result.stdout
     assert app.run(left_out).returncode == 0
     assert len(app.notes) == 3
 

@@ -11,7 +11,6 @@ import typing as tp
 import pydantic
 
 from hydra_exca import clusters
-from hydra_exca.catalog.reuse import ReuseExplainer
 from hydra_exca.errors import CacheError, ConfigError, Problem, TaskFailedError
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
@@ -135,6 +134,8 @@ class TaskInfra(BaseInfra):
         if cache is None:
             return None
         result = Lookup(cache).look_up([self.identity()], lambda result: Mode(self.mode))[0]
+        from hydra_exca.catalog.reuse import ReuseExplainer  # few programs ask
+
         return ReuseExplainer(cache.path).explain(result) if result.action is Action.RUN else None
 
     def job(self) -> TaskJob:

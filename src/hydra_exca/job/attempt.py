@@ -247,7 +247,7 @@ def _compute_and_commit(
     if recorder is not None:
         recorder.record_end(entry, claim, outcome)
     if not entry.commit_outcome(claim, outcome):
-        os.stat(entry.path)  # if that is gone, say with its disk, nobody has taken over
+        os.stat(entry.path.parent)  # if that is gone, say with its disk, nobody has taken over
         log.warning("%s: another job has taken over; what this one computed is not accepted", entry.uid)
         return None
     return outcome.status

@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from hydra_exca import paths
-from hydra_exca.catalog.reuse import ReuseExplainer
 from hydra_exca.identity.redaction import Redaction
 from hydra_exca.identity.uid import Identity
 from hydra_exca.launch import actions
@@ -158,6 +157,8 @@ def say_dry_run(
     code_changes: CodeChanges | None,
 ) -> list[str]:
     """Lists what would be done; returns it in a few words, one text for each job."""
+    from hydra_exca.catalog.reuse import ReuseExplainer  # a sweep that finds everything starts without it
+
     lines, explainer = [], ReuseExplainer(chosen.folder, code_changes)
     for task, lookup in zip(batch, lookups, strict=True):
         overrides = " ".join(task.shown)
@@ -192,6 +193,8 @@ def _why_nothing_is_reused(distinct: tp.Sequence[LookupResult], folder: Path) ->
     """What differs from the nearest stored entry, if none of the tasks was ever stored or begun."""
     if any(lookup.entry is not None for lookup in distinct):
         return None
+    from hydra_exca.catalog.reuse import ReuseExplainer  # a sweep that finds everything starts without it
+
     identity, explainer = distinct[0].identity, ReuseExplainer(folder)
     if explainer.has_more_than(_MOST_COMPARED, identity.factory):
         return "nothing stored is reused: hydra.launcher.dry_run=true says what differs"

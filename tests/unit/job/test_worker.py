@@ -92,9 +92,9 @@ def test_a_job_that_cannot_enter_its_folder_is_no_failure_of_the_task(tmp_path: 
 
 
 @pytest.mark.app
-def test_a_job_whose_entry_is_gone_when_it_commits_was_not_taken_over(tmp_path: Path) -> None:
+def test_a_job_whose_factory_is_gone_when_it_commits_was_not_taken_over(tmp_path: Path) -> None:
     def unmount(argument: tp.Any, attempt: Attempt) -> int:
-        attempt.entry.path.rename(tmp_path / "not mounted any more")
+        attempt.entry.path.parent.rename(tmp_path / "not mounted any more")
         return 1
 
     assert JobSide(tmp_path, unmount).run() == DISK_ERROR

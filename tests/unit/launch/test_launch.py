@@ -982,7 +982,9 @@ def test_an_error_of_the_disk_in_a_cache_that_a_task_uses_is_no_failure_of_the_t
             return raised
 
     problem = error()
-    assert isinstance(problem, CacheError) and "features cannot be written: No space left on device" in str(problem)
+    assert isinstance(problem, CacheError) and "features cannot be read or written: No space left on device" in str(
+        problem
+    )
     assert problem.__cause__ is not problem
     assert launch(tmp_path, [task()], program).look_up()[0].status is Status.NOT_SUBMITTED
     assert one(tmp_path, says(tmp_path, "again")).value == "again"
