@@ -3,8 +3,7 @@
 # make test   lint, types, and all tests against the installed package, with a real Slurm where possible
 # make coverage   all tests with branch coverage
 # make matrix  the tests in a fresh environment for each row of versions: matrix-hydra14, matrix-lowest, matrix-py312, ...
-# make torture  a kill, an error or a damage at every file-system call and file, races, the model of claims, and all that
-#             the tests sample
+# make torture  a kill, an error or a damage at every file-system call and file, races, and the model of claims
 # make lint   lint and types only
 # make bench  compares everything with similar libraries and writes docs/benchmarks.md
 # make bench-hydra14  the sweeps among it, with Hydra 1.4; prints them
@@ -24,10 +23,6 @@ HYDRA_14 := hydra-core==1.4.0rc3 omegaconf==2.4.1rc1 \
 # the oldest that is tested: several GB, as it comes with CUDA. .ci/run has a newer one
 TORCH := 2.4.1
 
-# what `make test` and `make check` try a part of (tests/support/hypothesis_profiles.py)
-SAMPLED := $(addprefix tests/,property unit/code unit/identity unit/infra/test_interrupts.py unit/store unit/sweep \
-	unit/test_confdict.py)
-
 .PHONY: demo check test coverage matrix torture lint bench bench-hydra14 clean
 
 demo: .venv/demo
@@ -35,7 +30,7 @@ demo: .venv/demo
 	@echo; echo "The same again:"; echo
 	cd examples/digits && $(DEMO)
 
-# Two at a time, because these tests compute. hypothesis tries a tenth of its inputs.
+# Two at a time, because these tests compute. hypothesis tries a tenth of the inputs of `make test`.
 check: lint
 	$(BIN)/pytest -q -n 2 --dist worksteal --no-programs --hypothesis-profile=check
 
@@ -74,7 +69,6 @@ matrix-%:
 # Prints figures, and what is wrong with the command that repeats it. SEED=n makes another run.
 torture: .venv/test
 	$(BIN)/python tests/torture --seed $(or $(SEED),0)
-	$(BIN)/pytest -q -n 2 --dist worksteal --hypothesis-profile=long $(SAMPLED)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -140,8 +140,8 @@ def _store(kind: str | None) -> None:
 
 
 @examples(
-    40,
-    **({"max_examples": int(EXAMPLES), "derandomize": False} if EXAMPLES else {}),
+    int(EXAMPLES or "10"),
+    derandomize=EXAMPLES is None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
 @given(app=apps(), data=st.data())

@@ -28,7 +28,6 @@ def probe(
     apps: list[str],
     *parts: str,
     options: list[str] | None = None,
-    step: int = 1,
     python: str = sys.executable,
     environment: dict[str, str] | None = None,
 ) -> dict[str, list[Case]]:
@@ -36,7 +35,7 @@ def probe(
     for app in apps:
         shutil.copytree(CORPUS / app, folder / app)
     request = folder / "request.json"
-    request.write_text(json.dumps(dataclasses.asdict(Request(str(folder), apps, list(parts), options or [], step))))
+    request.write_text(json.dumps(dataclasses.asdict(Request(str(folder), apps, list(parts), options or []))))
     path = os.pathsep.join(filter(None, [(environment or {}).get("PYTHONPATH"), str(SUPPORT)]))
     command = [python, "-W", "ignore", str(SUPPORT / "corpus_probe.py"), str(request)]
     done = subprocess.run(

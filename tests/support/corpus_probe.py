@@ -44,16 +44,12 @@ NAMES_CODE = ("_target_", "function")  # the apps have other code under the same
 
 @dataclasses.dataclass
 class Request:
-    """``folder`` has a copy of each app that may be changed. ``parts`` are names of functions in `PARTS`.
-
-    Of the leaves of configs every ``step``-th is changed.
-    """
+    """``folder`` has a copy of each app that may be changed. ``parts`` are names of functions in `PARTS`."""
 
     folder: str
     apps: list[str]
     parts: list[str]
     options: list[str] = dataclasses.field(default_factory=list)
-    step: int = 1
 
 
 @dataclasses.dataclass
@@ -140,12 +136,9 @@ class _AppProbe:
 
     def yaml_cases(self) -> Iterator[Case]:
         """Tasks with each scalar of each yaml file changed in the file."""
-        counted = itertools.count()
         for path in sorted(Path("conf").rglob("*.yaml")):
             text, job = path.read_text(), self._job_that_uses(path)
             for start, end, replacement in _changed_scalars(path, text):
-                if next(counted) % self._request.step:
-                    continue
                 path.write_text(text[:start] + replacement + text[end:])
                 line = text[:end].rpartition("\n")[2]
                 yield self._case_of_changed_file(f"{path} {line.strip()} -> {replacement}", job)
@@ -223,8 +216,9 @@ class _AppProbe:
         config = OmegaConf.to_container(self._launcher.config, resolve=False)
         hydra = config.pop("hydra")
         yield from ("+a_new_key=1", "+a_new.key=1", "+a_new.key='1'")
-        leaves = ([*_overrides_of(str(key), value), f"~{key}"] for key, value in config.items())
-        yield from itertools.islice(itertools.chain.from_iterable(leaves), 0, None, self._request.step)
+        for key, value in config.items():
+            yield from _overrides_of(str(key), value)
+            yield f"~{key}"
         yield f"hydra.job.name={hydra['job']['name']}"
         yield "hydra.job.name=another"
         yield f"hydra.job.chdir={json.dumps(not hydra['job']['chdir'])}"
