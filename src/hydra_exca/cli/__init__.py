@@ -71,11 +71,9 @@ def _of_results(command: _Command) -> _Command:
 def main() -> None:
     """Looks at results that hydra_exca has stored.
 
-    PLACE is a cache folder, a factory (its folder or name), a sweep folder, or a launch (its folder or token); by
-    default the cache folder.
-
-    UID is the name of an entry's folder (seed=1-1a2b3c4d), the beginning of it, its eight digits, factory,version/uid,
-    a path (of an entry, its output, a job's directory in a sweep folder), or the id of a job (48_0).
+    \b
+    PLACE is a cache folder (the default), a factory, a sweep folder or a launch.
+    UID is the name of an entry or a part of it, a path, or a job's id (48_0).
     """
 
 

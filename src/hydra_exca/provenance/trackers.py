@@ -58,8 +58,7 @@ def _mlflow_runs(mlflow: tp.Any, output: Path, started: float) -> Iterator[Run]:
 
 def _tensorboard_runs(tensorboard: tp.Any, output: Path, started: float) -> Iterator[Run]:
     for folder in _folders(output):
-        files = (file for file in os.scandir(folder) if file.name.startswith(_EVENTS))
-        if any(file.stat().st_mtime >= started for file in files):
+        if any(file.stat().st_mtime >= started for file in folder.glob(f"{_EVENTS}*")):
             yield _run("tensorboard", folder=folder)
 
 
